@@ -1,0 +1,47 @@
+"""QMIX and its family, trained end to end in JAX.
+
+Names are imported on first use, so `import qmix_jax` is quick and starts no JAX backend.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qmix_jax.api import NonFiniteError, Result, train
+    from qmix_jax.config import ConfigError, ExperimentConfig
+    from qmix_jax.config import dump as dump_config
+    from qmix_jax.config import load as load_config
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "ExperimentConfig",
+    "NonFiniteError",
+    "Result",
+    "__version__",
+    "dump_config",
+    "load_config",
+    "train",
+]
+
+_HOMES = {
+    "ConfigError": ("qmix_jax.config", "ConfigError"),
+    "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
+    "NonFiniteError": ("qmix_jax.api", "NonFiniteError"),
+    "Result": ("qmix_jax.api", "Result"),
+    "dump_config": ("qmix_jax.config", "dump"),
+    "load_config": ("qmix_jax.config", "load"),
+    "train": ("qmix_jax.api", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qmix_jax' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

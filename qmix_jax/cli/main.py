@@ -1,0 +1,183 @@
+"""The `qmix-jax` command: subcommands, exit codes, and the way into Hydra.
+
+Exit codes: 0 done, 1 training failed, 2 the user's mistake (one line on stderr), 130 interrupted.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import hydra
+import omegaconf
+from hydra import types
+from hydra._internal import utils
+from hydra.core import hydra_config
+
+import qmix_jax
+from qmix_jax import config
+from qmix_jax.cli import composition
+
+compose = composition.compose
+
+_COMMANDS = ("train",)
+
+_HELP = """\
+qmix-jax {version}: QMIX and its family, trained end to end in JAX
+
+usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
+
+examples
+  qmix-jax train                                     QMIX on SMAX 3m
+  qmix-jax train experiment=two_step algo=vdn        a game with known values
+  qmix-jax train seeds=8 hparams.learning_rate=1e-3  eight seeds at once
+  qmix-jax train -m algo=iql,vdn,qmix                one run after another
+  qmix-jax train --cfg job                           show every key, run nothing
+
+groups and choices (an experiment sets the others; what you give wins)
+{groups}
+
+flags
+  -m, --multirun       a run for every combination of comma-separated values
+  --cfg job            print the configuration and stop
+  --config-dir FOLDER  search a folder of your own for YAML files as well
+  --hydra-help         the rest of Hydra's flags
+  -h, --help           this text
+  --version            the version
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      arguments: what follows the program's name; None takes the process's own.
+    Returns:
+      The exit code.
+    Raises:
+      SystemExit: with the exit code, where Hydra or a job ends the process.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return _dispatch(list(arguments))
+    except config.ConfigError as error:
+        return _report(error, 2)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(_help(), end="")
+        return 0
+    if "--version" in arguments:
+        print(f"qmix-jax {qmix_jax.__version__}")
+        return 0
+    command, *rest = arguments
+    if command in _COMMANDS:
+        return _train(rest)
+    if "=" in command or command.startswith("-"):
+        raise config.ConfigError(
+            f"command line: a command comes first; try: qmix-jax train {shlex.join(arguments)}"
+        )
+    raise config.ConfigError(
+        f"command line: unknown command {command!r}; {config.suggest(command, _COMMANDS)}"
+    )
+
+
+def _help() -> str:
+    groups = composition.choices().items()
+    lines = (f"  {group:<11} {', '.join(choices)}" for group, choices in groups)
+    return _HELP.format(version=qmix_jax.__version__, groups="\n".join(lines))
+
+
+def _train(arguments: list[str]) -> int:
+    """Checks every job, so that mistakes cost nothing, then hands over to Hydra."""
+    flags = _flags(arguments)
+    if not (flags.hydra_help or flags.shell_completion):
+        _check(flags)
+    flagged = [] if flags.config_dir is None else ["--config-dir", flags.config_dir]
+
+    def job(composed: omegaconf.DictConfig) -> None:
+        _run_job(composed, flagged)
+
+    enter = hydra.main(
+        version_base=composition.HYDRA_VERSION_BASE,
+        config_path=str(composition.directory()),
+        config_name=composition.PRIMARY,
+    )(job)
+    before = sys.argv
+    options = [argument for argument in arguments if argument not in flags.overrides]
+    # Hydra reads its arguments from there, and wants overrides in one piece
+    sys.argv = ["qmix-jax train", *flags.overrides, *options]
+    try:
+        enter()
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _flags(arguments: list[str]) -> argparse.Namespace:
+    """Hydra's own flags and the overrides. Raises: ConfigError for what cannot be honoured."""
+    parser = utils.get_args_parser()
+    parser.error = _refuse
+    flags = parser.parse_intermixed_args(arguments)
+    if flags.config_path is not None:
+        _refuse("--config-path would hide the package's own files; use --config-dir")
+    if flags.experimental_rerun is not None:
+        _refuse("--experimental-rerun needs files that runs here do not keep; repeat the command")
+    if flags.resolve and flags.cfg is None:
+        _refuse("--resolve belongs to --cfg; give both or neither")
+    modes = (flags.run, flags.multirun, flags.cfg, flags.info, flags.shell_completion)
+    if sum(map(bool, modes)) > 1:
+        _refuse("--run, --multirun, --cfg, --info and --shell-completion exclude each other")
+    return flags
+
+
+def _check(flags: argparse.Namespace) -> None:
+    jobs = [flags.overrides]
+    if flags.multirun:
+        jobs = composition.sweep(flags.overrides, flags.config_dir)
+    for overrides in jobs:
+        mapping = composition.compose(
+            *overrides,
+            config_dir=flags.config_dir,
+            config_name=flags.config_name or composition.PRIMARY,
+        )
+        config.load(mapping)
+
+
+def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> None:
+    """One training run inside Hydra; ends the process where the exit code is not 0."""
+    from qmix_jax import api  # brings in JAX, which `--help` and mistakes need not wait for
+
+    settings = hydra_config.HydraConfig.get()
+    overrides = list(settings.overrides.task)
+    if settings.mode == types.RunMode.MULTIRUN:
+        print(f"job {settings.job.num}: {' '.join(overrides)}", flush=True)
+    try:
+        result = api.train(
+            config.load(composition.resolve(composed)),
+            directory=settings.runtime.output_dir,
+            command=shlex.join(["qmix-jax", "train", *flagged, *overrides]),
+        )
+    except config.ConfigError as error:
+        with contextlib.suppress(OSError):  # not empty
+            pathlib.Path(settings.runtime.output_dir).rmdir()
+        raise SystemExit(_report(error, 2)) from None
+    except api.NonFiniteError as error:
+        raise SystemExit(_report(error, 1)) from None
+    if result.interrupted:
+        raise SystemExit(130)
+
+
+def _report(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _refuse(message: str) -> NoReturn:
+    raise config.ConfigError(f"command line: {message}")

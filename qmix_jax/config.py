@@ -1,0 +1,321 @@
+"""Frozen configuration models, and the one way from a mapping to a configuration.
+
+The defaults below are the `modern` preset on SMAX 3m; `configs/` holds the same values with comments.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from pydantic import BeforeValidator, Field
+
+from qmix_jax import components
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be honoured: what, where, got, allowed, how to fix, in one line."""
+
+
+class Model(pydantic.BaseModel):
+    """Base of every configuration record: frozen, hashable, strict types, no unknown keys."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+_M = TypeVar("_M", bound=Model)
+
+
+def _integral(value: object) -> object:
+    """1e6 is an integer to people, and YAML reads it as a float or, without a dot, as text."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_integral)]
+PositiveInt = Annotated[Int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Schedule(Model):
+    """Linear from `start` to `end` over `steps`, then constant; a bare number is constant."""
+
+    start: float
+    end: float
+    steps: PositiveFloat
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _constant(cls, value: object) -> object:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return {"start": value, "end": value, "steps": 1.0}
+        return value
+
+
+class RateSchedule(Schedule):
+    """A schedule of positive values (learning rates)."""
+
+    start: PositiveFloat
+    end: Annotated[float, Field(ge=0)]
+
+
+class FractionSchedule(Schedule):
+    """A schedule of probabilities."""
+
+    start: Fraction
+    end: Fraction
+
+
+class HParams(Model):
+    """Numbers that may differ between members of a population (`hparams.*`)."""
+
+    learning_rate: RateSchedule = RateSchedule(start=5e-4, end=5e-4, steps=1.0)
+    epsilon: FractionSchedule = FractionSchedule(start=1.0, end=0.05, steps=50_000.0)
+    gamma: Fraction = 0.99
+    reward_scale: PositiveFloat = 10.0
+    max_grad_norm: PositiveFloat = 10.0
+    target_period: PositiveInt = 200
+    target_tau: Annotated[float, Field(gt=0, le=1)] = 1.0
+    huber_delta: PositiveFloat = 1.0
+    algo: pydantic.SerializeAsAny[Model] = Model()
+
+
+class Component(Model):
+    """A choice among modules: `name` finds the module, whose `Config` validates `options`."""
+
+    name: str
+    options: pydantic.SerializeAsAny[Model]
+
+
+class Algo(Model):
+    """A factorisation and, where it has one, its mixer; `name` is shown to people."""
+
+    name: str
+    factorisation: Component
+    mixer: Component | None
+
+
+class Optimiser(Model):
+    """The optimiser; its learning rate and clip are `hparams`."""
+
+    name: Literal["adam", "radam", "rmsprop"] = "adam"
+    eps: PositiveFloat = 1e-5
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+
+FloatCode = Literal["float32", "float16", "bfloat16"]
+
+
+class Replay(Model):
+    """The sequence ring of one member."""
+
+    batch_size: PositiveInt = 32
+    capacity: PositiveInt | None = None
+    byte_budget: PositiveInt = 512 * 2**20
+    obs_dtype: FloatCode = "float32"
+    state_dtype: FloatCode = "float32"
+
+
+class Trainer(Model):
+    """Budget, collection and update-to-data ratio; steps are env steps unless said."""
+
+    env_steps: PositiveInt = 1_000_000
+    warm_up: PositiveInt = 5_000
+    collector: Literal["episode", "segment"] = "segment"
+    n_envs: PositiveInt = 16
+    window: PositiveInt | None = None
+    gradient_steps: PositiveInt = 8
+    truncation: Literal["bootstrap", "terminate"] = "bootstrap"
+    log_every: PositiveInt = 25_000
+
+
+class Eval(Model):
+    """Greedy evaluation outside the training budget."""
+
+    every: PositiveInt = 50_000
+    episodes: PositiveInt = 128
+
+
+class Population(Model):
+    """How members share the devices."""
+
+    batching: Literal["map", "vmap", "auto"] = "auto"
+    devices: PositiveInt | None = None
+
+
+class ExperimentConfig(Model):
+    """Everything that defines a run."""
+
+    name: str
+    seed: Annotated[Int, Field(ge=0, lt=2**31)] = 0
+    seeds: PositiveInt = 2
+    precision: Literal["default", "high", "highest"] = "default"
+    env: Component
+    agent: Component
+    algo: Algo
+    hparams: HParams = HParams()
+    optimiser: Optimiser = Optimiser()
+    replay: Replay = Replay()
+    trainer: Trainer = Trainer()
+    eval: Eval = Eval()
+    population: Population = Population()
+
+
+_DEFAULTS: dict[str, Any] = {
+    "name": "smax_3m",
+    "env": {"name": "jaxmarl", "options": {"id": "HeuristicEnemySMAX", "scenario": "3m"}},
+    "agent": {"name": "gru"},
+    "algo": {"name": "qmix", "factorisation": {"name": "td"}, "mixer": {"name": "qmix"}},
+}
+
+
+def load(mapping: Mapping[str, Any], find: Callable = components.find) -> ExperimentConfig:
+    """Validates a nested mapping; what it leaves out takes the models' defaults.
+
+    Args:
+      mapping: nested keys as in `configs/`, for example `{"seeds": 4, "env": {"name": "two_step"}}`.
+      find: `(kind, name) -> module` with a `Config` that validates the component's `options`.
+    Returns:
+      A frozen, hashable `ExperimentConfig`.
+    Raises:
+      ConfigError: unknown key (with the nearest valid one), wrong type, out-of-range number, unknown
+        component; one line with the dotted path.
+    """
+    raw = {**_DEFAULTS, **_tuples(mapping)}
+    hparams_model = Model
+    for kind, path in (("envs", ("env",)), ("agents", ("agent",))):
+        raw[path[0]], _ = _component(kind, raw[path[0]], path, find)
+    algo = raw["algo"]
+    if isinstance(algo, Mapping):
+        algo = dict(algo)
+        if "factorisation" in algo:
+            path = ("algo", "factorisation")
+            algo["factorisation"], module = _component(
+                "factorisations", algo["factorisation"], path, find
+            )
+            hparams_model = getattr(module, "Coefficients", Model)
+        if algo.get("mixer") is not None:
+            algo["mixer"], _ = _component("mixers", algo["mixer"], ("algo", "mixer"), find)
+        raw["algo"] = {"mixer": None, **algo}
+    if isinstance(hparams := raw.get("hparams", {}), Mapping):
+        numbers = _validate(hparams_model, hparams.get("algo", {}), ("hparams", "algo"))
+        raw["hparams"] = {**hparams, "algo": numbers}
+    return _validate(ExperimentConfig, raw, ())
+
+
+def dump(config: ExperimentConfig) -> dict[str, Any]:
+    """The nested mapping of plain values that `load` turns into `config` again."""
+    return config.model_dump(mode="json")
+
+
+def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
+    """A copy with some dotted keys changed, validated again: `{"hparams.gamma": 0.9}`."""
+    mapping = dump(config)
+    for path, value in values.items():
+        *parents, leaf = path.split(".")
+        node = mapping
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise ConfigError(f"config: unknown key {path!r}; it has no parent section")
+        node[leaf] = value
+    return load(mapping)
+
+
+def suggest(word: str, allowed: Sequence[str]) -> str:
+    """The end of an error message: the entry of `allowed` nearest to `word`, then all of them."""
+    near = difflib.get_close_matches(word, allowed, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}allowed: {', '.join(allowed) or 'none'}"
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def _component(kind: str, raw: Any, path: tuple[str, ...], find: Callable) -> tuple[Any, Any]:
+    """Replaces the options of one raw component by its module's validated `Config`."""
+    where = ".".join(path)
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("name"), str):
+        raise ConfigError(
+            f"config: {where}={raw!r}: a component is a mapping with a text `name` and `options`; "
+            f"set {where}.name"
+        )
+    try:
+        module = find(kind, raw["name"])
+    except components.ComponentError as error:
+        raise ConfigError(f"config: {where}.name={raw['name']!r}: {error}") from error
+    options = raw.get("options", {})
+    return {**raw, "options": _validate(module.Config, options, (*path, "options"))}, module
+
+
+def _validate(model: type[_M], raw: Any, path: tuple[str, ...]) -> _M:
+    if isinstance(raw, model):
+        return raw
+    try:
+        return model.model_validate(raw)
+    except pydantic.ValidationError as error:
+        # a misspelt key makes its right name missing too: name the misspelling
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigError(_explain(model, problems[0], path) + more) from None
+
+
+def _explain(model: type[Model], problem: Any, path: tuple[str, ...]) -> str:
+    loc = [str(part) for part in problem["loc"]]
+    where = ".".join((*path, *loc)) or "configuration"
+    got = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(model, loc[:-1])
+        return f"config: unknown key {where!r}; {suggest(loc[-1], known)}"
+    if problem["type"] == "missing":
+        return f"config: {where} is missing; set it"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"config: {where}={got!r}: {message}; got {type(got).__name__} {got!r}"
+
+
+def _keys_at(model: type[Model], loc: list[str]) -> list[str]:
+    """Valid keys of the nested model that an error location points into."""
+    node: Any = model
+    for part in loc:
+        if isinstance(node, type) and issubclass(node, Model) and part in node.model_fields:
+            node = node.model_fields[part].annotation
+            if typing.get_origin(node) in (typing.Union, types.UnionType):
+                node = next(arg for arg in typing.get_args(node) if arg is not type(None))
+            if typing.get_origin(node) is Annotated:
+                node = typing.get_args(node)[0]
+    return sorted(node.model_fields) if isinstance(node, type) and issubclass(node, Model) else []
+
+
+__all__ = [
+    "Algo",
+    "Component",
+    "ConfigError",
+    "Eval",
+    "ExperimentConfig",
+    "Fraction",
+    "HParams",
+    "Int",
+    "Model",
+    "Optimiser",
+    "Population",
+    "PositiveFloat",
+    "PositiveInt",
+    "Replay",
+    "Schedule",
+    "Trainer",
+    "dump",
+    "load",
+    "suggest",
+    "with_values",
+]

@@ -1,0 +1,131 @@
+"""The environment contract, batching, and our own auto-reset."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qmix_jax.types import Array, EnvSpec, TimeStep
+
+EnvState = Any
+
+
+class Env(NamedTuple):
+    """One environment as pure functions; no batch axis, no auto-reset.
+
+    Attributes:
+      spec: static facts.
+      reset: `(key) -> (env_state, TimeStep)`.
+      step: `(key, env_state, actions i32[N]) -> (env_state, TimeStep)`; the time step after the
+        last action of an episode holds the true final observation.
+      decision_points: small environments name the points at which joint values can be tabulated.
+    """
+
+    spec: EnvSpec
+    reset: Callable[[Array], tuple[EnvState, TimeStep]]
+    step: Callable[[Array, EnvState, Array], tuple[EnvState, TimeStep]]
+    decision_points: "tuple[DecisionPoint, ...]" = ()
+
+
+class DecisionPoint(NamedTuple):
+    """A situation whose whole joint-action table can be written down (matrix games).
+
+    Attributes:
+      name: shown to people.
+      obs: f32[N, O];  state: f32[S].
+      optimal: f32[A, ..., A], exact optimal joint values.
+      exact: name of a fit -> what it converges to under uniform exploration. `additive` f32[A, ...,
+        A]: least squares over sums of per-agent values (VDN). `independent` f32[N, A]: each agent's
+        own values (IQL). Here and in `optimal`, entries of actions that an agent lacks are NaN.
+    """
+
+    name: str
+    obs: Any
+    state: Any
+    optimal: Any
+    exact: dict[str, Any]
+
+
+def first_timestep(
+    obs: Array, state: Array, avail_actions: Array, metric_names: tuple[str, ...] = ()
+) -> TimeStep:
+    """What `reset` returns: no reward yet, nothing over, every metric 0.
+
+    Args:
+      obs: f32[N, O].  state: f32[S].  avail_actions: bool[N, A].
+      metric_names: keys of `TimeStep.metrics`.
+    """
+    return TimeStep(
+        obs=obs,
+        state=state,
+        avail_actions=avail_actions,
+        reward=jnp.zeros((), jnp.float32),
+        terminated=jnp.zeros((), bool),
+        truncated=jnp.zeros((), bool),
+        metrics={name: jnp.zeros((), jnp.float32) for name in metric_names},
+    )
+
+
+def existing_actions(n_actions: tuple[int, ...]) -> np.ndarray:
+    """bool[N, A], True for the actions that each agent has; the rest is padding."""
+    return np.arange(max(n_actions)) < np.array(n_actions)[:, None]
+
+
+def group_indices(kinds: Sequence[Hashable]) -> tuple[int, ...]:
+    """Numbers equal kinds alike, in order of appearance: `("x", "y", "x")` -> `(0, 1, 0)`."""
+    order = list(dict.fromkeys(kinds))
+    return tuple(order.index(kind) for kind in kinds)
+
+
+def pad_with_nan(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """f32[*shape]: `table` in the leading corner, NaN elsewhere."""
+    padding = [(0, wide - own) for own, wide in zip(table.shape, shape, strict=True)]
+    return np.pad(table.astype(np.float32), padding, constant_values=np.nan)
+
+
+def additive_fit(table: np.ndarray) -> np.ndarray:
+    """Least-squares fit of a joint table by a sum of per-agent values, all cells weighing the same.
+
+        fit[a_1, ..., a_N] = sum_i mean(table | a_i) - (N - 1) mean(table)
+
+    Args:
+      table: f[n_1, ..., n_N].
+    Returns:
+      The fit, of the same shape.
+    """
+    axes = range(table.ndim)
+    means = (table.mean(axis=tuple(set(axes) - {i}), keepdims=True) for i in axes)
+    return sum(means, np.zeros(table.shape)) - (table.ndim - 1) * table.mean()
+
+
+def independent_fit(table: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Each agent's own values when the others act uniformly: f[n_i], the table's mean given a_i."""
+    axes = range(table.ndim)
+    return tuple(table.mean(axis=tuple(set(axes) - {i})) for i in axes)
+
+
+def with_truncation_as_termination(env: Env) -> Env:
+    """The same environment whose time limit is a terminal state (no bootstrap through it)."""
+
+    def step(key: Array, env_state: EnvState, actions: Array) -> tuple[EnvState, TimeStep]:
+        env_state, timestep = env.step(key, env_state, actions)
+        ended = timestep.terminated | timestep.truncated
+        return env_state, replace(
+            timestep, terminated=ended, truncated=jnp.zeros_like(timestep.truncated)
+        )
+
+    return env._replace(step=step)
+
+
+def select(condition: Array, on_true: Any, on_false: Any) -> Any:
+    """`where` over two equal trees; `condition` bool[B] or bool[] broadcasts from the left."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(
+            condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b
+        )
+
+    return jax.tree.map(choose, on_true, on_false)

@@ -1,0 +1,168 @@
+"""Cooperative, discrete JaxMARL environments: SMAX, MPE and the switch riddle.
+
+Every other registered environment is refused by name, with the reason.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, ValidationError
+
+from qmix_jax import config
+from qmix_jax.envs import base
+from qmix_jax.envs.jaxmarl import adapter, mpe, smax, switch_riddle
+
+SUPPORTED = (*smax.IDS, *mpe.IDS, *switch_riddle.IDS)
+
+_COMPETITIVE = "its agents compete, and value factorisation needs one team reward"
+_MIXED = "its agents' rewards conflict, and value factorisation needs one team reward"
+_CONTINUOUS = "its actions are continuous, and Q-learning needs a finite set"
+_ROBOTARIUM = (
+    "not supported yet: it needs the jaxrobotarium package, which JaxMARL does not install"
+)
+REFUSED = {
+    "SMAX": "it is self-play, both teams learn; use HeuristicEnemySMAX",
+    "LearnedPolicyEnemySMAX": "it needs a trained enemy policy; use HeuristicEnemySMAX",
+    "MPE_simple_tag_v3": _COMPETITIVE,
+    "MPE_simple_world_comm_v3": _COMPETITIVE,
+    "MPE_simple_crypto_v3": _COMPETITIVE,
+    "MPE_simple_push_v3": _COMPETITIVE,
+    "MPE_simple_adversary_v3": _COMPETITIVE,
+    "MPE_simple_facmac_v1": _CONTINUOUS,
+    "MPE_simple_facmac_3a_v1": _CONTINUOUS,
+    "MPE_simple_facmac_6a_v1": _CONTINUOUS,
+    "MPE_simple_facmac_9a_v1": _CONTINUOUS,
+    "ant_4x2": _CONTINUOUS,
+    "halfcheetah_6x1": _CONTINUOUS,
+    "hopper_3x1": _CONTINUOUS,
+    "humanoid_9|8": _CONTINUOUS,
+    "walker2d_2x3": _CONTINUOUS,
+    "storm": _MIXED,
+    "storm_2p": _MIXED,
+    "storm_np": _MIXED,
+    "coin_game": _MIXED,
+    "hanabi": "not supported yet: its agents move in turns, which needs an adapter of its own",
+    "overcooked": "not supported yet: its image observations need a convolutional agent",
+    "overcooked_v2": "not supported yet: its image observations need a convolutional agent",
+    "jaxnav": "not supported yet: its actions are continuous by default",
+    "JaxRobotarium_navigation": _ROBOTARIUM,
+    "JaxRobotarium_discovery": _ROBOTARIUM,
+    "JaxRobotarium_material_transport": _ROBOTARIUM,
+    "JaxRobotarium_warehouse": _ROBOTARIUM,
+    "JaxRobotarium_arctic_transport": _ROBOTARIUM,
+    "JaxRobotarium_foraging": _ROBOTARIUM,
+    "JaxRobotarium_rware": _ROBOTARIUM,
+    "JaxRobotarium_predator_prey": _ROBOTARIUM,
+}
+"""Registered id -> why it is not supported."""
+
+
+def _pairs(value: object) -> object:
+    return tuple(value.items()) if isinstance(value, Mapping) else value
+
+
+_AsMapping = PlainSerializer(dict, return_type=dict[str, Any])
+Team = Annotated[
+    tuple[tuple[smax.UnitType, config.PositiveInt], ...], BeforeValidator(_pairs), _AsMapping
+]
+"""A mapping in YAML, `{stalker: 2, zealot: 3}`; a tuple of pairs, so hashable, once validated."""
+Kwargs = Annotated[
+    tuple[tuple[str, bool | int | float | str], ...], BeforeValidator(_pairs), _AsMapping
+]
+
+
+class Config(config.Model):
+    """Which JaxMARL environment."""
+
+    id: str = "HeuristicEnemySMAX"
+    """A name registered with JaxMARL."""
+    scenario: str | None = None
+    """SMAX only: a registered scenario; null when `allies` and `enemies` compose one."""
+    allies: Team | None = None
+    """SMAX only: number of units by type, in agent order, for example {stalker: 2, zealot: 3}."""
+    enemies: Team | None = None
+    """SMAX only: number of enemy units by type."""
+    normalise_state: bool = True
+    """SMAX only: bring JaxMARL's raw world state to [0, 1]."""
+    kwargs: Kwargs = ()
+    """JaxMARL keyword arguments (numbers, booleans, names), for example {max_steps: 50}."""
+
+
+def make(cfg: Config) -> base.Env:
+    """Builds the environment; imports JaxMARL, which starts the JAX backend.
+
+    Args:
+      cfg: the choice.
+    Returns:
+      An `Env` without auto-reset; the suites' modules state reward, truncation, state and metrics.
+    Raises:
+      ConfigError: unknown or refused id, unknown scenario, setting of another suite, bad kwargs.
+    """
+    _check_id(cfg.id)
+    if cfg.id in smax.IDS:
+        kwargs = _checked_kwargs(cfg, smax.kwargs_model(cfg.id))
+        name, scenario = _scenario(cfg)
+        env, suite = smax.build(cfg.id, {**kwargs, "scenario": scenario}, cfg.normalise_state)
+        return adapter.adapt(f"{cfg.id}/{name}", env, suite)
+    for field in ("scenario", "allies", "enemies"):
+        if getattr(cfg, field) is not None:
+            raise config.ConfigError(
+                f"env jaxmarl: {field}={getattr(cfg, field)!r} applies to {smax.IDS[0]} only, "
+                f"not to id={cfg.id!r}; set {field} to null"
+            )
+    module = mpe if cfg.id in mpe.IDS else switch_riddle
+    env, suite = module.build(cfg.id, _checked_kwargs(cfg, module.kwargs_model(cfg.id)))
+    return adapter.adapt(cfg.id, env, suite)
+
+
+def _check_id(env_id: str) -> None:
+    supported = f"supported: {', '.join(SUPPORTED)}"
+    if env_id in REFUSED:
+        raise config.ConfigError(
+            f"env jaxmarl: id={env_id!r} is refused: {REFUSED[env_id]}; {supported}"
+        )
+    if env_id not in SUPPORTED:
+        near = difflib.get_close_matches(env_id, SUPPORTED, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise config.ConfigError(f"env jaxmarl: id={env_id!r} is unknown; {hint}{supported}")
+
+
+def _checked_kwargs(cfg: Config, model: type[config.Model]) -> dict[str, Any]:
+    try:
+        return model.model_validate(dict(cfg.kwargs)).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+    key, allowed = str(problem["loc"][0]), ", ".join(model.model_fields)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, model.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise config.ConfigError(
+            f"env jaxmarl: kwargs.{key} is not an argument of {cfg.id}; {hint}allowed: {allowed}"
+        )
+    reason = problem["msg"][0].lower() + problem["msg"][1:]
+    raise config.ConfigError(
+        f"env jaxmarl: kwargs.{key}={problem['input']!r} of {cfg.id}: {reason}"
+    )
+
+
+def _scenario(cfg: Config) -> tuple[str, Any]:
+    """Name and JaxMARL record of the SMAX scenario that the settings choose."""
+    composed = [team for team in (cfg.allies, cfg.enemies) if team is not None]
+    if cfg.scenario is not None and composed:
+        raise config.ConfigError(
+            f"env jaxmarl: scenario={cfg.scenario!r} and allies or enemies are both set; "
+            "set scenario to null to compose one"
+        )
+    if cfg.scenario is not None:
+        return cfg.scenario, smax.registered_scenario(cfg.scenario)
+    if not cfg.allies or not cfg.enemies:
+        raise config.ConfigError(
+            f"env jaxmarl: {cfg.id} needs a scenario, or units in both allies={cfg.allies!r} and "
+            f"enemies={cfg.enemies!r}; scenarios: {', '.join(smax.scenario_names())}"
+        )
+    teams = ["+".join(f"{count}{unit}" for unit, count in t) for t in (cfg.allies, cfg.enemies)]
+    return "_vs_".join(teams), smax.composed_scenario(cfg.allies, cfg.enemies)
+
+
+__all__ = ["REFUSED", "SUPPORTED", "Config", "make"]

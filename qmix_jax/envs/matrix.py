@@ -1,0 +1,136 @@
+"""One-step cooperative matrix games with known optima and known exact fits.
+
+References: QTRAN (Son et al. 2019), QPLEX (Wang et al. 2021), WQMIX (Rashid et al. 2020), QMIX
+(Rashid et al. 2018), climbing and penalty games (Claus & Boutilier 1998). Observations as in WQMIX:
+a constant vector of ones for every agent and for the state.
+"""
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from pydantic import BeforeValidator, Field
+
+from qmix_jax import config
+from qmix_jax.envs import base
+from qmix_jax.types import Array, EnvSpec, TimeStep
+
+
+def _payoff_tuple(value: object) -> object:
+    """Nested tuples of floats, one level per agent, as rectangular as an array."""
+    if value is None:
+        return None
+    try:
+        table = np.asarray(value)
+    except ValueError as error:
+        raise ValueError("rows must be of equal length") from error
+    if table.ndim < 2 or table.size == 0 or table.dtype.kind not in "iuf":
+        raise ValueError("must be numbers nested once per agent, such as [[8, -12], [-12, 0]]")
+    if not np.isfinite(table).all():
+        raise ValueError("must be finite numbers")
+    return _nested(table.astype(float).tolist())
+
+
+def _nested(value: Any) -> Any:
+    return tuple(map(_nested, value)) if isinstance(value, list) else value
+
+
+class Config(config.Model):
+    """Which game: a named one or a payoff of one's own, never both."""
+
+    game: Literal["Q3", "HARD", "P2", "G104", "CLIMB", "PEN", "COORD", "2B"] | None = "Q3"
+    """A named game; null when `payoff` is given."""
+    payoff: Annotated[tuple[Any, ...], BeforeValidator(_payoff_tuple)] | None = None
+    """Team reward by joint action, nested once per agent: `payoff[a_1][a_2]` for two agents."""
+    penalty: Annotated[float, Field(le=0)] = -100.0
+    """k <= 0, the reward of the two corners of PEN; no other game reads it."""
+    obs_size: config.PositiveInt = 5
+    """Length of the vector of ones that agents and state show."""
+
+
+def _named(game: str, k: float) -> list[list[float]]:
+    """Rows are agent 1's actions."""
+    return {
+        "Q3": [[8.0, -12, -12], [-12, 0, 0], [-12, 0, 0]],
+        "HARD": [[8.0, -12, -12], [-12, 6, 0], [-12, 0, 6]],
+        "P2": [[12, -0.1, -0.1], [-0.1, 0, 0], [-0.1, 0, 0]],
+        "G104": [[10.4, 0, 10], [0, 10, 10], [10, 10, 10]],
+        "CLIMB": [[11.0, -30, 0], [-30, 7, 6], [0, 0, 5]],
+        "PEN": [[k, 0, 10], [0, 2, 0], [10, 0, k]],
+        "COORD": [[1.0, 0], [0, 1]],
+        "2B": [[0.0, 1], [1, 8]],
+    }[game]
+
+
+def _payoff(cfg: Config) -> np.ndarray:
+    if cfg.payoff is not None and cfg.game is not None:
+        raise config.ConfigError(
+            f"env matrix: game={cfg.game!r} and payoff are both set; to play payoff set game=null"
+        )
+    if cfg.payoff is not None:
+        return np.array(cfg.payoff)
+    if cfg.game is None:
+        raise config.ConfigError("env matrix: game and payoff are both null; set one of them")
+    return np.array(_named(cfg.game, cfg.penalty))
+
+
+def make(cfg: Config) -> base.Env:
+    """A game of one step: the reward is the payoff of the joint action, then it is terminated.
+
+    Agents may have different numbers of actions (a payoff that is not square); missing ones are
+    padded and never available. The environment has no state of its own.
+
+    Args:
+      cfg: the game.
+    Returns:
+      An `Env` with one decision point, `payoff`, whose optimum is the payoff itself.
+    Raises:
+      ConfigError: `game` and `payoff` both set or both null.
+    """
+    payoff = _payoff(cfg)
+    n_agents, n_actions = payoff.ndim, payoff.shape
+    spec = EnvSpec(
+        name=f"matrix/{cfg.game or 'x'.join(map(str, n_actions))}",
+        agent_names=tuple(f"agent_{i}" for i in range(n_agents)),
+        agent_groups=base.group_indices(n_actions),
+        n_actions=n_actions,
+        obs_shapes=((cfg.obs_size,),) * n_agents,
+        obs_shape=(cfg.obs_size,),
+        state_size=cfg.obs_size,
+        max_steps=1,
+    )
+
+    def show() -> TimeStep:
+        return base.first_timestep(
+            obs=jnp.ones((n_agents, cfg.obs_size), jnp.float32),
+            state=jnp.ones((cfg.obs_size,), jnp.float32),
+            avail_actions=jnp.asarray(base.existing_actions(n_actions)),
+        )
+
+    def reset(key: Array) -> tuple[base.EnvState, TimeStep]:
+        del key
+        return (), show()
+
+    def step(key: Array, env_state: base.EnvState, actions: Array) -> tuple[Any, TimeStep]:
+        del key
+        reward = jnp.asarray(payoff, jnp.float32)[tuple(actions)]
+        return env_state, replace(show(), reward=reward, terminated=jnp.ones((), bool))
+
+    return base.Env(spec, reset, step, (_decision_point(payoff, cfg.obs_size),))
+
+
+def _decision_point(payoff: np.ndarray, obs_size: int) -> base.DecisionPoint:
+    shape = (max(payoff.shape),) * payoff.ndim
+    return base.DecisionPoint(
+        name="payoff",
+        obs=np.ones((payoff.ndim, obs_size), np.float32),
+        state=np.ones((obs_size,), np.float32),
+        optimal=base.pad_with_nan(payoff, shape),
+        exact={
+            "additive": base.pad_with_nan(base.additive_fit(payoff), shape),
+            "independent": np.stack(
+                [base.pad_with_nan(own, shape[:1]) for own in base.independent_fit(payoff)]
+            ),
+        },
+    )

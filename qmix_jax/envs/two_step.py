@@ -1,0 +1,103 @@
+"""The two-step cooperative game that VDN cannot solve (Rashid et al. 2018, section 5.1).
+
+In state 1 only agent 1's action matters: A leads to 2A, B to 2B, without reward. The second joint
+action pays 7 in 2A whatever it is, and [[0, 1], [1, 8]] in 2B, and ends the episode. The best
+return is 8; a learner that misjudges 2B settles for 7.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qmix_jax import config
+from qmix_jax.envs import base
+from qmix_jax.types import Array, EnvSpec, TimeStep
+
+STATES = ("State 1", "2A", "2B")
+PAYOFF = np.array([[[0.0, 0.0], [0.0, 0.0]], [[7.0, 7.0], [7.0, 7.0]], [[0.0, 1.0], [1.0, 8.0]]])
+"""Reward by state and joint action; rows are agent 1's actions."""
+
+
+class Config(config.Model):
+    """The game itself has no options."""
+
+    exact_gamma: config.Fraction = 0.99
+    """Discount of the exact tables in `decision_points`; the game does not read it."""
+
+
+def make(cfg: Config) -> base.Env:
+    """The game; every agent observes the whole state as a one-hot vector.
+
+    The time step after the last action shows the second state again: it is terminal.
+
+    Args:
+      cfg: the discount of the exact tables.
+    Returns:
+      An `Env` whose decision points are the three states.
+    """
+    spec = EnvSpec(
+        name="two_step",
+        agent_names=("agent_0", "agent_1"),
+        agent_groups=(0, 0),
+        n_actions=(2, 2),
+        obs_shapes=((3,), (3,)),
+        obs_shape=(3,),
+        state_size=3,
+        max_steps=2,
+    )
+
+    def show(stage: Array) -> TimeStep:
+        state = jax.nn.one_hot(stage, len(STATES), dtype=jnp.float32)
+        return base.first_timestep(
+            obs=jnp.stack([state, state]), state=state, avail_actions=jnp.ones((2, 2), bool)
+        )
+
+    def reset(key: Array) -> tuple[base.EnvState, TimeStep]:
+        del key
+        stage = jnp.zeros((), jnp.int32)
+        return stage, show(stage)
+
+    def step(key: Array, env_state: Array, actions: Array) -> tuple[base.EnvState, TimeStep]:
+        del key
+        reward = jnp.asarray(PAYOFF, jnp.float32)[env_state, actions[0], actions[1]]
+        stage = jnp.where(env_state == 0, 1 + actions[0], env_state).astype(jnp.int32)
+        return stage, replace(show(stage), reward=reward, terminated=env_state > 0)
+
+    return base.Env(spec, reset, step, _decision_points(cfg.exact_gamma))
+
+
+def _decision_points(gamma: float) -> tuple[base.DecisionPoint, ...]:
+    tables = {
+        "optimal": _joint_tables(gamma, lambda table: table),
+        "additive": _joint_tables(gamma, base.additive_fit),
+        "independent": _independent_tables(gamma),
+    }
+    one_hot = np.eye(len(STATES), dtype=np.float32)
+    return tuple(
+        base.DecisionPoint(
+            name=name,
+            obs=np.stack([one_hot[i], one_hot[i]]),
+            state=one_hot[i],
+            optimal=tables["optimal"][i],
+            exact={fit: tables[fit][i] for fit in ("additive", "independent")},
+        )
+        for i, name in enumerate(STATES)
+    )
+
+
+def _joint_tables(gamma: float, fit: Any) -> list[np.ndarray]:
+    """f32[2, 2] per state: backward induction in which every table is replaced by its fit."""
+    second = [fit(payoff) for payoff in PAYOFF[1:]]
+    first = gamma * np.array([[table.max()] * 2 for table in second])
+    return [table.astype(np.float32) for table in (fit(first), *second)]
+
+
+def _independent_tables(gamma: float) -> list[np.ndarray]:
+    """f32[N, A] per state: each agent bootstraps from its own values, the other acts uniformly."""
+    second = [np.stack(base.independent_fit(payoff)) for payoff in PAYOFF[1:]]
+    target = gamma * np.stack([own.max(axis=1) for own in second])
+    first = np.stack([target[:, 0], np.full(2, target[:, 1].mean())])
+    return [table.astype(np.float32) for table in (first, *second)]

@@ -1,0 +1,54 @@
+"""The mixer contract."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+
+from qmix_jax.types import Array
+
+Params = Any
+
+
+@chex.dataclass(frozen=True)
+class MixerInputs:
+    """What a mixer may use; any leading axes.
+
+    Attributes:
+      q_taken: f32[..., N], utilities of the actions that are evaluated.
+      q_greedy: f32[..., N], utilities of the best available actions of the same network.
+      actions: f32[..., N, A], the evaluated actions, one-hot.
+      state: f32[..., S].
+    """
+
+    q_taken: Array
+    q_greedy: Array
+    actions: Array
+    state: Array
+
+
+@chex.dataclass(frozen=True)
+class MixerOutput:
+    """Attributes:
+    q_tot: f32[...], joint action value.
+    penalty: f32[...], added to the loss of the same step (0 for most mixers).
+    info: name -> array for analysis only; never enters a loss.
+    """
+
+    q_tot: Array
+    penalty: Array
+    info: dict[str, Array]
+
+
+class Mixer(NamedTuple):
+    """Joint value from utilities.
+
+    Attributes:
+      init: `(key) -> params`.
+      apply: `(params, MixerInputs[...]) -> MixerOutput[...]`, any leading axes.
+      monotonic: d q_tot / d q_taken_i >= 0 for all i, parameters and states.
+    """
+
+    init: Callable[[Array], Params]
+    apply: Callable[[Params, MixerInputs], MixerOutput]
+    monotonic: bool

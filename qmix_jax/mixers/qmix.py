@@ -1,0 +1,81 @@
+"""QMIX: a monotonic network over the utilities whose weights a hypernetwork reads off the state.
+
+    hidden = elu(q @ |W1(s)| + b1(s));   q_tot = hidden . |w2(s)| + V(s)
+
+Reference: Rashid et al. 2018; JMLR 2020. Deviation: optional weight functions `softplus` and
+`square` (0.5 x^2) besides the absolute value, and an optional factor on the hypernetworks' last layers.
+"""
+
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from pydantic import Field
+
+from qmix_jax import config
+from qmix_jax.mixers import base
+from qmix_jax.nn import hypernetwork, initialisers
+from qmix_jax.types import Array, EnvSpec
+
+_WEIGHT = {
+    "abs": jnp.abs,
+    "softplus": jax.nn.softplus,
+    "square": lambda x: 0.5 * jnp.square(x),
+}
+
+
+class Config(config.Model):
+    """Options of the QMIX mixer."""
+
+    embed_dim: config.PositiveInt = 32
+    """Width of the mixing network."""
+    hypernet_layers: Annotated[config.Int, Field(ge=1, le=2)] = 2
+    """1: linear hypernetworks (the 2018 paper); 2: Dense-relu-Dense."""
+    hypernet_embed: config.PositiveInt = 64
+    """Hidden width of two-layer hypernetworks."""
+    weight: Literal["abs", "softplus", "square"] = "abs"
+    """What makes mixing weights non-negative."""
+    init_scale: config.PositiveFloat = 1.0
+    """Factor on the initial bounds of the hypernetworks' last layers."""
+
+
+class _Mixer(nn.Module):
+    cfg: Config
+    n_agents: int
+
+    @nn.compact
+    def __call__(self, q: Array, state: Array) -> Array:
+        cfg, embed = self.cfg, self.cfg.embed_dim
+        weight = _WEIGHT[cfg.weight]
+
+        def hyper(features: int, name: str) -> Array:
+            net = hypernetwork.Hypernetwork(
+                features, cfg.hypernet_layers, cfg.hypernet_embed, cfg.init_scale, name=name
+            )
+            return net(state)
+
+        w1 = weight(hyper(self.n_agents * embed, "w1"))
+        w1 = w1.reshape(*q.shape, embed)
+        b1 = initialisers.Dense(embed, cfg.init_scale, name="b1")(state)
+        # A product and a sum: a batch of [1, N] x [N, E] matrix products is slower everywhere.
+        hidden = nn.elu(jnp.sum(q[..., None] * w1, axis=-2) + b1)
+        w2 = weight(hyper(embed, "w2"))
+        value = hypernetwork.Hypernetwork(1, 2, embed, cfg.init_scale, name="v")(state)
+        return jnp.sum(hidden * w2, axis=-1) + value[..., 0]
+
+
+def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
+    """The mixer for an environment's agents and state."""
+    network = _Mixer(cfg, spec.n_agents)
+
+    def init(key: Array) -> base.Params:
+        return network.init(key, jnp.zeros((spec.n_agents,)), jnp.zeros((spec.state_size,)))[
+            "params"
+        ]
+
+    def apply(params: base.Params, inputs: base.MixerInputs) -> base.MixerOutput:
+        q_tot = network.apply({"params": params}, inputs.q_taken, inputs.state)
+        return base.MixerOutput(q_tot=q_tot, penalty=jnp.zeros_like(q_tot), info={})
+
+    return base.Mixer(init, apply, monotonic=True)

@@ -1,0 +1,33 @@
+"""Initialisers. Uniform ones only: batched QR (orthogonal) can hang jaxlib 0.10 on a two-core CPU."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.nn import initializers
+
+from qmix_jax.types import Array
+
+
+def uniform(bound: float) -> initializers.Initializer:
+    """Values in U(-bound, +bound); PyTorch's default biases with `bound = 1/sqrt(fan_in)`."""
+    symmetric = initializers.uniform(2.0 * bound)
+    return lambda key, shape, dtype=None: symmetric(key, shape, dtype or float) - bound
+
+
+class Dense(nn.Module):
+    """Affine layer with PyTorch's default initialisation (the papers' choice).
+
+    Attributes:
+      features: output width.
+      scale: factor on the initial kernel and bias bounds.
+    """
+
+    features: int
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f32[..., I] -> f32[..., features]."""
+        init = uniform(self.scale / x.shape[-1] ** 0.5)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        bias = self.param("bias", init, (self.features,))
+        return x @ kernel + jnp.expand_dims(bias, range(x.ndim - 1))

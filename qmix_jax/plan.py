@@ -1,0 +1,132 @@
+"""Run arithmetic: what a configuration comes to, stated before anything is compiled."""
+
+import dataclasses
+import math
+
+from qmix_jax import config
+
+_DEFAULT_CAPACITY = 5_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Derived numbers of a run; steps are env steps of one member.
+
+    Attributes:
+      window: steps per collected sequence.
+      steps_per_update: env steps of one update.
+      warm_up_collects: collects before the first update.
+      n_updates: updates (one collect and K gradient steps each).
+      gradient_steps: K.
+      log_every, eval_every: updates between rows and between evaluations.
+      capacity: sequences in one member's replay.
+      sequence_bytes: bytes of one stored sequence.
+    """
+
+    window: int
+    steps_per_update: int
+    warm_up_collects: int
+    n_updates: int
+    gradient_steps: int
+    log_every: int
+    eval_every: int
+    capacity: int
+    sequence_bytes: int
+
+    @property
+    def replay_bytes(self) -> int:
+        """Bytes of one member's replay."""
+        return self.capacity * self.sequence_bytes
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps of the whole run, warm-up included."""
+        return self.env_steps_at(self.n_updates)
+
+    def env_steps_at(self, update: int) -> int:
+        """Env steps collected before update `update`."""
+        return (self.warm_up_collects + update) * self.steps_per_update
+
+    def stops(self) -> tuple[int, ...]:
+        """Updates after which something is written, in order; the last is `n_updates`."""
+        points = {self.n_updates}
+        for every in (self.log_every, self.eval_every):
+            points.update(range(every, self.n_updates, every))
+        return tuple(sorted(points))
+
+
+def window_length(cfg: config.ExperimentConfig, longest_episode: int) -> int:
+    """Steps per collected sequence.
+
+    Raises:
+      ConfigError: a window shorter than the longest episode.
+    """
+    window = cfg.trainer.window or longest_episode
+    if window < longest_episode:
+        raise config.ConfigError(
+            f"plan: trainer.window={window} is shorter than the longest episode "
+            f"({longest_episode} steps); raise it to at least {longest_episode}, or set null"
+        )
+    return window
+
+
+def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int) -> Plan:
+    """The plan of a configuration on an environment.
+
+    Args:
+      cfg: the experiment.
+      longest_episode: `EnvSpec.max_steps`.
+      sequence_bytes: bytes of one stored sequence.
+    Raises:
+      ConfigError: settings that contradict each other, with the numbers and the fix.
+    """
+    trainer = cfg.trainer
+    window = window_length(cfg, longest_episode)
+    steps_per_update = trainer.n_envs * window
+    # At least one whole batch is stored before the first gradient step.
+    first_batch = math.ceil(cfg.replay.batch_size / trainer.n_envs) - 1
+    warm_up = max(math.ceil(trainer.warm_up / steps_per_update), first_batch)
+    n_updates = max(1, math.ceil(trainer.env_steps / steps_per_update) - warm_up)
+    collected = (warm_up + n_updates) * trainer.n_envs
+    return Plan(
+        window=window,
+        steps_per_update=steps_per_update,
+        warm_up_collects=warm_up,
+        n_updates=n_updates,
+        gradient_steps=trainer.gradient_steps,
+        log_every=math.ceil(trainer.log_every / steps_per_update),
+        eval_every=math.ceil(cfg.eval.every / steps_per_update),
+        capacity=_capacity(cfg, sequence_bytes, collected),
+        sequence_bytes=sequence_bytes,
+    )
+
+
+def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, collected: int) -> int:
+    replay, n_envs = cfg.replay, cfg.trainer.n_envs
+    if replay.capacity is not None:
+        _check_capacity(replay.capacity, replay.batch_size, n_envs)
+        return replay.capacity
+    affordable = replay.byte_budget // sequence_bytes
+    capacity = min(_DEFAULT_CAPACITY, affordable, collected) // n_envs * n_envs
+    if capacity < replay.batch_size:
+        needed = max(replay.batch_size, n_envs) * sequence_bytes
+        raise config.ConfigError(
+            f"plan: replay.byte_budget={replay.byte_budget} holds {affordable} sequences of "
+            f"{sequence_bytes} bytes, fewer than replay.batch_size={replay.batch_size} in steps of "
+            f"trainer.n_envs={n_envs}; raise it to {needed}, lower batch_size, "
+            "or set replay.obs_dtype=float16"
+        )
+    return capacity
+
+
+def _check_capacity(capacity: int, batch_size: int, n_envs: int) -> None:
+    if batch_size > capacity:
+        raise config.ConfigError(
+            f"plan: replay.batch_size={batch_size} exceeds replay.capacity={capacity}; "
+            "raise capacity or lower batch_size"
+        )
+    if capacity % n_envs:
+        raise config.ConfigError(
+            f"plan: replay.capacity={capacity} is no multiple of trainer.n_envs={n_envs}; "
+            f"use {max(1, capacity // n_envs) * n_envs} or {(capacity // n_envs + 1) * n_envs}"
+        )

@@ -1,0 +1,276 @@
+"""Members of a population on devices: the only vmap over members, the only jit, the only mesh.
+
+Members never talk to each other. A population runs as `rounds` calls of one compiled program, each on
+`devices * lanes` members; a lane is a vmapped member inside a device. `map` is one lane and as many
+rounds as it takes: nothing is batched, no member waits for another's control flow, and a member's
+arrays are donated whole. `vmap` is one round. The last round is padded with inert copies of the last
+member, whose results are dropped.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from qmix_jax import program as programs
+from qmix_jax import train_step
+from qmix_jax.types import HParams
+
+_AXIS = "members"
+Tree = Any
+Rounds = tuple[Tree, ...]
+"""One tree per round, each with a leading axis of `Layout.size` members."""
+
+
+class Layout(NamedTuple):
+    """How members share devices: `rounds * len(devices) * lanes` places for `n_members`."""
+
+    n_members: int
+    devices: tuple[jax.Device, ...]
+    lanes: int
+    rounds: int
+
+    @property
+    def size(self) -> int:
+        """Members of one round."""
+        return len(self.devices) * self.lanes
+
+    @property
+    def padding(self) -> int:
+        """Inert members."""
+        return self.rounds * self.size - self.n_members
+
+    @property
+    def batching(self) -> str:
+        """`map` or `vmap`, as used."""
+        return "map" if self.lanes == 1 else "vmap"
+
+
+class Metrics(NamedTuple):
+    """Host copy of a tally: name -> (sum f64[P], count f64[P]), and the first non-finite update i64[P]
+    (`train_step.NEVER` where all were finite).
+    """
+
+    totals: dict[str, tuple[np.ndarray, np.ndarray]]
+    first_nonfinite: np.ndarray
+
+
+class Population(NamedTuple):
+    """Compiled functions of a whole population; each call takes and returns one tree per round.
+
+    Attributes:
+      layout: members on devices.
+      compile_seconds: program -> seconds; the programs compile side by side.
+      metric_names: names in a tally.
+      parameter_counts: network -> number of parameters of one member.
+      init: `() -> states`.
+      warm_up: `(states) -> states`; donates.
+      train: `(states, tallies, first_update, n_updates) -> (states, tallies)`; donates.
+      empty_tallies: `() -> tallies`.
+      evaluate: `(states, index) -> name -> f32[P]`.
+      parameters: `(states) -> tree of numpy arrays [P, ...]`, the online parameters.
+      tables: `(parameters) -> one numpy array [P, ...] per decision point`.
+      metrics: `(tallies) -> Metrics`.
+    """
+
+    layout: Layout
+    compile_seconds: dict[str, float]
+    metric_names: tuple[str, ...]
+    parameter_counts: dict[str, int]
+    init: Callable[[], Rounds]
+    warm_up: Callable[[Rounds], Rounds]
+    train: Callable[[Rounds, Rounds, int, int], tuple[Rounds, Rounds]]
+    empty_tallies: Callable[[], Rounds]
+    evaluate: Callable[[Rounds, int], dict[str, np.ndarray]]
+    parameters: Callable[[Rounds], Tree]
+    tables: Callable[[Tree], tuple[np.ndarray, ...]]
+    metrics: Callable[[Rounds], Metrics]
+
+
+def layout(
+    n_members: int, devices: Sequence[jax.Device], batching: Literal["map", "vmap", "auto"]
+) -> Layout:
+    """Places members. `auto` is `map` on CPUs, where batched small matrix products lose, else `vmap`."""
+    used = tuple(devices[:n_members])
+    if batching == "auto":
+        batching = "map" if used[0].platform == "cpu" else "vmap"
+    per_device = -(-n_members // len(used))
+    lanes, rounds = (1, per_device) if batching == "map" else (per_device, 1)
+    return Layout(n_members, used, lanes, rounds)
+
+
+def compile_programs(
+    program: programs.Program,
+    places: Layout,
+    seeds: Sequence[int],
+    hparams: Sequence[HParams],
+    precision: str = "default",
+) -> Population:
+    """Lowers and compiles `init`, `warm_up`, `train` and `evaluate` for one round.
+
+    Args:
+      program: one member's functions.
+      places: `layout(...)`.
+      seeds: one per member.
+      hparams: one per member, scalars.
+      precision: matrix-product precision, as `jax.default_matmul_precision`.
+    """
+    mesh = Mesh(np.asarray(places.devices), (_AXIS,))
+    split = NamedSharding(mesh, PartitionSpec(_AXIS))
+    member_seeds = _deal(places, split, [np.int32(seed) for seed in seeds])
+    member_hparams = _deal(places, split, hparams)
+    step = program.step
+
+    def program_of(fn: Callable, n_shared: int = 0, donate: tuple[int, ...] = ()) -> Callable:
+        return _spmd(fn, mesh, places.lanes, n_shared, donate)
+
+    functions = {
+        "init": program_of(step.init),
+        "warm_up": program_of(step.warm_up, donate=(0,)),
+        "train": program_of(step.train, n_shared=2, donate=(0, 1)),
+        "evaluate": program_of(program.evaluate, n_shared=1),
+    }
+    index = jax.ShapeDtypeStruct((), np.int32)
+    numbers = member_hparams[0]
+    state = _shapes(functions["init"], split, member_seeds[0])
+    tally = _shapes(program_of(step.empty_tally), split, state, numbers)
+    arguments = {
+        "init": (member_seeds[0],),
+        "warm_up": (state, numbers),
+        "train": (state, tally, numbers, index, index),
+        "evaluate": (state.key, state.learner.params, index),
+    }
+    with jax.default_matmul_precision(precision):
+        compiled, seconds = _compile(functions, arguments)
+
+    return Population(
+        layout=places,
+        compile_seconds=seconds,
+        metric_names=tuple(tally.metrics),
+        parameter_counts={
+            name: sum(leaf.size // places.size for leaf in jax.tree.leaves(tree))
+            for name, tree in state.learner.params.items()
+        },
+        init=lambda: tuple(compiled["init"](seed) for seed in member_seeds),
+        warm_up=lambda states: tuple(
+            compiled["warm_up"](*pair) for pair in zip(states, member_hparams, strict=True)
+        ),
+        train=_make_train(compiled["train"], member_hparams),
+        empty_tallies=_make_empty_tallies(tally, places.rounds),
+        evaluate=_make_evaluate(compiled["evaluate"], places),
+        parameters=lambda states: _gather([s.learner.params for s in states], places),
+        tables=lambda parameters: _host(jax.jit(jax.vmap(program.tables))(parameters)),
+        metrics=lambda tallies: _to_metrics(_gather(tallies, places)),
+    )
+
+
+def _deal(places: Layout, sharding: NamedSharding, members: Sequence[Tree]) -> Rounds:
+    """Stacks one tree per member into rounds on the devices, padding with the last member."""
+    padded = [*members, *[members[-1]] * places.padding]
+    rounds = [padded[i : i + places.size] for i in range(0, len(padded), places.size)]
+    stacked = (jax.tree.map(lambda *leaves: np.stack(leaves), *group) for group in rounds)
+    return tuple(jax.device_put(tree, sharding) for tree in stacked)
+
+
+def _spmd(
+    fn: Callable, mesh: Mesh, lanes: int, n_shared: int, donate: tuple[int, ...]
+) -> Callable:
+    """`fn` of one member -> jitted function of a round; the last `n_shared` arguments are shared."""
+
+    def shard(*args: Tree) -> Tree:
+        members, shared = args[: len(args) - n_shared], args[len(args) - n_shared :]
+        if lanes > 1:
+            axes = (*[0] * len(members), *[None] * n_shared)
+            return jax.vmap(fn, in_axes=axes)(*members, *shared)
+        alone = jax.tree.map(lambda x: x[0], members)
+        return jax.tree.map(lambda x: x[None], fn(*alone, *shared))
+
+    def whole(*args: Tree) -> Tree:
+        member, shared = PartitionSpec(_AXIS), PartitionSpec()
+        specs = (*[member] * (len(args) - n_shared), *[shared] * n_shared)
+        # check_vma: loop carries start from constants, which the checker takes for replicated values.
+        mapped = jax.shard_map(
+            shard, mesh=mesh, in_specs=specs, out_specs=member, check_vma=False
+        )
+        return mapped(*args)
+
+    return jax.jit(whole, donate_argnums=donate)
+
+
+def _shapes(fn: Callable, sharding: NamedSharding, *args: Tree) -> Tree:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(fn, *args),
+    )
+
+
+def _compile(
+    functions: dict[str, Callable], arguments: dict[str, tuple[Tree, ...]]
+) -> tuple[dict[str, Callable], dict[str, float]]:
+    """Compiles all programs, side by side once each is lowered (XLA releases the interpreter lock)."""
+    seconds: dict[str, float] = {}
+
+    def finish(name: str, lowered: Any, started: float) -> Callable:
+        compiled = lowered.compile()
+        seconds[name] = time.perf_counter() - started
+        return compiled
+
+    with futures.ThreadPoolExecutor() as pool:
+        jobs = {}
+        for name, function in functions.items():
+            started = time.perf_counter()
+            jobs[name] = pool.submit(finish, name, function.lower(*arguments[name]), started)
+        return {name: job.result() for name, job in jobs.items()}, seconds
+
+
+def _make_train(compiled: Callable, hparams: Rounds) -> Callable:
+    def train(
+        states: Rounds, tallies: Rounds, first_update: int, n_updates: int
+    ) -> tuple[Rounds, Rounds]:
+        span = (np.int32(first_update), np.int32(n_updates))
+        results = [
+            compiled(state, tally, numbers, *span)
+            for state, tally, numbers in zip(states, tallies, hparams, strict=True)
+        ]
+        return tuple(state for state, _ in results), tuple(tally for _, tally in results)
+
+    return train
+
+
+def _make_empty_tallies(tally: Tree, rounds: int) -> Callable[[], Rounds]:
+    def empty(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        fill = train_step.NEVER if np.issubdtype(leaf.dtype, np.integer) else 0
+        return jax.device_put(np.full(leaf.shape, fill, leaf.dtype), leaf.sharding)
+
+    return lambda: tuple(jax.tree.map(empty, tally) for _ in range(rounds))
+
+
+def _make_evaluate(compiled: Callable, places: Layout) -> Callable:
+    def evaluate(states: Rounds, index: int) -> dict[str, np.ndarray]:
+        results = [compiled(s.key, s.learner.params, np.int32(index)) for s in states]
+        return _gather(results, places)
+
+    return evaluate
+
+
+def _host(tree: Tree) -> Tree:
+    return jax.tree.map(np.asarray, tree)
+
+
+def _gather(rounds: Sequence[Tree], places: Layout) -> Tree:
+    """One host tree with axis P, without the padding."""
+    return jax.tree.map(
+        lambda *leaves: np.concatenate(leaves)[: places.n_members], *map(_host, rounds)
+    )
+
+
+def _to_metrics(tally: train_step.Tally) -> Metrics:
+    totals = {
+        name: (total.astype(np.float64), count.astype(np.float64))
+        for name, (total, count) in tally.metrics.items()
+    }
+    return Metrics(totals=totals, first_nonfinite=tally.first_nonfinite.astype(np.int64))

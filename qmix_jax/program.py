@@ -1,0 +1,150 @@
+"""Composition root: configuration -> the pure functions of one member."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qmix_jax import components, config, evaluate, learner, plan, replay, rollout, train_step
+from qmix_jax.envs import base as envs
+from qmix_jax.factorisations import base as factorisations
+from qmix_jax.types import Array, EnvSpec, HParams, Schedule
+
+_COLLECTORS = {"segment": rollout.make_segment, "episode": rollout.make_episode}
+
+
+class Program(NamedTuple):
+    """One member's functions; nothing here is compiled.
+
+    Attributes:
+      spec: the environment's facts.
+      plan: the run's arithmetic.
+      step: init, warm-up, training loop and `learn`.
+      evaluate: `(key, params, index i32[]) -> name -> f32[]`, greedy.
+      act: `Factorisation.act`.
+      decision_points: the environment's, empty for most.
+      tables: `(params) -> one array per decision point`: joint values f32[A, ..., A], or utilities
+        f32[N, A] where the factorisation has no joint value.
+    """
+
+    spec: EnvSpec
+    plan: plan.Plan
+    step: train_step.TrainStep
+    evaluate: Callable[[Array, Any, Array], dict[str, Array]]
+    act: Callable[..., Any]
+    decision_points: tuple[envs.DecisionPoint, ...]
+    tables: Callable[[Any], tuple[Array, ...]]
+
+
+def build(cfg: config.ExperimentConfig) -> Program:
+    """Builds the program of a configuration.
+
+    Raises:
+      ConfigError: settings that cannot be honoured, before anything is compiled.
+    """
+    env = components.find("envs", cfg.env.name).make(cfg.env.options)
+    spec = env.spec
+    window = plan.window_length(cfg, spec.max_steps)
+    codes = (cfg.replay.obs_dtype, cfg.replay.state_dtype)
+    shapes = replay.sequence_shapes(spec, window, *codes)
+    arithmetic = plan.make(cfg, spec.max_steps, replay.sequence_bytes(shapes))
+    factorisation = _factorisation(cfg, spec)
+    trainer = cfg.trainer
+    # Evaluation keeps the environment's own end of an episode; only targets see the switch.
+    training_env = (
+        envs.with_truncation_as_termination(env) if trainer.truncation == "terminate" else env
+    )
+    step = train_step.make(
+        factorisation,
+        _COLLECTORS[trainer.collector](
+            training_env, factorisation.initial_carry, trainer.n_envs, window
+        ),
+        learner.make(factorisation, learner.make_optimiser(**cfg.optimiser.model_dump())),
+        replay.make(spec, window, arithmetic.capacity, cfg.replay.batch_size, *codes),
+        train_step.Timeline(
+            n_envs=trainer.n_envs,
+            window=window,
+            gradient_steps=trainer.gradient_steps,
+            warm_up=arithmetic.warm_up_collects,
+        ),
+    )
+    return Program(
+        spec=spec,
+        plan=arithmetic,
+        step=step,
+        evaluate=_make_evaluate(env, factorisation, cfg.eval.episodes),
+        act=factorisation.act,
+        decision_points=env.decision_points,
+        tables=_make_tables(factorisation, env),
+    )
+
+
+def hparams(cfg: config.HParams) -> HParams:
+    """The traced numbers of a configuration as f32[] (numpy) scalars."""
+
+    def schedule(value: config.Schedule) -> Schedule:
+        return Schedule(
+            start=np.float32(value.start),
+            end=np.float32(value.end),
+            steps=np.float32(value.steps),
+        )
+
+    return HParams(
+        learning_rate=schedule(cfg.learning_rate),
+        epsilon=schedule(cfg.epsilon),
+        gamma=np.float32(cfg.gamma),
+        reward_scale=np.float32(cfg.reward_scale),
+        max_grad_norm=np.float32(cfg.max_grad_norm),
+        target_period=np.int32(cfg.target_period),
+        target_tau=np.float32(cfg.target_tau),
+        huber_delta=np.float32(cfg.huber_delta),
+        algo={name: np.float32(value) for name, value in cfg.algo.model_dump().items()},
+    )
+
+
+def _factorisation(cfg: config.ExperimentConfig, spec: EnvSpec) -> factorisations.Factorisation:
+    agent = components.find("agents", cfg.agent.name).make(cfg.agent.options, spec)
+    mixer = cfg.algo.mixer
+    if mixer is not None:
+        mixer = components.find("mixers", mixer.name).make(mixer.options, spec)
+    chosen = cfg.algo.factorisation
+    module = components.find("factorisations", chosen.name)
+    try:
+        return module.make(chosen.options, spec, agent, mixer)
+    except ValueError as error:
+        raise config.ConfigError(str(error)) from error
+
+
+def _make_evaluate(
+    env: envs.Env, factorisation: factorisations.Factorisation, n_episodes: int
+) -> Callable[[Array, Any, Array], dict[str, Array]]:
+    carry = factorisation.initial_carry(n_episodes)
+
+    def run(key: Array, params: Any, index: Array) -> dict[str, Array]:
+        greedy = train_step.behaviour(factorisation, params, jnp.zeros(()))
+        event = train_step.stream(key, train_step.EVAL, index)
+        return evaluate.evaluate(env, greedy, carry, n_episodes, event)
+
+    return run
+
+
+def _make_tables(
+    factorisation: factorisations.Factorisation, env: envs.Env
+) -> Callable[[Any], tuple[Array, ...]]:
+    sizes = env.spec.n_actions
+
+    def tables(params: Any) -> tuple[Array, ...]:
+        found = []
+        for point in env.decision_points:
+            obs, state = jnp.asarray(point.obs), jnp.asarray(point.state)
+            if factorisation.joint_values is None:
+                found.append(factorisation.utilities(params, obs))
+                continue
+            joint = jnp.asarray(list(itertools.product(*map(range, sizes))), jnp.int32)
+            found.append(factorisation.joint_values(params, obs, state, joint).reshape(sizes))
+        return tuple(found)
+
+    return tables

@@ -1,0 +1,161 @@
+"""Sequence replay: a ring of whole sequences on the device, in exact small dtypes.
+
+The ring is `[capacity, T, ...]`; a minibatch is gathered, decoded and transposed to `[T, B, ...]` once,
+on the way out. Everything that positions the ring comes from the unbatched `Clock`, so `add` is one
+in-place slice update, for every member at the same place.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qmix_jax.types import Array, Batch, Clock, EnvSpec, Trajectory
+
+BufferState = Trajectory
+FloatCode = Literal["float32", "float16", "bfloat16"]
+
+
+class Codec(NamedTuple):
+    """How a field is kept: `encode` before storing, `decode` on the sampled minibatch only."""
+
+    dtype: Any
+    encode: Callable[[Array], Array]
+    decode: Callable[[Array], Array]
+
+
+class Buffer(NamedTuple):
+    """Replay as pure functions over a state that the caller carries.
+
+    Attributes:
+      init: `() -> state`.
+      add: `(state, Trajectory[T, B], Clock) -> state`; B must divide the capacity.
+      sample: `(state, key, Clock) -> Batch`; uniform with replacement over the filled part.
+      update: `(state, Batch, priority f32[B]) -> state`.
+    """
+
+    init: Callable[[], BufferState]
+    add: Callable[[BufferState, Trajectory, Clock], BufferState]
+    sample: Callable[[BufferState, Array, Clock], Batch]
+    update: Callable[[BufferState, Batch, Array], BufferState]
+
+
+def float_codec(code: FloatCode) -> Codec:
+    """Keeps floats in 32 bits, or 16 as raw bits (XLA on CPUs converts a whole bfloat16 buffer)."""
+    if code == "float32":
+        return Codec(jnp.float32, lambda x: x, lambda x: x)
+    small = jnp.dtype(code)
+    return Codec(
+        jnp.uint16,
+        lambda x: jax.lax.bitcast_convert_type(x.astype(small), jnp.uint16),
+        lambda x: jax.lax.bitcast_convert_type(x, small).astype(jnp.float32),
+    )
+
+
+def integer_codec(n_values: int) -> Codec:
+    """Keeps integers in [0, n_values) in the smallest signed type that holds them."""
+    small = np.min_scalar_type(-n_values)
+    return Codec(small, lambda x: x.astype(small), lambda x: x.astype(jnp.int32))
+
+
+def _codecs(spec: EnvSpec, obs_code: FloatCode, state_code: FloatCode) -> Trajectory:
+    plain = Codec(jnp.float32, lambda x: x, lambda x: x)
+    flag = Codec(jnp.bool_, lambda x: x, lambda x: x)
+    return Trajectory(
+        obs=float_codec(obs_code),
+        state=float_codec(state_code),
+        avail_actions=flag,
+        reset=flag,
+        actions=integer_codec(spec.n_actions_max),
+        reward=plain,
+        terminated=flag,
+        valid=flag,
+    )
+
+
+def _is_codec(value: Any) -> bool:
+    return isinstance(value, Codec)
+
+
+def sequence_shapes(
+    spec: EnvSpec, window: int, obs_code: FloatCode, state_code: FloatCode
+) -> Trajectory:
+    """One stored sequence as `jax.ShapeDtypeStruct`s: its bytes are known before anything runs."""
+    n, a = spec.n_agents, spec.n_actions_max
+    shapes = Trajectory(
+        obs=(window + 1, n, *spec.obs_shape),
+        state=(window + 1, spec.state_size),
+        avail_actions=(window + 1, n, a),
+        reset=(window + 1,),
+        actions=(window, n),
+        reward=(window,),
+        terminated=(window,),
+        valid=(window,),
+    )
+    codecs = _codecs(spec, obs_code, state_code)
+    return jax.tree.map(
+        lambda codec, shape: jax.ShapeDtypeStruct(shape, codec.dtype),
+        codecs,
+        shapes,
+        is_leaf=_is_codec,
+    )
+
+
+def sequence_bytes(shapes: Trajectory) -> int:
+    """Bytes of one stored sequence."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+def make(
+    spec: EnvSpec,
+    window: int,
+    capacity: int,
+    batch_size: int,
+    obs_code: FloatCode = "float32",
+    state_code: FloatCode = "float32",
+) -> Buffer:
+    """A uniform sequence ring.
+
+    Args:
+      spec: sizes.
+      window: T, steps per sequence.
+      capacity: sequences kept.
+      batch_size: B, sequences per sample.
+      obs_code, state_code: how observations and states are kept.
+    Deviation from PyMARL: sampled with replacement.
+    """
+    codecs = _codecs(spec, obs_code, state_code)
+
+    def init() -> BufferState:
+        shapes = sequence_shapes(spec, window, obs_code, state_code)
+        return jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
+
+    def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
+        n_new = trajectory.reward.shape[1]
+        chex.assert_is_divisible(capacity, n_new)
+        start = clock.n_added % capacity
+
+        def write(codec: Codec, ring: Array, new: Array) -> Array:
+            rows = codec.encode(jnp.swapaxes(new, 0, 1))
+            return jax.lax.dynamic_update_slice_in_dim(ring, rows, start, axis=0)
+
+        return jax.tree.map(write, codecs, state, trajectory, is_leaf=_is_codec)
+
+    def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
+        filled = jnp.minimum(clock.n_added, capacity)
+        index = jax.random.randint(key, (batch_size,), 0, filled)
+
+        def read(codec: Codec, ring: Array) -> Array:
+            return jnp.swapaxes(codec.decode(ring[index]), 0, 1)
+
+        trajectory = jax.tree.map(read, codecs, state, is_leaf=_is_codec)
+        return Batch(trajectory=trajectory, weight=jnp.ones((batch_size,)), index=index)
+
+    def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
+        del batch, priority
+        return state
+
+    return Buffer(init, add, sample, update)

@@ -1,0 +1,74 @@
+"""Which devices a run uses, settled before JAX starts its backend."""
+
+import os
+
+import jax
+
+from qmix_jax import config
+
+_COUNT_FLAG = "xla_force_host_platform_device_count"
+
+
+def cores() -> int:
+    """Number of CPU cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def prepare(n_members: int, devices: int | None) -> str | None:
+    """Makes one host device per member, up to the number of cores; call it before anything else.
+
+    Host devices can be made only before the backend starts, and importing jaxmarl starts it. This
+    function starts nothing. Where an accelerator turns up later, the host devices lie idle.
+
+    Args:
+      n_members: P.
+      devices: number of devices wanted, or None for `min(n_members, cores())`.
+    Returns:
+      A line for the user where fewer host devices are used than wanted because the backend is up
+      already, or where the environment has settled their number; None otherwise.
+    Raises:
+      ConfigError: the backend is up and has fewer than `devices` devices.
+    """
+    setter = _environment_setting()
+    if devices is None and setter:
+        return f"devices: the number of host devices is left as {setter} sets it"
+    wanted = min(n_members, devices or cores())
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:  # JAX refuses the change because its backend is up
+        existing = len(local(n_members, devices))
+    else:
+        return None
+    if jax.default_backend() != "cpu" or existing >= wanted:
+        return None
+    return (
+        f"devices: JAX is running already, with {existing} of the {wanted} host devices wanted; "
+        "members share them (restart the process to use more cores)"
+    )
+
+
+def local(n_members: int, devices: int | None) -> tuple[jax.Device, ...]:  # pyright: ignore[reportInvalidTypeForm]
+    """The devices that members are spread over; starts the backend.
+
+    Args:
+      n_members: P; there are never more devices than members.
+      devices: number of devices wanted, or None for all of the default backend.
+    Raises:
+      ConfigError: fewer than `devices` devices exist.
+    """
+    existing = jax.local_devices()
+    if devices is not None and devices > len(existing):
+        raise config.ConfigError(
+            f"devices: population.devices={devices} but JAX has {len(existing)} "
+            f"{existing[0].platform} device(s); set population.devices to null or at most "
+            f"{len(existing)}, or restart the process if it was running before this run"
+        )
+    return tuple(existing[: min(n_members, devices or len(existing))])
+
+
+def _environment_setting() -> str | None:
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
+        return "JAX_NUM_CPU_DEVICES"
+    return f"--{_COUNT_FLAG}" if _COUNT_FLAG in os.environ.get("XLA_FLAGS", "") else None

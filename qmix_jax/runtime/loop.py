@@ -1,0 +1,229 @@
+"""The host loop: times the compiled programs, evaluates, and writes rows. It computes nothing."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from qmix_jax import plan, population, train_step
+from qmix_jax.runtime import progress, sinks
+
+_CALL_SECONDS = 4.0
+"""What one compiled call should last: long enough to hide its cost, short enough for Ctrl-C."""
+
+SCORES = ("win_rate", "return")
+"""What the best parameters are chosen by: the first of these that the environment has."""
+
+
+class NonFiniteError(RuntimeError):
+    """A member's loss or gradient is no longer finite; what was written before is kept."""
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+      parameters, best_parameters: numpy trees [P, ...]: at the end, and at each member's best evaluation.
+      update: updates done.
+      train_s, eval_s: wall seconds.
+      interrupted: ended early by Ctrl-C.
+      failure: why the run ended early, if a member was no longer finite.
+    """
+
+    parameters: Any
+    best_parameters: Any
+    update: int
+    train_s: float
+    eval_s: float
+    interrupted: bool
+    failure: NonFiniteError | None
+
+
+class Run:
+    """One run in progress: where the states, the files and the display meet."""
+
+    def __init__(
+        self,
+        members: population.Population,
+        arithmetic: plan.Plan,
+        seeds: Sequence[int],
+        files: sinks.MetricsFiles,
+        display: progress.Progress,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        """Everything is made by the caller; `interrupted` is asked between compiled calls."""
+        self._members = members
+        self._plan = arithmetic
+        self._seeds = seeds
+        self._files = files
+        self._display = display
+        self._interrupted = interrupted
+        self._update = 0
+        self._started = time.perf_counter()
+        self._train_s = self._eval_s = 0.0
+        self._row_s = 0.0
+        self._row_update = 0
+        self._per_update_s = 0.0
+        self._states: population.Rounds = ()
+        self._best: Any = None
+        self._best_score = np.full(len(seeds), -np.inf)
+
+    def train(self) -> Outcome:
+        """Warms up, trains to the end of the plan or to an interruption, and evaluates on the way."""
+        started = time.perf_counter()
+        self._states = self._members.warm_up(self._members.init())
+        _wait(self._states)
+        self._train_s += time.perf_counter() - started
+        failure = None
+        try:
+            self._evaluate()
+            for stop in self._plan.stops():
+                self._train_until(stop)
+                if self._interrupted():
+                    break
+                if stop % self._plan.eval_every == 0 or stop == self._plan.n_updates:
+                    self._evaluate()
+        except NonFiniteError as error:
+            failure = error
+        parameters = self._members.parameters(self._states)
+        return Outcome(
+            parameters=parameters,
+            best_parameters=self._best,
+            update=self._update,
+            train_s=self._train_s,
+            eval_s=self._eval_s,
+            interrupted=self._update < self._plan.n_updates and failure is None,
+            failure=failure,
+        )
+
+    def _train_until(self, stop: int) -> None:
+        """Trains up to update `stop` in calls of a few seconds; writes a row where one is due."""
+        if self._row_update == self._update:
+            self._tallies = self._members.empty_tallies()
+        while self._update < stop and not self._interrupted():
+            n_updates = min(self._call_length(), stop - self._update)
+            started = time.perf_counter()
+            self._states, self._tallies = self._members.train(
+                self._states, self._tallies, self._update, n_updates
+            )
+            _wait((self._states, self._tallies))
+            seconds = time.perf_counter() - started
+            self._update += n_updates
+            self._per_update_s = seconds / n_updates
+            self._train_s += seconds
+            self._row_s += seconds
+            self._check_finite()
+            self._show()
+        if self._update % self._plan.log_every == 0 or self._update != stop or self._ended():
+            self._write_train_row()
+
+    def _call_length(self) -> int:
+        """Updates of the next call; the first one is short, for its speed is not known."""
+        if not self._per_update_s:
+            return 1
+        return max(1, int(_CALL_SECONDS / self._per_update_s))
+
+    def _ended(self) -> bool:
+        return self._update == self._plan.n_updates
+
+    def _check_finite(self) -> None:
+        metrics = self._members.metrics(self._tallies)
+        failed = np.flatnonzero(metrics.first_nonfinite < train_step.NEVER)
+        if not failed.size:
+            return
+        member = failed[0]
+        update = metrics.first_nonfinite[member]
+        loss_failed = not np.isfinite(metrics.totals["train/loss"][0][member])
+        metric = "train/loss" if loss_failed else "train/grad_norm"
+        raise NonFiniteError(
+            f"{metric} of seed {self._seeds[member]} (member {member}) is not finite at update "
+            f"{update} (env step {self._plan.env_steps_at(int(update)):,}); lower "
+            "hparams.learning_rate or hparams.max_grad_norm; everything before is kept"
+        )
+
+    def _write_train_row(self) -> None:
+        if self._row_update == self._update:
+            return
+        totals = self._members.metrics(self._tallies).totals
+        env_steps = (self._update - self._row_update) * self._plan.steps_per_update
+        speed = env_steps * len(self._seeds) / self._row_s
+        columns = {
+            name: np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+            for name, (total, count) in totals.items()
+        }
+        self._write("train", {**columns, "perf/env_steps_per_s": np.full(len(self._seeds), speed)})
+        self._row_update, self._row_s = self._update, 0.0
+
+    def _evaluate(self) -> None:
+        started = time.perf_counter()
+        results = self._members.evaluate(self._states, self._update)
+        self._eval_s += time.perf_counter() - started
+        self._write("eval", {f"eval/{name}": values for name, values in results.items()})
+        self._keep_best(next(results[name] for name in SCORES if name in results))
+        self._show(results)
+
+    def _keep_best(self, score: np.ndarray) -> None:
+        better = score > self._best_score
+        self._best_score = np.where(better, score, self._best_score)
+        current = self._members.parameters(self._states)
+        self._best = current if self._best is None else _choose(better, current, self._best)
+
+    def _write(self, kind: str, columns: dict[str, np.ndarray]) -> None:
+        place = {
+            "kind": kind,
+            "env_steps": self._plan.env_steps_at(self._update),
+            "update": self._update,
+            "gradient_step": self._update * self._plan.gradient_steps,
+            "time_s": time.perf_counter() - self._started,
+        }
+        self._files.write(
+            {**place, "seed": seed, **{name: values[i] for name, values in columns.items()}}
+            for i, seed in enumerate(self._seeds)
+        )
+
+    def _show(self, results: dict[str, np.ndarray] | None = None) -> None:
+        scores = results or {}
+        steps = self._plan.steps_per_update * len(self._seeds)
+        self._display.update(
+            env_steps=self._plan.env_steps_at(self._update),
+            total=self._plan.env_steps,
+            steps_per_s=steps / self._per_update_s if self._per_update_s else 0.0,
+            eta_s=(self._plan.n_updates - self._update) * self._per_update_s or float("nan"),
+            returns=scores.get("return"),
+            win_rates=scores.get("win_rate"),
+        )
+
+
+def columns(program_metrics: Sequence[str], metric_names: Sequence[str]) -> tuple[str, ...]:
+    """All metric columns of `metrics.csv`.
+
+    Args:
+      program_metrics: names in a tally.
+      metric_names: `EnvSpec.metric_names`.
+    """
+    evaluated = ("return", *metric_names, "length")
+    return (
+        *(f"eval/{name}" for name in evaluated),
+        *sorted(program_metrics),
+        "perf/env_steps_per_s",
+        "time_s",
+    )
+
+
+def _choose(better: np.ndarray, current: Any, best: Any) -> Any:
+    def pick(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+        return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(pick, current, best)
+
+
+def _wait(tree: Any) -> None:
+    """Waits for device work in short naps, so that Ctrl-C is heard at once."""
+    leaves = [x for x in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)]
+    while not all(leaf.is_ready() for leaf in leaves):
+        time.sleep(0.01)
+    jax.block_until_ready(tree)

@@ -1,0 +1,153 @@
+"""Files of a run directory: claiming it, writing metrics as they come, reading them back."""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from qmix_jax import config
+
+KEYS = ("kind", "env_steps", "update", "gradient_step", "seed")
+"""First columns of `metrics.csv`; every row has them."""
+
+
+def claim(directory: str | os.PathLike[str]) -> pathlib.Path:
+    """Creates the run directory and proves that files can be written there.
+
+    Raises:
+      ConfigError: it cannot be created or written, or it holds the metrics of another run.
+    """
+    path = pathlib.Path(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise config.ConfigError(
+            f"run directory: cannot write to {str(path)!r} ({error.strerror}); "
+            "choose another hydra.run.dir"
+        ) from error
+    _refuse_used(path)
+    return path
+
+
+class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
+    """`metrics.csv` (wide) and `metrics.jsonl` (only present keys), one row per (kind, step, seed).
+
+    An empty cell means that the row has no such value. Numbers are written so that reading them
+    gives the same number again; JSON has no NaN and no infinity, so there they are `null`.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], columns: Sequence[str]) -> None:
+        """Opens both files.
+
+        Args:
+          directory: an existing run directory.
+          columns: names of all metrics that any row will have, in the order of the columns.
+        Raises:
+          ConfigError: the directory already holds metrics.
+        """
+        path = pathlib.Path(directory)
+        _refuse_used(path)
+        self._csv = (path / "metrics.csv").open("x", encoding="utf-8", newline="")
+        self._jsonl = (path / "metrics.jsonl").open("x", encoding="utf-8")
+        self._writer = csv.DictWriter(self._csv, (*KEYS, *columns), lineterminator="\n")
+        self._writer.writeheader()
+        self._csv.flush()
+
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Appends rows and flushes.
+
+        Args:
+          rows: mappings with all of `KEYS` and any of the columns; values are text or scalars.
+        Raises:
+          ValueError: a row lacks one of `KEYS` or has an unknown one.
+        """
+        for row in rows:
+            values = {name: _scalar(value) for name, value in row.items()}
+            if missing := [key for key in KEYS if key not in values]:
+                raise ValueError(f"metrics row without {', '.join(missing)}: {sorted(values)}")
+            self._writer.writerow(values)
+            self._jsonl.write(json.dumps(plain(values), allow_nan=False) + "\n")
+        self._csv.flush()
+        self._jsonl.flush()
+
+    def __exit__(self, *_: object) -> None:
+        self._csv.close()
+        self._jsonl.close()
+
+
+def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads a `metrics.csv`, also one that is still being written (an unfinished line is left out).
+
+    Returns:
+      Column name -> array with one entry per row: f64, NaN where the cell is empty; `kind` is text.
+    Raises:
+      ConfigError: there is no such file.
+    """
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise config.ConfigError(
+            f"metrics: cannot read {str(path)!r} ({error.strerror}); give the metrics.csv of a run"
+        ) from error
+    finished = text[: text.rfind("\n") + 1]
+    header, *rows = csv.reader(io.StringIO(finished)) if finished else [list(KEYS)]
+    cells = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
+    columns = {
+        name: np.array([float(cell) if cell else math.nan for cell in cells.get(name, ())])
+        for name in header
+        if name != "kind"
+    }
+    return {"kind": np.array(cells.get("kind", ()), dtype=str), **columns}
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` once the block has ended without an error."""
+    target = pathlib.Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """A nested value made of what JSON has: arrays become lists, NaN and infinity become None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if getattr(value, "ndim", 0):
+        return [plain(item) for item in np.asarray(value)]
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
+    value = _scalar(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _scalar(value: Any) -> Any:
+    """A Python scalar; an f32 becomes the shortest decimal that rounds to it (0.1)."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    number = np.asarray(value)[()]
+    return float(str(number)) if number.dtype == np.float32 else number.item()
+
+
+def _refuse_used(directory: pathlib.Path) -> None:
+    for name in ("metrics.csv", "metrics.jsonl"):
+        if (directory / name).exists():
+            raise config.ConfigError(
+                f"run directory: {str(directory)!r} already has {name} of another run; "
+                "choose another hydra.run.dir"
+            )

@@ -1,0 +1,164 @@
+"""Shared records. Axes: T time, B environments or sampled sequences, N agents, A actions, O obs,
+S state, H hidden. The order is always `[T, B, N, ...]`; the population axis P never appears here.
+"""
+
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+
+Array = jax.Array
+Metrics = dict[str, tuple[Array, Array]]
+"""`group/name` -> (sum f32[], count f32[]): ratios travel as sum and count."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSpec:
+    """What a network or a buffer must know of an environment; static.
+
+    Attributes:
+      name: shown to people, for example `HeuristicEnemySMAX/3m`.
+      agent_names: one name per agent, in the order of the agent axis.
+      agent_groups: one group index per agent; agents of a group have the same observation and action
+        sizes and the same role.
+      n_actions: number of actions of each agent; actions beyond it are never available.
+      obs_shapes: true observation shape of each agent, before padding.
+      obs_shape: the padded shape `(O,)` that all agents share.
+      state_size: S.
+      max_steps: the longest possible episode in env steps (the true limit: SMAX 101, MPE 26).
+      metric_names: names in `TimeStep.metrics`.
+      agent_state: i32[N, F], columns of `state` that describe agent i, or None where there are none.
+    """
+
+    name: str
+    agent_names: tuple[str, ...]
+    agent_groups: tuple[int, ...]
+    n_actions: tuple[int, ...]
+    obs_shapes: tuple[tuple[int, ...], ...]
+    obs_shape: tuple[int, ...]
+    state_size: int
+    max_steps: int
+    metric_names: tuple[str, ...] = ()
+    agent_state: np.ndarray | None = None
+
+    @property
+    def n_agents(self) -> int:
+        """N."""
+        return len(self.agent_names)
+
+    @property
+    def n_actions_max(self) -> int:
+        """A, the width of every action axis."""
+        return max(self.n_actions)
+
+
+@chex.dataclass(frozen=True)
+class TimeStep:
+    """What an environment shows after `reset` or `step`; one environment, no batch axis.
+
+    Attributes:
+      obs: f32[N, O], zero-padded to the widest agent.
+      state: f32[S], seen by training only.
+      avail_actions: bool[N, A], True = allowed; at least one True per agent, dead agents included.
+      reward: f32[], raw team reward of the action that led here; 0 after `reset`.
+      terminated: bool[], that action ended the episode by the task.
+      truncated: bool[], that action hit the time limit and did not terminate.
+      metrics: name -> f32[]; the value at an episode's last step is the episode's.
+    """
+
+    obs: Array
+    state: Array
+    avail_actions: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    metrics: dict[str, Array]
+
+
+@chex.dataclass(frozen=True)
+class Trajectory:
+    """A batch of sequences. Entry t+1 is the successor of t unless `reset[t+1]`.
+
+    Attributes:
+      obs: f32[T+1, B, N, O].
+      state: f32[T+1, B, S].
+      avail_actions: bool[T+1, B, N, A].
+      reset: bool[T+1, B], entry t is the first of an episode.
+      actions: i32[T, B, N].
+      reward: f32[T, B], raw.
+      terminated: bool[T, B], the action at t ended the episode by the task.
+      valid: bool[T, B], the transition happened and its successor is stored or not needed.
+    """
+
+    obs: Array
+    state: Array
+    avail_actions: Array
+    reset: Array
+    actions: Array
+    reward: Array
+    terminated: Array
+    valid: Array
+
+
+@chex.dataclass(frozen=True)
+class Batch:
+    """Sampled sequences: `trajectory` with B sequences, `weight` f32[B], `index` i32[B]."""
+
+    trajectory: Trajectory
+    weight: Array
+    index: Array
+
+
+@chex.dataclass(frozen=True)
+class Schedule:
+    """Linear from `start` to `end` over `steps`, then constant; scalars f32[]."""
+
+    start: Array
+    end: Array
+    steps: Array
+
+
+@chex.dataclass(frozen=True)
+class HParams:
+    """Numbers that may differ between members: scalars f32[], never a shape or a branch.
+
+    Attributes:
+      learning_rate: over gradient steps.
+      epsilon: exploration rate over env steps.
+      gamma: discount in [0, 1].
+      reward_scale: multiplies the raw reward inside the loss.
+      max_grad_norm: joint global-norm clip.
+      target_period: gradient steps between target updates.
+      target_tau: share of the online parameters in a target update; 1 is a hard copy.
+      huber_delta: TD error at which the Huber loss turns linear.
+      algo: the factorisation's own numbers, name -> f32[].
+    """
+
+    learning_rate: Schedule
+    epsilon: Schedule
+    gamma: Array
+    reward_scale: Array
+    max_grad_norm: Array
+    target_period: Array
+    target_tau: Array
+    huber_delta: Array
+    algo: dict[str, Any]
+
+
+@chex.dataclass(frozen=True)
+class Clock:
+    """Where a run stands; the same for all members, so never batched. All i32[] but `env_steps`.
+
+    Attributes:
+      update_index: updates (one collect and K gradient steps each) done before this one.
+      gradient_step: gradient steps done before this one.
+      env_steps: f32[], env steps collected before this update (f32 because i32 overflows at 2.1e9).
+      n_added: sequences added to the replay before this update, warm-up included.
+    """
+
+    update_index: Array
+    gradient_step: Array
+    env_steps: Array
+    n_added: Array
