@@ -7,10 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qmix_jax.api import NonFiniteError, Result, train
+    from qmix_jax.api import Result, train
     from qmix_jax.config import ConfigError, ExperimentConfig
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
+    from qmix_jax.runtime.loop import NonFiniteError
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,7 @@ __all__ = [
 _HOMES = {
     "ConfigError": ("qmix_jax.config", "ConfigError"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
-    "NonFiniteError": ("qmix_jax.api", "NonFiniteError"),
+    "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),
     "Result": ("qmix_jax.api", "Result"),
     "dump_config": ("qmix_jax.config", "dump"),
     "load_config": ("qmix_jax.config", "load"),

@@ -21,7 +21,6 @@ from qmix_jax.runtime import (
     report,
     sinks,
 )
-from qmix_jax.runtime.loop import NonFiniteError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +30,12 @@ class Result:
     Attributes:
       config: the configuration.
       plan: its arithmetic.
-      directory: the run directory with `config.yaml`, `manifest.json`, `metrics.csv`, `metrics.jsonl`,
-        `parameters_final.npz`, `parameters_best.npz` and `curves.png`.
+      directory: the run directory with `config.yaml`, `manifest.json`, `metrics.csv`,
+        `metrics.jsonl`, `parameters_final.npz`, `parameters_best.npz` and `curves.png`.
       metrics: columns of `metrics.csv` -> array with one entry per row.
       parameters, best_parameters: nested dicts of numpy arrays, member axis first.
-      tables: one array [P, ...] per decision point of the environment (matrix games), in reward units.
+      tables: one array [P, ...] per decision point of the environment (matrix games), in reward
+        units.
       interrupted: ended early by Ctrl-C.
     """
 
@@ -139,8 +139,6 @@ class _Record:
         path, cfg = self._path, self._cfg
         parameters.save_parameters(path / "parameters_final.npz", outcome.parameters)
         parameters.save_parameters(path / "parameters_best.npz", outcome.best_parameters)
-        title = f"{cfg.name}: {cfg.algo.name} on {self._program.spec.name}, {cfg.seeds} seed(s)"
-        report.curves(path / "metrics.csv", path / "curves.png", title)
         reached = {
             "updates": outcome.update,
             "env_steps": self._program.plan.env_steps_at(outcome.update),
@@ -151,6 +149,8 @@ class _Record:
             "failure": str(outcome.failure) if outcome.failure else None,
         }
         provenance.write_json(path / "manifest.json", {**self._manifest, "reached": reached})
+        title = f"{cfg.name}: {cfg.algo.name} on {self._program.spec.name}"
+        report.curves(path / "metrics.csv", path / "curves.png", title)
         tables = self._members.tables(outcome.parameters)
         return Result(
             config=cfg,
@@ -212,10 +212,10 @@ def _print_report(
     result: Result, program: programs.Program, outcome: loop.Outcome, compile_s: float
 ) -> None:
     points = program.decision_points
-    if points and result.config.algo.mixer is None:
-        report.utility_tables(points, result.tables)
-    elif points:
+    if points and program.joint_tables and program.spec.n_agents == 2:
         report.joint_tables(points, result.tables)
+    elif points and not program.joint_tables:
+        report.utility_tables(points, result.tables)
     totals = report.Totals(
         env_steps=result.plan.env_steps_at(outcome.update),
         gradient_steps=outcome.update * result.plan.gradient_steps,

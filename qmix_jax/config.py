@@ -1,6 +1,7 @@
 """Frozen configuration models, and the one way from a mapping to a configuration.
 
-The defaults below are the `modern` preset on SMAX 3m; `configs/` holds the same values with comments.
+The defaults below are the `modern` preset on SMAX 3m; `configs/` holds the same values with
+comments.
 """
 
 import difflib
@@ -22,7 +23,9 @@ class ConfigError(ValueError):
 class Model(pydantic.BaseModel):
     """Base of every configuration record: frozen, hashable, strict types, no unknown keys."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
 
 
 _M = TypeVar("_M", bound=Model)
@@ -179,13 +182,14 @@ def load(mapping: Mapping[str, Any], find: Callable = components.find) -> Experi
     """Validates a nested mapping; what it leaves out takes the models' defaults.
 
     Args:
-      mapping: nested keys as in `configs/`, for example `{"seeds": 4, "env": {"name": "two_step"}}`.
+      mapping: nested keys as in `configs/`, for example `{"seeds": 4, "env": {"name":
+        "two_step"}}`.
       find: `(kind, name) -> module` with a `Config` that validates the component's `options`.
     Returns:
       A frozen, hashable `ExperimentConfig`.
     Raises:
-      ConfigError: unknown key (with the nearest valid one), wrong type, out-of-range number, unknown
-        component; one line with the dotted path.
+      ConfigError: unknown key (with the nearest valid one), wrong type, out-of-range number,
+        unknown component; one line with the dotted path.
     """
     raw = {**_DEFAULTS, **_tuples(mapping)}
     hparams_model = Model
@@ -288,13 +292,22 @@ def _keys_at(model: type[Model], loc: list[str]) -> list[str]:
     """Valid keys of the nested model that an error location points into."""
     node: Any = model
     for part in loc:
-        if isinstance(node, type) and issubclass(node, Model) and part in node.model_fields:
-            node = node.model_fields[part].annotation
-            if typing.get_origin(node) in (typing.Union, types.UnionType):
-                node = next(arg for arg in typing.get_args(node) if arg is not type(None))
-            if typing.get_origin(node) is Annotated:
-                node = typing.get_args(node)[0]
-    return sorted(node.model_fields) if isinstance(node, type) and issubclass(node, Model) else []
+        if _is_model(node) and part in node.model_fields:
+            node = _bare(node.model_fields[part].annotation)
+    return sorted(node.model_fields) if _is_model(node) else []
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Model)
+
+
+def _bare(annotation: Any) -> Any:
+    """The annotation without `| None` and `Annotated`."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        annotation = next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+    if typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return annotation
 
 
 __all__ = [

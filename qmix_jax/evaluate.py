@@ -1,17 +1,17 @@
 """Greedy, decentralised evaluation: exactly the first whole episode of each fresh environment."""
 
+from dataclasses import replace
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from qmix_jax import rollout
 from qmix_jax.envs import base as envs
-from qmix_jax.types import Array
+from qmix_jax.types import Array, record
 
 
-@chex.dataclass(frozen=True)
+@record
 class _Progress:
     """Loop state: step index, environments, and per-environment return, length and metrics."""
 
@@ -61,7 +61,7 @@ def evaluate(
         }
         return _Progress(
             step=progress.step + 1,
-            actor=actor.replace(ended=progress.actor.ended | over),
+            actor=replace(actor, ended=progress.actor.ended | over),
             returned=progress.returned + jnp.where(running, following.reward, 0.0),
             length=progress.length + running,
             metrics=metrics,

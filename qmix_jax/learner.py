@@ -3,19 +3,18 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 from qmix_jax.core import schedules
 from qmix_jax.factorisations import base as factorisations
-from qmix_jax.types import Array, Batch, HParams, Metrics
+from qmix_jax.types import Array, Batch, HParams, Metrics, record
 
 Params = Any
 
 
-@chex.dataclass(frozen=True)
+@record
 class LearnerState:
     """Attributes:
     params, target_params: trees; the latter is `()` where the factorisation uses no target.
@@ -47,8 +46,8 @@ def make_optimiser(
 ) -> optax.GradientTransformation:
     """The direction of a step; the learning rate and the clip belong to the learner.
 
-    RMSprop keeps `eps` outside the root, as PyTorch does (optax's default puts it inside, which damps
-    small gradients several hundred times more).
+    RMSprop keeps `eps` outside the root, as PyTorch does (optax's default puts it inside, which
+    damps small gradients several hundred times more).
     """
     if name == "rmsprop":
         return optax.scale_by_rms(decay=decay, eps=eps, eps_in_sqrt=False)
@@ -104,8 +103,9 @@ def clip(grads: Params, max_norm: Array) -> tuple[Params, Array]:
 
 
 def follow(params: Params, target_params: Params, hparams: HParams, gradient_step: Array) -> Params:
-    """Target parameters after `gradient_step` steps: every `target_period` steps they move the share
-    `target_tau` of the way to `params`. (200, 1.0) is the papers' hard copy, (1, 0.01) is Polyak's.
+    """Target parameters after `gradient_step` steps: every `target_period` steps they move the
+    share `target_tau` of the way to `params`. (200, 1.0) is the papers' hard copy, (1, 0.01) is
+    Polyak's.
 
     A select, not a `cond`, so that the period may differ between members.
     """

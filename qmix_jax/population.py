@@ -1,10 +1,11 @@
 """Members of a population on devices: the only vmap over members, the only jit, the only mesh.
 
-Members never talk to each other. A population runs as `rounds` calls of one compiled program, each on
-`devices * lanes` members; a lane is a vmapped member inside a device. `map` is one lane and as many
+Members never talk to each other. A population runs as `rounds` calls of one compiled program, each
+on `devices * lanes` members; a lane is a vmapped member inside a device. `map` is one lane and as
+many
 rounds as it takes: nothing is batched, no member waits for another's control flow, and a member's
-arrays are donated whole. `vmap` is one round. The last round is padded with inert copies of the last
-member, whose results are dropped.
+arrays are donated whole. `vmap` is one round. The last round is padded with inert copies of the
+last member, whose results are dropped.
 """
 
 import time
@@ -18,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qmix_jax import program as programs
 from qmix_jax import train_step
-from qmix_jax.types import HParams
+from qmix_jax.types import Device, HParams
 
 _AXIS = "members"
 Tree = Any
@@ -30,7 +31,7 @@ class Layout(NamedTuple):
     """How members share devices: `rounds * len(devices) * lanes` places for `n_members`."""
 
     n_members: int
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Device, ...]
     lanes: int
     rounds: int
 
@@ -51,8 +52,8 @@ class Layout(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Host copy of a tally: name -> (sum f64[P], count f64[P]), and the first non-finite update i64[P]
-    (`train_step.NEVER` where all were finite).
+    """Host copy of a tally: name -> (sum f64[P], count f64[P]), and the first non-finite update
+    i64[P] (`train_step.NEVER` where all were finite).
     """
 
     totals: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -92,9 +93,9 @@ class Population(NamedTuple):
 
 
 def layout(
-    n_members: int, devices: Sequence[jax.Device], batching: Literal["map", "vmap", "auto"]
+    n_members: int, devices: Sequence[Device], batching: Literal["map", "vmap", "auto"]
 ) -> Layout:
-    """Places members. `auto` is `map` on CPUs, where batched small matrix products lose, else `vmap`."""
+    """Places members. `auto` is `map` on CPUs (batched small products lose there), else `vmap`."""
     used = tuple(devices[:n_members])
     if batching == "auto":
         batching = "map" if used[0].platform == "cpu" else "vmap"
@@ -176,10 +177,8 @@ def _deal(places: Layout, sharding: NamedSharding, members: Sequence[Tree]) -> R
     return tuple(jax.device_put(tree, sharding) for tree in stacked)
 
 
-def _spmd(
-    fn: Callable, mesh: Mesh, lanes: int, n_shared: int, donate: tuple[int, ...]
-) -> Callable:
-    """`fn` of one member -> jitted function of a round; the last `n_shared` arguments are shared."""
+def _spmd(fn: Callable, mesh: Mesh, lanes: int, n_shared: int, donate: tuple[int, ...]) -> Callable:
+    """`fn` of one member -> jitted function of a round; the last `n_shared` inputs are shared."""
 
     def shard(*args: Tree) -> Tree:
         members, shared = args[: len(args) - n_shared], args[len(args) - n_shared :]
@@ -192,10 +191,9 @@ def _spmd(
     def whole(*args: Tree) -> Tree:
         member, shared = PartitionSpec(_AXIS), PartitionSpec()
         specs = (*[member] * (len(args) - n_shared), *[shared] * n_shared)
-        # check_vma: loop carries start from constants, which the checker takes for replicated values.
-        mapped = jax.shard_map(
-            shard, mesh=mesh, in_specs=specs, out_specs=member, check_vma=False
-        )
+        # check_vma: loop carries start from constants, which the checker takes for replicated
+        # values.
+        mapped = jax.shard_map(shard, mesh=mesh, in_specs=specs, out_specs=member, check_vma=False)
         return mapped(*args)
 
     return jax.jit(whole, donate_argnums=donate)
@@ -211,7 +209,7 @@ def _shapes(fn: Callable, sharding: NamedSharding, *args: Tree) -> Tree:
 def _compile(
     functions: dict[str, Callable], arguments: dict[str, tuple[Tree, ...]]
 ) -> tuple[dict[str, Callable], dict[str, float]]:
-    """Compiles all programs, side by side once each is lowered (XLA releases the interpreter lock)."""
+    """Compiles all programs side by side: XLA releases the interpreter lock."""
     seconds: dict[str, float] = {}
 
     def finish(name: str, lowered: Any, started: float) -> Callable:
@@ -268,7 +266,7 @@ def _gather(rounds: Sequence[Tree], places: Layout) -> Tree:
     )
 
 
-def _to_metrics(tally: train_step.Tally) -> Metrics:
+def _to_metrics(tally: Tree) -> Metrics:
     totals = {
         name: (total.astype(np.float64), count.astype(np.float64))
         for name, (total, count) in tally.metrics.items()

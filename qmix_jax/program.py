@@ -4,9 +4,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from qmix_jax import components, config, evaluate, learner, plan, replay, rollout, train_step
 from qmix_jax.envs import base as envs
@@ -28,6 +26,7 @@ class Program(NamedTuple):
       decision_points: the environment's, empty for most.
       tables: `(params) -> one array per decision point`: joint values f32[A, ..., A], or utilities
         f32[N, A] where the factorisation has no joint value.
+      joint_tables: `tables` are joint values.
     """
 
     spec: EnvSpec
@@ -37,6 +36,7 @@ class Program(NamedTuple):
     act: Callable[..., Any]
     decision_points: tuple[envs.DecisionPoint, ...]
     tables: Callable[[Any], tuple[Array, ...]]
+    joint_tables: bool
 
 
 def build(cfg: config.ExperimentConfig) -> Program:
@@ -79,29 +79,29 @@ def build(cfg: config.ExperimentConfig) -> Program:
         act=factorisation.act,
         decision_points=env.decision_points,
         tables=_make_tables(factorisation, env),
+        joint_tables=factorisation.joint_values is not None,
     )
 
 
 def hparams(cfg: config.HParams) -> HParams:
-    """The traced numbers of a configuration as f32[] (numpy) scalars."""
+    """The traced numbers of a configuration as scalars."""
+
+    def scalar(value: float) -> Array:
+        return jnp.asarray(value, jnp.float32)
 
     def schedule(value: config.Schedule) -> Schedule:
-        return Schedule(
-            start=np.float32(value.start),
-            end=np.float32(value.end),
-            steps=np.float32(value.steps),
-        )
+        return Schedule(start=scalar(value.start), end=scalar(value.end), steps=scalar(value.steps))
 
     return HParams(
         learning_rate=schedule(cfg.learning_rate),
         epsilon=schedule(cfg.epsilon),
-        gamma=np.float32(cfg.gamma),
-        reward_scale=np.float32(cfg.reward_scale),
-        max_grad_norm=np.float32(cfg.max_grad_norm),
-        target_period=np.int32(cfg.target_period),
-        target_tau=np.float32(cfg.target_tau),
-        huber_delta=np.float32(cfg.huber_delta),
-        algo={name: np.float32(value) for name, value in cfg.algo.model_dump().items()},
+        gamma=scalar(cfg.gamma),
+        reward_scale=scalar(cfg.reward_scale),
+        max_grad_norm=scalar(cfg.max_grad_norm),
+        target_period=jnp.asarray(cfg.target_period, jnp.int32),
+        target_tau=scalar(cfg.target_tau),
+        huber_delta=scalar(cfg.huber_delta),
+        algo={name: scalar(value) for name, value in cfg.algo.model_dump().items()},
     )
 
 

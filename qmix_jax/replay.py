@@ -1,8 +1,8 @@
 """Sequence replay: a ring of whole sequences on the device, in exact small dtypes.
 
-The ring is `[capacity, T, ...]`; a minibatch is gathered, decoded and transposed to `[T, B, ...]` once,
-on the way out. Everything that positions the ring comes from the unbatched `Clock`, so `add` is one
-in-place slice update, for every member at the same place.
+The ring is `[capacity, T, ...]`; a minibatch is gathered, decoded and transposed to `[T, B, ...]`
+once, on the way out. Everything that positions the ring comes from the unbatched `Clock`, so `add`
+is one in-place slice update, for every member at the same place.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,8 @@ import numpy as np
 
 from qmix_jax.types import Array, Batch, Clock, EnvSpec, Trajectory
 
-BufferState = Trajectory
+BufferState = dict[str, Array]
+"""Field of `Trajectory` -> its ring `[capacity, T, ...]`."""
 FloatCode = Literal["float32", "float16", "bfloat16"]
 
 
@@ -61,52 +62,43 @@ def integer_codec(n_values: int) -> Codec:
     return Codec(small, lambda x: x.astype(small), lambda x: x.astype(jnp.int32))
 
 
-def _codecs(spec: EnvSpec, obs_code: FloatCode, state_code: FloatCode) -> Trajectory:
-    plain = Codec(jnp.float32, lambda x: x, lambda x: x)
+def _codecs(spec: EnvSpec, obs_code: FloatCode, state_code: FloatCode) -> dict[str, Codec]:
+    plain = float_codec("float32")
     flag = Codec(jnp.bool_, lambda x: x, lambda x: x)
-    return Trajectory(
-        obs=float_codec(obs_code),
-        state=float_codec(state_code),
-        avail_actions=flag,
-        reset=flag,
-        actions=integer_codec(spec.n_actions_max),
-        reward=plain,
-        terminated=flag,
-        valid=flag,
-    )
-
-
-def _is_codec(value: Any) -> bool:
-    return isinstance(value, Codec)
+    return {
+        "obs": float_codec(obs_code),
+        "state": float_codec(state_code),
+        "avail_actions": flag,
+        "reset": flag,
+        "actions": integer_codec(spec.n_actions_max),
+        "reward": plain,
+        "terminated": flag,
+        "valid": flag,
+    }
 
 
 def sequence_shapes(
     spec: EnvSpec, window: int, obs_code: FloatCode, state_code: FloatCode
-) -> Trajectory:
-    """One stored sequence as `jax.ShapeDtypeStruct`s: its bytes are known before anything runs."""
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The fields of one stored sequence: its bytes are known before anything runs."""
     n, a = spec.n_agents, spec.n_actions_max
-    shapes = Trajectory(
-        obs=(window + 1, n, *spec.obs_shape),
-        state=(window + 1, spec.state_size),
-        avail_actions=(window + 1, n, a),
-        reset=(window + 1,),
-        actions=(window, n),
-        reward=(window,),
-        terminated=(window,),
-        valid=(window,),
-    )
+    shapes = {
+        "obs": (window + 1, n, *spec.obs_shape),
+        "state": (window + 1, spec.state_size),
+        "avail_actions": (window + 1, n, a),
+        "reset": (window + 1,),
+        "actions": (window, n),
+        "reward": (window,),
+        "terminated": (window,),
+        "valid": (window,),
+    }
     codecs = _codecs(spec, obs_code, state_code)
-    return jax.tree.map(
-        lambda codec, shape: jax.ShapeDtypeStruct(shape, codec.dtype),
-        codecs,
-        shapes,
-        is_leaf=_is_codec,
-    )
+    return {name: jax.ShapeDtypeStruct(shape, codecs[name].dtype) for name, shape in shapes.items()}
 
 
-def sequence_bytes(shapes: Trajectory) -> int:
+def sequence_bytes(shapes: dict[str, jax.ShapeDtypeStruct]) -> int:
     """Bytes of one stored sequence."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    return sum(field.size * field.dtype.itemsize for field in shapes.values())
 
 
 def make(
@@ -131,28 +123,27 @@ def make(
 
     def init() -> BufferState:
         shapes = sequence_shapes(spec, window, obs_code, state_code)
-        return jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
+        return {name: jnp.zeros((capacity, *x.shape), x.dtype) for name, x in shapes.items()}
 
     def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
         n_new = trajectory.reward.shape[1]
         chex.assert_is_divisible(capacity, n_new)
         start = clock.n_added % capacity
 
-        def write(codec: Codec, ring: Array, new: Array) -> Array:
-            rows = codec.encode(jnp.swapaxes(new, 0, 1))
-            return jax.lax.dynamic_update_slice_in_dim(ring, rows, start, axis=0)
+        def write(name: str, codec: Codec) -> Array:
+            rows = codec.encode(jnp.swapaxes(getattr(trajectory, name), 0, 1))
+            return jax.lax.dynamic_update_slice_in_dim(state[name], rows, start, axis=0)
 
-        return jax.tree.map(write, codecs, state, trajectory, is_leaf=_is_codec)
+        return {name: write(name, codec) for name, codec in codecs.items()}
 
     def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
         filled = jnp.minimum(clock.n_added, capacity)
         index = jax.random.randint(key, (batch_size,), 0, filled)
-
-        def read(codec: Codec, ring: Array) -> Array:
-            return jnp.swapaxes(codec.decode(ring[index]), 0, 1)
-
-        trajectory = jax.tree.map(read, codecs, state, is_leaf=_is_codec)
-        return Batch(trajectory=trajectory, weight=jnp.ones((batch_size,)), index=index)
+        fields = {
+            name: jnp.swapaxes(codec.decode(state[name][index]), 0, 1)
+            for name, codec in codecs.items()
+        }
+        return Batch(trajectory=Trajectory(**fields), weight=jnp.ones((batch_size,)), index=index)
 
     def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
         del batch, priority

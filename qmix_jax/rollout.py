@@ -4,19 +4,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from qmix_jax.core import masked
 from qmix_jax.envs import base as envs
-from qmix_jax.types import Array, Metrics, TimeStep, Trajectory
+from qmix_jax.types import Array, Metrics, TimeStep, Trajectory, record
 
 Act = Callable[..., tuple[Any, Array]]
 """`(carry, obs, prev_actions, reset, avail_actions, key) -> (carry, actions)`."""
 
 
-@chex.dataclass(frozen=True)
+@record
 class ActorState:
     """Where a batch of environments stands between two steps.
 
@@ -37,7 +36,7 @@ class ActorState:
     ended: Array
 
 
-@chex.dataclass(frozen=True)
+@record
 class _Step:
     """One collected step: what the environments showed, what was done, and what came of it.
 
@@ -60,7 +59,8 @@ class Collector(NamedTuple):
     """How environments are run to fill one `Trajectory`.
 
     Attributes:
-      init: `(key) -> actor`, what stays alive between rollouts; `()` where every rollout starts fresh.
+      init: `(key) -> actor`, what stays alive between rollouts; `()` where every rollout starts
+        fresh.
       collect: `(key, actor, act) -> (actor, Trajectory[T, B], metrics)`.
     """
 
@@ -93,7 +93,8 @@ def act_and_step(
     """One step of every environment, without any reset.
 
     Returns:
-      (actor with the new carry and environment states, actions i32[B, N], the following time steps).
+      (actor with the new carry and environment states, actions i32[B, N], the following time
+      steps).
     """
     timestep = actor.timestep
     carry, actions = act(

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -13,7 +12,7 @@ from qmix_jax import learner as learners
 from qmix_jax import replay, rollout
 from qmix_jax.core import schedules
 from qmix_jax.factorisations import base as factorisations
-from qmix_jax.types import Array, Clock, HParams, Metrics, Trajectory
+from qmix_jax.types import Array, Clock, HParams, Metrics, Trajectory, record
 
 INIT, WARM_UP, TRAIN, EVAL = range(4)
 """Streams of a member's randomness: `fold_in(fold_in(key(seed), STREAM), index)`."""
@@ -21,7 +20,7 @@ INIT, WARM_UP, TRAIN, EVAL = range(4)
 NEVER = jnp.iinfo(jnp.int32).max
 
 
-@chex.dataclass(frozen=True)
+@record
 class TrainState:
     """All that one member carries: its key (constant), actor, learner and replay."""
 
@@ -31,10 +30,10 @@ class TrainState:
     replay: replay.BufferState
 
 
-@chex.dataclass(frozen=True)
+@record
 class Tally:
-    """Metrics summed since the last row was written; `first_nonfinite` i32[] is the first update whose
-    loss or gradient norm was not finite, `NEVER` if none was.
+    """Metrics summed since the last row was written; `first_nonfinite` i32[] is the first update
+    whose loss or gradient norm was not finite, `NEVER` if none was.
     """
 
     metrics: Metrics
@@ -71,7 +70,8 @@ class TrainStep(NamedTuple):
     """Attributes:
     init: `(seed i32[]) -> TrainState`.
     warm_up: `(TrainState, HParams) -> TrainState`, fills the replay.
-    train: `(TrainState, Tally, HParams, first_update i32[], n_updates i32[]) -> (TrainState, Tally)`.
+    train: `(TrainState, Tally, HParams, first_update i32[], n_updates i32[])
+      -> (TrainState, Tally)`.
     learn: `(LearnerState, replay, Trajectory, HParams, Clock, key)
       -> (LearnerState, replay, metrics)`, also for data made elsewhere.
     empty_tally: `(TrainState, HParams) -> Tally` of zeros.
@@ -125,14 +125,10 @@ def make(
 
         return jax.lax.fori_loop(0, timeline.warm_up, body, state)
 
-    def train_step(
-        state: TrainState, hparams: HParams, clock: Clock
-    ) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, hparams: HParams, clock: Clock) -> tuple[TrainState, Metrics]:
         key_rollout, key_learn = jax.random.split(stream(state.key, TRAIN, clock.update_index))
         epsilon = schedules.linear(hparams.epsilon, clock.env_steps)
-        actor, trajectory, seen = collect(
-            key_rollout, state.actor, state.learner.params, epsilon
-        )
+        actor, trajectory, seen = collect(key_rollout, state.actor, state.learner.params, epsilon)
         learnt, ring, metrics = learn(
             state.learner, state.replay, trajectory, hparams, clock, key_learn
         )

@@ -3,6 +3,7 @@ S state, H hidden. The order is always `[T, B, N, ...]`; the population axis P n
 """
 
 import dataclasses
+import typing
 from typing import Any
 
 import chex
@@ -10,6 +11,16 @@ import jax
 import numpy as np
 
 Array = jax.Array
+Device: typing.TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
+T = typing.TypeVar("T")
+
+
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
+def record(cls: type[T]) -> type[T]:
+    """Makes a record with arrays: a frozen, keyword-only `chex.dataclass`, which is a pytree."""
+    return chex.dataclass(frozen=True)(cls)
+
+
 Metrics = dict[str, tuple[Array, Array]]
 """`group/name` -> (sum f32[], count f32[]): ratios travel as sum and count."""
 
@@ -21,15 +32,16 @@ class EnvSpec:
     Attributes:
       name: shown to people, for example `HeuristicEnemySMAX/3m`.
       agent_names: one name per agent, in the order of the agent axis.
-      agent_groups: one group index per agent; agents of a group have the same observation and action
-        sizes and the same role.
+      agent_groups: one group index per agent; agents of a group have the same observation and
+        action sizes and the same role.
       n_actions: number of actions of each agent; actions beyond it are never available.
       obs_shapes: true observation shape of each agent, before padding.
       obs_shape: the padded shape `(O,)` that all agents share.
       state_size: S.
       max_steps: the longest possible episode in env steps (the true limit: SMAX 101, MPE 26).
       metric_names: names in `TimeStep.metrics`.
-      agent_state: i32[N, F], columns of `state` that describe agent i, or None where there are none.
+      agent_state: i32[N, F], columns of `state` that describe agent i, or None where there are
+        none.
     """
 
     name: str
@@ -54,7 +66,7 @@ class EnvSpec:
         return max(self.n_actions)
 
 
-@chex.dataclass(frozen=True)
+@record
 class TimeStep:
     """What an environment shows after `reset` or `step`; one environment, no batch axis.
 
@@ -77,7 +89,7 @@ class TimeStep:
     metrics: dict[str, Array]
 
 
-@chex.dataclass(frozen=True)
+@record
 class Trajectory:
     """A batch of sequences. Entry t+1 is the successor of t unless `reset[t+1]`.
 
@@ -102,7 +114,7 @@ class Trajectory:
     valid: Array
 
 
-@chex.dataclass(frozen=True)
+@record
 class Batch:
     """Sampled sequences: `trajectory` with B sequences, `weight` f32[B], `index` i32[B]."""
 
@@ -111,7 +123,7 @@ class Batch:
     index: Array
 
 
-@chex.dataclass(frozen=True)
+@record
 class Schedule:
     """Linear from `start` to `end` over `steps`, then constant; scalars f32[]."""
 
@@ -120,7 +132,7 @@ class Schedule:
     steps: Array
 
 
-@chex.dataclass(frozen=True)
+@record
 class HParams:
     """Numbers that may differ between members: scalars f32[], never a shape or a branch.
 
@@ -147,7 +159,7 @@ class HParams:
     algo: dict[str, Any]
 
 
-@chex.dataclass(frozen=True)
+@record
 class Clock:
     """Where a run stands; the same for all members, so never batched. All i32[] but `env_steps`.
 

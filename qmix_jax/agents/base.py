@@ -19,8 +19,8 @@ class Agent(NamedTuple):
       init: `(key) -> params`.
       initial_carry: `(batch_size) -> carry`.
       unroll: `(params, carry, obs f32[T, B, N, *O], prev_actions i32[T, B, N], reset bool[T, B])
-        -> (carry, q f32[T, B, N, A], hidden f32[T, B, N, H])`. The carry is zeroed before steps that
-        are `reset`; the agent adds last-action and id features itself (action -1 means none).
+        -> (carry, q f32[T, B, N, A], hidden f32[T, B, N, H])`. The carry is zeroed before steps
+        that are `reset`; the agent adds last-action and id features itself (action -1 means none).
     """
 
     init: Callable[[Array], Params]
@@ -31,7 +31,7 @@ class Agent(NamedTuple):
 def features(
     obs: Array, prev_actions: Array, n_actions: int, last_action: bool, agent_id: bool
 ) -> Array:
-    """Observation with the one-hot last action (zeros where there is none) and the one-hot agent id.
+    """Observation with the one-hot last action (zeros where there is none) and agent id.
 
     Args:
       obs: f32[..., N, O];  prev_actions: i32[..., N], -1 = none.

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from qmix_jax import config
 from qmix_jax.agents import base
-from qmix_jax.nn import initialisers, recurrent
+from qmix_jax.nn import functional, initialisers, recurrent
 from qmix_jax.types import Array, EnvSpec
 
 
@@ -37,7 +37,7 @@ class _Network(nn.Module):
 
 def make(cfg: Config, spec: EnvSpec) -> base.Agent:
     """The agent for an environment; the carry is f32[B, N, H]."""
-    network = _Network(cfg.hidden, spec.n_actions_max)
+    network_init, network_apply = functional.pure(_Network(cfg.hidden, spec.n_actions_max))
 
     def inputs(obs: Array, prev_actions: Array) -> Array:
         flat = obs.reshape(*prev_actions.shape, -1)
@@ -47,12 +47,12 @@ def make(cfg: Config, spec: EnvSpec) -> base.Agent:
         obs = jnp.zeros((1, 1, spec.n_agents, *spec.obs_shape))
         x = inputs(obs, jnp.zeros((1, 1, spec.n_agents), jnp.int32))
         rows = spec.n_agents
-        return network.init(
+        return network_init(
             key,
             jnp.zeros((rows, cfg.hidden)),
             x.reshape(1, rows, -1),
             jnp.zeros((1, rows), bool),
-        )["params"]
+        )
 
     def initial_carry(batch_size: int) -> Array:
         return jnp.zeros((batch_size, spec.n_agents, cfg.hidden))
@@ -64,9 +64,7 @@ def make(cfg: Config, spec: EnvSpec) -> base.Agent:
         # Agents fold into the batch: one matrix product per step for all of them.
         x = inputs(obs, prev_actions).reshape(t, b * n, -1)
         folded_reset = jnp.repeat(reset, n, axis=1)
-        carry, q, hidden = network.apply(
-            {"params": params}, carry.reshape(b * n, cfg.hidden), x, folded_reset
-        )
+        carry, q, hidden = network_apply(params, carry.reshape(b * n, cfg.hidden), x, folded_reset)
         shape = (t, b, n)
         return (
             carry.reshape(b, n, cfg.hidden),

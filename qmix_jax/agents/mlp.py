@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from qmix_jax import config
 from qmix_jax.agents import base
-from qmix_jax.nn import initialisers
+from qmix_jax.nn import functional, initialisers
 from qmix_jax.types import Array, EnvSpec
 
 
@@ -40,6 +40,7 @@ class _Network(nn.Module):
 def make(cfg: Config, spec: EnvSpec) -> base.Agent:
     """The agent for an environment; the carry is empty."""
     network = _Network(cfg.hidden, cfg.layers, spec.n_actions_max)
+    network_init, network_apply = functional.pure(network)
 
     def inputs(obs: Array, prev_actions: Array) -> Array:
         flat = obs.reshape(*prev_actions.shape, -1)
@@ -47,7 +48,7 @@ def make(cfg: Config, spec: EnvSpec) -> base.Agent:
 
     def init(key: Array) -> base.Params:
         obs = jnp.zeros((spec.n_agents, *spec.obs_shape))
-        return network.init(key, inputs(obs, jnp.zeros((spec.n_agents,), jnp.int32)))["params"]
+        return network_init(key, inputs(obs, jnp.zeros((spec.n_agents,), jnp.int32)))
 
     def initial_carry(batch_size: int) -> tuple[()]:
         del batch_size
@@ -57,7 +58,7 @@ def make(cfg: Config, spec: EnvSpec) -> base.Agent:
         params: base.Params, carry: tuple[()], obs: Array, prev_actions: Array, reset: Array
     ) -> tuple[tuple[()], Array, Array]:
         del reset
-        q, hidden = network.apply({"params": params}, inputs(obs, prev_actions))
+        q, hidden = network_apply(params, inputs(obs, prev_actions))
         return carry, q, hidden
 
     return base.Agent(init, initial_carry, unroll)

@@ -152,7 +152,8 @@ def _check(flags: argparse.Namespace) -> None:
 
 def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> None:
     """One training run inside Hydra; ends the process where the exit code is not 0."""
-    from qmix_jax import api  # brings in JAX, which `--help` and mistakes need not wait for
+    from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
+    from qmix_jax.runtime import loop
 
     settings = hydra_config.HydraConfig.get()
     overrides = list(settings.overrides.task)
@@ -168,7 +169,7 @@ def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> None:
         with contextlib.suppress(OSError):  # not empty
             pathlib.Path(settings.runtime.output_dir).rmdir()
         raise SystemExit(_report(error, 2)) from None
-    except api.NonFiniteError as error:
+    except loop.NonFiniteError as error:
         raise SystemExit(_report(error, 1)) from None
     if result.interrupted:
         raise SystemExit(130)

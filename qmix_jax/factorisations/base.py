@@ -3,19 +3,18 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import chex
 import jax.numpy as jnp
 
 from qmix_jax import config
 from qmix_jax.agents import base as agents
 from qmix_jax.core import exploration, masked, qvalues
-from qmix_jax.types import Array, Batch, HParams, Metrics
+from qmix_jax.types import Array, Batch, HParams, Metrics, record
 
 Params = Any
 Carry = Any
 
 
-@chex.dataclass(frozen=True)
+@record
 class Extras:
     """What a loss returns besides its value.
 
@@ -39,8 +38,8 @@ class Factorisation(NamedTuple):
         `state` argument: execution is decentralised.
       loss: `(params, target_params, Batch, HParams, key) -> (loss f32[], Extras)`.
       utilities: `(params, obs f32[N, *O]) -> q f32[N, A]` at the start of an episode.
-      joint_values: `(params, obs f32[N, *O], state f32[S], actions i32[J, N]) -> q_tot f32[J]` at the
-        start of an episode, or None where there is no joint value.
+      joint_values: `(params, obs f32[N, *O], state f32[S], actions i32[J, N]) -> q_tot f32[J]` at
+        the start of an episode, or None where there is no joint value.
       uses_target: False makes `target_params` an empty tuple.
     """
 

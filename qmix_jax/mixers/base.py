@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
-
-from qmix_jax.types import Array
+from qmix_jax.types import Array, record
 
 Params = Any
 
 
-@chex.dataclass(frozen=True)
+@record
 class MixerInputs:
     """What a mixer may use; any leading axes.
 
@@ -27,7 +25,7 @@ class MixerInputs:
     state: Array
 
 
-@chex.dataclass(frozen=True)
+@record
 class MixerOutput:
     """Attributes:
     q_tot: f32[...], joint action value.

@@ -3,7 +3,8 @@
     hidden = elu(q @ |W1(s)| + b1(s));   q_tot = hidden . |w2(s)| + V(s)
 
 Reference: Rashid et al. 2018; JMLR 2020. Deviation: optional weight functions `softplus` and
-`square` (0.5 x^2) besides the absolute value, and an optional factor on the hypernetworks' last layers.
+`square` (0.5 x^2) besides the absolute value, and an optional factor on the hypernetworks' last
+layers.
 """
 
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from qmix_jax import config
 from qmix_jax.mixers import base
-from qmix_jax.nn import hypernetwork, initialisers
+from qmix_jax.nn import functional, hypernetwork, initialisers
 from qmix_jax.types import Array, EnvSpec
 
 _WEIGHT = {
@@ -67,15 +68,13 @@ class _Mixer(nn.Module):
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
     """The mixer for an environment's agents and state."""
-    network = _Mixer(cfg, spec.n_agents)
+    network_init, network_apply = functional.pure(_Mixer(cfg, spec.n_agents))
 
     def init(key: Array) -> base.Params:
-        return network.init(key, jnp.zeros((spec.n_agents,)), jnp.zeros((spec.state_size,)))[
-            "params"
-        ]
+        return network_init(key, jnp.zeros((spec.n_agents,)), jnp.zeros((spec.state_size,)))
 
     def apply(params: base.Params, inputs: base.MixerInputs) -> base.MixerOutput:
-        q_tot = network.apply({"params": params}, inputs.q_taken, inputs.state)
+        q_tot = network_apply(params, inputs.q_taken, inputs.state)
         return base.MixerOutput(q_tot=q_tot, penalty=jnp.zeros_like(q_tot), info={})
 
     return base.Mixer(init, apply, monotonic=True)

@@ -1,16 +1,17 @@
-"""Initialisers. Uniform ones only: batched QR (orthogonal) can hang jaxlib 0.10 on a two-core CPU."""
+"""Uniform initialisers: batched QR (orthogonal ones) can hang jaxlib 0.10 on a two-core CPU."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.nn import initializers
 
 from qmix_jax.types import Array
 
 
-def uniform(bound: float) -> initializers.Initializer:
+def uniform(bound: float) -> Callable[[Array, tuple[int, ...]], Array]:
     """Values in U(-bound, +bound); PyTorch's default biases with `bound = 1/sqrt(fan_in)`."""
-    symmetric = initializers.uniform(2.0 * bound)
-    return lambda key, shape, dtype=None: symmetric(key, shape, dtype or float) - bound
+    return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
 class Dense(nn.Module):

@@ -9,7 +9,7 @@ from qmix_jax.types import Array
 
 
 class GRU(nn.Module):
-    """Gated recurrent unit over a whole sequence; the carry is zeroed before steps that are `reset`.
+    """Gated recurrent unit over a sequence; the carry is zeroed before steps that are `reset`.
 
         r, z = sigmoid(W_rz x + U_rz h + b_rz)
         n    = tanh(W_n x + b_n + r * (U_n h + c_n))
@@ -20,15 +20,15 @@ class GRU(nn.Module):
 
     Attributes:
       features: H.
-    Reference: Cho et al. 2014, with the reset gate applied after the recurrent product (as PyTorch and
-    flax do). Deviation from PyTorch: one bias for r and z instead of two redundant ones.
+    Reference: Cho et al. 2014, with the reset gate applied after the recurrent product (as PyTorch
+    and flax do). Deviation from PyTorch: one bias for r and z instead of two redundant ones.
     """
 
     features: int
 
     @nn.compact
     def __call__(self, carry: Array, x: Array, reset: Array) -> tuple[Array, Array]:
-        """carry f32[R, H], x f32[T, R, I], reset bool[T, R] -> (carry f32[R, H], h f32[T, R, H])."""
+        """(f32[R, H], x f32[T, R, I], reset bool[T, R]) -> (carry f32[R, H], h f32[T, R, H])."""
         size = self.features
         init = initialisers.uniform(size**-0.5)
         input_kernel = self.param("input_kernel", init, (x.shape[-1], 3 * size))

@@ -5,6 +5,7 @@ import os
 import jax
 
 from qmix_jax import config
+from qmix_jax.types import Device
 
 _COUNT_FLAG = "xla_force_host_platform_device_count"
 
@@ -49,7 +50,7 @@ def prepare(n_members: int, devices: int | None) -> str | None:
     )
 
 
-def local(n_members: int, devices: int | None) -> tuple[jax.Device, ...]:  # pyright: ignore[reportInvalidTypeForm]
+def local(n_members: int, devices: int | None) -> tuple[Device, ...]:
     """The devices that members are spread over; starts the backend.
 
     Args:

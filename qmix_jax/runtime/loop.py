@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from qmix_jax import plan, population, train_step
@@ -27,7 +28,8 @@ class Outcome:
     """What a run came to.
 
     Attributes:
-      parameters, best_parameters: numpy trees [P, ...]: at the end, and at each member's best evaluation.
+      parameters, best_parameters: numpy trees [P, ...]: at the end, and at each member's best
+        evaluation.
       update: updates done.
       train_s, eval_s: wall seconds.
       interrupted: ended early by Ctrl-C.
@@ -73,7 +75,7 @@ class Run:
         self._best_score = np.full(len(seeds), -np.inf)
 
     def train(self) -> Outcome:
-        """Warms up, trains to the end of the plan or to an interruption, and evaluates on the way."""
+        """Trains to the end of the plan or to an interruption, and evaluates on the way."""
         started = time.perf_counter()
         self._states = self._members.warm_up(self._members.init())
         _wait(self._states)
@@ -223,7 +225,7 @@ def _choose(better: np.ndarray, current: Any, best: Any) -> Any:
 
 def _wait(tree: Any) -> None:
     """Waits for device work in short naps, so that Ctrl-C is heard at once."""
-    leaves = [x for x in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)]
+    leaves = [x for x in jax.tree.leaves(tree) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
     while not all(leaf.is_ready() for leaf in leaves):
         time.sleep(0.01)
     jax.block_until_ready(tree)

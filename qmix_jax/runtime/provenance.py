@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-import jax
-
 from qmix_jax import config
 from qmix_jax.runtime import devices as host
 from qmix_jax.runtime import sinks
+from qmix_jax.types import Device
 
 _PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "chex", "jaxmarl", "hydra-core", "numpy", "qmix_jax"
@@ -29,7 +28,7 @@ _PLAIN_KEY = re.compile(
 def manifest(
     config_mapping: Mapping[str, Any],
     command: Sequence[str] | str,
-    devices: Sequence[jax.Device],  # pyright: ignore[reportInvalidTypeForm]
+    devices: Sequence[Device],
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything needed to repeat a run; no host name, no user name.

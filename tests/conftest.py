@@ -1,0 +1,38 @@
+"""Settings of every test: two host devices, settled before JAX starts its backend."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+jax.config.update("jax_num_cpu_devices", 2)
+
+
+@pytest.fixture
+def run_python(tmp_path: pathlib.Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python <arguments>` in a process of its own, in an empty folder."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
+                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,152 @@
+"""What every environment promises, over every environment that ships."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qmix_jax import components
+
+
+def _jaxmarl(id_, **options):
+    return ("jaxmarl", {"id": id_, **options})
+
+
+# (component, options), an action that does nothing (played throughout, it reaches the time limit)
+CASES = {
+    "matrix": (("matrix", {}), 0),
+    "matrix_2x4": (("matrix", {"game": None, "payoff": ((1, 2, 3, 4), (5, 6, 7, 8))}), 0),
+    "matrix_three_agents": (("matrix", {"game": None, "payoff": (((1, 2), (3, 4)),) * 3}), 0),
+    "two_step": (("two_step", {}), 0),
+    "smax": (
+        _jaxmarl("HeuristicEnemySMAX", scenario="3m", kwargs={"enemy_shoots": False}),
+        4,
+    ),
+    "simple": (_jaxmarl("MPE_simple_v3"), 0),
+    "spread": (_jaxmarl("MPE_simple_spread_v3"), 0),
+    "spread_short": (_jaxmarl("MPE_simple_spread_v3", kwargs={"max_steps": 7, "num_agents": 2}), 0),
+    "speaker_listener": (_jaxmarl("MPE_simple_speaker_listener_v4"), 0),
+    "reference": (_jaxmarl("MPE_simple_reference_v3"), 0),
+    "switch_riddle": (_jaxmarl("switch_riddle"), 0),
+    "switch_riddle_5": (_jaxmarl("switch_riddle", kwargs={"num_agents": 5}), 0),
+}
+
+
+@functools.cache
+def make(case):
+    (name, options), _ = CASES[case]
+    module = components.find("envs", name)
+    return module.make(module.Config.model_validate(options))
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def episodes(case, play, random_policy):
+    """Four idle episodes, then four random ones, one step past the limit."""
+    env, (_, idle) = make(case), CASES[case]
+
+    def idle_policy(key, timestep):
+        return jnp.full((env.spec.n_agents,), idle, jnp.int32)
+
+    return play(env, (idle_policy, random_policy), n_steps=env.spec.max_steps + 1)
+
+
+def _signature(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+
+
+def test_every_environment_is_tested():
+    assert {name for (name, _), _ in CASES.values()} == set(components.names("envs"))
+
+
+def test_step_returns_what_reset_returns_in_shape_and_type(case):
+    env = make(case)
+    key = jax.eval_shape(jax.random.key, 0)
+    first = jax.eval_shape(env.reset, key)
+    actions = jax.ShapeDtypeStruct((env.spec.n_agents,), jnp.int32)
+    after = jax.eval_shape(env.step, key, first[0], actions)
+    assert _signature(after) == _signature(first)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(first))
+
+
+def test_shapes_and_types_are_the_specs(case):
+    env = make(case)
+    spec = env.spec
+    _, timestep = jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
+    found = {name: (x.shape, x.dtype) for name, x in timestep.items() if name != "metrics"}
+    assert found == {
+        "obs": ((spec.n_agents, *spec.obs_shape), jnp.float32),
+        "state": ((spec.state_size,), jnp.float32),
+        "avail_actions": ((spec.n_agents, spec.n_actions_max), jnp.bool_),
+        "reward": ((), jnp.float32),
+        "terminated": ((), jnp.bool_),
+        "truncated": ((), jnp.bool_),
+    }
+    assert {name: (x.shape, x.dtype) for name, x in timestep.metrics.items()} == dict.fromkeys(
+        spec.metric_names, ((), jnp.float32)
+    )
+    assert len(spec.agent_groups) == len(spec.n_actions) == len(spec.obs_shapes) == spec.n_agents
+    if spec.agent_state is not None:
+        assert spec.agent_state.dtype == np.int32
+        assert len(spec.agent_state) == spec.n_agents
+        assert spec.agent_state.max() < spec.state_size
+
+
+def test_reset_starts_an_episode_and_depends_on_its_key_only(case):
+    env = make(case)
+    reset = jax.jit(env.reset)
+    first, again = (reset(jax.random.key(3)) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert first[1].reward == 0
+    assert not first[1].terminated
+    assert not first[1].truncated
+
+
+def test_every_agent_can_always_act(episodes):
+    assert episodes.first.avail_actions.any(axis=-1).all()
+    assert episodes.steps.avail_actions.any(axis=-1)[episodes.happened].all()
+
+
+def test_missing_actions_are_never_available_and_padding_is_zero(case, episodes):
+    spec = make(case).spec
+    for i in range(spec.n_agents):
+        assert not episodes.steps.avail_actions[:, :, i, spec.n_actions[i] :].any()
+        assert not episodes.steps.obs[:, :, i, spec.obs_shapes[i][0] :].any()
+
+
+def test_the_longest_episode_is_the_specs(case, episodes):
+    lengths = episodes.happened.sum(axis=1)
+    assert (lengths[:4] == make(case).spec.max_steps).all()
+    assert (lengths <= make(case).spec.max_steps).all()
+
+
+def test_an_episode_ends_once_and_for_one_reason(episodes):
+    terminated, truncated = episodes.steps.terminated, episodes.steps.truncated
+    assert not (terminated & truncated).any()
+    assert (episodes.total((terminated | truncated).astype(int)) == 1).all()
+    assert episodes.final(terminated | truncated).all()
+
+
+def test_idling_is_cut_by_the_limit_unless_the_task_itself_ends(case, episodes):
+    by_task = case.startswith(("matrix", "two_step"))
+    assert (episodes.final(episodes.steps.terminated)[:4] == by_task).all()
+    assert (episodes.final(episodes.steps.truncated)[:4] != by_task).all()
+
+
+def test_values_are_finite_and_metrics_wait_for_the_end(episodes):
+    for values in (episodes.steps.obs, episodes.steps.state, episodes.steps.reward):
+        assert np.isfinite(values[episodes.happened]).all()
+    for values in episodes.steps.metrics.values():
+        np.testing.assert_array_equal(episodes.total(values), episodes.final(values))
+
+
+def test_agent_state_columns_of_different_agents_differ(case):
+    columns = make(case).spec.agent_state
+    if columns is not None:
+        assert np.unique(columns).size == columns.size

@@ -1,0 +1,433 @@
+"""What is special about each JaxMARL suite, and every refusal."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qmix_jax import config
+from qmix_jax.envs import jaxmarl
+from qmix_jax.envs.jaxmarl import adapter, smax
+
+SMAX = "HeuristicEnemySMAX"
+STOP, FIRST_ATTACK = 4, 5
+SIZES = {  # obs, state, agents, actions
+    "3m": (75, 72, 3, 8),
+    "2s3z": (127, 120, 5, 10),
+    "25m": (647, 600, 25, 30),
+    "3s5z": (205, 192, 8, 13),
+    "8m": (205, 192, 8, 13),
+    "5m_vs_6m": (140, 132, 5, 11),
+    "10m_vs_11m": (270, 252, 10, 16),
+    "27m_vs_30m": (738, 684, 27, 35),
+    "3s5z_vs_3s6z": (218, 204, 8, 14),
+    "3s_vs_5z": (101, 96, 3, 10),
+    "6h_vs_8z": (179, 168, 6, 13),
+    "smacv2_5_units": (127, 120, 5, 10),
+    "smacv2_10_units": (257, 240, 10, 15),
+    "smacv2_20_units": (517, 480, 20, 25),
+}
+
+
+def make(id_=SMAX, **options):
+    return jaxmarl.make(jaxmarl.Config.model_validate({"id": id_, **options}))
+
+
+def stop(key, timestep):
+    return jnp.full((timestep.obs.shape[0],), STOP, jnp.int32)
+
+
+def fight(key, timestep):
+    """Attacks what it can, otherwise mostly walks towards the enemy's side."""
+    action = jnp.arange(timestep.avail_actions.shape[1])
+    taste = jnp.where(action >= FIRST_ATTACK, 10.0, jnp.where(action == 1, 5.0, 0.0))
+    logits = jnp.where(timestep.avail_actions, taste, -jnp.inf)
+    return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+def one_line(info):
+    assert "\n" not in str(info.value)
+    return True
+
+
+# SMAX -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def battles(play):
+    """3m against an enemy that shoots: 24 episodes of doing nothing, then 24 of fighting."""
+    return play(make(scenario="3m"), (stop, fight), n_episodes=24)
+
+
+@pytest.fixture(scope="module")
+def marches(play, random_policy):
+    """Units of two types, an enemy that does not shoot: idle, then random episodes."""
+    env = make(scenario="2s3z", kwargs={"enemy_shoots": False, "walls_cause_death": False})
+    return env, play(env, (stop, random_policy), n_episodes=4)
+
+
+def test_the_table_of_sizes_is_complete():
+    assert set(SIZES) == set(smax.scenario_names())
+
+
+@pytest.mark.parametrize("scenario", SIZES)
+def test_sizes_of_every_scenario(scenario):
+    env = make(scenario=scenario)
+    key = jax.eval_shape(jax.random.key, 0)
+    env_state, timestep = jax.eval_shape(env.reset, key)
+    obs, state, agents, actions = SIZES[scenario]
+    assert timestep.obs.shape == (agents, obs)
+    assert timestep.state.shape == (state,)
+    assert timestep.avail_actions.shape == (agents, actions)
+    assert (env.spec.name, env.spec.max_steps) == (f"{SMAX}/{scenario}", 101)
+    joint = jax.ShapeDtypeStruct((agents,), jnp.int32)
+    after = jax.eval_shape(env.step, key, env_state, joint)
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(
+        lambda x: x.shape, (env_state, timestep)
+    )
+
+
+@pytest.mark.slow
+def test_returns_stay_within_what_winning_explains(battles):
+    returns = battles.total(battles.steps.reward)
+    wins = battles.final(battles.steps.metrics["win_rate"])
+    assert 0 < wins[24:].sum() < 24
+    assert (2 * wins - 1e-4 <= returns).all()
+    assert (returns <= 1 + wins + 1e-4).all()
+    assert (returns[wins == 1] > 1.9999).all()
+
+
+@pytest.mark.slow
+def test_a_win_is_all_enemies_dead_and_an_ally_alive(battles):
+    alive = battles.final(battles.env_states.state.unit_alive)
+    won = alive[:, :3].any(axis=1) & ~alive[:, 3:].any(axis=1)
+    np.testing.assert_array_equal(battles.final(battles.steps.metrics["win_rate"]), won)
+    assert battles.final(battles.steps.terminated).all()
+    assert not battles.final(battles.steps.truncated).any()
+
+
+@pytest.mark.slow
+def test_a_loss_is_terminated_without_reward_for_winning(battles):
+    assert not battles.final(battles.env_states.state.unit_alive)[:24, :3].any()
+    assert battles.final(battles.steps.terminated)[:24].all()
+    assert (battles.total(battles.steps.reward)[:24] <= 1 + 1e-4).all()
+
+
+@pytest.mark.slow
+def test_the_dead_see_nothing_and_can_only_stop(battles):
+    alive = battles.env_states.state.unit_alive[:, :, :3]
+    dead = ~alive & battles.happened[:, :, None]
+    assert dead.any()
+    assert not battles.steps.obs[dead].any()
+    only_stop = np.arange(8) == STOP
+    np.testing.assert_array_equal(
+        battles.steps.avail_actions[dead], np.tile(only_stop, (dead.sum(), 1))
+    )
+    assert battles.steps.avail_actions[alive & battles.happened[:, :, None]][:, :FIRST_ATTACK].all()
+
+
+@pytest.mark.slow
+def test_a_timeout_with_both_teams_alive_is_truncated(marches):
+    env, episodes = marches
+    assert (episodes.happened.sum(axis=1)[:4] == env.spec.max_steps).all()
+    assert episodes.final(episodes.steps.truncated)[:4].all()
+    assert not episodes.final(episodes.steps.terminated)[:4].any()
+    assert not episodes.final(episodes.steps.metrics["win_rate"])[:4].any()
+
+
+@pytest.mark.slow
+def test_the_normalised_state_is_bounded_where_the_raw_one_is_not(marches):
+    _, episodes = marches
+    assert episodes.steps.state.min() >= -0.1
+    assert episodes.steps.state.max() <= 1.1
+    assert episodes.final(episodes.env_states.state.unit_weapon_cooldowns)[:4].min() < -40
+
+
+@pytest.mark.slow
+def test_the_state_describes_each_ally_as_the_ally_sees_itself(marches, battles):
+    """JaxMARL normalises an agent's own block of the observation exactly so."""
+    env, episodes = marches
+    own = episodes.steps.state[..., env.spec.agent_state]
+    np.testing.assert_allclose(own, episodes.steps.obs[..., -10:], atol=1e-6)
+    columns = make(scenario="3m").spec.agent_state
+    assert columns is not None
+    own = battles.steps.state[..., columns]
+    np.testing.assert_allclose(own, battles.steps.obs[..., -10:], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_normalised_state_of_enemies_teams_and_types(marches):
+    _, episodes = marches
+    inner = episodes.env_states.state
+    final = {
+        name: episodes.final(getattr(inner, name))
+        for name in (
+            "unit_alive",
+            "unit_positions",
+            "unit_types",
+            "unit_health",
+            "unit_weapon_cooldowns",
+        )
+    }
+    health = np.array([45.0, 125, 160, 150, 35, 80])[final["unit_types"]]
+    cooldown = np.array([0.61, 1.07, 1.87, 0.86, 0.5, 0.59])[final["unit_types"]]
+    blocks = (
+        np.concatenate(
+            [
+                (final["unit_health"] / health)[..., None],
+                final["unit_positions"] / 32,
+                np.clip(final["unit_weapon_cooldowns"] / cooldown, 0, 1)[..., None],
+                np.eye(6)[final["unit_types"]],
+            ],
+            axis=-1,
+        )
+        * final["unit_alive"][..., None]
+    )
+    expected = np.concatenate(
+        [
+            blocks.reshape(len(blocks), -1),
+            np.tile([0.0] * 5 + [1.0] * 5, (len(blocks), 1)),
+            final["unit_types"] / 5,
+        ],
+        axis=1,
+    )
+    np.testing.assert_allclose(episodes.final(episodes.steps.state), expected, atol=1e-6)
+
+
+def test_types_that_change_between_episodes_are_normalised_by_their_own_cooldown():
+    """A ready unit is 0, one that has just fired about 1, whatever its type."""
+    cfg = {"scenario": "smacv2_5_units"}
+    env = make(**cfg)
+    raw = np.asarray(make(**cfg, normalise_state=False).reset(jax.random.key(0))[1].state)
+    _, timestep = env.reset(jax.random.key(0))
+    types = raw[-10:].astype(int)
+    assert len(set(types)) > 1
+    np.testing.assert_allclose(timestep.state[-10:], types / 5)
+    np.testing.assert_allclose(timestep.state[1:100:10], raw[1:100:10] / 32, rtol=1e-6)
+    _, suite = smax.build(SMAX, {"scenario": smax.registered_scenario("smacv2_5_units")}, True)
+    per_type = np.array([0.61, 1.07, 1.87, 0.86, 0.5, 0.59])
+    for share, expected in ((-30.0, 0.0), (0.25, 0.25), (1.2, 1.0)):
+        fired = raw.copy()
+        fired[3:100:10] = share * per_type[types]
+        normalised = suite.state({"world_state": jnp.asarray(fired)})
+        np.testing.assert_allclose(normalised[3:100:10], expected, rtol=1e-6)
+
+
+def test_the_raw_state_is_jaxmarls():
+    scenario = smax.registered_scenario("3m")
+    obs, _ = adapter.construct(SMAX, {"scenario": scenario}).reset(jax.random.key(5))
+    _, timestep = make(scenario="3m", normalise_state=False).reset(jax.random.key(5))
+    np.testing.assert_array_equal(timestep.state, obs["world_state"])
+    np.testing.assert_array_equal(timestep.obs, [obs[f"ally_{i}"] for i in range(3)])
+
+
+def test_five_marines_composed():
+    env = make(allies={"marine": 5}, enemies={"marine": 5})
+    _, timestep = jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
+    assert timestep.obs.shape == (5, 127)
+    assert timestep.avail_actions.shape == (5, 10)
+    assert env.spec.name == f"{SMAX}/5marine_vs_5marine"
+
+
+def test_a_composed_scenario_equals_the_registered_one():
+    units = (("stalker", 3), ("zealot", 5))
+    composed = smax.composed_scenario(units, (("stalker", 3), ("zealot", 6)))
+    registered = smax.registered_scenario("3s5z_vs_3s6z")
+    np.testing.assert_array_equal(composed.unit_types, registered.unit_types)
+    assert (composed.num_allies, composed.num_enemies) == (8, 9)
+
+
+def test_unit_types_are_jaxmarls():
+    env = adapter.construct(SMAX, {"scenario": smax.registered_scenario("3m")})
+    assert list(smax.UnitType.__args__) == env.unit_type_names
+
+
+# MPE ------------------------------------------------------------------------------------------
+
+
+def test_speaker_and_listener_are_padded_in_order():
+    raw = adapter.construct("MPE_simple_speaker_listener_v4", {})
+    obs, _ = raw.reset(jax.random.key(2))
+    env = make("MPE_simple_speaker_listener_v4")
+    _, timestep = env.reset(jax.random.key(2))
+    assert env.spec.agent_names == ("speaker_0", "listener_0")
+    np.testing.assert_array_equal(timestep.obs[0], np.pad(obs["speaker_0"], (0, 8)))
+    np.testing.assert_array_equal(timestep.obs[1], obs["listener_0"])
+    np.testing.assert_array_equal(timestep.state, [*obs["speaker_0"], *obs["listener_0"]])
+    np.testing.assert_array_equal(timestep.avail_actions, [[True] * 3 + [False] * 2, [True] * 5])
+    assert (env.spec.agent_groups, env.spec.agent_state) == ((0, 1), None)
+
+
+def test_an_action_that_the_speaker_lacks_never_reaches_the_environment():
+    env = make("MPE_simple_speaker_listener_v4")
+    env_state, _ = env.reset(jax.random.key(0))
+    after, _ = jax.jit(env.step)(jax.random.key(1), env_state, jnp.array([4, 0]))
+    np.testing.assert_array_equal(after.c[0], [0, 0, 1])
+
+
+def test_the_team_reward_is_the_sum():
+    raw = adapter.construct("MPE_simple_spread_v3", {})
+    env = make("MPE_simple_spread_v3")
+    env_state, timestep = env.reset(jax.random.key(0))
+    actions = dict.fromkeys(raw.agents, jnp.int32(1))
+    obs, _, rewards, _, _ = raw.step_env(jax.random.key(1), env_state, actions)
+    _, following = env.step(jax.random.key(1), env_state, jnp.ones(3, jnp.int32))
+    assert following.reward == pytest.approx(sum(map(float, rewards.values())), rel=1e-6)
+    np.testing.assert_array_equal(following.obs[2], obs["agent_2"])
+    np.testing.assert_array_equal(timestep.state[env.spec.agent_state], timestep.obs)
+
+
+# The switch riddle ----------------------------------------------------------------------------
+
+
+def _riddle(told_by_agent_in_room, all_have_been):
+    env = make("switch_riddle")
+    env_state, _ = env.reset(jax.random.key(0))
+    env_state = env_state.replace(has_been=jnp.full(3, int(all_have_been)))
+    teller = int(env_state.agent_in_room) if told_by_agent_in_room else -1
+    actions = jnp.where(jnp.arange(3) == teller, 2, jnp.where(teller == -1, 2, 0))
+    if teller == -1:
+        actions = actions.at[int(env_state.agent_in_room)].set(0)
+    return env.step(jax.random.key(1), env_state, actions)[1]
+
+
+@pytest.mark.parametrize(("all_have_been", "reward", "win"), [(True, 1, 1), (False, -1, 0)])
+def test_telling_ends_the_riddle(all_have_been, reward, win):
+    timestep = _riddle(True, all_have_been)
+    assert (timestep.reward, timestep.metrics["win_rate"]) == (reward, win)
+    assert (bool(timestep.terminated), bool(timestep.truncated)) == (True, False)
+
+
+def test_only_the_agent_in_the_room_can_tell():
+    timestep = _riddle(False, True)
+    assert (timestep.reward, timestep.metrics["win_rate"]) == (0, 0)
+    assert not timestep.terminated
+
+
+# Errors ---------------------------------------------------------------------------------------
+
+
+def test_every_registered_environment_is_supported_or_refused():
+    registered = adapter.quiet_import("jaxmarl").registered_envs
+    assert set(jaxmarl.SUPPORTED) | set(jaxmarl.REFUSED) == set(registered)
+    assert not set(jaxmarl.SUPPORTED) & set(jaxmarl.REFUSED)
+
+
+@pytest.mark.parametrize("id_", jaxmarl.REFUSED)
+def test_refused_by_name_with_a_reason(id_):
+    with pytest.raises(config.ConfigError) as info:
+        make(id_)
+    assert one_line(info)
+    assert f"id={id_!r} is refused: {jaxmarl.REFUSED[id_]}; supported: {SMAX}" in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("id_", "reason"),
+    [
+        ("MPE_simple_tag_v3", "agents compete"),
+        ("storm_2p", "rewards conflict"),
+        ("SMAX", "use HeuristicEnemySMAX"),
+        ("LearnedPolicyEnemySMAX", "use HeuristicEnemySMAX"),
+        ("ant_4x2", "continuous"),
+        ("MPE_simple_facmac_3a_v1", "continuous"),
+        ("hanabi", "not supported yet"),
+        ("overcooked_v2", "convolutional"),
+        ("coin_game", "rewards conflict"),
+        ("jaxnav", "not supported yet"),
+        ("JaxRobotarium_rware", "jaxrobotarium"),
+    ],
+)
+def test_reasons(id_, reason):
+    with pytest.raises(config.ConfigError, match=reason):
+        make(id_)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"id": "MPE_simple_spred_v3"}, "is unknown; did you mean 'MPE_simple_spread_v3'"),
+        ({"scenario": "2s3y"}, "scenario='2s3y' is unknown; did you mean '2s3z'.*27m_vs_30m"),
+        ({}, "needs a scenario, or units in both allies.*scenarios: 3m, 2s3z"),
+        ({"allies": {"marine": 3}}, "needs a scenario, or units in both"),
+        ({"allies": {"marine": 3}, "enemies": {}}, "needs a scenario, or units in both"),
+        ({"scenario": "3m", "allies": {"marine": 3}}, "both set; set scenario to null"),
+        ({"id": "switch_riddle", "scenario": "3m"}, "scenario='3m' applies to Heuristic.* only"),
+        ({"id": "MPE_simple_v3", "allies": {"marine": 1}}, "allies=.* applies to Heuristic.* only"),
+        (
+            {"id": "MPE_simple_spread_v3", "kwargs": {"action_type": "Continuous"}},
+            "kwargs.action_type='Continuous' of MPE_simple_spread_v3: input should be 'Discrete'",
+        ),
+        (
+            {"scenario": "3m", "kwargs": {"action_type": "continuous"}},
+            "kwargs.action_type='continuous' of .*: input should be 'discrete'",
+        ),
+        (
+            {"id": "MPE_simple_spread_v3", "kwargs": {"local_ration": 0.5}},
+            "kwargs.local_ration is not an argument.*did you mean 'local_ratio'.*damping",
+        ),
+        (
+            {"id": "MPE_simple_speaker_listener_v4", "kwargs": {"local_ratio": 0.5}},
+            "kwargs.local_ratio is not an argument",
+        ),
+        ({"id": "switch_riddle", "kwargs": {"num_agents": 2}}, "kwargs.num_agents=2.*equal to 3"),
+        ({"scenario": "3m", "kwargs": {"max_steps": 0}}, "kwargs.max_steps=0 .*greater than 0"),
+        ({"scenario": "3m", "kwargs": {"attack_mode": "near"}}, "kwargs.attack_mode='near'"),
+    ],
+)
+def test_errors_say_where_and_what_is_allowed(options, message):
+    with pytest.raises(config.ConfigError, match=message) as info:
+        jaxmarl.make(jaxmarl.Config.model_validate(options))
+    assert one_line(info)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"allies": {"marin": 3}}, "options.allies.*'marine'"),
+        ({"enemies": {"marine": 0}}, "options.enemies.*greater than 0"),
+        ({"kwargs": {"max_steps": [1]}}, "options.kwargs"),
+        ({"scenarios": "3m"}, "did you mean 'scenario'"),
+    ],
+)
+def test_mistyped_options_are_refused_on_loading(options, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.load({"env": {"name": "jaxmarl", "options": options}})
+
+
+def test_what_jaxmarl_itself_rejects_becomes_one_line():
+    with pytest.raises(config.ConfigError, match="does not accept kwargs=.*minimum number"):
+        adapter.construct("switch_riddle", {"num_agents": 1})
+
+
+def test_mappings_survive_a_round_trip_and_can_be_hashed():
+    options = {
+        "id": SMAX,
+        "allies": {"zealot": 2, "marine": 1},
+        "enemies": {"marine": 4},
+        "kwargs": {"max_steps": 50, "enemy_shoots": False, "won_battle_bonus": 0.5},
+    }
+    loaded = config.load({"env": {"name": "jaxmarl", "options": options}})
+    dumped = json.loads(json.dumps(config.dump(loaded)))
+    assert dumped["env"]["options"]["allies"] == {"zealot": 2, "marine": 1}
+    assert list(dumped["env"]["options"]["allies"]) == ["zealot", "marine"]
+    assert dumped["env"]["options"]["kwargs"] == options["kwargs"]
+    assert config.load(dumped) == loaded
+    assert hash(config.load(dumped)) == hash(loaded)
+
+
+@pytest.mark.slow
+def test_jaxmarl_is_imported_late_and_silently():
+    code = (
+        "import sys; from qmix_jax.envs import jaxmarl as adapter; "
+        "assert 'jaxmarl' not in sys.modules; out, err = sys.stdout, sys.stderr; "
+        "adapter.make(adapter.Config(id='switch_riddle')); assert 'jaxmarl' in sys.modules; "
+        "assert (sys.stdout, sys.stderr, sys.__stdout__) == (out, err, out)"
+    )
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -1,0 +1,152 @@
+"""Every YAML file composes and loads, lists every key with a comment, and agrees with the
+models."""
+
+import itertools
+import re
+
+import pytest
+import yaml
+
+from qmix_jax import components, config
+from qmix_jax.cli import composition
+
+ROOT = composition.directory()
+FILES = sorted(ROOT.rglob("*.yaml"))
+CHOICES = composition.choices()
+
+PAIRS = [(group, choice) for group, names in CHOICES.items() for choice in names]
+
+
+def test_the_public_names_exist():
+    assert {"agent", "algo", "env", "experiment", "trainer"} <= set(CHOICES)
+    assert {"iql", "vdn", "qmix"} <= set(CHOICES["algo"])
+    assert {"modern", "pymarl"} <= set(CHOICES["trainer"])
+    mapping = composition.compose()
+    for key in ("seed", "seeds", "replay.batch_size", "replay.capacity", "env.options.scenario"):
+        node = mapping
+        for part in key.split("."):
+            assert part in node, key
+            node = node[part]
+
+
+def test_defaults_are_the_models_own():
+    assert composition.compose() == config.dump(config.load({}))
+
+
+@pytest.mark.parametrize(("group", "choice"), PAIRS)
+def test_every_choice_composes_and_loads(group, choice):
+    mapping = composition.compose(f"{group}={choice}")
+    loaded = config.load(mapping)
+    assert config.load(config.dump(loaded)) == loaded
+
+
+@pytest.mark.parametrize(("group", "choice"), PAIRS)
+def test_every_key_is_listed(group, choice):
+    """Loading adds no key, so `a.b=c` works for every key there is."""
+    mapping = composition.compose(f"{group}={choice}")
+    assert _paths(mapping) == _paths(config.dump(config.load(mapping)))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "algo"), list(itertools.product(CHOICES["experiment"], CHOICES["algo"]))
+)
+def test_every_experiment_takes_every_algorithm(experiment, algo):
+    mapping = composition.compose(f"experiment={experiment}", f"algo={algo}")
+    loaded = config.load(mapping)
+    assert (loaded.name, loaded.algo.name) == (experiment, algo)
+
+
+@pytest.mark.parametrize("experiment", CHOICES["experiment"])
+def test_every_experiment_takes_every_agent(experiment):
+    for agent in CHOICES["agent"]:
+        config.load(composition.compose(f"experiment={experiment}", f"agent={agent}"))
+
+
+@pytest.mark.parametrize("agent", CHOICES["agent"])
+def test_agents_list_their_defaults(agent):
+    mapping = composition.compose(f"agent={agent}")
+    assert mapping["agent"] == _defaults("agents", agent)
+
+
+@pytest.mark.parametrize("algo", CHOICES["algo"])
+def test_algorithms_list_their_defaults(algo):
+    mapping = composition.compose(f"algo={algo}")["algo"]
+    assert mapping["name"] == algo
+    name = mapping["factorisation"]["name"]
+    assert mapping["factorisation"] == _defaults("factorisations", name)
+    if mapping["mixer"] is not None:
+        assert mapping["mixer"] == _defaults("mixers", mapping["mixer"]["name"])
+
+
+@pytest.mark.parametrize("env", ["matrix", "two_step"])
+def test_games_list_their_defaults(env):
+    assert composition.compose(f"env={env}")["env"] == _defaults("envs", env)
+
+
+def test_presets_list_the_same_keys():
+    presets = [composition.compose(f"trainer={name}") for name in CHOICES["trainer"]]
+    for preset in presets[1:]:
+        assert _paths(preset) == _paths(presets[0])
+
+
+def test_every_component_can_be_chosen():
+    used = {kind: set() for kind in components.KINDS}
+    for group, choice in PAIRS:
+        mapping = composition.compose(f"{group}={choice}")
+        used["envs"].add(mapping["env"]["name"])
+        used["agents"].add(mapping["agent"]["name"])
+        used["factorisations"].add(mapping["algo"]["factorisation"]["name"])
+        used["mixers"].add((mapping["algo"]["mixer"] or {}).get("name"))
+    for kind in components.KINDS:
+        assert set(components.names(kind)) <= used[kind]
+
+
+def test_two_step_is_the_published_setting():
+    loaded = config.load(composition.compose("experiment=two_step"))
+    assert (loaded.trainer.env_steps, loaded.trainer.n_envs, loaded.trainer.gradient_steps) == (
+        10_000,
+        1,
+        1,
+    )
+    assert (loaded.hparams.epsilon.start, loaded.hparams.epsilon.end) == (1.0, 1.0)
+    assert (loaded.hparams.gamma, loaded.hparams.target_period) == (0.99, 100)
+    assert (loaded.replay.capacity, loaded.replay.batch_size) == (500, 32)
+    assert (loaded.optimiser.name, loaded.hparams.learning_rate.start) == ("rmsprop", 5e-4)
+    assert loaded.agent.name == "mlp"
+    assert (loaded.agent.options.hidden, loaded.agent.options.layers) == (64, 1)
+    assert (loaded.agent.options.last_action, loaded.agent.options.agent_id) == (False, True)
+    assert loaded.algo.mixer is not None
+    assert loaded.algo.mixer.options.embed_dim == 8
+    assert loaded.algo.mixer.options.hypernet_layers == 1
+
+
+@pytest.mark.parametrize("experiment", CHOICES["experiment"])
+def test_capacity_is_a_multiple_of_the_environments(experiment):
+    for preset in CHOICES["trainer"]:
+        mapping = composition.compose(f"experiment={experiment}", f"trainer={preset}")
+        loaded = config.load(mapping)
+        if loaded.replay.capacity is not None:
+            assert loaded.replay.capacity % loaded.trainer.n_envs == 0
+            assert loaded.replay.capacity >= loaded.replay.batch_size
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+def test_every_value_has_a_comment(path):
+    text = path.read_text()
+    assert yaml.safe_load(text) is not None
+    assert text.startswith("#")
+    for number, line in enumerate(text.splitlines(), 1):
+        assert len(line) <= 100, f"{path.name}:{number} is {len(line)} columns wide"
+        if re.match(r"\s*\w+: *[^\s#]", line):
+            assert re.search(r"  # \S", line), f"{path.name}:{number} has no comment: {line}"
+
+
+def _defaults(kind, name):
+    options = components.find(kind, name).Config().model_dump(mode="json")
+    return {"name": name, "options": options}
+
+
+def _paths(node, prefix=""):
+    if not isinstance(node, dict):
+        return {prefix}
+    return {prefix}.union(*(_paths(value, f"{prefix}.{key}") for key, value in node.items()))
