@@ -3,12 +3,15 @@
 import importlib.metadata
 import pathlib
 import re
+import zipfile
 
 import pytest
 
 import qmix_jax
 from qmix_jax import config
+from qmix_jax.cli import composition
 
+BUILD = "import sys; from hatchling import build; build.build_wheel(sys.argv[1])"
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -54,8 +57,25 @@ def test_versions_agree():
     assert f"## {qmix_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_component_packages_hold_a_type_marker():
-    assert (ROOT / "qmix_jax" / "py.typed").is_file()
+def test_wheel_holds_configs_and_type_marker(run_python, tmp_path):
+    built = run_python("-c", f"import os; os.chdir({str(ROOT)!r})\n{BUILD}", str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert "qmix_jax/py.typed" in names
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        assert f"qmix_jax/{path.relative_to(ROOT)}" in names
+
+
+def test_configs_are_found_inside_an_installed_package(tmp_path, monkeypatch):
+    package = tmp_path / "qmix_jax"
+    (package / "cli").mkdir(parents=True)
+    monkeypatch.setattr(composition, "__file__", str(package / "cli" / "composition.py"))
+    with pytest.raises(config.ConfigError, match="configs: no YAML files beside"):
+        composition.directory()
+    (package / "configs").mkdir()
+    (package / "configs" / "config.yaml").write_text("name: x\n")
+    assert composition.directory() == package / "configs"
 
 
 def test_readme_marks_its_test_command():

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 
 def pure(module: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`(init(key, *inputs) -> params, apply(params, *inputs) -> outputs)`; params are nested dicts."""
+    """`(init(key, *inputs) -> params, apply(params, *inputs) -> outputs)`; params are dicts."""
 
     def init(key: Any, *inputs: Any) -> Any:
         return module.init(key, *inputs)["params"]

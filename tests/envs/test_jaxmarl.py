@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from qmix_jax.envs.jaxmarl import adapter, smax
 
 SMAX = "HeuristicEnemySMAX"
 STOP, FIRST_ATTACK = 4, 5
+TELL = 2
 SIZES = {  # obs, state, agents, actions
     "3m": (75, 72, 3, 8),
     "2s3z": (127, 120, 5, 10),
@@ -199,21 +201,22 @@ def test_the_normalised_state_of_enemies_teams_and_types(marches):
     np.testing.assert_allclose(episodes.final(episodes.steps.state), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_types_that_change_between_episodes_are_normalised_by_their_own_cooldown():
     """A ready unit is 0, one that has just fired about 1, whatever its type."""
     cfg = {"scenario": "smacv2_5_units"}
     env = make(**cfg)
     raw = np.asarray(make(**cfg, normalise_state=False).reset(jax.random.key(0))[1].state)
     _, timestep = env.reset(jax.random.key(0))
-    types = raw[-10:].astype(int)
-    assert len(set(types)) > 1
-    np.testing.assert_allclose(timestep.state[-10:], types / 5)
+    unit_types = raw[-10:].astype(int)
+    assert len(set(unit_types)) > 1
+    np.testing.assert_allclose(timestep.state[-10:], unit_types / 5)
     np.testing.assert_allclose(timestep.state[1:100:10], raw[1:100:10] / 32, rtol=1e-6)
     _, suite = smax.build(SMAX, {"scenario": smax.registered_scenario("smacv2_5_units")}, True)
     per_type = np.array([0.61, 1.07, 1.87, 0.86, 0.5, 0.59])
     for share, expected in ((-30.0, 0.0), (0.25, 0.25), (1.2, 1.0)):
         fired = raw.copy()
-        fired[3:100:10] = share * per_type[types]
+        fired[3:100:10] = share * per_type[unit_types]
         normalised = suite.state({"world_state": jnp.asarray(fired)})
         np.testing.assert_allclose(normalised[3:100:10], expected, rtol=1e-6)
 
@@ -224,6 +227,25 @@ def test_the_raw_state_is_jaxmarls():
     _, timestep = make(scenario="3m", normalise_state=False).reset(jax.random.key(5))
     np.testing.assert_array_equal(timestep.state, obs["world_state"])
     np.testing.assert_array_equal(timestep.obs, [obs[f"ally_{i}"] for i in range(3)])
+
+
+@pytest.mark.parametrize(
+    ("allies", "enemies", "by_task", "win"),
+    [
+        ([True, False], [False, False], True, True),
+        ([False, False], [True, True], True, False),
+        ([False, False], [False, False], True, False),
+        ([True, True], [False, True], False, False),
+    ],
+)
+def test_win_loss_draw_and_time_limit(allies, enemies, by_task, win):
+    team = (("marine", 2),)
+    scenario = smax.composed_scenario(team, team)
+    _, suite = smax.build(SMAX, {"scenario": scenario}, normalise=True)
+    alive = jnp.array(allies + enemies)
+    after = types.SimpleNamespace(state=types.SimpleNamespace(unit_alive=alive))
+    found, metrics = suite.outcome(None, after, jnp.zeros(2, jnp.int32))
+    assert (bool(found), bool(metrics["win_rate"])) == (by_task, win)
 
 
 def test_five_marines_composed():
@@ -254,11 +276,13 @@ def test_speaker_and_listener_are_padded_in_order():
     raw = adapter.construct("MPE_simple_speaker_listener_v4", {})
     obs, _ = raw.reset(jax.random.key(2))
     env = make("MPE_simple_speaker_listener_v4")
-    _, timestep = env.reset(jax.random.key(2))
+    env_state, timestep = env.reset(jax.random.key(2))
     assert env.spec.agent_names == ("speaker_0", "listener_0")
     np.testing.assert_array_equal(timestep.obs[0], np.pad(obs["speaker_0"], (0, 8)))
     np.testing.assert_array_equal(timestep.obs[1], obs["listener_0"])
     np.testing.assert_array_equal(timestep.state, [*obs["speaker_0"], *obs["listener_0"]])
+    _, following = env.step(jax.random.key(3), env_state, jnp.array([1, 2]))
+    np.testing.assert_array_equal(following.state, [*following.obs[0, :3], *following.obs[1]])
     np.testing.assert_array_equal(timestep.avail_actions, [[True] * 3 + [False] * 2, [True] * 5])
     assert (env.spec.agent_groups, env.spec.agent_state) == ((0, 1), None)
 
@@ -285,28 +309,33 @@ def test_the_team_reward_is_the_sum():
 # The switch riddle ----------------------------------------------------------------------------
 
 
-def _riddle(told_by_agent_in_room, all_have_been):
+def _riddle(all_have_been, action_in_room, action_outside):
+    """One joint action of three agents, followed by 16 draws of who enters the room next."""
     env = make("switch_riddle")
     env_state, _ = env.reset(jax.random.key(0))
-    env_state = env_state.replace(has_been=jnp.full(3, int(all_have_been)))
-    teller = int(env_state.agent_in_room) if told_by_agent_in_room else -1
-    actions = jnp.where(jnp.arange(3) == teller, 2, jnp.where(teller == -1, 2, 0))
-    if teller == -1:
-        actions = actions.at[int(env_state.agent_in_room)].set(0)
-    return env.step(jax.random.key(1), env_state, actions)[1]
+    env_state = env_state.replace(has_been=jnp.full(3, all_have_been, jnp.int32))
+    in_room = jnp.arange(3) == env_state.agent_in_room
+    actions = jnp.where(in_room, action_in_room, action_outside)
+    keys = jax.random.split(jax.random.key(1), 16)
+    after, timestep = jax.vmap(lambda key: env.step(key, env_state, actions))(keys)
+    assert len(np.unique(after.agent_in_room)) == 3
+    return timestep
 
 
 @pytest.mark.parametrize(("all_have_been", "reward", "win"), [(True, 1, 1), (False, -1, 0)])
 def test_telling_ends_the_riddle(all_have_been, reward, win):
-    timestep = _riddle(True, all_have_been)
-    assert (timestep.reward, timestep.metrics["win_rate"]) == (reward, win)
-    assert (bool(timestep.terminated), bool(timestep.truncated)) == (True, False)
+    timestep = _riddle(all_have_been, action_in_room=TELL, action_outside=0)
+    assert (timestep.reward == reward).all()
+    assert (timestep.metrics["win_rate"] == win).all()
+    assert timestep.terminated.all()
+    assert not timestep.truncated.any()
 
 
 def test_only_the_agent_in_the_room_can_tell():
-    timestep = _riddle(False, True)
-    assert (timestep.reward, timestep.metrics["win_rate"]) == (0, 0)
-    assert not timestep.terminated
+    timestep = _riddle(True, action_in_room=0, action_outside=TELL)
+    assert not timestep.reward.any()
+    assert not timestep.metrics["win_rate"].any()
+    assert not timestep.terminated.any()
 
 
 # Errors ---------------------------------------------------------------------------------------
@@ -400,7 +429,7 @@ def test_mistyped_options_are_refused_on_loading(options, message):
 
 
 def test_what_jaxmarl_itself_rejects_becomes_one_line():
-    with pytest.raises(config.ConfigError, match="does not accept kwargs=.*minimum number"):
+    with pytest.raises(config.ConfigError, match=r"does not accept kwargs=.*minimum number"):
         adapter.construct("switch_riddle", {"num_agents": 1})
 
 

@@ -1,0 +1,287 @@
+"""The command line: help, refusals in one line, exit codes, and real tiny runs."""
+
+import json
+import sys
+import types
+
+import pytest
+import yaml
+
+import qmix_jax
+from qmix_jax import config
+from qmix_jax.cli import composition, main
+from qmix_jax.runtime import loop
+
+TINY = (
+    "experiment=two_step",
+    "seeds=2",
+    "trainer.env_steps=120",
+    "trainer.log_every=60",
+    "eval.every=60",
+)
+
+
+@pytest.fixture
+def api(monkeypatch, tmp_path):
+    """Stands in for `qmix_jax.api`, records calls, and does what `outcome` says."""
+    calls = []
+
+    def train(cfg, directory=None, command=None):
+        calls.append(types.SimpleNamespace(cfg=cfg, directory=directory, command=command))
+        if isinstance(fake.outcome, BaseException):
+            raise fake.outcome
+        return types.SimpleNamespace(interrupted=fake.outcome == "interrupted")
+
+    fake = types.SimpleNamespace(train=train, calls=calls, outcome="done")
+    monkeypatch.setitem(sys.modules, "qmix_jax.api", fake)
+    monkeypatch.setattr(qmix_jax, "api", fake, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+def run(*arguments):
+    """Exit code of the command line in this process."""
+    try:
+        return main.main(arguments)
+    except SystemExit as stop:
+        return stop.code
+
+
+# Help
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("train", "-h")])
+def test_help_lists_groups_and_choices(arguments, capsys):
+    assert run(*arguments) == 0
+    text = capsys.readouterr().out
+    assert "usage: qmix-jax train" in text
+    for group, choices in composition.choices().items():
+        assert any(
+            line.split() == [group, *", ".join(choices).split()] for line in text.split("\n")
+        )
+
+
+def test_help_and_module_entry_in_a_process(run_python):
+    result = run_python("-m", "qmix_jax")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"qmix-jax {qmix_jax.__version__}: ")
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"qmix-jax {qmix_jax.__version__}\n"
+
+
+# Refusals
+
+REFUSED = [
+    (("tran",), "command line: unknown command 'tran'; did you mean 'train'? allowed: train"),
+    (("seeds=4",), "command line: a command comes first; try: qmix-jax train seeds=4"),
+    (("train", "--foo"), "command line: unrecognized arguments: --foo"),
+    (
+        ("train", "--config-dir", "nowhere"),
+        "command line: --config-dir 'nowhere' is no folder; give an existing one",
+    ),
+    (("train", "--config-path", "x"), "command line: --config-path would hide the package's own"),
+    (("train", "--resolve"), "command line: --resolve belongs to --cfg; give both or neither"),
+    (("train", "-m", "--cfg", "job"), "command line: --run, --multirun, --cfg, --info and "),
+    (
+        ("train", "algo=qmx"),
+        "config: unknown choice algo=qmx; did you mean 'qmix'? allowed: iql, qmix, vdn",
+    ),
+    (("train", "algox=qmix"), "config: unknown key 'algox'; did you mean 'algo'? allowed: agent, "),
+    (
+        ("train", "hparams.gama=0.9"),
+        "config: unknown key 'hparams.gama'; did you mean 'hparams.gamma'? allowed: hparams.algo, ",
+    ),
+    (
+        ("train", "batch_size=3"),
+        "config: unknown key 'batch_size'; did you mean 'replay.batch_size'? allowed: agent, ",
+    ),
+    (("train", "seed.x=3"), "config: unknown key 'seed.x'; 'seed' is a value; set that"),
+    (
+        ("train", "env.options.kwargs.max_steps=3"),
+        "config: unknown key 'env.options.kwargs.max_steps'; 'env.options.kwargs' is empty; "
+        "add to it with +env.options.kwargs.max_steps=...",
+    ),
+    (("train", "+foo.x=3"), "config: unknown key 'foo'; allowed: agent, algo, env, eval, "),
+    (
+        ("train", "+hparams.gama=1"),
+        "config: unknown key 'hparams.gama'; did you mean 'gamma'? allowed: algo, epsilon, ",
+    ),
+    (("train", "seeds=0"), "config: seeds=0: input should be greater than 0; got int 0"),
+    (("train", "seeds=two"), "config: seeds='two': input should be a valid integer; got str"),
+    (("train", "seeds=null"), "config: seeds=None: input should be a valid integer; got NoneType"),
+    (("train", "hparams.gamma=7"), "config: hparams.gamma=7: input should be less than or equal"),
+    (("train", "agent.name=grue"), "config: agent.name='grue': unknown name 'grue'; allowed: gru"),
+    (("train", "env=null"), "config: Config group override must be a string or a list"),
+    (("train", "seeds=[1"), "config: "),
+    (("train", "seeds"), "config: Error parsing override 'seeds'"),
+    (("train", "seeds=${foo}"), "config: Interpolation key 'foo' not found"),
+    (("train", "seeds=???"), "config: Missing mandatory value: seeds"),
+    (("train", "seeds=1,2"), "config: Ambiguous value for argument 'seeds=1,2'"),
+    (("train", "--config-name", "nope"), "config: Cannot find primary config 'nope'"),
+    (("train", "-m", "hparams.gamma=0.5,7"), "config: hparams.gamma=7: input should be less"),
+    (("train", "-m", "algo=qmix,qmx"), "config: unknown choice algo=qmx; did you mean 'qmix'?"),
+    (("train", "-m", "seeds=[1"), "config: "),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED]
+)
+def test_mistakes_are_one_line_and_exit_2(arguments, message, api, tmp_path, capsys):
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"error: {message}")
+    assert captured.err.count("\n") == 1
+    assert not api.calls
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistake_in_a_process(run_python, tmp_path):
+    result = run_python("-m", "qmix_jax", "train", "algo=qmx")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: config: unknown choice algo=qmx; did you mean 'qmix'? allowed: iql, qmix, vdn\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+# What reaches the trainer
+
+
+def test_overrides_reach_the_trainer(api, tmp_path):
+    assert run("train", "experiment=two_step", "seeds=3", "hparams.learning_rate=1e-3") == 0
+    (call,) = api.calls
+    assert call.cfg == config.load(
+        main.compose("experiment=two_step", "seeds=3", "hparams.learning_rate=1e-3")
+    )
+    assert call.cfg.hparams.learning_rate.end == 1e-3
+    assert call.command == ("qmix-jax train experiment=two_step seeds=3 hparams.learning_rate=1e-3")
+    directory = tmp_path / "runs" / "two_step" / "qmix"
+    assert [str(path) for path in directory.iterdir()] == [call.directory]
+    assert not any(directory.glob("*/*"))  # Hydra leaves nothing of its own behind
+
+
+def test_run_directory_can_be_chosen(api, tmp_path):
+    assert run("train", "hydra.run.dir=here") == 0
+    assert api.calls[0].directory == str(tmp_path / "here")
+    assert sys.argv[0] != "qmix-jax train"
+
+
+def test_flags_may_stand_between_overrides(api):
+    assert run("train", "experiment=matrix", "-m", "seed=1,2", "seeds=1") == 0
+    assert [call.cfg.seed for call in api.calls] == [1, 2]
+
+
+def test_multirun_gives_each_job_a_directory(api, tmp_path, capsys):
+    assert run("train", "-m", "experiment=two_step", "algo=iql,qmix", "seeds=1") == 0
+    names = [call.directory.rpartition("/")[2] for call in api.calls]
+    assert names == ["0_two_step_iql", "1_two_step_qmix"]
+    assert [call.command for call in api.calls] == [
+        "qmix-jax train experiment=two_step algo=iql seeds=1",
+        "qmix-jax train experiment=two_step algo=qmix seeds=1",
+    ]
+    assert api.calls[1].cfg.algo.mixer.options.embed_dim == 8
+    assert capsys.readouterr().out.splitlines() == [
+        "job 0: experiment=two_step algo=iql seeds=1",
+        "job 1: experiment=two_step algo=qmix seeds=1",
+    ]
+
+
+def test_config_dir_of_ones_own(api, tmp_path):
+    own = tmp_path / "own folder" / "experiment"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [two_step]\nname: mine\nhparams: {gamma: 0.5}\n"
+    )
+    assert run("train", "--config-dir", str(own.parent), "experiment=mine") == 0
+    (call,) = api.calls
+    assert (call.cfg.name, call.cfg.hparams.gamma, call.cfg.seeds) == ("mine", 0.5, 8)
+    assert call.command == f"qmix-jax train --config-dir '{own.parent}' experiment=mine"
+
+
+def test_cfg_prints_and_runs_nothing(api, tmp_path, capsys):
+    assert run("train", "experiment=matrix", "--cfg", "job") == 0
+    assert yaml.safe_load(capsys.readouterr().out) == main.compose("experiment=matrix")
+    assert not api.calls
+    assert not (tmp_path / "runs").exists()
+
+
+# Exit codes of the trainer
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "stderr"),
+    [
+        ("done", 0, ""),
+        ("interrupted", 130, ""),
+        (config.ConfigError("plan: no"), 2, "error: plan: no\n"),
+        (loop.NonFiniteError("train/loss is nan"), 1, "error: train/loss is nan\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+    ids=["done", "interrupted", "mistake", "not finite", "Ctrl-C before training"],
+)
+@pytest.mark.parametrize("flags", [(), ("-m",)], ids=["run", "multirun"])
+def test_outcomes_become_exit_codes(outcome, code, stderr, flags, api, capsys):
+    api.outcome = outcome
+    assert run("train", *flags, "experiment=two_step", "seed=1") == code
+    assert capsys.readouterr().err == stderr
+    assert len(api.calls) == 1
+
+
+def test_mistake_leaves_no_empty_run_directory(api, tmp_path):
+    api.outcome = config.ConfigError("plan: no")
+    assert run("train", "hydra.run.dir=here") == 2
+    assert not (tmp_path / "here").exists()
+
+
+def test_defect_shows_its_traceback(api, capsys):
+    api.outcome = KeyError("a defect")
+    assert run("train", "experiment=two_step") == 1
+    text = capsys.readouterr().err
+    assert "Traceback" in text
+    assert "KeyError: 'a defect'" in text
+
+
+# Real runs
+
+
+@pytest.mark.slow
+def test_a_run_from_start_to_end(run_python, tmp_path):
+    result = run_python("-m", "qmix_jax", "train", *TINY, "algo=vdn")
+    assert result.returncode == 0, result.stderr
+    (directory,) = (tmp_path / "runs" / "two_step" / "vdn").iterdir()
+    saved = config.load(yaml.safe_load((directory / "config.yaml").read_text()))
+    assert saved == config.load(main.compose(*TINY, "algo=vdn"))
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert manifest["command"] == f"qmix-jax train {' '.join(TINY)} algo=vdn"
+    header, *rows = (directory / "metrics.csv").read_text().splitlines()
+    assert "eval/return" in header
+    assert rows
+    assert not (directory / ".hydra").exists()
+    assert not list(directory.glob("*.log"))
+
+
+@pytest.mark.slow
+def test_a_multirun_from_start_to_end(run_python, tmp_path):
+    result = run_python("-m", "qmix_jax", "train", *TINY, "-m", "algo=iql,qmix")
+    assert result.returncode == 0, result.stderr
+    (sweep,) = (tmp_path / "runs" / "multirun").iterdir()
+    for name in ("0_two_step_iql", "1_two_step_qmix"):
+        assert (sweep / name / "metrics.csv").is_file()
+        assert (sweep / name / "manifest.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_plan_that_cannot_be_honoured_is_one_line(run_python, tmp_path):
+    result = run_python(
+        "-m", "qmix_jax", "train", *TINY, "trainer.n_envs=4", "replay.capacity=10", "seeds=1"
+    )
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert "replay.capacity=10" in result.stderr
+    assert not list((tmp_path / "runs" / "two_step" / "qmix").iterdir())
