@@ -97,7 +97,7 @@ def clip(grads: Params, max_norm: Array) -> tuple[Params, Array]:
     Returns:
       (gradients, f32[] norm before clipping).
     """
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny))
     return jax.tree.map(lambda g: g * scale, grads), norm
 

@@ -25,5 +25,7 @@ class Hypernetwork(nn.Module):
     @nn.compact
     def __call__(self, state: Array) -> Array:
         """state f32[..., S] -> f32[..., features]."""
-        x = nn.relu(initialisers.Dense(self.hidden)(state)) if self.layers == 2 else state
-        return initialisers.Dense(self.features, self.init_scale)(x)
+        x = state
+        if self.layers == 2:
+            x = nn.relu(initialisers.Dense(self.hidden, name="hidden")(state))
+        return initialisers.Dense(self.features, self.init_scale, name="output")(x)

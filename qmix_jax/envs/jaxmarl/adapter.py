@@ -46,7 +46,7 @@ def quiet_import(module: str) -> Any:
     so a plain redirection of the output would be undone: the originals are exchanged as well.
     """
     streams = {name: getattr(sys, name) for name in ("stdout", "stderr", "__stdout__")}
-    sys.stdout = sys.__stdout__ = io.StringIO()  # pyright: ignore[reportAttributeAccessIssue]
+    sys.stdout = sys.__stdout__ = io.StringIO()
     try:
         return importlib.import_module(module)
     finally:

@@ -1,0 +1,5 @@
+"""Rank promotion is an error in this folder."""
+
+import ranks
+
+strict = ranks.strict

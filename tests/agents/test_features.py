@@ -1,0 +1,66 @@
+"""What every agent adds to the observation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+import samples
+
+from qmix_jax import components
+from qmix_jax.agents import base
+
+OBS = jnp.array([[0.5, -0.5], [1.5, 2.5]])
+
+
+def test_features_by_hand():
+    features = base.features(OBS, jnp.array([2, -1]), 3, last_action=True, agent_id=True)
+    expected = [[0.5, -0.5, 0, 0, 1, 1, 0], [1.5, 2.5, 0, 0, 0, 0, 1]]
+    np.testing.assert_array_equal(features, expected)
+    assert features.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("leading", [(), (4,), (3, 4)])
+@pytest.mark.parametrize(("last_action", "agent_id"), [(False, False), (True, False), (True, True)])
+def test_features_under_any_leading_axes(leading, last_action, agent_id):
+    obs = jnp.broadcast_to(OBS, (*leading, 2, 2))
+    prev_actions = jnp.broadcast_to(jnp.array([2, -1]), (*leading, 2))
+    features = base.features(obs, prev_actions, 3, last_action, agent_id)
+    alone = base.features(OBS, jnp.array([2, -1]), 3, last_action, agent_id)
+    np.testing.assert_array_equal(features, np.broadcast_to(alone, (*leading, *alone.shape)))
+
+
+def test_previous_actions_start_anew_with_every_episode():
+    for form in samples.FORMS:
+        trajectory = samples.batch(form).trajectory
+        rebuilt = base.previous_actions(trajectory.actions, trajectory.reset)
+        expected = oracles.previous_actions(trajectory.actions, trajectory.reset)
+        assert (expected == -1).any() and (expected >= 0).any()
+        np.testing.assert_array_equal(rebuilt, expected)
+        assert rebuilt.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("name", components.names("agents"))
+@pytest.mark.parametrize("last_action", [True, False])
+@pytest.mark.parametrize("agent_id", [True, False])
+def test_switches_set_the_input_width(name, last_action, agent_id):
+    module = components.find("agents", name)
+    cfg = module.Config(hidden=8, last_action=last_action, agent_id=agent_id)
+    params = module.make(cfg, samples.SPEC).init(jax.random.key(0))
+    first = params["embed"] if "embed" in params else params["hidden_0"]
+    spec = samples.SPEC
+    width = spec.obs_shape[0] + last_action * spec.n_actions_max + agent_id * spec.n_agents
+    assert first["kernel"].shape == (width, 8)
+
+
+@pytest.mark.parametrize("name", components.names("agents"))
+def test_without_an_id_equal_agents_have_equal_utilities(name):
+    module = components.find("agents", name)
+    trajectory = samples.batch("segment").trajectory
+    obs = np.broadcast_to(trajectory.obs[:, :, :1], trajectory.obs.shape)
+    prev_actions = jnp.zeros(obs.shape[:3], jnp.int32)
+    for agent_id in (False, True):
+        agent = module.make(module.Config(hidden=8, agent_id=agent_id), samples.SPEC)
+        params, carry = agent.init(jax.random.key(0)), agent.initial_carry(3)
+        _, q, _ = agent.unroll(params, carry, obs, prev_actions, trajectory.reset)
+        assert np.array_equal(q[:, :, 0], q[:, :, 1]) is not agent_id

@@ -1,0 +1,113 @@
+"""The monotonic mixing network."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+import samples
+
+from qmix_jax.mixers import base, qmix
+
+
+def _apply(mixer, params, q, state):
+    q = jnp.asarray(q, jnp.float32)
+    inputs = base.MixerInputs(
+        q_taken=q, q_greedy=q + 1.0, actions=jnp.zeros((*q.shape, 3)), state=jnp.asarray(state)
+    )
+    return mixer.apply(params, inputs).q_tot
+
+
+def _constant(value):
+    """A layer over a state of one zero whose output is its bias."""
+    bias = jnp.asarray(value, jnp.float32).ravel()
+    return {"kernel": jnp.zeros((1, bias.size)), "bias": bias}
+
+
+@pytest.fixture(scope="module")
+def worked():
+    """(mixer, params) of two agents and two mixing units, weights set by hand."""
+    spec = replace(samples.SPEC, state_size=1)
+    mixer = qmix.make(qmix.Config(embed_dim=2, hypernet_layers=1), spec)
+    params = {
+        "w1": {"output": _constant([[1.0, -2.0], [0.5, 1.0]])},
+        "b1": _constant([0.0, -5.0]),
+        "w2": {"output": _constant([-1.0, 3.0])},
+        "v": {
+            "hidden": _constant([0.0, 0.0]),
+            "output": {"kernel": jnp.zeros((2, 1)), "bias": jnp.array([0.5])},
+        },
+    }
+    shapes = jax.tree.map(jnp.shape, mixer.init(jax.random.key(0)))
+    assert shapes == jax.tree.map(jnp.shape, params)
+    return mixer, params
+
+
+def test_by_hand(worked):
+    """|w1| = [[1, 2], [0.5, 1]]: 1*1 + 2*0.5 = 2 and 1*2 + 2*1 - 5 = -1 before the elu, then
+    2 * |-1| + (exp(-1) - 1) * 3 + 0.5."""
+    np.testing.assert_allclose(_apply(*worked, [1.0, 2.0], [0.0]), 0.603638, atol=1e-6)
+
+
+def test_utilities_and_biases_keep_their_sign(worked):
+    """1*-1 + 0.5*-2 = -2 and 2*-1 + 1*-2 - 5 = -9: elu(-2) + 3 elu(-9) - 0.7 < 0."""
+    mixer, params = worked
+    params = {**params, "v": {**params["v"], "output": {**params["v"]["output"]}}}
+    params["v"]["output"]["bias"] = jnp.array([-0.7])
+    expected = (np.exp(-2.0) - 1.0) + 3.0 * (np.exp(-9.0) - 1.0) - 0.7
+    np.testing.assert_allclose(_apply(mixer, params, [-1.0, -2.0], [0.0]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weight", ["abs", "softplus", "square"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_agrees_with_a_loop(weight, layers):
+    cfg = qmix.Config(embed_dim=3, hypernet_layers=layers, hypernet_embed=4, weight=weight)
+    mixer = qmix.make(cfg, samples.SPEC)
+    params = mixer.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    q, state = 3.0 * samples.normal(rng, 20, 2), samples.normal(rng, 20, 5)
+    expected = [oracles.qmix(oracles.double(params), q[i], state[i], weight) for i in range(20)]
+    assert min(expected) < 0.0 < max(expected)
+    np.testing.assert_allclose(_apply(mixer, params, q, state), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("layers", "count"), [(1, 9_441), (2, 17_761)])
+def test_parameter_count_of_the_papers_mixer(layers, count):
+    """SMAC 3m: 48 state features, 3 agents; 32 mixing units, hypernetworks of 64."""
+    spec = replace(samples.SPEC, agent_names=("a", "b", "c"), state_size=48)
+    params = qmix.make(qmix.Config(hypernet_layers=layers), spec).init(jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+def test_a_small_initial_scale_shrinks_the_output():
+    rng = np.random.default_rng(0)
+    q, state = 3.0 * samples.normal(rng, 50, 2), samples.normal(rng, 50, 5)
+
+    def size(scale):
+        mixer = qmix.make(qmix.Config(init_scale=scale), samples.SPEC)
+        return np.abs(_apply(mixer, mixer.init(jax.random.key(0)), q, state)).max()
+
+    assert size(1e-3) < 2e-3 < 0.1 < size(1.0)
+
+
+def test_without_mixing_weights_only_v_is_left():
+    """Its gradient is the whole gradient in the state, and none is left in the utilities."""
+    mixer = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), samples.SPEC)
+    params = mixer.init(jax.random.key(0))
+    params = {**params, "w2": jax.tree.map(jnp.zeros_like, params["w2"])}
+    state, q = jax.random.normal(jax.random.key(1), (5,)), jnp.array([2.0, -1.0])
+
+    def v(state):
+        hidden = jax.nn.relu(oracles.dense(params["v"]["hidden"], state))
+        return oracles.dense(params["v"]["output"], hidden)[0]
+
+    value, (by_q, by_state) = jax.value_and_grad(
+        lambda q, state: _apply(mixer, params, q, state), argnums=(0, 1)
+    )(q, state)
+    expected, gradient = jax.value_and_grad(v)(state)
+    assert np.abs(gradient).max() > 0.01
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(by_state, gradient, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(by_q, 0.0)

@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from qmix_jax.nn import functional, hypernetwork, initialisers
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_dense_starts_within_pytorchs_bounds(scale):
+    init, _ = functional.pure(initialisers.Dense(200, scale))
+    params = init(jax.random.key(0), jnp.zeros((25,)))
+    bound = scale / 5.0
+    for leaf in (params["kernel"], params["bias"]):
+        assert 0.9 * bound < np.abs(leaf).max() <= bound
+        assert abs(np.mean(leaf)) < 0.2 * bound
+        np.testing.assert_allclose(np.std(leaf), bound / np.sqrt(3), rtol=0.1)
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
+def test_dense_by_hand_under_any_leading_axes(leading):
+    _, apply = functional.pure(initialisers.Dense(2))
+    params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "bias": jnp.array([0.5, -0.5])}
+    x = jnp.broadcast_to(jnp.array([1.0, -1.0]), (*leading, 2))
+    np.testing.assert_array_equal(apply(params, x), np.broadcast_to([-1.5, -2.5], (*leading, 2)))
+
+
+def test_hypernetwork_of_one_layer_is_linear():
+    init, apply = functional.pure(hypernetwork.Hypernetwork(6, layers=1, hidden=7))
+    state = jax.random.normal(jax.random.key(1), (4, 5))
+    params = init(jax.random.key(0), state)
+    assert jax.tree.map(jnp.shape, params) == {"output": {"kernel": (5, 6), "bias": (6,)}}
+    np.testing.assert_allclose(
+        apply(params, state), oracles.dense(params["output"], state), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_hypernetwork_of_two_layers_has_a_relu_between():
+    init, apply = functional.pure(hypernetwork.Hypernetwork(6, layers=2, hidden=7))
+    state = jax.random.normal(jax.random.key(1), (4, 5))
+    params = init(jax.random.key(0), state)
+    hidden = oracles.relu(oracles.dense(params["hidden"], np.asarray(state)))
+    assert (hidden == 0).any() and (hidden > 0).any()
+    expected = oracles.dense(params["output"], hidden)
+    np.testing.assert_allclose(apply(params, state), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_init_scale_is_on_the_last_layer_only():
+    def params(scale):
+        init, _ = functional.pure(hypernetwork.Hypernetwork(6, 2, 7, init_scale=scale))
+        return init(jax.random.key(0), jnp.zeros((5,)))
+
+    full, small = params(1.0), params(0.01)
+    np.testing.assert_array_equal(full["hidden"]["kernel"], small["hidden"]["kernel"])
+    for name in ("kernel", "bias"):
+        np.testing.assert_allclose(
+            small["output"][name], 0.01 * full["output"][name], rtol=1e-4, atol=1e-7
+        )

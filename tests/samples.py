@@ -1,0 +1,141 @@
+"""Random sequences as collectors store them, drawn in NumPy, and hyper-parameters to learn by.
+
+A sequence is written as one mark per step: `.` the episode goes on, `t` the action terminated it,
+`x` it hit the time limit, `-` padding.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qmix_jax.types import Batch, EnvSpec, HParams, Schedule, Trajectory
+
+SPEC = EnvSpec(
+    name="random",
+    agent_names=("agent_0", "agent_1"),
+    agent_groups=(0, 1),
+    n_actions=(3, 2),
+    obs_shapes=((4,), (4,)),
+    obs_shape=(4,),
+    state_size=5,
+    max_steps=7,
+)
+SEGMENTS = ("..t.x..", "txx....", ".x...tx")
+EPISODES = ("..t----", "....x--", "......x")
+FORMS = ("segment", "episode")
+
+
+def batch(form, seed=0):
+    """Three sequences of seven steps with weights other than 1; what padding holds is random too.
+
+    Args:
+      form: `segment` (episodes joined by `reset`; a truncated step has lost its successor) or
+        `episode` (one episode each, then padding; a truncated step keeps its successor).
+      seed: of all contents.
+    """
+    marks = np.array([list(row) for row in (SEGMENTS if form == "segment" else EPISODES)]).T
+    rng = np.random.default_rng(seed)
+    t, b = marks.shape
+    n, a = SPEC.n_agents, SPEC.n_actions_max
+    reset = np.zeros((t + 1, b), bool)
+    reset[0] = True
+    if form == "segment":
+        reset[1:] = (marks == "t") | (marks == "x")
+    avail = random_avail(rng, (t + 1, b))
+    return Batch(
+        trajectory=Trajectory(
+            obs=normal(rng, t + 1, b, n, *SPEC.obs_shape),
+            state=normal(rng, t + 1, b, SPEC.state_size),
+            avail_actions=avail,
+            reset=reset,
+            actions=np.argmax(avail[:-1] * rng.random((t, b, n, a)), axis=-1).astype(np.int32),
+            reward=normal(rng, t, b),
+            terminated=marks == "t",
+            valid=marks != ("x" if form == "segment" else "-"),
+        ),
+        weight=np.array([0.5, 1.0, 2.0], np.float32),
+        index=np.arange(b, dtype=np.int32),
+    )
+
+
+def with_other_invalid_contents(original, seed=1):
+    """The same batch where everything that no valid step may look at is different.
+
+    Invalid steps get other actions, the opposite `terminated` and rewards that are not numbers;
+    entries that are neither part of a valid step nor its successor, nor history of one, get other
+    observations, states and masks, of another magnitude.
+    """
+    rng = np.random.default_rng(seed)
+    old = original.trajectory
+    t, b = old.valid.shape
+    unneeded = ~_needed(old)
+
+    def other(values, replacement, mask):
+        mask = mask.reshape(mask.shape + (1,) * (values.ndim - 2))
+        return np.where(mask, replacement, values)
+
+    actions = (old.actions + 1) % np.array(SPEC.n_actions, np.int32)
+    changed = replace(
+        old,
+        obs=other(old.obs, 30 * normal(rng, *old.obs.shape), unneeded),
+        state=other(old.state, 30 * normal(rng, *old.state.shape), unneeded),
+        avail_actions=other(old.avail_actions, random_avail(rng, (t + 1, b)), unneeded),
+        actions=other(old.actions, actions, ~old.valid),
+        reward=other(old.reward, np.float32("nan"), ~old.valid),
+        terminated=old.terminated ^ ~old.valid,
+    )
+    assert unneeded.any() and (~old.valid).any()
+    return replace(original, trajectory=changed)
+
+
+def _needed(trajectory):
+    """bool[T+1, B], entries that a valid step acts on, bootstraps from, or remembers."""
+    valid, terminated, reset = trajectory.valid, trajectory.terminated, trajectory.reset
+    needed = np.zeros(reset.shape, bool)
+    needed[:-1] |= valid
+    needed[1:] |= valid & ~terminated
+    for t in reversed(range(len(valid))):
+        needed[t] |= needed[t + 1] & ~reset[t + 1]
+    return needed
+
+
+def normal(rng, *shape):
+    """f32 standard normals."""
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def random_avail(rng, leading):
+    """bool[*leading, N, A]: half of the existing actions, at least one."""
+    shape = (*leading, SPEC.n_agents, SPEC.n_actions_max)
+    exists = np.arange(SPEC.n_actions_max) < np.array(SPEC.n_actions)[:, None]
+    certain = np.argmax(exists * rng.random(shape), axis=-1)
+    drawn = (rng.random(shape) < 0.5) & exists
+    return drawn | (np.arange(SPEC.n_actions_max) == certain[..., None])
+
+
+def constant(value):
+    """A schedule that never changes."""
+    return Schedule(start=jnp.float32(value), end=jnp.float32(value), steps=jnp.float32(1.0))
+
+
+def hparams(**changes):
+    """Numbers unlike any default, so that none can be forgotten unnoticed."""
+    values = {
+        "learning_rate": 0.1,
+        "epsilon": 0.3,
+        "gamma": 0.9,
+        "reward_scale": 3.0,
+        "max_grad_norm": 1e9,
+        "target_period": 3,
+        "target_tau": 1.0,
+        "huber_delta": 0.5,
+        "algo": {},
+        **changes,
+    }
+    schedules = {
+        name: values[name] if isinstance(values[name], Schedule) else constant(values[name])
+        for name in ("learning_rate", "epsilon")
+    }
+    return HParams(**jax.tree.map(jnp.float32, {**values, **schedules}))

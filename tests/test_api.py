@@ -1,0 +1,198 @@
+"""`qmix_jax.train` from Python: the files it leaves, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from toys import members
+
+import qmix_jax
+from qmix_jax import api, config
+from qmix_jax.runtime import parameters, provenance, sinks
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run") / "run"
+    cfg = members.load(seeds=3, seed=7)
+    return api.train(cfg, directory), cfg
+
+
+def test_everything_is_on_disk(finished):
+    result, cfg = finished
+    names = {path.name for path in result.directory.iterdir()}
+    assert names == {
+        "config.yaml",
+        "manifest.json",
+        "metrics.csv",
+        "metrics.jsonl",
+        "parameters_final.npz",
+        "parameters_best.npz",
+        "curves.png",
+    }
+    mapping = provenance.read_config(result.directory / "config.yaml")
+    assert config.load(mapping) == cfg
+    manifest = json.loads((result.directory / "manifest.json").read_text())
+    assert manifest["reached"]["env_steps"] == result.plan.env_steps
+    assert manifest["parameters_per_member"]["mixer"] > 0
+    assert manifest["precision"] == "default" and manifest["compile_s"]["total"] > 0
+    assert manifest["population"] == {"members": 3, "inert_members": 1, "batching": "map"}
+
+
+def test_metrics_have_one_row_per_kind_step_and_seed(finished):
+    result, _ = finished
+    rows = result.metrics
+    keys = list(zip(rows["kind"], rows["env_steps"], rows["seed"], strict=True))
+    assert len(set(keys)) == len(keys)
+    assert set(rows["seed"]) == {7, 8, 9}
+    evals = rows["kind"] == "eval"
+    plan = result.plan
+    points = [*range(0, plan.n_updates, plan.eval_every), plan.n_updates]
+    assert sorted(set(rows["env_steps"][evals])) == [plan.env_steps_at(u) for u in points]
+    assert np.isfinite(rows["eval/return"][evals]).all()
+    assert np.isnan(rows["eval/return"][~evals]).all()
+    for name in ("loss", "td_error_abs", "q_taken", "target", "grad_norm"):
+        assert np.isfinite(rows[f"train/{name}"][~evals]).all()
+    np.testing.assert_array_equal(
+        rows["gradient_step"], rows["update"] * plan.gradient_steps
+    )
+
+
+def test_saved_parameters_are_those_that_were_returned(finished):
+    result, cfg = finished
+    saved = parameters.load_parameters(result.directory / "parameters_final.npz")
+    assert saved["agent"]["gru"]["recurrent_kernel"].shape == (3, 8, 24)
+    for a, b in zip(members.leaves(saved), members.leaves(result.parameters), strict=True):
+        np.testing.assert_array_equal(a, b)
+    alone = members.train(cfg)
+    for a, b in zip(members.leaves(alone.parameters), members.leaves(result.parameters), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg="the host loop must not change what is learnt")
+
+
+def test_best_parameters_are_those_of_the_best_evaluation(finished):
+    result, _ = finished
+    rows = result.metrics
+    for i, seed in enumerate((7, 8, 9)):
+        scores = rows["eval/return"][(rows["kind"] == "eval") & (rows["seed"] == seed)]
+        kernel = result.best_parameters["agent"]["head"]["kernel"][i]
+        is_final = np.array_equal(kernel, result.parameters["agent"]["head"]["kernel"][i])
+        assert is_final == (np.argmax(scores) == len(scores) - 1)
+
+
+def test_a_member_that_diverges_ends_the_run_by_name_and_keeps_what_was_written(tmp_path):
+    cfg = members.load(
+        seeds=2,
+        hparams={"learning_rate": {"start": 1e-3, "end": 1e38, "steps": 60}, "max_grad_norm": 1e30},
+    )
+    with pytest.raises(
+        api.NonFiniteError,
+        match=r"train/(loss|grad_norm) of seed [01] \(member [01]\) is not finite at update \d+",
+    ):
+        api.train(cfg, tmp_path / "run")
+    rows = sinks.read_metrics(tmp_path / "run" / "metrics.csv")
+    assert (rows["kind"] == "eval").sum() >= 2
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert "not finite" in manifest["reached"]["failure"]
+    assert (tmp_path / "run" / "parameters_best.npz").exists()
+
+
+def test_ctrl_c_ends_a_run_cleanly(tmp_path):
+    cfg = members.load(trainer={"env_steps": 500_000_000, "log_every": 1_000_000})
+    timer = threading.Timer(12.0, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    timer.start()
+    started = time.monotonic()
+    result = api.train(cfg, tmp_path / "run")
+    timer.join()
+    assert result.interrupted and time.monotonic() - started < 60
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (tmp_path / "run" / "curves.png").exists()
+    rows = result.metrics
+    last = rows["update"].max()
+    assert 0 < last < result.plan.n_updates
+    assert ((rows["kind"] == "train") & (rows["update"] == last)).sum() == 1, "the last row is kept"
+
+
+BAD = {
+    "plan: replay.batch_size=64 exceeds replay.capacity=12; raise capacity or lower batch_size": {
+        "replay": {"batch_size": 64}
+    },
+    "plan: replay.capacity=10 is no multiple of trainer.n_envs=3; use 9 or 12": {
+        "replay": {"capacity": 10}
+    },
+    "plan: trainer.window=4 is shorter than the longest episode (5 steps); "
+    "raise it to at least 5, or set null": {"trainer": {"window": 4}},
+    "algo: factorisation 'td' needs a mixer; set algo.mixer.name, or use 'iql' without one": {
+        "algo": {"name": "qmix", "factorisation": {"name": "td"}, "mixer": None}
+    },
+    "algo: factorisation 'iql' has no joint value; set algo.mixer=null": {
+        "algo": {"name": "iql", "factorisation": {"name": "iql"}, "mixer": {"name": "vdn"}}
+    },
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_one_line_before_anything_is_written(message, tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(api.population, "compile_programs", never)
+    with pytest.raises(config.ConfigError) as error:
+        api.train(members.load(**BAD[message]), tmp_path / "run")
+    assert str(error.value) == message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_byte_budget_bounds_the_default_capacity(tmp_path):
+    def planned(**replay):
+        cfg = members.load(replay={"capacity": None, **replay})
+        return members.program.build(cfg).plan
+
+    free = planned()
+    assert free.capacity == 201 and free.capacity % 3 == 0, "no more than the run collects"
+    tight = planned(byte_budget=40 * free.sequence_bytes)
+    assert tight.capacity == 39 and tight.replay_bytes <= 40 * free.sequence_bytes
+    with pytest.raises(config.ConfigError, match="replay.byte_budget=226 holds 1 sequences"):
+        planned(byte_budget=226)
+
+
+def test_a_directory_that_cannot_be_written_is_refused_before_compiling(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(api.population, "compile_programs", None)
+    with pytest.raises(config.ConfigError, match="cannot write to .*choose another hydra.run.dir"):
+        api.train(members.load(), tmp_path / "file" / "run")
+
+
+def test_a_notebook_thread_can_train():
+    """Outside the main thread signals cannot be caught; training must work all the same."""
+    code = (
+        "import threading, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from toys import members\nfrom qmix_jax import api\n"
+        "out = []\n"
+        "cfg = members.load(trainer={'env_steps': 100})\n"
+        "t = threading.Thread(target=lambda: out.append(api.train(cfg, sys.argv[2])))\n"
+        "t.start(); t.join(); assert out[0].plan.n_updates > 0\n"
+    )
+    import pathlib
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        tests = str(pathlib.Path(__file__).parent)
+        subprocess.run(
+            [sys.executable, "-c", code, tests, f"{folder}/run"],
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(pathlib.Path(tests).parent)},
+            timeout=240,
+        )
+
+
+def test_public_names():
+    assert qmix_jax.train is api.train
+    assert qmix_jax.load_config is config.load
+    assert qmix_jax.ConfigError is config.ConfigError

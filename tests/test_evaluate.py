@@ -1,0 +1,44 @@
+"""Evaluation counts the first whole episode of each environment, and nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from toys import constant, counting, members
+
+from qmix_jax import evaluate, rollout
+
+
+def first_action(carry, obs, prev_actions, reset, avail_actions, key):
+    del obs, reset, key
+    return carry, jnp.zeros_like(prev_actions) + jnp.argmax(avail_actions, axis=-1)
+
+
+def test_means_over_exactly_the_first_episode_of_each_environment():
+    env = counting.make(counting.Config(limit=5, longest=9))
+    key, n = jax.random.key(5), 40
+    result = jax.jit(lambda k: evaluate.evaluate(env, first_action, (), n, k))(key)
+    start = rollout.start(env, jax.random.split(key)[0], n, ())
+    lengths = np.minimum(np.asarray(start.env_state["length"]), 5)
+    assert len(set(lengths)) > 2
+    np.testing.assert_allclose(result["length"], lengths.mean(), rtol=1e-6)
+    np.testing.assert_allclose(result["return"], (lengths * (lengths + 1) / 2).mean(), rtol=1e-6)
+    np.testing.assert_allclose(result["last_step"], lengths.mean(), rtol=1e-6)
+
+
+def test_a_time_limit_ends_the_episode_at_exactly_the_limit():
+    env = constant.make(constant.Config(length=4, truncates=True))
+    result = evaluate.evaluate(env, first_action, (), 3, jax.random.key(0))
+    assert (float(result["return"]), float(result["length"])) == (4.0, 4.0)
+
+
+def test_evaluation_is_greedy_and_leaves_the_members_alone():
+    trained = members.train(members.load(), calls=(3,))
+    before = [x.copy() for x in members.leaves(trained.states[0])]
+    first = trained.members.evaluate(trained.states, 3)
+    again = trained.members.evaluate(trained.states, 3)
+    other = trained.members.evaluate(trained.states, 4)
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name])
+    assert any(not np.array_equal(first[name], other[name]) for name in first), "fresh episodes"
+    for old, new in zip(before, members.leaves(trained.states[0]), strict=True):
+        np.testing.assert_array_equal(old, new)

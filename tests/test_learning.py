@@ -1,0 +1,146 @@
+"""Learning probes: games whose answer is known, and values that tell which rule the code applies."""
+
+import numpy as np
+import pytest
+from toys import members
+
+MLP = {"name": "mlp", "options": {"hidden": 32}}
+ALGOS = {
+    "iql": {"name": "iql", "factorisation": {"name": "iql"}, "mixer": None},
+    "vdn": {"name": "vdn", "factorisation": {"name": "td"}, "mixer": {"name": "vdn"}},
+    "qmix": {
+        "name": "qmix",
+        "factorisation": {"name": "td"},
+        "mixer": {"name": "qmix", "options": {"embed_dim": 8, "hypernet_layers": 1}},
+    },
+}
+
+
+def load(env, algo, **changes):
+    settings = {
+        "env": env,
+        "agent": MLP,
+        "algo": ALGOS[algo],
+        "seeds": 2,
+        "hparams": {
+            "epsilon": 1.0,
+            "reward_scale": 1.0,
+            "target_period": 20,
+            "learning_rate": 3e-3,
+            "gamma": 0.9,
+        },
+        "replay": {"batch_size": 32, "capacity": 320},
+        "trainer": {"env_steps": 8_000, "warm_up": 64, "n_envs": 8, "gradient_steps": 2},
+        "eval": {"every": 100_000, "episodes": 4},
+    }
+    for key, value in changes.items():
+        settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
+    return members.load(**settings)
+
+
+def published_two_step(algo):
+    """The settings of Rashid et al. 2018, appendix: 5,000 episodes of uniformly random play."""
+    return load(
+        {"name": "two_step"},
+        algo,
+        agent={"name": "mlp", "options": {"hidden": 64}},
+        seeds=8,
+        hparams={"gamma": 0.99, "target_period": 100, "learning_rate": 5e-4},
+        optimiser={"name": "rmsprop"},
+        replay={"capacity": 500},
+        trainer={"env_steps": 10_000, "n_envs": 1, "gradient_steps": 1, "collector": "episode"},
+        eval={"episodes": 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("algo", "tolerance", "greedy_return"), [("qmix", 0.05, 8), ("vdn", 0.15, 7), ("iql", None, 7)]
+)
+def test_two_step_game_of_the_qmix_paper(algo, tolerance, greedy_return):
+    trained = members.train(published_two_step(algo))
+    np.testing.assert_array_equal(trained.evaluation["return"], greedy_return)
+    tables = trained.members.tables(trained.parameters)
+    for point, learned in zip(trained.program.decision_points, tables, strict=True):
+        if algo == "iql":
+            mean_error = np.abs(learned.mean(axis=0) - point.exact["independent"])
+            assert mean_error.max() < 0.35, point.name
+            continue
+        exact = point.optimal if algo == "qmix" else point.exact["additive"]
+        assert np.abs(learned.mean(axis=0) - exact).max() < tolerance, point.name
+        if algo == "qmix":
+            assert np.abs(learned - exact).max() < 0.2, f"{point.name}: every seed"
+
+
+@pytest.mark.parametrize(
+    ("algo", "game", "optimum"), [("iql", "P2", 12), ("vdn", "P2", 12), ("qmix", "P2", 12)]
+)
+def test_cooperative_matrix_games_reach_their_optimum(algo, game, optimum):
+    trained = members.train(load({"name": "matrix", "options": {"game": game}}, algo))
+    np.testing.assert_allclose(trained.evaluation["return"], optimum)
+
+
+def test_vdn_learns_the_least_squares_additive_table():
+    """The exact projection under uniform exploration (no replay of rare actions, no epsilon-greedy)."""
+    cfg = load(
+        {"name": "matrix", "options": {"game": "Q3"}},
+        "vdn",
+        hparams={"learning_rate": {"start": 3e-3, "end": 1e-4, "steps": 2_000}},
+    )
+    trained = members.train(cfg)
+    (point,), (learned,) = trained.program.decision_points, trained.members.tables(
+        trained.parameters
+    )
+    assert np.abs(learned.mean(axis=0) - point.exact["additive"]).max() < 0.5
+    np.testing.assert_allclose(trained.evaluation["return"], 0.0)
+
+
+@pytest.mark.parametrize("collector", ["segment", "episode"])
+@pytest.mark.parametrize(
+    ("truncation", "value"), [("bootstrap", 10.0), ("terminate", 1 / (1 - 0.9 * 4 / 5))]
+)
+def test_the_value_tells_whether_time_limits_are_bootstrapped_through(
+    collector, truncation, value
+):
+    """Reward 1 per step, cut after 5 steps, no clock in the observation, gamma 0.9: 10 or 3.571."""
+    cfg = load(
+        {"name": "toys.constant", "options": {"length": 5}},
+        "vdn",
+        trainer={"truncation": truncation, "collector": collector, "env_steps": 24_000},
+        hparams={"target_period": 10},
+    )
+    q = _initial_utilities(members.train(cfg))
+    np.testing.assert_allclose(q, value, atol=0.1)
+
+
+def test_no_value_leaks_across_episode_ends():
+    """Episodes of constant reward 0 or 1, terminal after 2 steps: at gamma 0.9 no value exceeds 1.9."""
+    cfg = load(
+        {"name": "toys.constant", "options": {"length": 2, "truncates": False, "kinds": 2}},
+        "vdn",
+        trainer={"window": 12},
+    )
+    trained = members.train(cfg)
+    mean = trained.metrics.totals["train/target"]
+    assert (mean[0] / mean[1] < 1.9).all()
+    q = _initial_utilities(trained)
+    # From one observation for both steps: the mean of 1 + 0.9 v and 1 is v = 1 / 0.55.
+    np.testing.assert_allclose(q[:, 1], 1 / 0.55, atol=0.1)
+    np.testing.assert_allclose(q[:, 0], 0.0, atol=0.1)
+
+
+def _initial_utilities(trained):
+    """f32[P, kinds]: the lone agent's utility of action 0 in each kind of episode."""
+    import jax
+
+    from qmix_jax.agents import mlp
+
+    agent = mlp.make(mlp.Config(hidden=32), trained.program.spec)
+    kinds = trained.program.spec.state_size
+    obs = np.eye(kinds, dtype=np.float32)[None, :, None]
+    shape = (1, kinds, 1)
+
+    def utilities(params):
+        none = np.full(shape, -1, np.int32)
+        return agent.unroll(params, (), obs, none, np.zeros((1, kinds), bool))[1][0, :, 0, 0]
+
+    return np.asarray(jax.vmap(utilities)(trained.parameters["agent"]))

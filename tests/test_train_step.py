@@ -1,0 +1,157 @@
+"""The clock, the keys, and the shape of the compiled programs."""
+
+import collections
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import members
+
+from qmix_jax import program, train_step
+
+
+def test_clock_counts_sequences_env_steps_and_gradient_steps():
+    timeline = train_step.Timeline(n_envs=3, window=5, gradient_steps=2, warm_up=2)
+    for update in range(4):
+        clock = timeline.clock(jnp.int32(update))
+        assert int(clock.gradient_step) == 2 * update
+        assert int(clock.n_added) == 3 * (2 + update)
+        assert float(clock.env_steps) == 15 * (2 + update)
+    first = timeline.clock(jnp.int32(-2))
+    assert (int(first.n_added), float(first.env_steps)) == (0, 0.0)
+
+
+def test_epsilon_and_rates_follow_the_clock():
+    cfg = members.load(
+        hparams={"epsilon": {"start": 1.0, "end": 0.0, "steps": 100}, "learning_rate": 1e-3}
+    )
+    trained = members.train(cfg, calls=(3,))
+    steps = [trained.program.plan.env_steps_at(update) for update in range(3)]
+    total, count = trained.metrics.totals["train/epsilon"]
+    expected = sum(max(0.0, 1.0 - step / 100) for step in steps)
+    np.testing.assert_allclose(total[0], expected, rtol=1e-5)
+    assert count[0] == 3
+
+
+def test_ratios_count_gradient_steps_and_valid_steps():
+    trained = members.train(members.load(), calls=(4,))
+    totals = trained.metrics.totals
+    assert totals["train/loss"][1][0] == 4 * 2
+    assert totals["train/grad_norm"][1][0] == 4 * 2
+    sampled = 4 * 2 * 4 * 5  # updates, gradient steps, sequences, steps per sequence
+    assert 0 < totals["train/td_error_abs"][1][0] < sampled, "truncated steps do not count"
+    assert totals["rollout/valid_fraction"][1][0] == 4 * 3 * 5
+
+
+def program_jaxpr(cfg):
+    built = program.build(cfg)
+    numbers = program.hparams(cfg.hparams)
+    state = jax.eval_shape(built.step.init, 0)
+    tally = jax.eval_shape(built.step.empty_tally, state, numbers)
+    return jax.make_jaxpr(built.step.train)(state, tally, numbers, 0, 3)
+
+
+def primitives(jaxpr):
+    """All primitives of a jaxpr and of the jaxprs inside it."""
+    found = collections.Counter()
+    for eqn in jaxpr.eqns:
+        found[eqn.primitive.name] += 1
+        for value in eqn.params.values():
+            for sub in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(sub, "jaxpr", sub)
+                if hasattr(inner, "eqns"):
+                    found += primitives(inner)
+    return found
+
+
+@pytest.mark.parametrize("collector", ["segment", "episode"])
+def test_the_training_program_has_no_callback_and_no_cond(collector):
+    found = primitives(program_jaxpr(members.load(trainer={"collector": collector})).jaxpr)
+    assert not [name for name in found if "callback" in name or "infeed" in name]
+    assert found["cond"] == 0
+    assert found["while"] == 1, "the loop over updates"
+    # rollout, K gradient steps, and the GRU: acting, online, its gradient, target
+    assert found["scan"] == 6
+    assert found["qr"] == found["householder_product"] == 0
+
+
+def test_one_trace_serves_every_call_length(monkeypatch):
+    """`train` is traced once however often and for however many updates it is called."""
+    traced = []
+    original = program.train_step.add_up
+    monkeypatch.setattr(
+        program.train_step, "add_up", lambda *args: traced.append(1) or original(*args)
+    )
+    cfg = members.load(seed=77)
+    members.train(cfg, calls=(1,))
+    n_traces = len(traced)
+    assert n_traces >= 1
+    members.train(cfg, calls=(2, 3, 1, 1))
+    assert len(traced) == n_traces
+
+
+def test_the_replay_is_updated_in_place():
+    """In the compiled program nothing as large as the ring is copied or made inside the loop."""
+    cfg = members.load(replay={"batch_size": 4, "capacity": 3_000})
+    built = program.build(cfg)
+    numbers = program.hparams(cfg.hparams)
+    state = jax.eval_shape(built.step.init, 0)
+    tally = jax.eval_shape(built.step.empty_tally, state, numbers)
+    train = jax.jit(built.step.train, donate_argnums=(0, 1))
+    compiled = train.lower(state, tally, numbers, jnp.int32(0), jnp.int32(3)).compile()
+    ring = sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes < ring / 2, "a copy of the ring would be in the temporaries"
+    assert memory.alias_size_in_bytes >= ring, "the donated ring is the result"
+    copies = re.findall(r"= \w+\[3000,[^\]]*\]\S* copy\(", compiled.as_text())
+    assert not copies
+
+
+def test_no_key_is_used_twice(monkeypatch):
+    """Every key that is consumed, split or folded in a run differs from all others of its use."""
+    consumed, split, folded = [], [], []
+
+    def record(into, key, index=None):
+        data = jax.random.key_data(key)
+        extra = jnp.zeros((), jnp.uint32) if index is None else jnp.asarray(index, jnp.uint32)
+        jax.debug.callback(
+            lambda d, e: into.append((*map(int, np.ravel(d)), int(e))), data, extra
+        )
+
+    def watch(name, into):
+        original = getattr(jax.random, name)
+
+        def wrapped(key, *args, **kwargs):
+            record(into, key, args[0] if name == "fold_in" else None)
+            return original(key, *args, **kwargs)
+
+        monkeypatch.setattr(jax.random, name, wrapped)
+
+    for name in ("uniform", "randint", "bernoulli", "normal"):
+        watch(name, consumed)
+    watch("split", split)
+    watch("fold_in", folded)
+    cfg = members.load(seed=5)
+    built = program.build(cfg)
+    numbers = program.hparams(cfg.hparams)
+
+    def run(seed):
+        state = built.step.warm_up(built.step.init(seed), numbers)
+        built.evaluate(state.key, state.learner.params, jnp.int32(0))
+        tally = built.step.empty_tally(state, numbers)
+        return built.step.train(state, tally, numbers, jnp.int32(0), jnp.int32(2))
+
+    for seed in (5, 6):
+        jax.block_until_ready(jax.jit(run)(jnp.int32(seed))[1])
+    jax.effects_barrier()
+    assert len(consumed) > 400 and len(split) > 50
+    assert len(set(consumed)) == len(consumed)
+    assert len(set(split)) == len(split)
+    # A member's own key (0, seed) is folded into the same few streams again and again.
+    events = [key for key in folded if key[:2] not in {(0, 5), (0, 6)}]
+    assert len(set(events)) == len(events) > 60
+    parents = {key[:-1] for key in folded}
+    assert not parents & {key[:-1] for key in split}, "split and fold_in of one key coincide"
+    assert not {key[:-1] for key in consumed} & ({key[:-1] for key in split} | parents)

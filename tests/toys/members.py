@@ -1,0 +1,95 @@
+"""Compiles and trains a population in this process, without files."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from qmix_jax import config, population, program, train_step
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "seeds": 1,
+    "env": {"name": "toys.counting", "options": {"longest": 12}},
+    "agent": {"name": "gru", "options": {"hidden": 8}},
+    "algo": {
+        "name": "qmix",
+        "factorisation": {"name": "td"},
+        "mixer": {"name": "qmix", "options": {"embed_dim": 4, "hypernet_embed": 8}},
+    },
+    "hparams": {
+        "epsilon": {"start": 1.0, "end": 0.1, "steps": 500},
+        "reward_scale": 1.0,
+        "target_period": 5,
+    },
+    "replay": {"batch_size": 4, "capacity": 12},
+    "trainer": {
+        "env_steps": 1_000,
+        "warm_up": 30,
+        "n_envs": 3,
+        "gradient_steps": 2,
+        "log_every": 200,
+    },
+    "eval": {"every": 500, "episodes": 8},
+}
+
+
+class Trained(NamedTuple):
+    """A population after training: numpy parameters [P, ...], evaluation, and tally."""
+
+    members: population.Population
+    program: program.Program
+    states: population.Rounds
+    parameters: Any
+    evaluation: dict[str, np.ndarray]
+    metrics: population.Metrics
+
+
+def load(**changes: Any) -> config.ExperimentConfig:
+    """`TINY` with sections merged over it; a section given as `None` is dropped."""
+    merged = dict(TINY)
+    for key, value in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict) and key not in ("env", "algo")
+        merged[key] = {**old, **value} if both else value
+    return config.load(merged)
+
+
+@functools.cache
+def compiled(cfg: config.ExperimentConfig) -> tuple[population.Population, program.Program]:
+    """Compiles a configuration once per test process."""
+    built = program.build(cfg)
+    places = population.layout(
+        cfg.seeds, jax.devices()[: cfg.population.devices], cfg.population.batching
+    )
+    seeds = range(cfg.seed, cfg.seed + cfg.seeds)
+    numbers = [program.hparams(cfg.hparams)] * cfg.seeds
+    return population.compile_programs(built, places, seeds, numbers), built
+
+
+def train(cfg: config.ExperimentConfig, calls: tuple[int, ...] | None = None) -> Trained:
+    """Trains in calls of so many updates each; by default the whole plan in one call."""
+    members, built = compiled(cfg)
+    states, tallies = members.warm_up(members.init()), members.empty_tallies()
+    update = 0
+    for n_updates in calls or (built.plan.n_updates,):
+        states, tallies = members.train(states, tallies, update, n_updates)
+        update += n_updates
+    return Trained(
+        members=members,
+        program=built,
+        states=states,
+        parameters=members.parameters(states),
+        evaluation=members.evaluate(states, update),
+        metrics=members.metrics(tallies),
+    )
+
+
+def leaves(tree: Any) -> list[np.ndarray]:
+    """Leaves as numpy arrays, keys as their data."""
+    is_key = lambda x: jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in jax.tree.leaves(tree)]
+
+
+NEVER = train_step.NEVER
