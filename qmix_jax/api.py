@@ -21,6 +21,11 @@ from qmix_jax.runtime import (
     report,
     sinks,
 )
+from qmix_jax.runtime.loop import NonFiniteError
+
+__all__ = ["NonFiniteError", "Result", "train"]
+
+_STOPPING = "stopping after this call; Ctrl-C again ends at once"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,27 +71,27 @@ def train(
       ConfigError: a setting that cannot be honoured, before anything is compiled.
       NonFiniteError: a member's loss is not finite; the run directory keeps everything before it.
     """
-    with progress.Progress() as display:
-        note = devices.prepare(cfg.seeds, cfg.population.devices)
-        with interrupt.Interrupt(
-            lambda: display.note("stopping after this call; Ctrl-C again ends at once")
-        ) as stop:
-            program = programs.build(cfg)
-            used = devices.local(cfg.seeds, cfg.population.devices)
-            places = population.layout(cfg.seeds, used, cfg.population.batching)
-            path = sinks.claim(directory or _default_directory(cfg))
-            for line in filter(None, (note, *_start_lines(cfg, program, places))):
-                display.note(line)
-            members, compile_s = _compile(cfg, program, places, display)
-            record = _Record(cfg, program, members, path, command or "qmix_jax.train", compile_s)
-            record.begin()
-            names = loop.columns(members.metric_names, program.spec.metric_names)
-            with sinks.MetricsFiles(path, names) as files:
-                run = loop.Run(
-                    members, program.plan, _seeds(cfg), files, display, lambda: stop.requested
-                )
-                outcome = run.train()
-            result = record.finish(outcome)
+    note = devices.prepare(cfg.seeds, cfg.population.devices)
+    program = programs.build(cfg)
+    used = devices.local(cfg.seeds, cfg.population.devices)
+    places = population.layout(cfg.seeds, used, cfg.population.batching)
+    path = sinks.claim(directory or _default_directory(cfg))
+    lines = [note] if note else []
+    with (
+        progress.Progress() as display,
+        interrupt.Interrupt(lambda: display.note(_STOPPING)) as stop,
+    ):
+        for line in (*lines, *_start_lines(cfg, program, places)):
+            display.note(line)
+        members, compile_s = _compile(cfg, program, places, display)
+        record = _Record(cfg, program, members, path, command or "qmix_jax.train", compile_s)
+        record.begin()
+        names = loop.columns(members.metric_names, program.spec.metric_names)
+        with sinks.MetricsFiles(path, names) as files:
+            outcome = loop.Run(
+                members, program.plan, _seeds(cfg), files, display, lambda: stop.requested
+            ).train()
+        result = record.finish(outcome)
     if outcome.failure:
         raise outcome.failure
     _print_report(result, program, outcome, compile_s)
@@ -181,7 +186,9 @@ def _compile(
 ) -> tuple[population.Population, float]:
     started = time.perf_counter()
     numbers = [programs.hparams(cfg.hparams)] * cfg.seeds
-    members = population.compile_programs(program, places, _seeds(cfg), numbers, cfg.precision)
+    members = population.compile_programs(
+        program, places, _seeds(cfg), numbers, cfg.precision, time.perf_counter
+    )
     seconds = time.perf_counter() - started
     parts = ", ".join(f"{name} {s:.1f}" for name, s in members.compile_seconds.items())
     display.note(f"compiled in {seconds:.1f} s (side by side: {parts})")

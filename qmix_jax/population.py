@@ -8,7 +8,6 @@ arrays are donated whole. `vmap` is one round. The last round is padded with ine
 last member, whose results are dropped.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any, Literal, NamedTuple
@@ -109,7 +108,8 @@ def compile_programs(
     places: Layout,
     seeds: Sequence[int],
     hparams: Sequence[HParams],
-    precision: str = "default",
+    precision: str,
+    clock: Callable[[], float],
 ) -> Population:
     """Lowers and compiles `init`, `warm_up`, `train` and `evaluate` for one round.
 
@@ -119,6 +119,7 @@ def compile_programs(
       seeds: one per member.
       hparams: one per member, scalars.
       precision: matrix-product precision, as `jax.default_matmul_precision`.
+      clock: seconds, to time each compilation with.
     """
     mesh = Mesh(np.asarray(places.devices), (_AXIS,))
     split = NamedSharding(mesh, PartitionSpec(_AXIS))
@@ -146,7 +147,7 @@ def compile_programs(
         "evaluate": (state.key, state.learner.params, index),
     }
     with jax.default_matmul_precision(precision):
-        compiled, seconds = _compile(functions, arguments)
+        compiled, seconds = _compile(functions, arguments, clock)
 
     return Population(
         layout=places,
@@ -207,20 +208,22 @@ def _shapes(fn: Callable, sharding: NamedSharding, *args: Tree) -> Tree:
 
 
 def _compile(
-    functions: dict[str, Callable], arguments: dict[str, tuple[Tree, ...]]
+    functions: dict[str, Callable],
+    arguments: dict[str, tuple[Tree, ...]],
+    clock: Callable[[], float],
 ) -> tuple[dict[str, Callable], dict[str, float]]:
     """Compiles all programs side by side: XLA releases the interpreter lock."""
     seconds: dict[str, float] = {}
 
     def finish(name: str, lowered: Any, started: float) -> Callable:
         compiled = lowered.compile()
-        seconds[name] = time.perf_counter() - started
+        seconds[name] = clock() - started
         return compiled
 
     with futures.ThreadPoolExecutor() as pool:
         jobs = {}
         for name, function in functions.items():
-            started = time.perf_counter()
+            started = clock()
             jobs[name] = pool.submit(finish, name, function.lower(*arguments[name]), started)
         return {name: job.result() for name, job in jobs.items()}, seconds
 

@@ -98,12 +98,9 @@ def make(
 ) -> TrainStep:
     """Composes the phases. Each is a plain function; the only `jit` is the population's."""
 
-    def collect(
-        key: Array, actor: Any, params: Any, epsilon: Array
-    ) -> tuple[Any, Trajectory, Metrics]:
-        return collector.collect(key, actor, behaviour(factorisation, params, epsilon))
-
+    collect = partial(_collect, factorisation, collector)
     learn = partial(_learn, learner, buffer, timeline)
+    warm_up = partial(_warm_up, collect, buffer, timeline)
 
     def init(seed: Array) -> TrainState:
         key = jax.random.key(seed)
@@ -114,16 +111,6 @@ def make(
             learner=learner.init(key_learner),
             replay=buffer.init(),
         )
-
-    def warm_up(state: TrainState, hparams: HParams) -> TrainState:
-        def body(index: Array, state: TrainState) -> TrainState:
-            clock = timeline.clock(index - timeline.warm_up)
-            epsilon = schedules.linear(hparams.epsilon, clock.env_steps)
-            key = stream(state.key, WARM_UP, index)
-            actor, trajectory, _ = collect(key, state.actor, state.learner.params, epsilon)
-            return replace(state, actor=actor, replay=buffer.add(state.replay, trajectory, clock))
-
-        return jax.lax.fori_loop(0, timeline.warm_up, body, state)
 
     def train_step(state: TrainState, hparams: HParams, clock: Clock) -> tuple[TrainState, Metrics]:
         key_rollout, key_learn = jax.random.split(stream(state.key, TRAIN, clock.update_index))
@@ -177,6 +164,36 @@ def add_up(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:
         metrics=jax.tree.map(jnp.add, tally.metrics, metrics),
         first_nonfinite=jnp.minimum(tally.first_nonfinite, failed),
     )
+
+
+def _collect(
+    factorisation: factorisations.Factorisation,
+    collector: rollout.Collector,
+    key: Array,
+    actor: Any,
+    params: Any,
+    epsilon: Array,
+) -> tuple[Any, Trajectory, Metrics]:
+    return collector.collect(key, actor, behaviour(factorisation, params, epsilon))
+
+
+def _warm_up(
+    collect: Callable,
+    buffer: replay.Buffer,
+    timeline: Timeline,
+    state: TrainState,
+    hparams: HParams,
+) -> TrainState:
+    """Fills the replay without learning."""
+
+    def body(index: Array, state: TrainState) -> TrainState:
+        clock = timeline.clock(index - timeline.warm_up)
+        epsilon = schedules.linear(hparams.epsilon, clock.env_steps)
+        key = stream(state.key, WARM_UP, index)
+        actor, trajectory, _ = collect(key, state.actor, state.learner.params, epsilon)
+        return replace(state, actor=actor, replay=buffer.add(state.replay, trajectory, clock))
+
+    return jax.lax.fori_loop(0, timeline.warm_up, body, state)
 
 
 def _learn(

@@ -8,8 +8,13 @@ import numpy as np
 
 
 def double(tree):
-    """The same tree in float64, for finite differences."""
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+    """The same tree in NumPy with float64 for float32, for finite differences."""
+
+    def convert(leaf):
+        leaf = np.asarray(leaf)
+        return leaf.astype(np.float64) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+    return jax.tree.map(convert, tree)
 
 
 def sigmoid(x):

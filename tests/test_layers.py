@@ -51,7 +51,7 @@ MAX_POSITIONAL = 3
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 PURE = [path for path in MODULES if path.relative_to(PACKAGE).with_suffix("").parts[0] not in HOST]
-FOLDERS = ("qmix_jax", "tests", "benchmarks", "examples")
+FOLDERS = ("qmix_jax", "benchmarks", "examples")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,4 +1,5 @@
-"""Learning probes: games whose answer is known, and values that tell which rule the code applies."""
+"""Learning probes: games whose answer is known, and values that tell which rule the code
+applies."""
 
 import numpy as np
 import pytest
@@ -80,15 +81,17 @@ def test_cooperative_matrix_games_reach_their_optimum(algo, game, optimum):
 
 
 def test_vdn_learns_the_least_squares_additive_table():
-    """The exact projection under uniform exploration (no replay of rare actions, no epsilon-greedy)."""
+    """The exact projection under uniform exploration (no replay of rare actions, no
+    epsilon-greedy)."""
     cfg = load(
         {"name": "matrix", "options": {"game": "Q3"}},
         "vdn",
         hparams={"learning_rate": {"start": 3e-3, "end": 1e-4, "steps": 2_000}},
     )
     trained = members.train(cfg)
-    (point,), (learned,) = trained.program.decision_points, trained.members.tables(
-        trained.parameters
+    (point,), (learned,) = (
+        trained.program.decision_points,
+        trained.members.tables(trained.parameters),
     )
     assert np.abs(learned.mean(axis=0) - point.exact["additive"]).max() < 0.5
     np.testing.assert_allclose(trained.evaluation["return"], 0.0)
@@ -98,9 +101,7 @@ def test_vdn_learns_the_least_squares_additive_table():
 @pytest.mark.parametrize(
     ("truncation", "value"), [("bootstrap", 10.0), ("terminate", 1 / (1 - 0.9 * 4 / 5))]
 )
-def test_the_value_tells_whether_time_limits_are_bootstrapped_through(
-    collector, truncation, value
-):
+def test_the_value_tells_whether_time_limits_are_bootstrapped_through(collector, truncation, value):
     """Reward 1 per step, cut after 5 steps, no clock in the observation, gamma 0.9: 10 or 3.571."""
     cfg = load(
         {"name": "toys.constant", "options": {"length": 5}},
@@ -113,7 +114,8 @@ def test_the_value_tells_whether_time_limits_are_bootstrapped_through(
 
 
 def test_no_value_leaks_across_episode_ends():
-    """Episodes of constant reward 0 or 1, terminal after 2 steps: at gamma 0.9 no value exceeds 1.9."""
+    """Episodes of constant reward 0 or 1, terminal after 2 steps: at gamma 0.9 no value exceeds
+    1.9."""
     cfg = load(
         {"name": "toys.constant", "options": {"length": 2, "truncates": False, "kinds": 2}},
         "vdn",

@@ -48,9 +48,7 @@ def test_member_alone_equals_member_in_a_population_bitwise(three):
 
 
 def test_the_number_of_devices_does_not_matter(three):
-    one_device = members.train(
-        members.load(seeds=3, population={"devices": 1}), calls=(UPDATES,)
-    )
+    one_device = members.train(members.load(seeds=3, population={"devices": 1}), calls=(UPDATES,))
     same(one_device.parameters, three.parameters)
 
 
@@ -84,7 +82,8 @@ def test_repeating_a_run_repeats_it_bitwise(three):
 
 @pytest.mark.timeout(120)
 def test_initialising_many_members_at_once_does_not_hang():
-    """Batched QR in orthogonal initialisers hangs jaxlib 0.10 on two cores; ours must not use it."""
+    """Batched QR in orthogonal initialisers hangs jaxlib 0.10 on two cores; ours must not use
+    it."""
     many = members.load(seeds=8, population={"batching": "vmap", "devices": 1})
     compiled, _ = members.compiled(many)
     jax.block_until_ready(jax.tree.leaves(compiled.init()[0].learner))

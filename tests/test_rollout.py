@@ -1,5 +1,7 @@
 """Collectors against loops over what they must have seen."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,16 +24,16 @@ def collect(make, window=T, longest=7):
     env = counting.make(counting.Config(limit=5, longest=longest))
     collector = make(env, lambda batch: jnp.zeros((batch,), jnp.int32), B, window)
     actor = collector.init(jax.random.key(1))
-    _, trajectory, metrics = jax.jit(
-        lambda key: collector.collect(key, actor, counting_act)
-    )(jax.random.key(0))
+    _, trajectory, metrics = jax.jit(lambda key: collector.collect(key, actor, counting_act))(
+        jax.random.key(0)
+    )
     return jax.tree.map(np.asarray, trajectory), jax.tree.map(np.asarray, metrics)
 
 
 def episodes_of(trajectory, b):
     """(first, last) steps of the whole episodes in sequence b, found from `reset` alone."""
     starts = [t for t in range(T + 1) if trajectory.reset[t, b]]
-    return [(s, e - 1) for s, e in zip(starts, starts[1:], strict=False)]
+    return [(s, e - 1) for s, e in itertools.pairwise(starts)]
 
 
 def test_segment_fills_the_window_with_whole_episodes_and_resets_between():
@@ -78,7 +80,9 @@ def test_episode_keeps_one_episode_and_its_true_final_observation():
         np.testing.assert_array_equal(
             trajectory.obs[length:, b], np.broadcast_to(final, (T + 1 - length, 2, 2))
         )
-        assert trajectory.obs[0, b, 0, 0] == final[0, 0], "the final observation is the same episode's"
+        assert trajectory.obs[0, b, 0, 0] == final[0, 0], (
+            "the final observation is the same episode's"
+        )
         assert length == 5 or ends[-1]
     assert any(ends) and not all(ends), "both kinds of end occur"
 

@@ -116,9 +116,7 @@ def test_no_key_is_used_twice(monkeypatch):
     def record(into, key, index=None):
         data = jax.random.key_data(key)
         extra = jnp.zeros((), jnp.uint32) if index is None else jnp.asarray(index, jnp.uint32)
-        jax.debug.callback(
-            lambda d, e: into.append((*map(int, np.ravel(d)), int(e))), data, extra
-        )
+        jax.debug.callback(lambda d, e: into.append((*map(int, np.ravel(d)), int(e))), data, extra)
 
     def watch(name, into):
         original = getattr(jax.random, name)

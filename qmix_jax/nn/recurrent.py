@@ -76,7 +76,8 @@ def unroll(weights: Weights, carry: Array, x: Array, reset: Array) -> Array:
     """Hidden states of a whole sequence.
 
     The gradient is written out so that the weights' gradients are single matrix products after the
-    backward scan instead of small ones accumulated inside it; `tests` hold the plain scan as oracle.
+    backward scan instead of small ones accumulated inside it; `tests` hold the plain scan as
+    oracle.
 
     Args:
       weights: `Weights`.

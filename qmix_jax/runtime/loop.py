@@ -71,6 +71,7 @@ class Run:
         self._row_update = 0
         self._per_update_s = 0.0
         self._states: population.Rounds = ()
+        self._tallies = members.empty_tallies()
         self._best: Any = None
         self._best_score = np.full(len(seeds), -np.inf)
 
@@ -82,30 +83,30 @@ class Run:
         self._train_s += time.perf_counter() - started
         failure = None
         try:
-            self._evaluate()
-            for stop in self._plan.stops():
-                self._train_until(stop)
-                if self._interrupted():
-                    break
-                if stop % self._plan.eval_every == 0 or stop == self._plan.n_updates:
-                    self._evaluate()
+            self._train_and_evaluate()
         except NonFiniteError as error:
             failure = error
-        parameters = self._members.parameters(self._states)
         return Outcome(
-            parameters=parameters,
+            parameters=self._members.parameters(self._states),
             best_parameters=self._best,
             update=self._update,
             train_s=self._train_s,
             eval_s=self._eval_s,
-            interrupted=self._update < self._plan.n_updates and failure is None,
+            interrupted=not self._ended() and failure is None,
             failure=failure,
         )
 
+    def _train_and_evaluate(self) -> None:
+        self._evaluate()
+        for stop in self._plan.stops():
+            self._train_until(stop)
+            if self._interrupted() and not self._ended():
+                return
+            if stop % self._plan.eval_every == 0 or self._ended():
+                self._evaluate()
+
     def _train_until(self, stop: int) -> None:
         """Trains up to update `stop` in calls of a few seconds; writes a row where one is due."""
-        if self._row_update == self._update:
-            self._tallies = self._members.empty_tallies()
         while self._update < stop and not self._interrupted():
             n_updates = min(self._call_length(), stop - self._update)
             started = time.perf_counter()
@@ -120,7 +121,8 @@ class Run:
             self._row_s += seconds
             self._check_finite()
             self._show()
-        if self._update % self._plan.log_every == 0 or self._update != stop or self._ended():
+        due = stop % self._plan.log_every == 0 or self._ended() or self._interrupted()
+        if due and self._update > self._row_update:
             self._write_train_row()
 
     def _call_length(self) -> int:
@@ -148,8 +150,6 @@ class Run:
         )
 
     def _write_train_row(self) -> None:
-        if self._row_update == self._update:
-            return
         totals = self._members.metrics(self._tallies).totals
         env_steps = (self._update - self._row_update) * self._plan.steps_per_update
         speed = env_steps * len(self._seeds) / self._row_s
@@ -159,6 +159,7 @@ class Run:
         }
         self._write("train", {**columns, "perf/env_steps_per_s": np.full(len(self._seeds), speed)})
         self._row_update, self._row_s = self._update, 0.0
+        self._tallies = self._members.empty_tallies()
 
     def _evaluate(self) -> None:
         started = time.perf_counter()
@@ -207,13 +208,8 @@ def columns(program_metrics: Sequence[str], metric_names: Sequence[str]) -> tupl
       program_metrics: names in a tally.
       metric_names: `EnvSpec.metric_names`.
     """
-    evaluated = ("return", *metric_names, "length")
-    return (
-        *(f"eval/{name}" for name in evaluated),
-        *sorted(program_metrics),
-        "perf/env_steps_per_s",
-        "time_s",
-    )
+    evaluated = [f"eval/{name}" for name in ("return", *metric_names, "length")]
+    return tuple(evaluated + sorted(program_metrics) + ["perf/env_steps_per_s", "time_s"])
 
 
 def _choose(better: np.ndarray, current: Any, best: Any) -> Any:

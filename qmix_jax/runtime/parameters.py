@@ -26,8 +26,7 @@ def save_parameters(path: str | os.PathLike[str], params: Mapping[str, Any]) -> 
     flat = dict(_flatten(params, ""))
     with sinks.atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in flat.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
+            _write_array(archive, f"{name}.npy", array)
 
 
 def load_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -38,31 +37,42 @@ def load_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       ConfigError: no such file, or not a file of parameters.
     """
-    params: dict[str, Any] = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                _insert(params, name.split("/"), archive[name])
+            arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise config.ConfigError(
             f"parameters: cannot read {str(path)!r} ({error}); give a .npz file saved by a run"
         ) from error
+    params: dict[str, Any] = {}
+    for name, array in arrays.items():
+        _insert(params, name.split("/"), array)
     return params
 
 
+def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    with archive.open(name, "w", force_zip64=True) as entry:
+        np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
 def _flatten(node: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
-    if isinstance(node, Mapping):
-        if path and not node:
-            yield f"{path}/", np.zeros(0, np.float32)
+    if isinstance(node, Mapping) and (node or not path):
         for key, child in node.items():
-            if not isinstance(key, str) or not key or "/" in key:
-                raise ValueError(f"parameters: key {key!r} under {path!r} must be text without '/'")
-            yield from _flatten(child, f"{path}/{key}" if path else key)
-        return
-    if not hasattr(node, "dtype") or node.dtype.kind not in "biuf":
+            name = _checked(key, path)
+            yield from _flatten(child, f"{path}/{name}" if path else name)
+    elif isinstance(node, Mapping):
+        yield f"{path}/", np.zeros(0, np.float32)
+    elif getattr(getattr(node, "dtype", None), "kind", "") in ("b", "i", "u", "f"):
+        yield path, np.asarray(node)
+    else:
         kind = getattr(node, "dtype", type(node).__name__)
         raise ValueError(f"parameters: {path!r} is {kind}; expected an array of numbers or bools")
-    yield path, np.asarray(node)
+
+
+def _checked(key: Any, path: str) -> str:
+    if not isinstance(key, str) or not key or "/" in key:
+        raise ValueError(f"parameters: key {key!r} under {path!r} must be text without '/'")
+    return key
 
 
 def _insert(params: dict[str, Any], keys: list[str], array: np.ndarray) -> None:

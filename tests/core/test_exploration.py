@@ -1,3 +1,5 @@
+"""Behaviour policies; every draw has a fixed key."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

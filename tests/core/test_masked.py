@@ -1,3 +1,5 @@
+"""Masked reductions and elementwise errors."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

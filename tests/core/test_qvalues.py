@@ -1,3 +1,5 @@
+"""Choosing among utilities."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,9 +28,7 @@ def test_greedy_agrees_with_a_loop(run):
     q = rng.standard_normal((5, 4, 3), dtype=np.float32) - 5.0
     avail = rng.random((5, 4, 3)) < 0.5
     avail[..., 1] |= ~avail.any(axis=-1)
-    expected = [
-        [oracles.best_available(q[i, j], avail[i, j]) for j in range(4)] for i in range(5)
-    ]
+    expected = [[oracles.best_available(q[i, j], avail[i, j]) for j in range(4)] for i in range(5)]
     np.testing.assert_array_equal(run(qvalues.greedy)(q, avail), expected)
 
 

@@ -1,3 +1,5 @@
+"""Regression targets."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +21,7 @@ def test_by_hand(run):
 
 
 def test_a_time_limit_is_bootstrapped_through(run):
-    target = run(returns.one_step)(
-        REWARD, jnp.zeros(3, bool), jnp.array([1.0, 1.5, 2.0]), GAMMA
-    )
+    target = run(returns.one_step)(REWARD, jnp.zeros(3, bool), jnp.array([1.0, 1.5, 2.0]), GAMMA)
     np.testing.assert_allclose(target, [1.9, 1.35, 3.8], rtol=1e-6)
 
 

@@ -1,3 +1,5 @@
+"""Values of schedules."""
+
 import jax.numpy as jnp
 import numpy as np
 import pytest

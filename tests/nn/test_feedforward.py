@@ -1,3 +1,5 @@
+"""Dense layers and hypernetworks."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,18 +33,18 @@ def test_hypernetwork_of_one_layer_is_linear():
     state = jax.random.normal(jax.random.key(1), (4, 5))
     params = init(jax.random.key(0), state)
     assert jax.tree.map(jnp.shape, params) == {"output": {"kernel": (5, 6), "bias": (6,)}}
-    np.testing.assert_allclose(
-        apply(params, state), oracles.dense(params["output"], state), rtol=1e-5, atol=1e-6
-    )
+    expected = oracles.dense(oracles.double(params["output"]), np.asarray(state))
+    np.testing.assert_allclose(apply(params, state), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_hypernetwork_of_two_layers_has_a_relu_between():
     init, apply = functional.pure(hypernetwork.Hypernetwork(6, layers=2, hidden=7))
     state = jax.random.normal(jax.random.key(1), (4, 5))
     params = init(jax.random.key(0), state)
-    hidden = oracles.relu(oracles.dense(params["hidden"], np.asarray(state)))
+    hidden_layer, output_layer = (oracles.double(params[name]) for name in ("hidden", "output"))
+    hidden = oracles.relu(oracles.dense(hidden_layer, np.asarray(state)))
     assert (hidden == 0).any() and (hidden > 0).any()
-    expected = oracles.dense(params["output"], hidden)
+    expected = oracles.dense(output_layer, hidden)
     np.testing.assert_allclose(apply(params, state), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -1,3 +1,5 @@
+"""The reset-aware GRU and its written gradient."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,9 +93,7 @@ def test_is_flaxs_gru(problem):
     into, within = (jnp.split(k, 3, axis=-1) for k in weights[:2])
     bias = jnp.split(weights.bias, 3)
     params = {
-        **{
-            f"i{gate}": {"kernel": into[i], "bias": bias[i]} for i, gate in enumerate("rzn")
-        },
+        **{f"i{gate}": {"kernel": into[i], "bias": bias[i]} for i, gate in enumerate("rzn")},
         **{f"h{gate}": {"kernel": within[i]} for i, gate in enumerate("rz")},
         "hn": {"kernel": within[2], "bias": weights.candidate_bias},
     }

@@ -1,6 +1,7 @@
 """Compiles and trains a population in this process, without files."""
 
 import functools
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -65,7 +66,9 @@ def compiled(cfg: config.ExperimentConfig) -> tuple[population.Population, progr
     )
     seeds = range(cfg.seed, cfg.seed + cfg.seeds)
     numbers = [program.hparams(cfg.hparams)] * cfg.seeds
-    return population.compile_programs(built, places, seeds, numbers), built
+    return population.compile_programs(
+        built, places, seeds, numbers, cfg.precision, time.perf_counter
+    ), built
 
 
 def train(cfg: config.ExperimentConfig, calls: tuple[int, ...] | None = None) -> Trained:

@@ -1,0 +1,36 @@
+"""Independent Q-learning."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import samples
+
+from qmix_jax.factorisations import iql
+from qmix_jax.mixers import vdn
+
+
+@pytest.mark.parametrize(("double_q", "loss"), [(True, "mse"), (False, "mse"), (True, "huber")])
+def test_agrees_with_loops(agrees_with_loops, double_q, loss):
+    agrees_with_loops("iql", None, double_q, loss)
+
+
+def test_by_hand(one_step):
+    """Every agent regresses the team reward: y = 2 * 0.5 + 0.9 * 10 = 10 for the value 1, and
+    1 + 0.9 * -20 = -17 for the value 2; the loss is the mean over agents."""
+    factorisation = iql.make(iql.Config(), one_step.spec, one_step.agent, None)
+    params, target_params = ({"agent": {"scale": jnp.float32(scale)}} for scale in (1.0, 10.0))
+    hparams = samples.hparams(reward_scale=2.0, gamma=0.9)
+    loss, extras = factorisation.loss(
+        params, target_params, one_step.batch(), hparams, jax.random.key(0)
+    )
+    np.testing.assert_allclose(extras.metrics["target"], (10.0 - 17.0, 2.0), rtol=1e-6)
+    np.testing.assert_allclose(loss, (9.0**2 + 19.0**2) / 2.0, rtol=1e-6)
+    np.testing.assert_allclose(extras.priority, [19.0], rtol=1e-6)
+
+
+def test_refuses_a_mixer_and_has_no_joint_value(one_step):
+    assert iql.make(iql.Config(), one_step.spec, one_step.agent, None).joint_values is None
+    with pytest.raises(ValueError, match=r"algo\.mixer=null"):
+        mixer = vdn.make(vdn.Config(), one_step.spec)
+        iql.make(iql.Config(), one_step.spec, one_step.agent, mixer)

@@ -1,0 +1,82 @@
+"""Agent and mixer trained by temporal differences of the joint value."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+import samples
+
+from qmix_jax.factorisations import td
+from qmix_jax.mixers import qmix, vdn
+
+HPARAMS = samples.hparams(reward_scale=2.0, gamma=0.9, huber_delta=4.0)
+
+
+@pytest.mark.parametrize("mixer", ["vdn", "qmix"])
+@pytest.mark.parametrize(("double_q", "loss"), [(True, "mse"), (False, "mse"), (True, "huber")])
+def test_agrees_with_loops(agrees_with_loops, mixer, double_q, loss):
+    agrees_with_loops("td", mixer, double_q, loss)
+
+
+def _vdn(one_step, **options):
+    mixer = vdn.make(vdn.Config(), one_step.spec)
+    return td.make(td.Config(**options), one_step.spec, one_step.agent, mixer)
+
+
+def _loss(factorisation, batch, target_scale):
+    params = {"agent": {"scale": jnp.float32(1.0)}, "mixer": {}}
+    target_params = {"agent": {"scale": jnp.float32(target_scale)}, "mixer": {}}
+    return factorisation.loss(params, target_params, batch, HPARAMS, jax.random.key(0))
+
+
+def test_vdn_by_hand(one_step):
+    """The online network selects actions 1 and 1, which the target network values 10 and -20:
+    y = 2 * 0.5 + 0.9 * (10 - 20) = -8, and the value is 1 + 2."""
+    loss, extras = _loss(_vdn(one_step), one_step.batch(), 10.0)
+    np.testing.assert_allclose(extras.metrics["target"], (-8.0, 1.0), rtol=1e-6)
+    np.testing.assert_allclose(extras.metrics["q_taken"], (3.0, 1.0), rtol=1e-6)
+    np.testing.assert_allclose(extras.priority, [11.0], rtol=1e-6)
+    np.testing.assert_allclose(loss, 121.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("double_q", "target"), [(True, 10.0), (False, 19.0)])
+def test_the_selecting_network_by_hand(one_step, double_q, target):
+    """Scaled by -10 the target network values (-40 unavailable, -10) and (30, 20): its own choice
+    is 30, the online network's 20. y = 1 + 0.9 * (-10 + 20) or 1 + 0.9 * (-10 + 30)."""
+    _, extras = _loss(_vdn(one_step, double_q=double_q), one_step.batch(), -10.0)
+    np.testing.assert_allclose(extras.metrics["target"], (target, 1.0), rtol=1e-6)
+
+
+def test_a_termination_cuts_the_bootstrap_and_a_time_limit_does_not(one_step):
+    """The same step: truncated, its successor is stored and counts; terminated, only the reward."""
+    _, truncated = _loss(_vdn(one_step), one_step.batch(terminated=False), 10.0)
+    _, terminated = _loss(_vdn(one_step), one_step.batch(terminated=True), 10.0)
+    np.testing.assert_allclose(truncated.metrics["target"], (-8.0, 1.0), rtol=1e-6)
+    np.testing.assert_allclose(terminated.metrics["target"], (1.0, 1.0), rtol=1e-6)
+
+
+def test_huber_by_hand(one_step):
+    """Error 11, delta 4: 4 * (22 - 4)."""
+    loss, _ = _loss(_vdn(one_step, loss="huber"), one_step.batch(), 10.0)
+    np.testing.assert_allclose(loss, 72.0, rtol=1e-6)
+
+
+def test_needs_a_mixer(one_step):
+    with pytest.raises(ValueError, match=r"algo\.mixer\.name"):
+        td.make(td.Config(), one_step.spec, one_step.agent, None)
+
+
+def test_joint_values_mix_the_utilities_of_the_given_actions(one_step):
+    mixer = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), one_step.spec)
+    factorisation = td.make(td.Config(), one_step.spec, one_step.agent, mixer)
+    params, state = factorisation.init(jax.random.key(0)), np.array([0.7], np.float32)
+    obs = np.array([[1.0, 9.0], [-2.0, 3.0]], np.float32)
+    actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    values = factorisation.joint_values(params, obs, state, actions)
+    summed = _vdn(one_step).joint_values({**params, "mixer": {}}, obs, state, actions)
+    np.testing.assert_allclose(summed, [-1.0, 4.0, 7.0, 12.0], rtol=1e-6)
+    weights = oracles.double(params["mixer"])
+    expected = [oracles.qmix(weights, [obs[0, i], obs[1, j]], state) for i, j in actions]
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+    np.testing.assert_array_equal(factorisation.utilities(params, obs), obs)
