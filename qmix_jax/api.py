@@ -79,7 +79,7 @@ def train(
     lines = [note] if note else []
     with (
         progress.Progress() as display,
-        interrupt.Interrupt(lambda: display.note(_STOPPING)) as stop,
+        interrupt.Interrupt(lambda: display.note(_STOPPING), display.abandon) as stop,
     ):
         for line in (*lines, *_start_lines(cfg, program, places)):
             display.note(line)

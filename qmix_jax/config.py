@@ -79,6 +79,7 @@ class HParams(Model):
     learning_rate: RateSchedule = RateSchedule(start=5e-4, end=5e-4, steps=1.0)
     epsilon: FractionSchedule = FractionSchedule(start=1.0, end=0.05, steps=50_000.0)
     gamma: Fraction = 0.99
+    td_lambda: Fraction = 0.6
     reward_scale: PositiveFloat = 10.0
     max_grad_norm: PositiveFloat = 10.0
     target_period: PositiveInt = 200

@@ -96,6 +96,7 @@ def hparams(cfg: config.HParams) -> HParams:
         learning_rate=schedule(cfg.learning_rate),
         epsilon=schedule(cfg.epsilon),
         gamma=scalar(cfg.gamma),
+        td_lambda=scalar(cfg.td_lambda),
         reward_scale=scalar(cfg.reward_scale),
         max_grad_norm=scalar(cfg.max_grad_norm),
         target_period=jnp.asarray(cfg.target_period, jnp.int32),

@@ -140,6 +140,7 @@ class HParams:
       learning_rate: over gradient steps.
       epsilon: exploration rate over env steps.
       gamma: discount in [0, 1].
+      td_lambda: mixes multi-step targets, in [0, 1]; 0 is one-step.
       reward_scale: multiplies the raw reward inside the loss.
       max_grad_norm: joint global-norm clip.
       target_period: gradient steps between target updates.
@@ -151,6 +152,7 @@ class HParams:
     learning_rate: Schedule
     epsilon: Schedule
     gamma: Array
+    td_lambda: Array
     reward_scale: Array
     max_grad_norm: Array
     target_period: Array

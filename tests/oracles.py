@@ -43,6 +43,20 @@ def one_step(reward, terminated, value_next, gamma):
     return target
 
 
+def peng_lambda(reward, terminated, value_next, gamma, td_lambda, chain):
+    """Peng's Q(lambda) of [T, B] arrays by recursion; one-step where `chain` is False."""
+    target = np.array(reward)
+    for t in reversed(range(len(reward))):
+        for index in np.ndindex(target.shape[1:]):
+            here, after = (t, *index), (t + 1, *index)
+            value = value_next[here]
+            if chain[here]:
+                value = (1.0 - td_lambda) * value + td_lambda * target[after]
+            if not terminated[here]:
+                target[here] += gamma * value
+    return target
+
+
 def best_available(q, avail):
     """Index of the largest available entry of q[A]."""
     best = None
@@ -150,7 +164,7 @@ def _cost(error, loss, delta):
 
 
 def td(params, target_params, batch, hparams, mixer, double_q, loss):
-    """Loss, sums of the metrics and priorities of one-step temporal differences.
+    """Loss, sums of the metrics and priorities of temporal differences.
 
     Args:
       mixer: `vdn`, `qmix`, or None for independent learners.
@@ -160,22 +174,25 @@ def td(params, target_params, batch, hparams, mixer, double_q, loss):
     trajectory, joint = batch.trajectory, JOINT[mixer]
     q = utilities(params["agent"], trajectory)
     q_target = utilities(target_params["agent"], trajectory)
+    chooser = q if double_q else q_target
     sums = dict.fromkeys(("count", "cost", "td_error_abs", "q_taken", "target"), 0.0)
-    priority = np.zeros(len(batch.weight))
-    for t, b in np.argwhere(trajectory.valid):
-        agents = range(q.shape[2])
-        taken = [q[t, b, i, trajectory.actions[t, b, i]] for i in agents]
-        chooser = q if double_q else q_target
+    priority, targets = np.zeros(len(batch.weight)), {}
+    for t, b in reversed(np.argwhere(trajectory.valid)):
         following = [
             q_target[t + 1, b, i, best_available(chooser[t + 1, b, i], avail)]
             for i, avail in enumerate(trajectory.avail_actions[t + 1, b])
         ]
+        state_next = trajectory.state[t + 1, b]
+        nexts = np.array(joint(target_params.get("mixer"), following, state_next))
+        if (t + 1, b) in targets and not trajectory.reset[t + 1, b]:
+            td_lambda = float(hparams.td_lambda)
+            nexts = (1.0 - td_lambda) * nexts + td_lambda * targets[t + 1, b]
+        bootstrap = 0.0 if trajectory.terminated[t, b] else float(hparams.gamma)
+        reward = float(hparams.reward_scale) * trajectory.reward[t, b]
+        targets[t, b] = reward + bootstrap * nexts
+        taken = [q[t, b, i, action] for i, action in enumerate(trajectory.actions[t, b])]
         values = joint(params.get("mixer"), taken, trajectory.state[t, b])
-        nexts = joint(target_params.get("mixer"), following, trajectory.state[t + 1, b])
-        for value, value_next in zip(values, nexts, strict=True):
-            target = float(hparams.reward_scale) * trajectory.reward[t, b]
-            if not trajectory.terminated[t, b]:
-                target = target + float(hparams.gamma) * value_next
+        for value, target in zip(values, targets[t, b], strict=True):
             error = value - target
             sums["count"] += 1
             sums["cost"] += batch.weight[b] * _cost(error, loss, float(hparams.huber_delta))

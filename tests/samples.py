@@ -106,6 +106,13 @@ def normal(rng, *shape):
     return rng.standard_normal(shape, dtype=np.float32)
 
 
+def params(init, seed=0):
+    """Random parameters of the shapes that `init(key)` gives, none of them zero."""
+    leaves, treedef = jax.tree.flatten(jax.eval_shape(init, jax.random.key(0)))
+    rng = np.random.default_rng(seed)
+    return treedef.unflatten([0.5 * normal(rng, *leaf.shape) for leaf in leaves])
+
+
 def random_avail(rng, leading):
     """bool[*leading, N, A]: half of the existing actions, at least one."""
     shape = (*leading, SPEC.n_agents, SPEC.n_actions_max)
@@ -126,6 +133,7 @@ def hparams(**changes):
         "learning_rate": 0.1,
         "epsilon": 0.3,
         "gamma": 0.9,
+        "td_lambda": 0.4,
         "reward_scale": 3.0,
         "max_grad_norm": 1e9,
         "target_period": 3,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -188,7 +189,6 @@ def test_a_notebook_thread_can_train():
         "t = threading.Thread(target=lambda: out.append(api.train(cfg, sys.argv[2])))\n"
         "t.start(); t.join(); assert out[0].plan.n_updates > 0\n"
     )
-    import pathlib
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -205,3 +205,31 @@ def test_public_names():
     assert qmix_jax.train is api.train
     assert qmix_jax.load_config is config.load
     assert qmix_jax.ConfigError is config.ConfigError
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from toys import members\nfrom qmix_jax import api\n"
+        "cfg = members.load(trainer={'env_steps': 2_000_000_000, 'log_every': 2_000_000_000},\n"
+        "                   eval={'every': 2_000_000_000})\n"
+        "api.train(cfg, sys.argv[2])\n"
+    )
+    tests = pathlib.Path(__file__).parent
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tests), str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": str(tests.parent)},
+        stdout=subprocess.DEVNULL,
+    )
+    metrics = tmp_path / "run" / "metrics.csv"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1):
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(3.0)  # by now a call of seconds is under way
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    assert process.wait(timeout=60) == 130
+    assert time.monotonic() - started < 1.5

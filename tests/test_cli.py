@@ -238,12 +238,11 @@ def test_mistake_leaves_no_empty_run_directory(api, tmp_path):
     assert not (tmp_path / "here").exists()
 
 
-def test_defect_shows_its_traceback(api, capsys):
+def test_a_defect_is_not_hidden(api):
+    """Python itself then shows the traceback and exits with 1."""
     api.outcome = KeyError("a defect")
-    assert run("train", "experiment=two_step") == 1
-    text = capsys.readouterr().err
-    assert "Traceback" in text
-    assert "KeyError: 'a defect'" in text
+    with pytest.raises(KeyError, match="a defect"):
+        run("train", "experiment=two_step")
 
 
 # Real runs
@@ -285,3 +284,12 @@ def test_a_plan_that_cannot_be_honoured_is_one_line(run_python, tmp_path):
     assert result.stderr.startswith("error: ")
     assert "replay.capacity=10" in result.stderr
     assert not list((tmp_path / "runs" / "two_step" / "qmix").iterdir())
+
+
+def test_a_run_directory_that_cannot_be_made_is_one_line(api, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run("train", "hydra.run.dir=file/run") == 2
+    assert capsys.readouterr().err == (
+        "error: run directory: cannot create 'file/run' (Not a directory); "
+        "choose another hydra.run.dir\n"
+    )

@@ -29,6 +29,7 @@ def load(env, algo, **changes):
             "target_period": 20,
             "learning_rate": 3e-3,
             "gamma": 0.9,
+            "td_lambda": 0.0,
         },
         "replay": {"batch_size": 32, "capacity": 320},
         "trainer": {"env_steps": 8_000, "warm_up": 64, "n_envs": 8, "gradient_steps": 2},

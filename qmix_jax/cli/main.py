@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 training failed, 2 the user's mistake (one line on stderr)
 
 import argparse
 import contextlib
+import os
 import pathlib
 import shlex
 import sys
@@ -101,7 +102,10 @@ def _train(arguments: list[str]) -> int:
         _check(flags)
     flagged = [] if flags.config_dir is None else ["--config-dir", flags.config_dir]
 
+    started = []
+
     def job(composed: omegaconf.DictConfig) -> None:
+        started.append(composed)
         _run_job(composed, flagged)
 
     enter = hydra.main(
@@ -110,11 +114,19 @@ def _train(arguments: list[str]) -> int:
         config_name=composition.PRIMARY,
     )(job)
     before = sys.argv
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
     options = [argument for argument in arguments if argument not in flags.overrides]
     # Hydra reads its arguments from there, and wants overrides in one piece
     sys.argv = ["qmix-jax train", *flags.overrides, *options]
     try:
         enter()
+    except OSError as error:
+        if started:
+            raise
+        raise config.ConfigError(
+            f"run directory: cannot create {error.filename!r} ({error.strerror}); "
+            "choose another hydra.run.dir"
+        ) from error
     finally:
         sys.argv = before
     return 0

@@ -26,3 +26,57 @@ def one_step(reward: Array, terminated: Array, value_next: Array, gamma: Array) 
     chex.assert_type(terminated, bool)
     bootstrap = jnp.where(terminated, 0.0, value_next)
     return jax.lax.stop_gradient(reward + gamma * bootstrap)
+
+
+def chained(reset: Array, valid: Array) -> Array:
+    """Where a multi-step target may look further: step t+1 continues the episode and is valid.
+
+    Args:
+      reset: bool[T+1, B], entry t is the first of an episode.
+      valid: bool[T, B].
+    Returns:
+      bool[T, B], False at the last step.
+    """
+    following = valid[1:] & ~reset[1:-1]
+    return jnp.concatenate([following, jnp.zeros_like(valid[:1])])
+
+
+def peng_lambda(
+    reward: Array,
+    terminated: Array,
+    value_next: Array,
+    gamma: Array,
+    td_lambda: Array,
+    chain: Array,
+) -> Array:
+    """Peng's Q(lambda) target; one-step where the chain is cut, so invalid steps never leak back.
+
+        G_t = r_t + gamma * (1 - terminated_t) * ((1 - l_t) * V_{t+1} + l_t * G_{t+1})
+        l_t = td_lambda where chain_t, else 0
+
+    Args:
+      reward: f32[T, ...], reward of the action taken at t.
+      terminated: bool[T, ...], True where that action ended the episode (time limits excluded).
+      value_next: f32[T, ...], greedy value of the successor.
+      gamma: f32[], discount in [0, 1].
+      td_lambda: f32[] in [0, 1]; 0 is the one-step target.
+      chain: bool[T, ...], as from `chained`.
+    Returns:
+      f32[T, ...]. No gradient flows through it.
+    Raises: AssertionError at trace time if shapes or dtypes disagree.
+    Reference: Peng & Williams 1996; the "TD(lambda)" of Hu et al. 2021 (PyMARL2). Deviation: cut at
+    invalid steps. It is not corrected for off-policy actions.
+    """
+    chex.assert_equal_shape([reward, terminated, value_next, chain])
+    chex.assert_type([terminated, chain], bool)
+
+    def step(following: Array, inputs: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
+        reward, terminated, value, linked = inputs
+        value = jnp.where(linked, (1.0 - td_lambda) * value + td_lambda * following, value)
+        target = reward + gamma * jnp.where(terminated, 0.0, value)
+        return target, target
+
+    inputs = (reward, terminated, value_next, chain)
+    return jax.lax.stop_gradient(
+        jax.lax.scan(step, jnp.zeros_like(reward[0]), inputs, reverse=True)[1]
+    )

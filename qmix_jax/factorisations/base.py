@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from qmix_jax import config
 from qmix_jax.agents import base as agents
-from qmix_jax.core import exploration, masked, qvalues
+from qmix_jax.core import exploration, masked, qvalues, returns
 from qmix_jax.types import Array, Batch, HParams, Metrics, record
 
 Params = Any
@@ -92,6 +92,31 @@ def next_values(
         q_next=qvalues.take(q_target, next_actions),
         q_next_greedy=qvalues.take(q_target, qvalues.greedy(q_target, avail_next)),
         next_actions=next_actions,
+    )
+
+
+def target(batch: Batch, value_next: Array, hparams: HParams) -> Array:
+    """Peng's Q(lambda) target of the team reward; one-step at `td_lambda` 0.
+
+    Args:
+      batch: sequences.
+      value_next: f32[T, B], or f32[T, B, N] where every agent has its own.
+      hparams: reward scale, discount and lambda.
+    Returns:
+      f32, shape of `value_next`, without gradient.
+    """
+    trajectory = batch.trajectory
+    per_step = (
+        hparams.reward_scale * trajectory.reward,
+        trajectory.terminated,
+        returns.chained(trajectory.reset, trajectory.valid),
+    )
+    axes = range(2, value_next.ndim)
+    reward, terminated, chain = (
+        jnp.broadcast_to(jnp.expand_dims(x, axes), value_next.shape) for x in per_step
+    )
+    return returns.peng_lambda(
+        reward, terminated, value_next, hparams.gamma, hparams.td_lambda, chain
     )
 
 

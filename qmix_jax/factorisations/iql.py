@@ -6,10 +6,8 @@ Reference: Tan 1993; Tampuu et al. 2017; the baseline of Rashid et al. 2018. Dev
 loss is averaged over valid steps and agents).
 """
 
-import jax.numpy as jnp
-
 from qmix_jax.agents import base as agents
-from qmix_jax.core import qvalues, returns
+from qmix_jax.core import qvalues
 from qmix_jax.factorisations import base
 from qmix_jax.mixers import base as mixers
 from qmix_jax.types import Array, Batch, EnvSpec, HParams
@@ -40,9 +38,7 @@ def make(
         trajectory = batch.trajectory
         values = base.next_values(cfg, agent, params["agent"], target_params["agent"], batch)
         taken = qvalues.take(values.q, trajectory.actions)
-        reward = jnp.broadcast_to(hparams.reward_scale * trajectory.reward[..., None], taken.shape)
-        terminated = jnp.broadcast_to(trajectory.terminated[..., None], taken.shape)
-        target = returns.one_step(reward, terminated, values.q_next, hparams.gamma)
+        target = base.target(batch, values.q_next, hparams)
         return base.td_loss(cfg, taken, target, batch, hparams)
 
     return base.Factorisation(

@@ -1,6 +1,8 @@
-"""Agent and mixer trained by one-step double-Q temporal differences on the joint value (VDN, QMIX).
+"""Agent and mixer trained by double-Q temporal differences on the joint value (VDN, QMIX).
 
     y_t = r_t + gamma * (1 - terminated_t) * f^-(q^-(tau_{t+1}, argmax_a q(tau_{t+1}, a)), s_{t+1})
+
+With `hparams.td_lambda` above 0 the target is Peng's Q(lambda).
 
 Reference: Rashid et al. 2018 (QMIX), section 4. Deviation: time limits are bootstrapped through
 unless `trainer.truncation` says otherwise; the loss has no factor 1/2 (as PyMARL's).
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from qmix_jax.agents import base as agents
-from qmix_jax.core import masked, qvalues, returns
+from qmix_jax.core import masked, qvalues
 from qmix_jax.factorisations import base
 from qmix_jax.mixers import base as mixers
 from qmix_jax.types import Array, Batch, EnvSpec, HParams
@@ -60,8 +62,7 @@ def make(
         )
         mixed = mixer.apply(params["mixer"], taken)
         value_next = mixer.apply(target_params["mixer"], following).q_tot
-        reward = hparams.reward_scale * trajectory.reward
-        target = returns.one_step(reward, trajectory.terminated, value_next, hparams.gamma)
+        target = base.target(batch, value_next, hparams)
         td_loss, extras = base.td_loss(cfg, mixed.q_tot, target, batch, hparams)
         return td_loss + masked.mean(mixed.penalty, trajectory.valid), extras
 

@@ -1,32 +1,55 @@
 """Ctrl-C: the first one asks the run to end cleanly, the second one ends the process at once."""
 
 import contextlib
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
-from types import FrameType
+
+EXIT_CODE = 128 + signal.SIGINT
+"""Exit code of a process that Ctrl-C ended, as shells have it."""
 
 
 class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
-    """Listens for SIGINT while a run goes on; elsewhere than in the main thread it does nothing."""
+    """Listens for SIGINT while a run goes on.
 
-    def __init__(self, notify: Callable[[], None]) -> None:
-        """Args: notify: called at the first Ctrl-C."""
+    Python runs signal handlers in the main thread only, which may be inside a compiled call for
+    seconds. So a thread of its own reads the bytes that the interpreter writes for each signal.
+    Elsewhere than in the main thread signals cannot be caught, and this does nothing.
+    """
+
+    def __init__(self, notify: Callable[[], None], abandon: Callable[[], None]) -> None:
+        """Args: notify: called at the first Ctrl-C; abandon: at the second, before the end."""
         self._notify = notify
-        self._previous = None
+        self._abandon = abandon
+        self._active = threading.current_thread() is threading.main_thread()
         self.requested = False
 
     def __enter__(self) -> "Interrupt":
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._request)
+        if self._active:
+            self._reader, self._writer = socket.socketpair()
+            self._writer.setblocking(False)
+            self._handler = signal.signal(signal.SIGINT, lambda *_: None)
+            self._wakeup_fd = signal.set_wakeup_fd(self._writer.fileno())
+            threading.Thread(target=self._listen, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        if self._active:
+            signal.set_wakeup_fd(self._wakeup_fd)
+            signal.signal(signal.SIGINT, self._handler)
+            self._writer.close()  # ends the listener
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+    def _listen(self) -> None:
+        with self._reader:
+            while number := self._reader.recv(1):
+                if number[0] == signal.SIGINT:
+                    self._heard()
+
+    def _heard(self) -> None:
+        if self.requested:
+            self._abandon()
+            os._exit(EXIT_CODE)
         self.requested = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
         self._notify()

@@ -80,6 +80,10 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def abandon(self) -> None:
+        """Gives the terminal its cursor back, for a process that is about to end at once."""
+        self._console.show_cursor(True)
+
     def note(self, text: str) -> None:
         """Shows a line that stays."""
         if self._live:

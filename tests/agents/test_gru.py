@@ -20,14 +20,14 @@ def test_parameter_count_of_the_papers_agent():
         obs_shapes=((30,),) * 3,
         obs_shape=(30,),
     )
-    params = gru.make(gru.Config(), spec).init(jax.random.key(0))
+    params = jax.eval_shape(gru.make(gru.Config(), spec).init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 28_169
 
 
 @pytest.mark.parametrize("form", samples.FORMS)
 def test_online_and_target_utilities_agree_with_a_loop(form):
     agent = gru.make(gru.Config(hidden=6), samples.SPEC)
-    params, target_params = agent.init(jax.random.key(0)), agent.init(jax.random.key(1))
+    params, target_params = (samples.params(agent.init, seed) for seed in (0, 1))
     trajectory = samples.batch(form).trajectory
     pair = base.unroll_pair(agent, params, target_params, trajectory)
     for q, parameters in zip(pair, (params, target_params), strict=True):
@@ -37,7 +37,7 @@ def test_online_and_target_utilities_agree_with_a_loop(form):
 
 def test_no_gradient_flows_into_the_target_utilities():
     agent = gru.make(gru.Config(hidden=6), samples.SPEC)
-    params, trajectory = agent.init(jax.random.key(0)), samples.batch("segment").trajectory
+    params, trajectory = samples.params(agent.init), samples.batch("segment").trajectory
 
     def total(target_params):
         return base.unroll_pair(agent, params, target_params, trajectory)[1].sum()

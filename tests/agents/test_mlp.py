@@ -1,6 +1,5 @@
 """The feed-forward agent."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
@@ -13,7 +12,7 @@ from qmix_jax.agents import mlp
 @pytest.mark.parametrize("layers", [1, 3])
 def test_agrees_with_a_loop(layers):
     agent = mlp.make(mlp.Config(hidden=6, layers=layers, last_action=True), samples.SPEC)
-    params, obs = agent.init(jax.random.key(0)), samples.batch("segment").trajectory.obs[:2]
+    params, obs = samples.params(agent.init), samples.batch("segment").trajectory.obs[:2]
     prev_actions = np.array([[[-1, -1]] * 3, [[2, 1]] * 3], np.int32)
     _, q, hidden = agent.unroll(params, (), obs, prev_actions, jnp.zeros((2, 3), bool))
     for t, b, i in np.ndindex(2, 3, 2):
@@ -28,7 +27,7 @@ def test_agrees_with_a_loop(layers):
 
 def test_has_no_memory():
     agent = mlp.make(mlp.Config(hidden=6), samples.SPEC)
-    params, trajectory = agent.init(jax.random.key(0)), samples.batch("segment").trajectory
+    params, trajectory = samples.params(agent.init), samples.batch("segment").trajectory
     prev_actions = jnp.zeros(trajectory.obs.shape[:3], jnp.int32)
     _, q, _ = agent.unroll(params, (), trajectory.obs, prev_actions, trajectory.reset)
     _, backwards, _ = agent.unroll(

@@ -47,9 +47,8 @@ def _problem(name, mixer, double_q, loss):
     )
     return Problem(
         jax.jit(jax.value_and_grad(factorisation.loss, has_aux=True)),
-        factorisation.init(jax.random.key(0)),
-        # Negated as well, so that online and target network disagree on the best action.
-        jax.tree.map(lambda x: -1.5 * x, factorisation.init(jax.random.key(1))),
+        samples.params(factorisation.init, seed=0),
+        samples.params(factorisation.init, seed=1),
         {"mixer": mixer, "double_q": double_q, "loss": loss},
     )
 
@@ -60,9 +59,8 @@ def agrees_with_loops():
 
     def check(name, mixer, double_q, loss):
         problem = _problem(name, mixer, double_q, loss)
-        hparams = samples.hparams()
-        for form in samples.FORMS:
-            _check(problem, samples.batch(form), hparams)
+        for form, td_lambda in (("segment", 0.0), ("segment", 0.6), ("episode", 0.6)):
+            _check(problem, samples.batch(form), samples.hparams(td_lambda=td_lambda))
 
     return check
 

@@ -70,10 +70,11 @@ def test_needs_a_mixer(one_step):
 def test_joint_values_mix_the_utilities_of_the_given_actions(one_step):
     mixer = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), one_step.spec)
     factorisation = td.make(td.Config(), one_step.spec, one_step.agent, mixer)
-    params, state = factorisation.init(jax.random.key(0)), np.array([0.7], np.float32)
+    params = {**samples.params(factorisation.init), "agent": {"scale": jnp.ones(())}}
+    state = np.array([0.7], np.float32)
     obs = np.array([[1.0, 9.0], [-2.0, 3.0]], np.float32)
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    values = factorisation.joint_values(params, obs, state, actions)
+    values = jax.jit(factorisation.joint_values)(params, obs, state, actions)
     summed = _vdn(one_step).joint_values({**params, "mixer": {}}, obs, state, actions)
     np.testing.assert_allclose(summed, [-1.0, 4.0, 7.0, 12.0], rtol=1e-6)
     weights = oracles.double(params["mixer"])
