@@ -1,7 +1,7 @@
-"""Random sequences as collectors store them, drawn in NumPy, and hyper-parameters to learn by.
+"""Random inputs of networks and losses, drawn in NumPy, and numbers to learn by.
 
-A sequence is written as one mark per step: `.` the episode goes on, `t` the action terminated it,
-`x` it hit the time limit, `-` padding.
+Sequences are as collectors store them, and written as one mark per step: `.` the episode goes on,
+`t` the action terminated it, `x` it hit the time limit, `-` padding.
 """
 
 from dataclasses import replace
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qmix_jax import components
 from qmix_jax.types import Batch, EnvSpec, HParams, Schedule, Trajectory
 
 SPEC = EnvSpec(
@@ -99,6 +100,22 @@ def _needed(trajectory):
     for t in reversed(range(len(valid))):
         needed[t] |= needed[t + 1] & ~reset[t + 1]
     return needed
+
+
+def component(kind, name, options=None, *context):
+    """The component made for `SPEC`; `context` is what its `make` takes after the spec."""
+    module = components.find(kind, name)
+    return module.make(module.Config.model_validate(dict(options or {})), SPEC, *context)
+
+
+def live_carry(agent, batch_size=3):
+    """A carry in the middle of an episode; `agent` has an `initial_carry`."""
+    return jax.tree.map(lambda x: 0.3 * jnp.ones_like(x), agent.initial_carry(batch_size))
+
+
+def signature(tree):
+    """The tree with (shape, dtype) for every array."""
+    return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
 def normal(rng, *shape):

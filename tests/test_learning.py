@@ -1,5 +1,4 @@
-"""Learning probes: games whose answer is known, and values that tell which rule the code
-applies."""
+"""Learning probes: games with known answers, and values that tell which rule the code applies."""
 
 import numpy as np
 import pytest
@@ -36,7 +35,7 @@ def load(env, algo, **changes):
         "eval": {"every": 100_000, "episodes": 4},
     }
     for key, value in changes.items():
-        settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
+        settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
     return members.load(**settings)
 
 

@@ -10,7 +10,6 @@ import pytest
 import ranks
 import samples
 
-from qmix_jax import components
 from qmix_jax.agents import base as agents
 from qmix_jax.types import Batch, EnvSpec, Trajectory
 
@@ -31,25 +30,16 @@ class Problem(NamedTuple):
     settings: dict
 
 
-def _component(kind, name, *context):
-    module = components.find(kind, name)
-    cfg = module.Config.model_validate(OPTIONS.get(name, {}))
-    return module.make(cfg, samples.SPEC, *context)
-
-
 def _problem(name, mixer, double_q, loss):
-    module = components.find("factorisations", name)
-    factorisation = module.make(
-        module.Config(double_q=double_q, loss=loss),
-        samples.SPEC,
-        _component("agents", "gru"),
-        None if mixer is None else _component("mixers", mixer),
-    )
+    agent = samples.component("agents", "gru", OPTIONS["gru"])
+    mixing = mixer and samples.component("mixers", mixer, OPTIONS.get(mixer))
+    options = {"double_q": double_q, "loss": loss}
+    factorisation = samples.component("factorisations", name, options, agent, mixing)
     return Problem(
         jax.jit(jax.value_and_grad(factorisation.loss, has_aux=True)),
         samples.params(factorisation.init, seed=0),
         samples.params(factorisation.init, seed=1),
-        {"mixer": mixer, "double_q": double_q, "loss": loss},
+        {"mixer": mixer, **options},
     )
 
 
@@ -101,10 +91,8 @@ def _check_gradient(function, params, gradient):
 
 
 class OneStep(NamedTuple):
-    """One step of two agents with two actions whose utilities are the observation times `scale`.
-
-    `batch(valid, terminated, truncated successor or not)` and an agent that needs no network.
-    """
+    """One step of two agents with two actions: `batch(terminated)`, and an agent without a network
+    whose utilities are the observation times the parameter `scale`."""
 
     spec: EnvSpec
     agent: agents.Agent
@@ -130,7 +118,7 @@ def one_step():
         unroll=lambda params, carry, obs, prev_actions, reset: (carry, params["scale"] * obs, obs),
     )
 
-    def batch(valid=True, terminated=False):
+    def batch(terminated=False):
         trajectory = Trajectory(
             obs=jnp.array([[[[1.0, 9.0], [2.0, 9.0]]], [[[4.0, 1.0], [-3.0, -2.0]]]]),
             state=jnp.zeros((2, 1, 1)),
@@ -139,7 +127,7 @@ def one_step():
             actions=jnp.zeros((1, 1, 2), jnp.int32),
             reward=jnp.array([[0.5]]),
             terminated=jnp.array([[terminated]]),
-            valid=jnp.array([[valid]]),
+            valid=jnp.ones((1, 1), bool),
         )
         return Batch(trajectory=trajectory, weight=jnp.ones(1), index=jnp.zeros(1, jnp.int32))
 

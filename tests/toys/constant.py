@@ -27,7 +27,7 @@ def make(cfg: Config) -> base.Env:
         name="constant",
         agent_names=("a",),
         agent_groups=(0,),
-        n_actions=(2,),
+        n_actions=(1,),
         obs_shapes=((cfg.kinds,),),
         obs_shape=(cfg.kinds,),
         state_size=cfg.kinds,
@@ -40,7 +40,7 @@ def make(cfg: Config) -> base.Env:
         return TimeStep(
             obs=seen[None],
             state=seen,
-            avail_actions=jnp.ones((1, 2), bool),
+            avail_actions=jnp.ones((1, 1), bool),
             reward=reward,
             terminated=over & (not cfg.truncates),
             truncated=over & cfg.truncates,

@@ -1,0 +1,125 @@
+"""What every agent promises, over every one that ships."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import samples
+
+from qmix_jax import components
+
+SPEC = samples.SPEC
+N, A = SPEC.n_agents, SPEC.n_actions_max
+AGENTS = components.names("agents")
+# Options under which every input shows; an agent that is not named is tried as it comes.
+OPTIONS = {"mlp": {"last_action": True}}
+
+
+@functools.cache
+def agent_case(name):
+    """(agent, params, jitted unroll)."""
+    agent = samples.component("agents", name, OPTIONS.get(name, {}))
+    return agent, samples.params(agent.init), jax.jit(agent.unroll)
+
+
+def history(seed=0, t=7, b=3):
+    """(obs, prev_actions, reset) of live streams: episodes begin anywhere but at first."""
+    rng = np.random.default_rng(seed)
+    reset = rng.random((t, b)) < 0.25
+    reset[0] = False
+    prev_actions = rng.integers(0, A, (t, b, N)).astype(np.int32)
+    return samples.normal(rng, t, b, N, *SPEC.obs_shape), prev_actions, reset
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_shapes_and_dtypes(name):
+    agent, params, unroll = agent_case(name)
+    carry, q, hidden = unroll(params, agent.initial_carry(3), *history())
+    assert (q.shape, q.dtype) == ((7, 3, N, A), jnp.float32)
+    assert (hidden.shape[:3], hidden.dtype) == ((7, 3, N), jnp.float32)
+    assert samples.signature(carry) == samples.signature(agent.initial_carry(3))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_acting_is_a_slice_of_learning(name):
+    """Steps of T = 1 with the carry handed on are the unroll of T = 7."""
+    agent, params, unroll = agent_case(name)
+    obs, prev_actions, reset = history()
+    carry = samples.live_carry(agent)
+    last, q, _ = unroll(params, carry, obs, prev_actions, reset)
+    for t in range(7):
+        step = slice(t, t + 1)
+        carry, q_t, _ = unroll(params, carry, obs[step], prev_actions[step], reset[step])
+        np.testing.assert_allclose(q_t[0], q[t], rtol=1e-5, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), carry, last)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_sequences_do_not_mix(name):
+    agent, params, unroll = agent_case(name)
+    obs, prev_actions, reset = history()
+    q = unroll(params, agent.initial_carry(3), obs, prev_actions, reset)[1]
+    for b in range(3):
+        one = slice(b, b + 1)
+        alone = unroll(
+            params, agent.initial_carry(1), obs[:, one], prev_actions[:, one], reset[:, one]
+        )[1]
+        np.testing.assert_allclose(alone[:, 0], q[:, b], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_utilities_are_decentralised(name):
+    """Other observations and actions of the second agent change nothing for the first."""
+    agent, params, unroll = agent_case(name)
+    obs, prev_actions, reset = history()
+    q = unroll(params, agent.initial_carry(3), obs, prev_actions, reset)[1]
+    second = np.array([False, True])
+    obs = np.where(second[:, None], obs + 3.0, obs)
+    prev_actions = np.where(second, (prev_actions + 1) % A, prev_actions)
+    other = unroll(params, agent.initial_carry(3), obs, prev_actions, reset)[1]
+    np.testing.assert_array_equal(other[:, :, 0], q[:, :, 0])
+    assert (np.asarray(other[:, :, 1] != q[:, :, 1])).all()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_forgets_what_came_before_an_episode(name):
+    agent, params, unroll = agent_case(name)
+    obs, prev_actions, reset = history()
+    start = np.arange(7) == 4
+    reset = np.broadcast_to(start[:, None], reset.shape)
+    prev_actions = np.where(start[:, None, None], -1, prev_actions)
+    q = unroll(params, agent.initial_carry(3), obs, prev_actions, reset)[1]
+    before = (np.arange(7) < 4)[:, None, None]
+    obs = np.where(before[..., None], obs + 3.0, obs)
+    prev_actions = np.where(before, (prev_actions + 1) % A, prev_actions)
+    other = unroll(params, samples.live_carry(agent), obs, prev_actions, reset)[1]
+    np.testing.assert_array_equal(other[4:], q[4:])
+    assert (np.asarray(other[:4] != q[:4])).any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_tells_no_last_action_from_any_action(name):
+    """-1 is none of the actions: its utilities differ from every action's."""
+    agent, params, unroll = agent_case(name)
+    obs, _, reset = history(t=1)
+    values = [
+        unroll(params, agent.initial_carry(3), obs, np.full((1, 3, N), action, np.int32), reset)[1]
+        for action in range(-1, A)
+    ]
+    for one, other in itertools.combinations(values, 2):
+        assert not np.allclose(one, other)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_gradients_are_finite_and_reach_every_parameter(name):
+    agent, params, _ = agent_case(name)
+
+    def objective(params):
+        return jnp.sum(agent.unroll(params, agent.initial_carry(3), *history())[1] ** 2)
+
+    leaves = jax.tree.leaves(jax.jit(jax.grad(objective))(params))
+    assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in leaves)

@@ -1,0 +1,224 @@
+"""What every factorisation promises, with every mixer that it takes."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import samples
+
+from qmix_jax import components
+
+SPEC = samples.SPEC
+N, A = SPEC.n_agents, SPEC.n_actions_max
+
+
+def _combinations():
+    """Every factorisation with every mixer that it takes, and without one if it takes none."""
+    agent = samples.component("agents", "mlp")
+    for name in components.names("factorisations"):
+        for mixer in (None, *components.names("mixers")):
+            mixing = mixer and samples.component("mixers", mixer)
+            try:
+                samples.component("factorisations", name, {}, agent, mixing)
+            except ValueError:
+                continue
+            yield name, mixer
+
+
+COMBINATIONS = tuple(_combinations())
+combinations = pytest.mark.parametrize(("name", "mixer"), COMBINATIONS)
+forms = pytest.mark.parametrize("form", samples.FORMS)
+KEY = jax.random.key(3)
+
+
+@functools.cache
+def factorisation_case(name, mixer):
+    """(factorisation, params, target_params, jitted value and gradient of the loss)."""
+    agent = samples.component("agents", "gru", {"hidden": 8})
+    mixing = mixer and samples.component("mixers", mixer)
+    made = samples.component("factorisations", name, {}, agent, mixing)
+    params, target_params = (samples.params(made.init, seed) for seed in (0, 1))
+    target_params = target_params if made.uses_target else ()
+    return made, params, target_params, jax.jit(jax.value_and_grad(made.loss, has_aux=True))
+
+
+def test_every_component_is_tried():
+    assert {name for name, _ in COMBINATIONS} == set(components.names("factorisations"))
+    assert {mixer for _, mixer in COMBINATIONS} == {None, *components.names("mixers")}
+
+
+@combinations
+@forms
+def test_loss_shapes_dtypes_and_finite_gradients(name, mixer, form):
+    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    batch = samples.batch(form)
+    (loss, extras), gradient = loss_and_gradient(
+        params, target_params, batch, samples.hparams(), KEY
+    )
+    assert samples.signature((loss, extras.priority)) == (((), jnp.float32), ((3,), jnp.float32))
+    scalar = ((), jnp.float32)
+    assert {"loss", "td_error_abs", "q_taken", "target"} <= set(extras.metrics)
+    assert all(samples.signature(pair) == (scalar, scalar) for pair in extras.metrics.values())
+    assert samples.signature(gradient) == samples.signature(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, extras, gradient)))
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+
+
+@combinations
+@forms
+def test_contents_of_invalid_steps_change_nothing(name, mixer, form):
+    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    batch, hparams = samples.batch(form), samples.hparams()
+    original = loss_and_gradient(params, target_params, batch, hparams, KEY)
+    for seed in (1, 2):
+        other = samples.with_other_invalid_contents(batch, seed)
+        changed = loss_and_gradient(params, target_params, other, hparams, KEY)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), changed, original
+        )
+
+
+@combinations
+def test_contents_of_valid_steps_do_matter(name, mixer):
+    """Observations, rewards, terminations and validity each enter the loss."""
+    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    batch, hparams = samples.batch("segment"), samples.hparams()
+    (loss, _), _ = loss_and_gradient(params, target_params, batch, hparams, KEY)
+    old = batch.trajectory
+    changes = {"obs": old.obs + 1.0, "reward": old.reward + 1.0, "valid": ~old.valid}
+    for field, values in {**changes, "terminated": ~old.terminated}.items():
+        other = batch.replace(trajectory=old.replace(**{field: values}))
+        (changed, _), _ = loss_and_gradient(params, target_params, other, hparams, KEY)
+        assert abs(changed - loss) > 1e-3 * loss, field
+
+
+@combinations
+def test_nothing_valid_is_no_loss_and_no_gradient(name, mixer):
+    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    batch = samples.batch("episode")
+    none = batch.replace(
+        trajectory=batch.trajectory.replace(valid=np.zeros_like(batch.trajectory.valid))
+    )
+    (loss, extras), gradient = loss_and_gradient(
+        params, target_params, none, samples.hparams(), KEY
+    )
+    assert float(loss) == 0.0
+    np.testing.assert_array_equal(extras.priority, 0.0)
+    for leaf in jax.tree.leaves(gradient):
+        np.testing.assert_array_equal(leaf, 0.0)
+
+
+@combinations
+def test_joined_episodes_are_separate_episodes(name, mixer):
+    """A sequence of three episodes costs what the three cost on their own."""
+    made, params, target_params, _ = factorisation_case(name, mixer)
+    batch, hparams = samples.batch("segment"), samples.hparams()
+
+    def part(sequence, start, end):
+        entries = ("obs", "state", "avail_actions", "reset")
+        fields = {
+            field: values[start : end + (field in entries), sequence : sequence + 1]
+            for field, values in batch.trajectory.items()
+        }
+        return batch.replace(
+            trajectory=batch.trajectory.replace(**fields), weight=np.ones(1), index=np.zeros(1)
+        )
+
+    loss = jax.jit(made.loss)
+    joined = loss(params, target_params, part(0, 0, 7), hparams, KEY)[1].metrics
+    pieces = [
+        loss(params, target_params, part(0, start, end), hparams, KEY)[1].metrics
+        for start, end in ((0, 3), (3, 5), (5, 7))
+    ]
+    for metric in ("td_error_abs", "q_taken", "target"):
+        total = np.sum([piece[metric] for piece in pieces], axis=0)
+        np.testing.assert_allclose(joined[metric], total, rtol=1e-4, err_msg=metric)
+
+
+@combinations
+def test_priority_is_its_own_sequences(name, mixer):
+    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    batch, hparams = samples.batch("segment"), samples.hparams()
+    (_, before), _ = loss_and_gradient(params, target_params, batch, hparams, KEY)
+    reward = batch.trajectory.reward.copy()
+    reward[:, 1] += 100.0
+    other = batch.replace(trajectory=batch.trajectory.replace(reward=reward))
+    (_, after), _ = loss_and_gradient(params, target_params, other, hparams, KEY)
+    np.testing.assert_array_equal(after.priority[::2], before.priority[::2])
+    assert after.priority[1] > before.priority[1] + 100.0
+
+
+@combinations
+def test_no_gradient_reaches_the_target_parameters(name, mixer):
+    made, params, target_params, _ = factorisation_case(name, mixer)
+
+    def value(target_params):
+        return made.loss(params, target_params, samples.batch("segment"), samples.hparams(), KEY)[0]
+
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(value))(target_params)):
+        np.testing.assert_array_equal(leaf, 0.0)
+
+
+def crowd(seed=0, b=300):
+    """(obs, prev_actions, reset, avail_actions) of many situations."""
+    rng = np.random.default_rng(seed)
+    return (
+        3.0 * samples.normal(rng, b, N, *SPEC.obs_shape),
+        rng.integers(-1, A, (b, N)).astype(np.int32),
+        rng.random(b) < 0.5,
+        samples.random_avail(rng, (b,)),
+    )
+
+
+@combinations
+def test_acting_takes_no_state(name, mixer):
+    made = factorisation_case(name, mixer)[0]
+    names = list(inspect.signature(made.act).parameters)
+    expected = "params carry obs prev_actions reset avail_actions epsilon key"
+    assert names == expected.split()
+
+
+@combinations
+@pytest.mark.parametrize("epsilon", [0.0, 0.4])
+def test_acting_is_decentralised(name, mixer, epsilon):
+    """Everything about the second agent changes; the first does the same, also when exploring."""
+    made, params, *_ = factorisation_case(name, mixer)
+    act = jax.jit(made.act)
+    obs, prev_actions, reset, avail = crowd()
+    carry = samples.live_carry(made, len(obs))
+    _, actions = act(params, carry, obs, prev_actions, reset, avail, epsilon, KEY)
+    (obs_1, prev_1, _, avail_1), second = crowd(seed=1), np.array([False, True])
+    obs = np.where(second[:, None], obs_1, obs)
+    prev_actions = np.where(second, prev_1, prev_actions)
+    avail = np.where(second[:, None], avail_1, avail)
+    _, others = act(params, carry, obs, prev_actions, reset, avail, epsilon, KEY)
+    np.testing.assert_array_equal(others[:, 0], actions[:, 0])
+    assert (np.asarray(others[:, 1] != actions[:, 1])).any()
+
+
+@combinations
+def test_unavailable_actions_are_never_taken(name, mixer):
+    made, params, *_ = factorisation_case(name, mixer)
+    act = jax.jit(made.act)
+    obs, prev_actions, reset, avail = crowd()
+    assert not avail.all(axis=-1).any(axis=0).all()
+    carry = made.initial_carry(len(obs))
+    for epsilon in (0.0, 0.5, 1.0):
+        _, actions = act(params, carry, obs, prev_actions, reset, avail, epsilon, KEY)
+        assert (actions.shape, actions.dtype) == ((300, N), jnp.int32)
+        assert np.take_along_axis(avail, np.asarray(actions)[..., None], axis=-1).all()
+
+
+@combinations
+def test_greedy_acting_maximises_the_utilities(name, mixer):
+    """At the start of an episode, whatever the carry and the action before it were."""
+    made, params, *_ = factorisation_case(name, mixer)
+    obs, prev_actions, _, avail = crowd(b=20)
+    start, none = np.ones(20, bool), np.full_like(prev_actions, -1)
+    act = jax.jit(made.act)
+    _, actions = act(params, samples.live_carry(made, 20), obs, none, start, avail, 0.0, KEY)
+    q = jax.jit(jax.vmap(made.utilities, in_axes=(None, 0)))(params, obs)
+    np.testing.assert_array_equal(actions, np.argmax(np.where(avail, q, -np.inf), axis=-1))
