@@ -111,7 +111,7 @@ def compile_programs(
     precision: str,
     clock: Callable[[], float],
 ) -> Population:
-    """Lowers and compiles `init`, `warm_up`, `train` and `evaluate` for one round.
+    """Lowers and compiles `init`, `train` (also the warm-up) and `evaluate` for one round.
 
     Args:
       program: one member's functions.
@@ -132,7 +132,6 @@ def compile_programs(
 
     functions = {
         "init": program_of(step.init),
-        "warm_up": program_of(step.warm_up, donate=(0,)),
         "train": program_of(step.train, n_shared=2, donate=(0, 1)),
         "evaluate": program_of(program.evaluate, n_shared=1),
     }
@@ -142,13 +141,15 @@ def compile_programs(
     tally = _shapes(program_of(step.empty_tally), split, state, numbers)
     arguments = {
         "init": (member_seeds[0],),
-        "warm_up": (state, numbers),
         "train": (state, tally, numbers, index, index),
         "evaluate": (state.key, state.learner.params, index),
     }
     with jax.default_matmul_precision(precision):
         compiled, seconds = _compile(functions, arguments, clock)
 
+    train = _make_train(compiled["train"], member_hparams)
+    empty_tallies = _make_empty_tallies(tally, places.rounds)
+    n_warm_up = program.plan.warm_up_collects
     return Population(
         layout=places,
         compile_seconds=seconds,
@@ -158,11 +159,9 @@ def compile_programs(
             for name, tree in state.learner.params.items()
         },
         init=lambda: tuple(compiled["init"](seed) for seed in member_seeds),
-        warm_up=lambda states: tuple(
-            compiled["warm_up"](*pair) for pair in zip(states, member_hparams, strict=True)
-        ),
-        train=_make_train(compiled["train"], member_hparams),
-        empty_tallies=_make_empty_tallies(tally, places.rounds),
+        warm_up=lambda states: train(states, empty_tallies(), -n_warm_up, n_warm_up)[0],
+        train=train,
+        empty_tallies=empty_tallies,
         evaluate=_make_evaluate(compiled["evaluate"], places),
         parameters=lambda states: _gather([s.learner.params for s in states], places),
         tables=lambda parameters: _host(jax.jit(jax.vmap(program.tables))(parameters)),

@@ -1,4 +1,8 @@
-"""collect -> learn, for one member: warm-up, one update, and a loop of updates."""
+"""collect -> learn, for one member: one update, and a loop of updates.
+
+Warm-up is the same loop at negative update indices, where the number of gradient steps is 0: one
+program, so the environment is compiled once less.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +18,7 @@ from qmix_jax.core import schedules
 from qmix_jax.factorisations import base as factorisations
 from qmix_jax.types import Array, Clock, HParams, Metrics, Trajectory, record
 
-INIT, WARM_UP, TRAIN, EVAL = range(4)
+INIT, TRAIN, EVAL = range(3)
 """Streams of a member's randomness: `fold_in(fold_in(key(seed), STREAM), index)`."""
 
 NEVER = jnp.iinfo(jnp.int32).max
@@ -56,8 +60,8 @@ class Timeline(NamedTuple):
     warm_up: int
 
     def clock(self, update_index: Array) -> Clock:
-        """The clock at the start of update `update_index` i32[] (negative during warm-up)."""
-        collects = update_index + self.warm_up
+        """The clock at the start of update `update_index` i32[], negative during warm-up."""
+        collects = self.collects(update_index)
         return Clock(
             update_index=update_index,
             gradient_step=update_index * self.gradient_steps,
@@ -65,27 +69,29 @@ class Timeline(NamedTuple):
             n_added=collects * self.n_envs,
         )
 
+    def collects(self, update_index: Array) -> Array:
+        """Collects done before update `update_index`, from 0 on."""
+        return update_index + self.warm_up
+
 
 class TrainStep(NamedTuple):
     """Attributes:
     init: `(seed i32[]) -> TrainState`.
-    warm_up: `(TrainState, HParams) -> TrainState`, fills the replay.
     train: `(TrainState, Tally, HParams, first_update i32[], n_updates i32[])
-      -> (TrainState, Tally)`.
+      -> (TrainState, Tally)`; updates below 0 only fill the replay.
     learn: `(LearnerState, replay, Trajectory, HParams, Clock, key)
       -> (LearnerState, replay, metrics)`, also for data made elsewhere.
     empty_tally: `(TrainState, HParams) -> Tally` of zeros.
     """
 
     init: Callable[[Array], TrainState]
-    warm_up: Callable[[TrainState, HParams], TrainState]
     train: Callable[..., tuple[TrainState, Tally]]
     learn: Callable[..., tuple[learners.LearnerState, replay.BufferState, Metrics]]
     empty_tally: Callable[[TrainState, HParams], Tally]
 
 
 def stream(key: Array, name: int, index: Array) -> Array:
-    """The key of one event: `name` is one of INIT, WARM_UP, TRAIN, EVAL; `index` i32[]."""
+    """The key of one event: `name` is one of INIT, TRAIN, EVAL; `index` i32[]."""
     return jax.random.fold_in(jax.random.fold_in(key, name), index)
 
 
@@ -98,9 +104,7 @@ def make(
 ) -> TrainStep:
     """Composes the phases. Each is a plain function; the only `jit` is the population's."""
 
-    collect = partial(_collect, factorisation, collector)
     learn = partial(_learn, learner, buffer, timeline)
-    warm_up = partial(_warm_up, collect, buffer, timeline)
 
     def init(seed: Array) -> TrainState:
         key = jax.random.key(seed)
@@ -113,9 +117,11 @@ def make(
         )
 
     def train_step(state: TrainState, hparams: HParams, clock: Clock) -> tuple[TrainState, Metrics]:
-        key_rollout, key_learn = jax.random.split(stream(state.key, TRAIN, clock.update_index))
+        event = stream(state.key, TRAIN, timeline.collects(clock.update_index))
+        key_rollout, key_learn = jax.random.split(event)
         epsilon = schedules.linear(hparams.epsilon, clock.env_steps)
-        actor, trajectory, seen = collect(key_rollout, state.actor, state.learner.params, epsilon)
+        act = behaviour(factorisation, state.learner.params, epsilon)
+        actor, trajectory, seen = collector.collect(key_rollout, state.actor, act)
         learnt, ring, metrics = learn(
             state.learner, state.replay, trajectory, hparams, clock, key_learn
         )
@@ -140,7 +146,7 @@ def make(
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return Tally(metrics=zeros, first_nonfinite=jnp.full((), NEVER, jnp.int32))
 
-    return TrainStep(init, warm_up, train, learn, empty_tally)
+    return TrainStep(init, train, learn, empty_tally)
 
 
 def behaviour(
@@ -166,36 +172,6 @@ def add_up(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:
     )
 
 
-def _collect(
-    factorisation: factorisations.Factorisation,
-    collector: rollout.Collector,
-    key: Array,
-    actor: Any,
-    params: Any,
-    epsilon: Array,
-) -> tuple[Any, Trajectory, Metrics]:
-    return collector.collect(key, actor, behaviour(factorisation, params, epsilon))
-
-
-def _warm_up(
-    collect: Callable,
-    buffer: replay.Buffer,
-    timeline: Timeline,
-    state: TrainState,
-    hparams: HParams,
-) -> TrainState:
-    """Fills the replay without learning."""
-
-    def body(index: Array, state: TrainState) -> TrainState:
-        clock = timeline.clock(index - timeline.warm_up)
-        epsilon = schedules.linear(hparams.epsilon, clock.env_steps)
-        key = stream(state.key, WARM_UP, index)
-        actor, trajectory, _ = collect(key, state.actor, state.learner.params, epsilon)
-        return replace(state, actor=actor, replay=buffer.add(state.replay, trajectory, clock))
-
-    return jax.lax.fori_loop(0, timeline.warm_up, body, state)
-
-
 def _learn(
     learner: learners.Learner,
     buffer: replay.Buffer,
@@ -207,22 +183,26 @@ def _learn(
     clock: Clock,
     key: Array,
 ) -> tuple[learners.LearnerState, replay.BufferState, Metrics]:
-    """Adds the trajectory, then K times (sample, gradient step)."""
+    """Adds the trajectory, then K times (sample, gradient step); during warm-up only adds."""
     ring = buffer.add(ring, trajectory, clock)
     clock = replace(clock, n_added=clock.n_added + timeline.n_envs)
 
     def step(
-        carried: tuple[learners.LearnerState, replay.BufferState], inputs: tuple[Array, Array]
+        k: Array, carried: tuple[learners.LearnerState, replay.BufferState]
     ) -> tuple[tuple[learners.LearnerState, replay.BufferState], Metrics]:
         state, ring = carried
-        k, key_step = inputs
-        key_sample, key_loss = jax.random.split(key_step)
+        key_sample, key_loss = jax.random.split(jax.random.fold_in(key, k))
         batch = buffer.sample(ring, key_sample, clock)
         gradient_step = clock.gradient_step + k
         state, metrics, priority = learner.update(state, batch, hparams, gradient_step, key_loss)
         return (state, buffer.update(ring, batch, priority)), metrics
 
-    steps = jnp.arange(timeline.gradient_steps)
-    keys = jax.random.split(key, timeline.gradient_steps)
-    (state, ring), metrics = jax.lax.scan(step, (state, ring), (steps, keys))
-    return state, ring, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+    def body(k: Array, carried: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
+        learnt, metrics = step(k, carried[0])
+        return learnt, jax.tree.map(jnp.add, carried[1], metrics)
+
+    shapes = jax.eval_shape(step, jnp.zeros((), jnp.int32), (state, ring))[1]
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    n_steps = jnp.where(clock.update_index < 0, 0, timeline.gradient_steps)
+    (state, ring), metrics = jax.lax.fori_loop(0, n_steps, body, ((state, ring), nothing))
+    return state, ring, metrics

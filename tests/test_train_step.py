@@ -71,8 +71,8 @@ def test_the_training_program_has_no_callback_and_no_cond(collector):
     found = primitives(program_jaxpr(members.load(trainer={"collector": collector})).jaxpr)
     assert not [name for name in found if "callback" in name or "infeed" in name]
     assert found["cond"] == 0
-    assert found["while"] == 1, "the loop over updates"
-    # rollout, K gradient steps, and the GRU: acting, online, its gradient, target
+    assert found["while"] == 2, "the loops over updates and over gradient steps"
+    # rollout; Peng's targets; and the GRU: acting, online, its gradient, target
     assert found["scan"] == 6
     assert found["qr"] == found["householder_product"] == 0
 
@@ -136,10 +136,11 @@ def test_no_key_is_used_twice(monkeypatch):
     numbers = program.hparams(cfg.hparams)
 
     def run(seed):
-        state = built.step.warm_up(built.step.init(seed), numbers)
+        state = built.step.init(seed)
         built.evaluate(state.key, state.learner.params, jnp.int32(0))
         tally = built.step.empty_tally(state, numbers)
-        return built.step.train(state, tally, numbers, jnp.int32(0), jnp.int32(2))
+        first, n_updates = jnp.int32(-built.plan.warm_up_collects), jnp.int32(4)
+        return built.step.train(state, tally, numbers, first, n_updates)
 
     for seed in (5, 6):
         jax.block_until_ready(jax.jit(run)(jnp.int32(seed))[1])

@@ -43,11 +43,12 @@ class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
 
     def _listen(self) -> None:
         with self._reader:
-            while number := self._reader.recv(1):
-                if number[0] == signal.SIGINT:
-                    self._heard()
+            for number in iter(lambda: self._reader.recv(1), b""):
+                self._heard(number[0])
 
-    def _heard(self) -> None:
+    def _heard(self, number: int) -> None:
+        if number != signal.SIGINT:
+            return
         if self.requested:
             self._abandon()
             os._exit(EXIT_CODE)
