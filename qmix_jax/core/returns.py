@@ -73,10 +73,8 @@ def peng_lambda(
     def step(following: Array, inputs: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
         reward, terminated, value, linked = inputs
         value = jnp.where(linked, (1.0 - td_lambda) * value + td_lambda * following, value)
-        target = reward + gamma * jnp.where(terminated, 0.0, value)
+        target = one_step(reward, terminated, value, gamma)
         return target, target
 
     inputs = (reward, terminated, value_next, chain)
-    return jax.lax.stop_gradient(
-        jax.lax.scan(step, jnp.zeros_like(reward[0]), inputs, reverse=True)[1]
-    )
+    return jax.lax.scan(step, jnp.zeros_like(reward[0]), inputs, reverse=True)[1]

@@ -2,6 +2,8 @@
 
     y_{i,t} = r_t + gamma * (1 - terminated_t) * q_i^-(tau_{t+1}, argmax_a q_i(tau_{t+1}, a))
 
+With `hparams.td_lambda` above 0 the target is Peng's Q(lambda).
+
 Reference: Tan 1993; Tampuu et al. 2017; the baseline of Rashid et al. 2018. Deviation: none (the
 loss is averaged over valid steps and agents).
 """
