@@ -76,13 +76,13 @@ class FractionSchedule(Schedule):
 class HParams(Model):
     """Numbers that may differ between members of a population (`hparams.*`)."""
 
-    learning_rate: RateSchedule = RateSchedule(start=5e-4, end=5e-4, steps=1.0)
+    learning_rate: RateSchedule = RateSchedule(start=1e-3, end=1e-3, steps=1.0)
     epsilon: FractionSchedule = FractionSchedule(start=1.0, end=0.05, steps=50_000.0)
     gamma: Fraction = 0.99
-    td_lambda: Fraction = 0.6
+    td_lambda: Fraction = 0.3
     reward_scale: PositiveFloat = 10.0
     max_grad_norm: PositiveFloat = 10.0
-    target_period: PositiveInt = 200
+    target_period: PositiveInt = 400
     target_tau: Annotated[float, Field(gt=0, le=1)] = 1.0
     huber_delta: PositiveFloat = 1.0
     algo: pydantic.SerializeAsAny[Model] = Model()
@@ -119,7 +119,7 @@ FloatCode = Literal["float32", "float16", "bfloat16"]
 class Replay(Model):
     """The sequence ring of one member."""
 
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = 4
     capacity: PositiveInt | None = None
     byte_budget: PositiveInt = 512 * 2**20
     obs_dtype: FloatCode = "float32"
@@ -129,12 +129,12 @@ class Replay(Model):
 class Trainer(Model):
     """Budget, collection and update-to-data ratio; steps are env steps unless said."""
 
-    env_steps: PositiveInt = 1_000_000
+    env_steps: PositiveInt = 500_000
     warm_up: PositiveInt = 5_000
     collector: Literal["episode", "segment"] = "segment"
-    n_envs: PositiveInt = 16
+    n_envs: PositiveInt = 8
     window: PositiveInt | None = None
-    gradient_steps: PositiveInt = 8
+    gradient_steps: PositiveInt = 32
     truncation: Literal["bootstrap", "terminate"] = "bootstrap"
     log_every: PositiveInt = 25_000
 
