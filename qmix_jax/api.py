@@ -146,7 +146,7 @@ class _Record:
         parameters.save_parameters(path / "parameters_best.npz", outcome.best_parameters)
         reached = {
             "updates": outcome.update,
-            "env_steps": self._program.plan.env_steps_at(outcome.update),
+            "env_steps": outcome.env_steps,
             "gradient_steps": outcome.update * self._program.plan.gradient_steps,
             "train_s": outcome.train_s,
             "eval_s": outcome.eval_s,
@@ -224,7 +224,7 @@ def _print_report(
     elif points and not program.joint_tables:
         report.utility_tables(points, result.tables)
     totals = report.Totals(
-        env_steps=result.plan.env_steps_at(outcome.update),
+        env_steps=outcome.env_steps,
         gradient_steps=outcome.update * result.plan.gradient_steps,
         compile_s=compile_s,
         train_s=outcome.train_s,

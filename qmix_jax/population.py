@@ -27,12 +27,16 @@ Rounds = tuple[Tree, ...]
 
 
 class Layout(NamedTuple):
-    """How members share devices: `rounds * len(devices) * lanes` places for `n_members`."""
+    """How members share devices: `rounds * len(devices) * lanes` places for `n_members`.
+
+    `batching` is `map` or `vmap`, as used.
+    """
 
     n_members: int
     devices: tuple[Device, ...]
     lanes: int
     rounds: int
+    batching: str
 
     @property
     def size(self) -> int:
@@ -44,19 +48,14 @@ class Layout(NamedTuple):
         """Inert members."""
         return self.rounds * self.size - self.n_members
 
-    @property
-    def batching(self) -> str:
-        """`map` or `vmap`, as used."""
-        return "map" if self.lanes == 1 else "vmap"
-
 
 class Metrics(NamedTuple):
-    """Host copy of a tally: name -> (sum f64[P], count f64[P]), and the first non-finite update
-    i64[P] (`train_step.NEVER` where all were finite).
+    """Host copy of a tally: name -> (sum f64[P], count f64[P]), and for each watched metric the first
+    update i64[P] in which it was not finite (`train_step.NEVER` where it always was).
     """
 
     totals: dict[str, tuple[np.ndarray, np.ndarray]]
-    first_nonfinite: np.ndarray
+    first_nonfinite: dict[str, np.ndarray]
 
 
 class Population(NamedTuple):
@@ -68,8 +67,8 @@ class Population(NamedTuple):
       metric_names: names in a tally.
       parameter_counts: network -> number of parameters of one member.
       init: `() -> states`.
-      warm_up: `(states) -> states`; donates.
-      train: `(states, tallies, first_update, n_updates) -> (states, tallies)`; donates.
+      train: `(states, tallies, first_update, n_updates) -> (states, tallies)`; donates. Updates
+        below 0 are the warm-up.
       empty_tallies: `() -> tallies`.
       evaluate: `(states, index) -> name -> f32[P]`.
       parameters: `(states) -> tree of numpy arrays [P, ...]`, the online parameters.
@@ -82,7 +81,6 @@ class Population(NamedTuple):
     metric_names: tuple[str, ...]
     parameter_counts: dict[str, int]
     init: Callable[[], Rounds]
-    warm_up: Callable[[Rounds], Rounds]
     train: Callable[[Rounds, Rounds, int, int], tuple[Rounds, Rounds]]
     empty_tallies: Callable[[], Rounds]
     evaluate: Callable[[Rounds, int], dict[str, np.ndarray]]
@@ -100,7 +98,7 @@ def layout(
         batching = "map" if used[0].platform == "cpu" else "vmap"
     per_device = -(-n_members // len(used))
     lanes, rounds = (1, per_device) if batching == "map" else (per_device, 1)
-    return Layout(n_members, used, lanes, rounds)
+    return Layout(n_members, used, lanes, rounds, batching)
 
 
 def compile_programs(
@@ -147,9 +145,6 @@ def compile_programs(
     with jax.default_matmul_precision(precision):
         compiled, seconds = _compile(functions, arguments, clock)
 
-    train = _make_train(compiled["train"], member_hparams)
-    empty_tallies = _make_empty_tallies(tally, places.rounds)
-    n_warm_up = program.plan.warm_up_collects
     return Population(
         layout=places,
         compile_seconds=seconds,
@@ -159,9 +154,8 @@ def compile_programs(
             for name, tree in state.learner.params.items()
         },
         init=lambda: tuple(compiled["init"](seed) for seed in member_seeds),
-        warm_up=lambda states: train(states, empty_tallies(), -n_warm_up, n_warm_up)[0],
-        train=train,
-        empty_tallies=empty_tallies,
+        train=_make_train(compiled["train"], member_hparams),
+        empty_tallies=_make_empty_tallies(tally, places.rounds),
         evaluate=_make_evaluate(compiled["evaluate"], places),
         parameters=lambda states: _gather([s.learner.params for s in states], places),
         tables=lambda parameters: _host(jax.jit(jax.vmap(program.tables))(parameters)),
@@ -273,4 +267,5 @@ def _to_metrics(tally: Tree) -> Metrics:
         name: (total.astype(np.float64), count.astype(np.float64))
         for name, (total, count) in tally.metrics.items()
     }
-    return Metrics(totals=totals, first_nonfinite=tally.first_nonfinite.astype(np.int64))
+    firsts = {name: first.astype(np.int64) for name, first in tally.first_nonfinite.items()}
+    return Metrics(totals=totals, first_nonfinite=firsts)

@@ -22,6 +22,7 @@ INIT, TRAIN, EVAL = range(3)
 """Streams of a member's randomness: `fold_in(fold_in(key(seed), STREAM), index)`."""
 
 NEVER = jnp.iinfo(jnp.int32).max
+WATCHED = ("train/loss", "train/grad_norm")
 
 
 @record
@@ -36,12 +37,12 @@ class TrainState:
 
 @record
 class Tally:
-    """Metrics summed since the last row was written; `first_nonfinite` i32[] is the first update
-    whose loss or gradient norm was not finite, `NEVER` if none was.
+    """Metrics summed since the last row was written; `first_nonfinite` holds for each of `WATCHED`
+    the first update i32[] in which it was not finite, `NEVER` if there is none.
     """
 
     metrics: Metrics
-    first_nonfinite: Array
+    first_nonfinite: dict[str, Array]
 
 
 class Timeline(NamedTuple):
@@ -144,7 +145,8 @@ def make(
         clock = timeline.clock(jnp.zeros((), jnp.int32))
         shapes = jax.eval_shape(lambda *args: train_step(*args)[1], state, hparams, clock)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return Tally(metrics=zeros, first_nonfinite=jnp.full((), NEVER, jnp.int32))
+        never = {name: jnp.full((), NEVER, jnp.int32) for name in WATCHED}
+        return Tally(metrics=zeros, first_nonfinite=never)
 
     return TrainStep(init, train, learn, empty_tally)
 
@@ -164,11 +166,14 @@ def behaviour(
 
 def add_up(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:
     """Adds one update's metrics and notes the first update that was not finite."""
-    watched = metrics["train/loss"][0] + metrics["train/grad_norm"][0]
-    failed = jnp.where(jnp.isfinite(watched), NEVER, update_index)
+
+    def first(name: str) -> Array:
+        failed = jnp.where(jnp.isfinite(metrics[name][0]), NEVER, update_index)
+        return jnp.minimum(tally.first_nonfinite[name], failed)
+
     return Tally(
         metrics=jax.tree.map(jnp.add, tally.metrics, metrics),
-        first_nonfinite=jnp.minimum(tally.first_nonfinite, failed),
+        first_nonfinite={name: first(name) for name in WATCHED},
     )
 
 

@@ -54,8 +54,8 @@ def test_metrics_have_one_row_per_kind_step_and_seed(finished):
     assert set(rows["seed"]) == {7, 8, 9}
     evals = rows["kind"] == "eval"
     plan = result.plan
-    points = [*range(0, plan.n_updates, plan.eval_every), plan.n_updates]
-    assert sorted(set(rows["env_steps"][evals])) == [plan.env_steps_at(u) for u in points]
+    points = [*range(plan.eval_every, plan.n_updates, plan.eval_every), plan.n_updates]
+    assert sorted(set(rows["env_steps"][evals])) == [0, *map(plan.env_steps_at, points)]
     assert np.isfinite(rows["eval/return"][evals]).all()
     assert np.isnan(rows["eval/return"][~evals]).all()
     for name in ("loss", "td_error_abs", "q_taken", "target", "grad_norm"):

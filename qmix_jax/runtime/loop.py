@@ -16,7 +16,7 @@ _CALL_SECONDS = 4.0
 """What one compiled call should last: long enough to hide its cost, short enough for Ctrl-C."""
 
 SCORES = ("win_rate", "return")
-"""What the best parameters are chosen by: the first of these that the environment has."""
+"""What the best parameters are chosen by, the first one first; not every environment has both."""
 
 
 class NonFiniteError(RuntimeError):
@@ -28,9 +28,9 @@ class Outcome:
     """What a run came to.
 
     Attributes:
-      parameters, best_parameters: numpy trees [P, ...]: at the end, and at each member's best
-        evaluation.
-      update: updates done.
+      parameters, best_parameters: numpy trees [P, ...]: at the end (after a failure: at the last
+        evaluation), and at each member's best evaluation.
+      update, env_steps: updates and env steps done.
       train_s, eval_s: wall seconds.
       interrupted: ended early by Ctrl-C.
       failure: why the run ended early, if a member was no longer finite.
@@ -39,6 +39,7 @@ class Outcome:
     parameters: Any
     best_parameters: Any
     update: int
+    env_steps: int
     train_s: float
     eval_s: float
     interrupted: bool
@@ -64,32 +65,33 @@ class Run:
         self._files = files
         self._display = display
         self._interrupted = interrupted
-        self._update = 0
+        self._update = -arithmetic.warm_up_collects
         self._started = time.perf_counter()
         self._train_s = self._eval_s = 0.0
         self._row_s = 0.0
         self._row_update = 0
         self._per_update_s = 0.0
         self._states: population.Rounds = ()
-        self._tallies = members.empty_tallies()
+        self._tallies: population.Rounds = ()
+        self._last: Any = None
         self._best: Any = None
-        self._best_score = np.full(len(seeds), -np.inf)
+        self._best_scores = [np.full(len(seeds), -np.inf) for _ in SCORES]
 
     def train(self) -> Outcome:
         """Trains to the end of the plan or to an interruption, and evaluates on the way."""
-        started = time.perf_counter()
-        self._states = self._members.warm_up(self._members.init())
+        self._states = self._members.init()
         _wait(self._states)
-        self._train_s += time.perf_counter() - started
         failure = None
         try:
             self._train_and_evaluate()
+            self._last = self._members.parameters(self._states)
         except NonFiniteError as error:
             failure = error
         return Outcome(
-            parameters=self._members.parameters(self._states),
+            parameters=self._last,
             best_parameters=self._best,
-            update=self._update,
+            update=max(self._update, 0),
+            env_steps=self._plan.env_steps_at(self._update),
             train_s=self._train_s,
             eval_s=self._eval_s,
             interrupted=not self._ended() and failure is None,
@@ -98,15 +100,26 @@ class Run:
 
     def _train_and_evaluate(self) -> None:
         self._evaluate()
+        self._warm_up()
         for stop in self._plan.stops():
-            self._train_until(stop)
+            self._advance(stop)
+            due = stop % self._plan.log_every == 0 or self._ended() or self._interrupted()
+            if due and self._update > self._row_update:
+                self._write_train_row()
             if self._interrupted() and not self._ended():
                 return
             if stop % self._plan.eval_every == 0 or self._ended():
                 self._evaluate()
 
-    def _train_until(self, stop: int) -> None:
-        """Trains up to update `stop` in calls of a few seconds; writes a row where one is due."""
+    def _warm_up(self) -> None:
+        """Fills the replay; its speed says nothing of training, and its metrics are nobody's."""
+        self._tallies = self._members.empty_tallies()
+        self._advance(0)
+        self._tallies = self._members.empty_tallies()
+        self._per_update_s = self._row_s = 0.0
+
+    def _advance(self, stop: int) -> None:
+        """Runs up to update `stop` in calls of a few seconds."""
         while self._update < stop and not self._interrupted():
             n_updates = min(self._call_length(), stop - self._update)
             started = time.perf_counter()
@@ -121,9 +134,6 @@ class Run:
             self._row_s += seconds
             self._check_finite()
             self._show()
-        due = stop % self._plan.log_every == 0 or self._ended() or self._interrupted()
-        if due and self._update > self._row_update:
-            self._write_train_row()
 
     def _call_length(self) -> int:
         """Updates of the next call; the first one is short, for its speed is not known."""
@@ -135,18 +145,17 @@ class Run:
         return self._update == self._plan.n_updates
 
     def _check_finite(self) -> None:
-        metrics = self._members.metrics(self._tallies)
-        failed = np.flatnonzero(metrics.first_nonfinite < train_step.NEVER)
-        if not failed.size:
+        firsts = self._members.metrics(self._tallies).first_nonfinite
+        metric = min(train_step.WATCHED, key=lambda name: firsts[name].min())
+        member = int(firsts[metric].argmin())
+        update = int(firsts[metric][member])
+        if update == train_step.NEVER:
             return
-        member = failed[0]
-        update = metrics.first_nonfinite[member]
-        loss_failed = not np.isfinite(metrics.totals["train/loss"][0][member])
-        metric = "train/loss" if loss_failed else "train/grad_norm"
         raise NonFiniteError(
             f"{metric} of seed {self._seeds[member]} (member {member}) is not finite at update "
-            f"{update} (env step {self._plan.env_steps_at(int(update)):,}); lower "
-            "hparams.learning_rate or hparams.max_grad_norm; everything before is kept"
+            f"{update} (env step {self._plan.env_steps_at(update):,}); lower "
+            "hparams.learning_rate or hparams.max_grad_norm; what was written before is kept, and "
+            "the final parameters are those of the last evaluation"
         )
 
     def _write_train_row(self) -> None:
@@ -163,24 +172,33 @@ class Run:
 
     def _evaluate(self) -> None:
         started = time.perf_counter()
-        results = self._members.evaluate(self._states, self._update)
+        index = self._update + self._plan.warm_up_collects
+        results = self._members.evaluate(self._states, index)
         self._eval_s += time.perf_counter() - started
         self._write("eval", {f"eval/{name}": values for name, values in results.items()})
-        self._keep_best(next(results[name] for name in SCORES if name in results))
+        self._last = self._members.parameters(self._states)
+        self._keep_best([results[name] for name in SCORES if name in results])
         self._show(results)
 
-    def _keep_best(self, score: np.ndarray) -> None:
-        better = score > self._best_score
-        self._best_score = np.where(better, score, self._best_score)
-        current = self._members.parameters(self._states)
-        self._best = current if self._best is None else _choose(better, current, self._best)
+    def _keep_best(self, scores: list[np.ndarray]) -> None:
+        better = np.zeros(len(self._seeds), bool)
+        tied = ~better
+        for score, best in zip(scores, self._best_scores, strict=False):
+            better |= tied & (score > best)
+            tied &= score == best
+        self._best_scores = [
+            np.where(better, score, best)
+            for score, best in zip(scores, self._best_scores, strict=False)
+        ]
+        self._best = self._last if self._best is None else _choose(better, self._last, self._best)
 
     def _write(self, kind: str, columns: dict[str, np.ndarray]) -> None:
+        update = max(self._update, 0)
         place = {
             "kind": kind,
             "env_steps": self._plan.env_steps_at(self._update),
-            "update": self._update,
-            "gradient_step": self._update * self._plan.gradient_steps,
+            "update": update,
+            "gradient_step": update * self._plan.gradient_steps,
             "time_s": time.perf_counter() - self._started,
         }
         self._files.write(
@@ -195,10 +213,15 @@ class Run:
             env_steps=self._plan.env_steps_at(self._update),
             total=self._plan.env_steps,
             steps_per_s=steps / self._per_update_s if self._per_update_s else 0.0,
-            eta_s=(self._plan.n_updates - self._update) * self._per_update_s or float("nan"),
+            eta_s=self._eta_s(),
             returns=scores.get("return"),
             win_rates=scores.get("win_rate"),
         )
+
+    def _eta_s(self) -> float:
+        known = self._per_update_s and self._update > 0
+        remaining = self._plan.n_updates - self._update
+        return remaining * self._per_update_s if known or not remaining else float("nan")
 
 
 def columns(program_metrics: Sequence[str], metric_names: Sequence[str]) -> tuple[str, ...]:

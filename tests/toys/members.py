@@ -74,8 +74,9 @@ def compiled(cfg: config.ExperimentConfig) -> tuple[population.Population, progr
 def train(cfg: config.ExperimentConfig, calls: tuple[int, ...] | None = None) -> Trained:
     """Trains in calls of so many updates each; by default the whole plan in one call."""
     members, built = compiled(cfg)
-    states, tallies = members.warm_up(members.init()), members.empty_tallies()
-    update = 0
+    n_warm_up = built.plan.warm_up_collects
+    states, _ = members.train(members.init(), members.empty_tallies(), -n_warm_up, n_warm_up)
+    update, tallies = 0, members.empty_tallies()
     for n_updates in calls or (built.plan.n_updates,):
         states, tallies = members.train(states, tallies, update, n_updates)
         update += n_updates
@@ -84,7 +85,7 @@ def train(cfg: config.ExperimentConfig, calls: tuple[int, ...] | None = None) ->
         program=built,
         states=states,
         parameters=members.parameters(states),
-        evaluation=members.evaluate(states, update),
+        evaluation=members.evaluate(states, update + n_warm_up),
         metrics=members.metrics(tallies),
     )
 

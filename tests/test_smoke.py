@@ -1,0 +1,33 @@
+"""Every kind of JaxMARL environment trains: a few updates, finite numbers, lawful statistics."""
+
+import numpy as np
+import pytest
+from toys import members
+
+SMAX = {"id": "HeuristicEnemySMAX"}
+ENVS = {
+    "smacv2_5_units": {**SMAX, "scenario": "smacv2_5_units"},
+    "5m, composed": {**SMAX, "allies": {"marine": 5}, "enemies": {"marine": 5}},
+    "simple_spread": {"id": "MPE_simple_spread_v3"},
+    "speaker_listener": {"id": "MPE_simple_speaker_listener_v4"},
+    "switch_riddle": {"id": "switch_riddle"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENVS)
+def test_trains(name):
+    cfg = members.load(
+        env={"name": "jaxmarl", "options": ENVS[name]},
+        replay={"batch_size": 2, "capacity": 6, "obs_dtype": "float16"},
+    )
+    trained = members.train(cfg, calls=(3,))
+    for first in trained.metrics.first_nonfinite.values():
+        assert (first == members.NEVER).all()
+    for leaf in members.leaves(trained.parameters):
+        assert np.isfinite(leaf).all()
+    evaluation, spec = trained.evaluation, trained.program.spec
+    assert 1 <= evaluation["length"][0] <= spec.max_steps
+    if spec.name.startswith("HeuristicEnemySMAX"):
+        win, returned = evaluation["win_rate"][0], evaluation["return"][0]
+        assert 2 * win - 1e-4 <= returned <= 1 + win + 1e-4
