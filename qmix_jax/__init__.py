@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qmix_jax.api import Result, train
-    from qmix_jax.config import ConfigError, ExperimentConfig
+    from qmix_jax.config import ConfigError, ExperimentConfig, with_values
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
     from qmix_jax.runtime.loop import NonFiniteError
+    from qmix_jax.runtime.parameters import load_parameters
 
 __version__ = "0.1.0"
 
@@ -23,7 +24,9 @@ __all__ = [
     "__version__",
     "dump_config",
     "load_config",
+    "load_parameters",
     "train",
+    "with_values",
 ]
 
 _HOMES = {
@@ -33,6 +36,8 @@ _HOMES = {
     "Result": ("qmix_jax.api", "Result"),
     "dump_config": ("qmix_jax.config", "dump"),
     "load_config": ("qmix_jax.config", "load"),
+    "load_parameters": ("qmix_jax.runtime.parameters", "load_parameters"),
+    "with_values": ("qmix_jax.config", "with_values"),
     "train": ("qmix_jax.api", "train"),
 }
 

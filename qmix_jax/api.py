@@ -71,6 +71,10 @@ def train(
       ConfigError: a setting that cannot be honoured, before anything is compiled.
       NonFiniteError: a member's loss is not finite; the run directory keeps everything before it.
     """
+    if not isinstance(cfg, config.ExperimentConfig):
+        raise config.ConfigError(
+            f"train: got {type(cfg).__name__}, not a configuration; pass qmix_jax.load_config(...)"
+        )
     note = devices.prepare(cfg.seeds, cfg.population.devices)
     program = programs.build(cfg)
     used = devices.local(cfg.seeds, cfg.population.devices)
@@ -197,22 +201,29 @@ def _compile(
 
 def _start_lines(
     cfg: config.ExperimentConfig, program: programs.Program, places: population.Layout
-) -> tuple[str, ...]:
+) -> list[str]:
     """What the run will be, in exact figures."""
     plan_, human = program.plan, progress.human
-    first, last = cfg.seed, cfg.seed + cfg.seeds - 1
+    seeds = f"seeds {cfg.seed}..{cfg.seed + cfg.seeds - 1}" if cfg.seeds > 1 else f"seed {cfg.seed}"
     padding = f", {places.padding} inert" if places.padding else ""
     device = places.devices[0]
-    updates = f"{plan_.n_updates:,} updates x {plan_.gradient_steps} gradient steps"
-    return (
-        f"{cfg.name}: {cfg.algo.name} on {program.spec.name}, seeds {first}..{last} on "
+    updates = f"{plan_.n_updates:,} updates of {_count(plan_.gradient_steps, 'gradient step')}"
+    collector = "episodes, padding counted" if cfg.trainer.collector == "episode" else "windows"
+    return [
+        f"{cfg.name}: {cfg.algo.name} on {program.spec.name}, {seeds} on "
         f"{len(places.devices)} {device.platform} device(s) ({places.batching}{padding})",
         f"{plan_.env_steps:,} env steps per seed ({plan_.env_steps_at(0):,} of them warm-up) in "
-        f"{updates}; one update = {cfg.trainer.n_envs} environments x {plan_.window} steps",
+        f"{updates}",
+        f"one update collects {_count(cfg.trainer.n_envs, 'environment')} x {plan_.window} steps "
+        f"({collector})",
         f"evaluation every {plan_.eval_every * plan_.steps_per_update:,} env steps, "
-        f"{cfg.eval.episodes} greedy episodes; replay {plan_.capacity:,} sequences = "
+        f"{_count(cfg.eval.episodes, 'greedy episode')}; replay {plan_.capacity:,} sequences = "
         f"{human(plan_.replay_bytes)}B per seed",
-    )
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _print_report(
@@ -230,5 +241,13 @@ def _print_report(
         train_s=outcome.train_s,
         eval_s=outcome.eval_s,
     )
-    names = ("curves.png", "metrics.csv", "parameters_best.npz", "manifest.json")
+    if outcome.interrupted:
+        print("interrupted: the results are those of an unfinished run")
+    names = (
+        "curves.png",
+        "metrics.csv",
+        "parameters_best.npz",
+        "parameters_final.npz",
+        "manifest.json",
+    )
     report.summary(result.metrics, totals, [result.directory / name for name in names])

@@ -193,6 +193,8 @@ def load(mapping: Mapping[str, Any], find: Callable = components.find) -> Experi
         unknown component; one line with the dotted path.
     """
     raw = {**_DEFAULTS, **_tuples(mapping)}
+    if "env" in mapping and "name" not in mapping and isinstance(raw["env"], Mapping):
+        raw["name"] = str(raw["env"].get("name")).rpartition(".")[2]
     hparams_model = Model
     for kind, path in (("envs", ("env",)), ("agents", ("agent",))):
         raw[path[0]], _ = _component(kind, raw[path[0]], path, find)

@@ -107,16 +107,16 @@ def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, collected: int)
         _check_capacity(replay.capacity, replay.batch_size, n_envs)
         return replay.capacity
     affordable = replay.byte_budget // sequence_bytes
-    capacity = min(_DEFAULT_CAPACITY, affordable, collected) // n_envs * n_envs
-    if capacity < replay.batch_size:
-        needed = max(replay.batch_size, n_envs) * sequence_bytes
+    needed = math.ceil(replay.batch_size / n_envs) * n_envs
+    if affordable < needed:
         raise config.ConfigError(
             f"plan: replay.byte_budget={replay.byte_budget} holds {affordable} sequences of "
-            f"{sequence_bytes} bytes, fewer than replay.batch_size={replay.batch_size} in steps of "
-            f"trainer.n_envs={n_envs}; raise it to {needed}, lower batch_size, "
-            "or set replay.obs_dtype=float16"
+            f"{sequence_bytes} bytes, but replay.batch_size={replay.batch_size} with "
+            f"trainer.n_envs={n_envs} needs {needed}; raise it to {needed * sequence_bytes}, lower "
+            "batch_size, or set replay.obs_dtype=float16"
         )
-    return capacity
+    wanted = max(min(_DEFAULT_CAPACITY, collected), needed)
+    return min(wanted, affordable) // n_envs * n_envs
 
 
 def _check_capacity(capacity: int, batch_size: int, n_envs: int) -> None:
@@ -128,5 +128,5 @@ def _check_capacity(capacity: int, batch_size: int, n_envs: int) -> None:
     if capacity % n_envs:
         raise config.ConfigError(
             f"plan: replay.capacity={capacity} is no multiple of trainer.n_envs={n_envs}; "
-            f"use {max(1, capacity // n_envs) * n_envs} or {(capacity // n_envs + 1) * n_envs}"
+            f"use {math.ceil(capacity / n_envs) * n_envs}"
         )

@@ -50,8 +50,8 @@ class Layout(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Host copy of a tally: name -> (sum f64[P], count f64[P]), and for each watched metric the first
-    update i64[P] in which it was not finite (`train_step.NEVER` where it always was).
+    """Host copy of a tally: name -> (sum f64[P], count f64[P]), and for each watched metric the
+    first update i64[P] in which it was not finite (`train_step.NEVER` where it always was).
     """
 
     totals: dict[str, tuple[np.ndarray, np.ndarray]]

@@ -25,7 +25,7 @@ class Program(NamedTuple):
       act: `Factorisation.act`.
       decision_points: the environment's, empty for most.
       tables: `(params) -> one array per decision point`: joint values f32[A, ..., A], or utilities
-        f32[N, A] where the factorisation has no joint value.
+        f32[N, A] (NaN for actions an agent lacks) where the factorisation has no joint value.
       joint_tables: `tables` are joint values.
     """
 
@@ -136,16 +136,13 @@ def _make_tables(
     factorisation: factorisations.Factorisation, env: envs.Env
 ) -> Callable[[Any], tuple[Array, ...]]:
     sizes = env.spec.n_actions
+    joint = jnp.asarray(list(itertools.product(*map(range, sizes))), jnp.int32)
+    exists = jnp.arange(env.spec.n_actions_max) < jnp.asarray(sizes)[:, None]
 
-    def tables(params: Any) -> tuple[Array, ...]:
-        found = []
-        for point in env.decision_points:
-            obs, state = jnp.asarray(point.obs), jnp.asarray(point.state)
-            if factorisation.joint_values is None:
-                found.append(factorisation.utilities(params, obs))
-                continue
-            joint = jnp.asarray(list(itertools.product(*map(range, sizes))), jnp.int32)
-            found.append(factorisation.joint_values(params, obs, state, joint).reshape(sizes))
-        return tuple(found)
+    def table(params: Any, point: envs.DecisionPoint) -> Array:
+        obs, state = jnp.asarray(point.obs), jnp.asarray(point.state)
+        if factorisation.joint_values is None:
+            return jnp.where(exists, factorisation.utilities(params, obs), jnp.nan)
+        return factorisation.joint_values(params, obs, state, exists, joint).reshape(sizes)
 
-    return tables
+    return lambda params: tuple(table(params, point) for point in env.decision_points)

@@ -6,18 +6,18 @@ is one in-place slice update, for every member at the same place.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qmix_jax import config
 from qmix_jax.types import Array, Batch, Clock, EnvSpec, Trajectory
 
 BufferState = dict[str, Array]
 """Field of `Trajectory` -> its ring `[capacity, T, ...]`."""
-FloatCode = Literal["float32", "float16", "bfloat16"]
 
 
 class Codec(NamedTuple):
@@ -44,7 +44,7 @@ class Buffer(NamedTuple):
     update: Callable[[BufferState, Batch, Array], BufferState]
 
 
-def float_codec(code: FloatCode) -> Codec:
+def float_codec(code: config.FloatCode) -> Codec:
     """Keeps floats in 32 bits, or 16 as raw bits (XLA on CPUs converts a whole bfloat16 buffer)."""
     if code == "float32":
         return Codec(jnp.float32, lambda x: x, lambda x: x)
@@ -62,7 +62,9 @@ def integer_codec(n_values: int) -> Codec:
     return Codec(small, lambda x: x.astype(small), lambda x: x.astype(jnp.int32))
 
 
-def _codecs(spec: EnvSpec, obs_code: FloatCode, state_code: FloatCode) -> dict[str, Codec]:
+def _codecs(
+    spec: EnvSpec, obs_code: config.FloatCode, state_code: config.FloatCode
+) -> dict[str, Codec]:
     plain = float_codec("float32")
     flag = Codec(jnp.bool_, lambda x: x, lambda x: x)
     return {
@@ -78,7 +80,7 @@ def _codecs(spec: EnvSpec, obs_code: FloatCode, state_code: FloatCode) -> dict[s
 
 
 def sequence_shapes(
-    spec: EnvSpec, window: int, obs_code: FloatCode, state_code: FloatCode
+    spec: EnvSpec, window: int, obs_code: config.FloatCode, state_code: config.FloatCode
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The fields of one stored sequence: its bytes are known before anything runs."""
     n, a = spec.n_agents, spec.n_actions_max
@@ -106,8 +108,8 @@ def make(
     window: int,
     capacity: int,
     batch_size: int,
-    obs_code: FloatCode = "float32",
-    state_code: FloatCode = "float32",
+    obs_code: config.FloatCode = "float32",
+    state_code: config.FloatCode = "float32",
 ) -> Buffer:
     """A uniform sequence ring.
 

@@ -133,7 +133,7 @@ BAD = {
     "plan: replay.batch_size=64 exceeds replay.capacity=12; raise capacity or lower batch_size": {
         "replay": {"batch_size": 64}
     },
-    "plan: replay.capacity=10 is no multiple of trainer.n_envs=3; use 9 or 12": {
+    "plan: replay.capacity=10 is no multiple of trainer.n_envs=3; use 12": {
         "replay": {"capacity": 10}
     },
     "plan: trainer.window=4 is shorter than the longest episode (5 steps); "
@@ -168,7 +168,7 @@ def test_a_byte_budget_bounds_the_default_capacity(tmp_path):
     assert free.capacity == 201 and free.capacity % 3 == 0, "no more than the run collects"
     tight = planned(byte_budget=40 * free.sequence_bytes)
     assert tight.capacity == 39 and tight.replay_bytes <= 40 * free.sequence_bytes
-    with pytest.raises(config.ConfigError, match=r"replay\.byte_budget=226 holds 1 sequences"):
+    with pytest.raises(config.ConfigError, match=r"byte_budget=226 holds 1 sequences of 226 bytes"):
         planned(byte_budget=226)
 
 

@@ -6,13 +6,16 @@ import re
 
 import pytest
 import yaml
+from toys import counting
 
 from qmix_jax import components, config, program
 from qmix_jax.cli import composition
 
 ROOT = composition.directory()
 FILES = sorted(ROOT.rglob("*.yaml"))
-CHOICES = composition.choices()
+ALL = composition.choices()
+CHOICES = {group: [name for name in names if name != "own"] for group, names in ALL.items()}
+"""`own` waits for the user's module."""
 
 PAIRS = [(group, choice) for group, names in CHOICES.items() for choice in names]
 
@@ -60,6 +63,14 @@ def test_every_experiment_takes_every_algorithm(experiment, algo):
 def test_every_experiment_takes_every_agent(experiment):
     for agent in CHOICES["agent"]:
         config.load(composition.compose(f"experiment={experiment}", f"agent={agent}"))
+
+
+def test_a_module_of_ones_own_brings_its_own_options():
+    mapping = composition.compose("env=own", "env.name=toys.counting", "+env.options.limit=4")
+    loaded = config.load(mapping)
+    assert loaded.env.options == counting.Config(limit=4)
+    with pytest.raises(config.ConfigError, match=r"env\.name"):
+        config.load(composition.compose("env=own"))
 
 
 @pytest.mark.parametrize("agent", CHOICES["agent"])

@@ -38,8 +38,9 @@ class Factorisation(NamedTuple):
         `state` argument: execution is decentralised.
       loss: `(params, target_params, Batch, HParams, key) -> (loss f32[], Extras)`.
       utilities: `(params, obs f32[N, *O]) -> q f32[N, A]` at the start of an episode.
-      joint_values: `(params, obs f32[N, *O], state f32[S], actions i32[J, N]) -> q_tot f32[J]` at
-        the start of an episode, or None where there is no joint value.
+      joint_values: `(params, obs f32[N, *O], state f32[S], avail_actions bool[N, A],
+        actions i32[J, N]) -> q_tot f32[J]` at the start of an episode, or None where there is no
+        joint value.
       uses_target: False makes `target_params` an empty tuple.
     """
 
@@ -48,7 +49,7 @@ class Factorisation(NamedTuple):
     act: Callable[..., tuple[Carry, Array]]
     loss: Callable[[Params, Params, Batch, HParams, Array], tuple[Array, Extras]]
     utilities: Callable[[Params, Array], Array]
-    joint_values: Callable[[Params, Array, Array, Array], Array] | None
+    joint_values: Callable[[Params, Array, Array, Array, Array], Array] | None
     uses_target: bool
 
 

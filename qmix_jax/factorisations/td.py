@@ -80,11 +80,13 @@ def make(
 def _make_joint_values(agent: agents.Agent, mixer: mixers.Mixer, n_actions: int) -> Callable:
     utilities = base.make_utilities(agent, lambda params: params["agent"])
 
-    def joint_values(params: base.Params, obs: Array, state: Array, actions: Array) -> Array:
+    def joint_values(
+        params: base.Params, obs: Array, state: Array, avail_actions: Array, actions: Array
+    ) -> Array:
         q = jnp.broadcast_to(utilities(params, obs), (len(actions), len(obs), n_actions))
         inputs = mixers.MixerInputs(
             q_taken=qvalues.take(q, actions),
-            q_greedy=jnp.max(q, axis=-1),
+            q_greedy=jnp.max(jnp.where(avail_actions[None], q, -jnp.inf), axis=-1),
             actions=jax.nn.one_hot(actions, n_actions),
             state=jnp.broadcast_to(state, (len(actions), len(state))),
         )

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 
@@ -16,13 +17,16 @@ class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
 
     Python runs signal handlers in the main thread only, which may be inside a compiled call for
     seconds. So a thread of its own reads the bytes that the interpreter writes for each signal.
-    Elsewhere than in the main thread signals cannot be caught, and this does nothing.
+    Elsewhere than in the main thread signals cannot be caught, and this does nothing. In a notebook
+    the second Ctrl-C raises KeyboardInterrupt instead of ending the process with all its variables.
     """
 
     def __init__(self, notify: Callable[[], None], abandon: Callable[[], None]) -> None:
         """Args: notify: called at the first Ctrl-C; abandon: at the second, before the end."""
         self._notify = notify
         self._abandon = abandon
+        self._notebook = "ipykernel" in sys.modules
+        self._n_handled = 0
         self._active = threading.current_thread() is threading.main_thread()
         self.requested = False
 
@@ -30,7 +34,7 @@ class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
         if self._active:
             self._reader, self._writer = socket.socketpair()
             self._writer.setblocking(False)
-            self._handler = signal.signal(signal.SIGINT, lambda *_: None)
+            self._handler = signal.signal(signal.SIGINT, self._handle)
             self._wakeup_fd = signal.set_wakeup_fd(self._writer.fileno())
             threading.Thread(target=self._listen, daemon=True).start()
         return self
@@ -41,6 +45,11 @@ class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
             signal.signal(signal.SIGINT, self._handler)
             self._writer.close()  # ends the listener
 
+    def _handle(self, *_: object) -> None:
+        self._n_handled += 1
+        if self._notebook and self._n_handled > 1:
+            raise KeyboardInterrupt
+
     def _listen(self) -> None:
         with self._reader:
             for number in iter(lambda: self._reader.recv(1), b""):
@@ -48,6 +57,8 @@ class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
 
     def _heard(self, number: int) -> None:
         if number != signal.SIGINT:
+            return
+        if self.requested and self._notebook:
             return
         if self.requested:
             self._abandon()

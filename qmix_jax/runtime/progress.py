@@ -91,10 +91,6 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         else:
             print(text, file=self._console.file, flush=True)
 
-    def compile(self, name: str, seconds: float) -> None:
-        """Tells that the program `name` has been compiled."""
-        self.note(f"compiled {name} in {seconds:.1f} s")
-
     def update(
         self,
         env_steps: int,

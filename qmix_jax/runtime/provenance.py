@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+import qmix_jax
 from qmix_jax import config
 from qmix_jax.runtime import devices as host
 from qmix_jax.runtime import sinks
 from qmix_jax.types import Device
 
 _PACKAGES = (
-    "jax", "jaxlib", "flax", "optax", "chex", "jaxmarl", "hydra-core", "numpy", "qmix_jax"
+    "jax", "jaxlib", "flax", "optax", "chex", "jaxmarl", "hydra-core", "numpy"
 )  # fmt: skip
 _PLAIN_KEY = re.compile(
     r"(?!(true|false|yes|no|on|off|y|n|null)$)[A-Za-z]\w*", re.IGNORECASE | re.ASCII
@@ -47,7 +48,11 @@ def manifest(
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sinks.plain(command),
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{p: _version(p) for p in _PACKAGES},
+            "qmix_jax": qmix_jax.__version__,
+        },
         "git": _git(pathlib.Path(__file__)),
         "device": {
             "platform": devices[0].platform,

@@ -292,7 +292,9 @@ def _side_by_side(
     name = "learned, mean ± std" if n_seeds > 1 else "learned"
     std = learned.std(axis=0, ddof=1) if n_seeds > 1 else None
     tables = [_table(name, learned.mean(axis=0), std, rows_are_agents)]
-    tables += [_table(k, np.asarray(v), None, rows_are_agents) for k, v in exact.items()]
+    rows, columns = learned.shape[1:]
+    for key, values in exact.items():
+        tables.append(_table(key, np.asarray(values)[:rows, :columns], None, rows_are_agents))
     console = console or rich.console.Console()
     seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
     console.print(rich.text.Text(f"{title}, {seeds}", style="bold"))
@@ -310,16 +312,20 @@ def _table(
         table.add_column("")
     for action in range(mean.shape[1]):
         table.add_column(f"action {action}", justify="right")
-    best = mean == mean.max(axis=1 if rows_are_agents else None, keepdims=True)
-    for row in range(mean.shape[0]):
+    best = mean == np.nanmax(mean, axis=1 if rows_are_agents else None, keepdims=True)
+    rows, columns = mean.shape
+    for row in range(rows):
         head = [rich.text.Text(f"agent {row + 1}")] if rows_are_agents else []
-        cells = [
-            f"{mean[row, k]:.2f}" + (f" ± {std[row, k]:.2f}" if std is not None else "")
-            for k in range(mean.shape[1])
-        ]
+        cells = [_cell(mean[row, k], None if std is None else std[row, k]) for k in range(columns)]
         styles = ["bold" if flag else "" for flag in best[row]]
         table.add_row(*head, *map(rich.text.Text, cells, styles))
     return table
+
+
+def _cell(mean: float, std: float | None) -> str:
+    if np.isnan(mean):  # an action that this agent does not have
+        return ""
+    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
 def _score_row(table: rich.table.Table, label: str, name: str, values: np.ndarray) -> None:

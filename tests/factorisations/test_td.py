@@ -74,8 +74,9 @@ def test_joint_values_mix_the_utilities_of_the_given_actions(one_step):
     state = np.array([0.7], np.float32)
     obs = np.array([[1.0, 9.0], [-2.0, 3.0]], np.float32)
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    values = jax.jit(factorisation.joint_values)(params, obs, state, actions)
-    summed = _vdn(one_step).joint_values({**params, "mixer": {}}, obs, state, actions)
+    avail = np.ones((2, 2), bool)
+    values = jax.jit(factorisation.joint_values)(params, obs, state, avail, actions)
+    summed = _vdn(one_step).joint_values({**params, "mixer": {}}, obs, state, avail, actions)
     np.testing.assert_allclose(summed, [-1.0, 4.0, 7.0, 12.0], rtol=1e-6)
     weights = oracles.double(params["mixer"])
     expected = [oracles.qmix(weights, [obs[0, i], obs[1, j]], state) for i, j in actions]
