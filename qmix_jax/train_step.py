@@ -18,7 +18,7 @@ from qmix_jax.core import schedules
 from qmix_jax.factorisations import base as factorisations
 from qmix_jax.types import Array, Clock, HParams, Metrics, Trajectory, record
 
-INIT, TRAIN, EVAL = range(3)
+INIT, WARM_UP, TRAIN, EVAL = range(4)
 """Streams of a member's randomness: `fold_in(fold_in(key(seed), STREAM), index)`."""
 
 NEVER = jnp.iinfo(jnp.int32).max
@@ -62,7 +62,7 @@ class Timeline(NamedTuple):
 
     def clock(self, update_index: Array) -> Clock:
         """The clock at the start of update `update_index` i32[], negative during warm-up."""
-        collects = self.collects(update_index)
+        collects = update_index + self.warm_up
         return Clock(
             update_index=update_index,
             gradient_step=update_index * self.gradient_steps,
@@ -70,9 +70,11 @@ class Timeline(NamedTuple):
             n_added=collects * self.n_envs,
         )
 
-    def collects(self, update_index: Array) -> Array:
-        """Collects done before update `update_index`, from 0 on."""
-        return update_index + self.warm_up
+    def event(self, key: Array, update_index: Array) -> Array:
+        """The key of an update: warm-up has its own stream, so its length moves no later draw."""
+        warming = update_index < 0
+        index = jnp.where(warming, update_index + self.warm_up, update_index)
+        return stream(key, jnp.where(warming, WARM_UP, TRAIN), index)
 
 
 class TrainStep(NamedTuple):
@@ -91,8 +93,8 @@ class TrainStep(NamedTuple):
     empty_tally: Callable[[TrainState, HParams], Tally]
 
 
-def stream(key: Array, name: int, index: Array) -> Array:
-    """The key of one event: `name` is one of INIT, TRAIN, EVAL; `index` i32[]."""
+def stream(key: Array, name: int | Array, index: Array) -> Array:
+    """The key of one event: `name` is one of INIT, WARM_UP, TRAIN, EVAL; `index` i32[]."""
     return jax.random.fold_in(jax.random.fold_in(key, name), index)
 
 
@@ -105,21 +107,11 @@ def make(
 ) -> TrainStep:
     """Composes the phases. Each is a plain function; the only `jit` is the population's."""
 
+    init = partial(_init, collector, learner, buffer)
     learn = partial(_learn, learner, buffer, timeline)
 
-    def init(seed: Array) -> TrainState:
-        key = jax.random.key(seed)
-        key_learner, key_actor = jax.random.split(stream(key, INIT, jnp.zeros((), jnp.int32)))
-        return TrainState(
-            key=key,
-            actor=collector.init(key_actor),
-            learner=learner.init(key_learner),
-            replay=buffer.init(),
-        )
-
     def train_step(state: TrainState, hparams: HParams, clock: Clock) -> tuple[TrainState, Metrics]:
-        event = stream(state.key, TRAIN, timeline.collects(clock.update_index))
-        key_rollout, key_learn = jax.random.split(event)
+        key_rollout, key_learn = jax.random.split(timeline.event(state.key, clock.update_index))
         epsilon = schedules.linear(hparams.epsilon, clock.env_steps)
         act = behaviour(factorisation, state.learner.params, epsilon)
         actor, trajectory, seen = collector.collect(key_rollout, state.actor, act)
@@ -174,6 +166,19 @@ def add_up(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:
     return Tally(
         metrics=jax.tree.map(jnp.add, tally.metrics, metrics),
         first_nonfinite={name: first(name) for name in WATCHED},
+    )
+
+
+def _init(
+    collector: rollout.Collector, learner: learners.Learner, buffer: replay.Buffer, seed: Array
+) -> TrainState:
+    key = jax.random.key(seed)
+    key_learner, key_actor = jax.random.split(stream(key, INIT, jnp.zeros((), jnp.int32)))
+    return TrainState(
+        key=key,
+        actor=collector.init(key_actor),
+        learner=learner.init(key_learner),
+        replay=buffer.init(),
     )
 
 

@@ -81,12 +81,12 @@ def test_cooperative_matrix_games_reach_their_optimum(algo, game, optimum):
 
 
 def test_vdn_learns_the_least_squares_additive_table():
-    """The exact projection under uniform exploration (no replay of rare actions, no
-    epsilon-greedy)."""
+    """The exact projection under uniform exploration, with every episode kept."""
     cfg = load(
         {"name": "matrix", "options": {"game": "Q3"}},
         "vdn",
         hparams={"learning_rate": {"start": 3e-3, "end": 1e-4, "steps": 2_000}},
+        replay={"capacity": 8_000},
     )
     trained = members.train(cfg)
     (point,), (learned,) = (
