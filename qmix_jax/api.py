@@ -12,6 +12,7 @@ import numpy as np
 from qmix_jax import config, plan, population
 from qmix_jax import program as programs
 from qmix_jax.runtime import (
+    compile_cache,
     devices,
     interrupt,
     loop,
@@ -25,6 +26,11 @@ from qmix_jax.runtime.loop import NonFiniteError
 
 __all__ = ["NonFiniteError", "Result", "train"]
 
+_COLLECTED = {
+    "episode": "one episode each, padding counted",
+    "segment": "auto-reset",
+    "window": "running on, after {} of burn-in",
+}
 _STOPPING = "stopping after this call; Ctrl-C again ends at once"
 
 
@@ -75,12 +81,14 @@ def train(
         raise config.ConfigError(
             f"train: got {type(cfg).__name__}, not a configuration; pass qmix_jax.load_config(...)"
         )
-    note = devices.prepare(cfg.seeds, cfg.population.devices)
+    notes = [devices.prepare(cfg.seeds, cfg.population.devices)]
+    if cfg.compile_cache:
+        notes.append(compile_cache.enable())
     program = programs.build(cfg)
     used = devices.local(cfg.seeds, cfg.population.devices)
     places = population.layout(cfg.seeds, used, cfg.population.batching)
     path = sinks.claim(directory or _default_directory(cfg))
-    lines = [note] if note else []
+    lines = [note for note in notes if note]
     with (
         progress.Progress() as display,
         interrupt.Interrupt(lambda: display.note(_STOPPING), display.abandon) as stop,
@@ -208,7 +216,7 @@ def _start_lines(
     padding = f", {places.padding} inert" if places.padding else ""
     device = places.devices[0]
     updates = f"{plan_.n_updates:,} updates of {_count(plan_.gradient_steps, 'gradient step')}"
-    collector = "episodes, padding counted" if cfg.trainer.collector == "episode" else "windows"
+    collector = _COLLECTED[cfg.trainer.collector].format(plan_.burn_in)
     return [
         f"{cfg.name}: {cfg.algo.name} on {program.spec.name}, {seeds} on "
         f"{len(places.devices)} {device.platform} device(s) ({places.batching}{padding})",

@@ -76,13 +76,13 @@ class FractionSchedule(Schedule):
 class HParams(Model):
     """Numbers that may differ between members of a population (`hparams.*`)."""
 
-    learning_rate: RateSchedule = RateSchedule(start=1e-3, end=1e-3, steps=1.0)
+    learning_rate: RateSchedule = RateSchedule(start=2e-3, end=2e-3, steps=1.0)
     epsilon: FractionSchedule = FractionSchedule(start=1.0, end=0.05, steps=50_000.0)
     gamma: Fraction = 0.99
     td_lambda: Fraction = 0.3
     reward_scale: PositiveFloat = 10.0
     max_grad_norm: PositiveFloat = 10.0
-    target_period: PositiveInt = 400
+    target_period: PositiveInt = 200
     target_tau: Annotated[float, Field(gt=0, le=1)] = 1.0
     huber_delta: PositiveFloat = 1.0
     algo: pydantic.SerializeAsAny[Model] = Model()
@@ -113,13 +113,13 @@ class Optimiser(Model):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 
-FloatCode = Literal["float32", "float16", "bfloat16"]
+FloatCode = Literal["float32", "float16", "bfloat16", "uint8"]
 
 
 class Replay(Model):
     """The sequence ring of one member."""
 
-    batch_size: PositiveInt = 4
+    batch_size: PositiveInt = 16
     capacity: PositiveInt | None = None
     byte_budget: PositiveInt = 512 * 2**20
     obs_dtype: FloatCode = "float32"
@@ -131,9 +131,10 @@ class Trainer(Model):
 
     env_steps: PositiveInt = 500_000
     warm_up: PositiveInt = 5_000
-    collector: Literal["episode", "segment"] = "segment"
-    n_envs: PositiveInt = 8
-    window: PositiveInt | None = None
+    collector: Literal["episode", "segment", "window"] = "window"
+    n_envs: PositiveInt = 64
+    window: PositiveInt | None = 16
+    burn_in: Annotated[Int, Field(ge=0)] = 0
     gradient_steps: PositiveInt = 32
     truncation: Literal["bootstrap", "terminate"] = "bootstrap"
     log_every: PositiveInt = 25_000
@@ -159,7 +160,8 @@ class ExperimentConfig(Model):
     name: str
     seed: Annotated[Int, Field(ge=0, lt=2**31)] = 0
     seeds: PositiveInt = 2
-    precision: Literal["default", "high", "highest"] = "default"
+    precision: Literal["default", "high", "highest", "bfloat16"] = "default"
+    compile_cache: bool = True
     env: Component
     agent: Component
     algo: Algo

@@ -1,6 +1,5 @@
 """Greedy, decentralised evaluation: exactly the first whole episode of each fresh environment."""
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,12 +12,11 @@ from qmix_jax.types import Array, record
 
 @record
 class _Progress:
-    """Loop state: step index, environments, and per-environment return, length and metrics."""
+    """Loop state: step index, environments, which have ended, and the ended episodes' metrics."""
 
     step: Array
     actor: rollout.ActorState
-    returned: Array
-    length: Array
+    ended: Array
     metrics: dict[str, Array]
 
 
@@ -38,35 +36,31 @@ def evaluate(
     Reference: Samvelyan et al. 2019 (SMAC), section on evaluation; a timeout is not a win.
     """
     key_start, key_steps = jax.random.split(key)
-    zeros = jnp.zeros((n_episodes,))
+    names = ("return", "length", *env.spec.metric_names)
     progress = _Progress(
         step=jnp.zeros((), jnp.int32),
         actor=rollout.start(env, key_start, n_episodes, carry),
-        returned=zeros,
-        length=zeros,
-        metrics=dict.fromkeys(env.spec.metric_names, zeros),
+        ended=jnp.zeros((n_episodes,), bool),
+        metrics=dict.fromkeys(names, jnp.zeros((n_episodes,))),
     )
 
     def unfinished(progress: _Progress) -> Array:
-        return (progress.step < env.spec.max_steps) & ~jnp.all(progress.actor.ended)
+        return (progress.step < env.spec.max_steps) & ~jnp.all(progress.ended)
 
     def body(progress: _Progress) -> _Progress:
         key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, progress.step))
-        running = ~progress.actor.ended
-        actor, _, following = rollout.act_and_step(env, act, progress.actor, key_act, key_env)
-        over = following.terminated | following.truncated
-        metrics = {
-            name: jnp.where(running & over, following.metrics[name], value)
-            for name, value in progress.metrics.items()
-        }
+        actor, _ = rollout.act_and_step(env, act, progress.actor, key_act, key_env)
+        reached = {"return": actor.returned, "length": actor.length, **actor.timestep.metrics}
+        first_end = actor.ended & ~progress.ended
         return _Progress(
             step=progress.step + 1,
-            actor=replace(actor, ended=progress.actor.ended | over),
-            returned=progress.returned + jnp.where(running, following.reward, 0.0),
-            length=progress.length + running,
-            metrics=metrics,
+            actor=actor,
+            ended=progress.ended | actor.ended,
+            metrics={
+                name: jnp.where(first_end, reached[name], old)
+                for name, old in progress.metrics.items()
+            },
         )
 
     done = jax.lax.while_loop(unfinished, body, progress)
-    means = {"return": done.returned, "length": done.length, **done.metrics}
-    return {name: jnp.mean(value) for name, value in means.items()}
+    return {name: jnp.mean(value) for name, value in done.metrics.items()}

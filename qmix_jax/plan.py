@@ -13,7 +13,8 @@ class Plan:
     """Derived numbers of a run; steps are env steps of one member.
 
     Attributes:
-      window: steps per collected sequence.
+      window: new env steps per collected sequence.
+      burn_in: steps of the rollout before that a sequence repeats (`window` collector).
       steps_per_update: env steps of one update.
       warm_up_collects: collects before the first update.
       n_updates: updates (one collect and K gradient steps each).
@@ -24,6 +25,7 @@ class Plan:
     """
 
     window: int
+    burn_in: int
     steps_per_update: int
     warm_up_collects: int
     n_updates: int
@@ -56,16 +58,29 @@ class Plan:
 
 
 def window_length(cfg: config.ExperimentConfig, longest_episode: int) -> int:
-    """Steps per collected sequence.
+    """New env steps per collected sequence.
 
     Raises:
-      ConfigError: a window shorter than the longest episode.
+      ConfigError: a window shorter than the longest episode; a burn-in that cannot be.
     """
-    window = cfg.trainer.window or longest_episode
+    trainer = cfg.trainer
+    window = trainer.window or longest_episode
+    if trainer.collector == "window":
+        if trainer.burn_in > window:
+            raise config.ConfigError(
+                f"plan: trainer.burn_in={trainer.burn_in} exceeds trainer.window={window}; lower it"
+            )
+        return window
+    if trainer.burn_in:
+        raise config.ConfigError(
+            f"plan: trainer.burn_in={trainer.burn_in} with trainer.collector={trainer.collector}, "
+            "whose sequences begin with an episode; set it to 0, or collector=window"
+        )
     if window < longest_episode:
         raise config.ConfigError(
             f"plan: trainer.window={window} is shorter than the longest episode "
-            f"({longest_episode} steps); raise it to at least {longest_episode}, or set null"
+            f"({longest_episode} steps); raise it to at least {longest_episode}, set null, or use "
+            "trainer.collector=window"
         )
     return window
 
@@ -90,18 +105,24 @@ def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int
     collected = (warm_up + n_updates) * trainer.n_envs
     return Plan(
         window=window,
+        burn_in=trainer.burn_in,
         steps_per_update=steps_per_update,
         warm_up_collects=warm_up,
         n_updates=n_updates,
         gradient_steps=trainer.gradient_steps,
         log_every=math.ceil(trainer.log_every / steps_per_update),
         eval_every=math.ceil(cfg.eval.every / steps_per_update),
-        capacity=_capacity(cfg, sequence_bytes, collected),
+        capacity=_capacity(cfg, sequence_bytes, min(collected, _most(longest_episode, window))),
         sequence_bytes=sequence_bytes,
     )
 
 
-def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, collected: int) -> int:
+def _most(longest_episode: int, window: int) -> int:
+    """Sequences that hold as many steps as `_DEFAULT_CAPACITY` episodes of the longest kind."""
+    return math.ceil(_DEFAULT_CAPACITY * longest_episode / window)
+
+
+def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int) -> int:
     replay, n_envs = cfg.replay, cfg.trainer.n_envs
     if replay.capacity is not None:
         _check_capacity(replay.capacity, replay.batch_size, n_envs)
@@ -115,8 +136,8 @@ def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, collected: int)
             f"trainer.n_envs={n_envs} needs {needed}; raise it to {needed * sequence_bytes}, lower "
             "batch_size, or set replay.obs_dtype=float16"
         )
-    wanted = max(min(_DEFAULT_CAPACITY, collected), needed)
-    return min(wanted, affordable) // n_envs * n_envs
+    wanted = max(math.ceil(useful / n_envs) * n_envs, needed)
+    return min(wanted, affordable // n_envs * n_envs)
 
 
 def _check_capacity(capacity: int, batch_size: int, n_envs: int) -> None:

@@ -142,7 +142,8 @@ def compile_programs(
         "train": (state, tally, numbers, index, index),
         "evaluate": (state.key, state.learner.params, index),
     }
-    with jax.default_matmul_precision(precision):
+    # bfloat16 networks are made by the program; nothing else has products worth rounding.
+    with jax.default_matmul_precision("default" if precision == "bfloat16" else precision):
         compiled, seconds = _compile(functions, arguments, clock)
 
     return Population(

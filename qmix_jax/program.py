@@ -4,14 +4,25 @@ import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from qmix_jax import components, config, evaluate, learner, plan, replay, rollout, train_step
+from qmix_jax.agents import base as agents
 from qmix_jax.envs import base as envs
 from qmix_jax.factorisations import base as factorisations
+from qmix_jax.mixers import base as mixers
 from qmix_jax.types import Array, EnvSpec, HParams, Schedule
 
-_COLLECTORS = {"segment": rollout.make_segment, "episode": rollout.make_episode}
+
+class Parts(NamedTuple):
+    """The phases of a train step, to be run or measured alone."""
+
+    factorisation: factorisations.Factorisation
+    collector: rollout.Collector
+    learner: learner.Learner
+    buffer: replay.Buffer
+    timeline: train_step.Timeline
 
 
 class Program(NamedTuple):
@@ -21,6 +32,7 @@ class Program(NamedTuple):
       spec: the environment's facts.
       plan: the run's arithmetic.
       step: init, warm-up, training loop and `learn`.
+      parts: what `step` is made of.
       evaluate: `(key, params, index i32[]) -> name -> f32[]`, greedy.
       act: `Factorisation.act`.
       decision_points: the environment's, empty for most.
@@ -32,6 +44,7 @@ class Program(NamedTuple):
     spec: EnvSpec
     plan: plan.Plan
     step: train_step.TrainStep
+    parts: Parts
     evaluate: Callable[[Array, Any, Array], dict[str, Array]]
     act: Callable[..., Any]
     decision_points: tuple[envs.DecisionPoint, ...]
@@ -47,26 +60,24 @@ def build(cfg: config.ExperimentConfig) -> Program:
     """
     env = components.find("envs", cfg.env.name).make(cfg.env.options)
     spec = env.spec
-    window = plan.window_length(cfg, spec.max_steps)
-    codes = (cfg.replay.obs_dtype, cfg.replay.state_dtype)
-    shapes = replay.sequence_shapes(spec, window, *codes)
+    factorisation = make_factorisation(cfg, spec)
+    codes = replay.Codes(cfg.replay.obs_dtype, cfg.replay.state_dtype)
+    replay.check_codes(spec, codes)
+    shapes = _sequence_shapes(cfg, spec, codes, factorisation)
     arithmetic = plan.make(cfg, spec.max_steps, replay.sequence_bytes(shapes))
-    factorisation = _factorisation(cfg, spec)
     trainer = cfg.trainer
     # Evaluation keeps the environment's own end of an episode; only targets see the switch.
     training_env = (
         envs.with_truncation_as_termination(env) if trainer.truncation == "terminate" else env
     )
-    step = train_step.make(
-        factorisation,
-        _COLLECTORS[trainer.collector](
-            training_env, factorisation.initial_carry, trainer.n_envs, window
-        ),
-        learner.make(factorisation, learner.make_optimiser(**cfg.optimiser.model_dump())),
-        replay.make(spec, window, arithmetic.capacity, cfg.replay.batch_size, *codes),
-        train_step.Timeline(
+    parts = Parts(
+        factorisation=factorisation,
+        collector=_collector(trainer, training_env, factorisation, arithmetic.window),
+        learner=learner.make(factorisation, learner.make_optimiser(**cfg.optimiser.model_dump())),
+        buffer=replay.make(spec, shapes, codes, arithmetic.capacity, cfg.replay.batch_size),
+        timeline=train_step.Timeline(
             n_envs=trainer.n_envs,
-            window=window,
+            window=arithmetic.window,
             gradient_steps=trainer.gradient_steps,
             warm_up=arithmetic.warm_up_collects,
         ),
@@ -74,7 +85,8 @@ def build(cfg: config.ExperimentConfig) -> Program:
     return Program(
         spec=spec,
         plan=arithmetic,
-        step=step,
+        step=train_step.make(*parts),
+        parts=parts,
         evaluate=_make_evaluate(env, factorisation, cfg.eval.episodes),
         act=factorisation.act,
         decision_points=env.decision_points,
@@ -106,17 +118,51 @@ def hparams(cfg: config.HParams) -> HParams:
     )
 
 
-def _factorisation(cfg: config.ExperimentConfig, spec: EnvSpec) -> factorisations.Factorisation:
+def make_factorisation(cfg: config.ExperimentConfig, spec: EnvSpec) -> factorisations.Factorisation:
+    """Agent, mixer and factorisation of a configuration, for an environment of these sizes.
+
+    Raises: ConfigError if they do not fit together.
+    """
     agent = components.find("agents", cfg.agent.name).make(cfg.agent.options, spec)
-    mixer = cfg.algo.mixer
-    if mixer is not None:
-        mixer = components.find("mixers", mixer.name).make(mixer.options, spec)
+    chosen = cfg.algo.mixer
+    mixer = chosen and components.find("mixers", chosen.name).make(chosen.options, spec)
+    if cfg.precision == "bfloat16":
+        agent = agents.in_bfloat16(agent)
+        mixer = mixer and mixers.in_bfloat16(mixer)
     chosen = cfg.algo.factorisation
     module = components.find("factorisations", chosen.name)
     try:
         return module.make(chosen.options, spec, agent, mixer)
     except ValueError as error:
         raise config.ConfigError(str(error)) from error
+
+
+def _sequence_shapes(
+    cfg: config.ExperimentConfig,
+    spec: EnvSpec,
+    codes: replay.Codes,
+    factorisation: factorisations.Factorisation,
+) -> replay.BufferState:
+    length = plan.window_length(cfg, spec.max_steps) + cfg.trainer.burn_in
+    if cfg.trainer.collector != "window":
+        return replay.sequence_shapes(spec, length, codes)
+    carry = jax.eval_shape(lambda: factorisation.initial_carry(1))
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
+    return replay.sequence_shapes(spec, length, codes, one)
+
+
+def _collector(
+    trainer: config.Trainer,
+    env: envs.Env,
+    factorisation: factorisations.Factorisation,
+    window: int,
+) -> rollout.Collector:
+    common = (env, factorisation.initial_carry, trainer.n_envs, window)
+    if trainer.collector == "window":
+        return rollout.make_window(*common, trainer.burn_in)
+    if trainer.collector == "segment":
+        return rollout.make_segment(*common)
+    return rollout.make_episode(*common)
 
 
 def _make_evaluate(
@@ -135,6 +181,8 @@ def _make_evaluate(
 def _make_tables(
     factorisation: factorisations.Factorisation, env: envs.Env
 ) -> Callable[[Any], tuple[Array, ...]]:
+    if not env.decision_points:
+        return lambda params: ()
     sizes = env.spec.n_actions
     joint = jnp.asarray(list(itertools.product(*map(range, sizes))), jnp.int32)
     exists = jnp.arange(env.spec.n_actions_max) < jnp.asarray(sizes)[:, None]

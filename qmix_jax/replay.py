@@ -6,6 +6,7 @@ is one in-place slice update, for every member at the same place.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import chex
@@ -14,10 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from qmix_jax import config
-from qmix_jax.types import Array, Batch, Clock, EnvSpec, Trajectory
+from qmix_jax.types import Array, Batch, Clock, EnvSpec, Start, Trajectory
 
-BufferState = dict[str, Array]
-"""Field of `Trajectory` -> its ring `[capacity, T, ...]`."""
+BufferState = dict[str, Any]
+"""Field of `Trajectory` -> its ring `[capacity, T, ...]`, `start` (a tree) without T."""
+
+
+class Codes(NamedTuple):
+    """How observations and states are kept."""
+
+    obs: config.FloatCode = "float32"
+    state: config.FloatCode = "float32"
 
 
 class Codec(NamedTuple):
@@ -44,10 +52,14 @@ class Buffer(NamedTuple):
     update: Callable[[BufferState, Batch, Array], BufferState]
 
 
-def float_codec(code: config.FloatCode) -> Codec:
-    """Keeps floats in 32 bits, or 16 as raw bits (XLA on CPUs converts a whole bfloat16 buffer)."""
+def float_codec(code: config.FloatCode, bounds: tuple[float, float] | None = None) -> Codec:
+    """Keeps floats in 32 bits, in 16 as raw bits (XLA on CPUs converts a whole bfloat16 buffer), or
+    in 255 steps between `bounds`, of which the ends and the middle are exact.
+    """
     if code == "float32":
         return Codec(jnp.float32, lambda x: x, lambda x: x)
+    if code == "uint8":
+        return _affine_codec(*bounds)
     small = jnp.dtype(code)
     return Codec(
         jnp.uint16,
@@ -56,20 +68,41 @@ def float_codec(code: config.FloatCode) -> Codec:
     )
 
 
+def _affine_codec(low: float, high: float) -> Codec:
+    middle, half = (high + low) / 2.0, (high - low) / 2.0
+
+    def encode(x: Array) -> Array:
+        share = jnp.clip((x - middle) / half, -1.0, 1.0)
+        return (jnp.round(127.0 * share) + 127.0).astype(jnp.uint8)
+
+    def decode(x: Array) -> Array:
+        return middle + half * ((x.astype(jnp.float32) - 127.0) / 127.0)
+
+    return Codec(jnp.uint8, encode, decode)
+
+
 def integer_codec(n_values: int) -> Codec:
     """Keeps integers in [0, n_values) in the smallest signed type that holds them."""
     small = np.min_scalar_type(-n_values)
     return Codec(small, lambda x: x.astype(small), lambda x: x.astype(jnp.int32))
 
 
-def _codecs(
-    spec: EnvSpec, obs_code: config.FloatCode, state_code: config.FloatCode
-) -> dict[str, Codec]:
+def check_codes(spec: EnvSpec, codes: Codes) -> None:
+    """Raises: ConfigError if 8 bits are asked for values whose range is not known."""
+    for field, bounds in (("obs", spec.obs_bounds), ("state", spec.state_bounds)):
+        if getattr(codes, field) == "uint8" and bounds is None:
+            raise config.ConfigError(
+                f"replay: replay.{field}_dtype=uint8 needs values of known range, and {spec.name} "
+                "states none; use float16"
+            )
+
+
+def _codecs(spec: EnvSpec, codes: Codes) -> dict[str, Codec]:
     plain = float_codec("float32")
     flag = Codec(jnp.bool_, lambda x: x, lambda x: x)
     return {
-        "obs": float_codec(obs_code),
-        "state": float_codec(state_code),
+        "obs": float_codec(codes.obs, spec.obs_bounds),
+        "state": float_codec(codes.state, spec.state_bounds),
         "avail_actions": flag,
         "reset": flag,
         "actions": integer_codec(spec.n_actions_max),
@@ -79,73 +112,81 @@ def _codecs(
     }
 
 
-def sequence_shapes(
-    spec: EnvSpec, window: int, obs_code: config.FloatCode, state_code: config.FloatCode
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """The fields of one stored sequence: its bytes are known before anything runs."""
+def sequence_shapes(spec: EnvSpec, length: int, codes: Codes, carry: Any = None) -> BufferState:
+    """The fields of one stored sequence: its bytes are known before anything runs.
+
+    Args:
+      spec: sizes.  length: T, steps per sequence.  codes: how floats are kept.
+      carry: shapes of one sequence's carry, where sequences continue episodes.
+    """
     n, a = spec.n_agents, spec.n_actions_max
     shapes = {
-        "obs": (window + 1, n, *spec.obs_shape),
-        "state": (window + 1, spec.state_size),
-        "avail_actions": (window + 1, n, a),
-        "reset": (window + 1,),
-        "actions": (window, n),
-        "reward": (window,),
-        "terminated": (window,),
-        "valid": (window,),
+        "obs": (length + 1, n, *spec.obs_shape),
+        "state": (length + 1, spec.state_size),
+        "avail_actions": (length + 1, n, a),
+        "reset": (length + 1,),
+        "actions": (length, n),
+        "reward": (length,),
+        "terminated": (length,),
+        "valid": (length,),
     }
-    codecs = _codecs(spec, obs_code, state_code)
-    return {name: jax.ShapeDtypeStruct(shape, codecs[name].dtype) for name, shape in shapes.items()}
+    codecs = _codecs(spec, codes)
+    fields = {
+        name: jax.ShapeDtypeStruct(shape, codecs[name].dtype) for name, shape in shapes.items()
+    }
+    if carry is None:
+        return fields
+    previous = jax.ShapeDtypeStruct((n,), codecs["actions"].dtype)
+    return {**fields, "start": Start(carry=carry, prev_actions=previous)}
 
 
-def sequence_bytes(shapes: dict[str, jax.ShapeDtypeStruct]) -> int:
+def sequence_bytes(shapes: BufferState) -> int:
     """Bytes of one stored sequence."""
-    return sum(field.size * field.dtype.itemsize for field in shapes.values())
+    return sum(field.size * field.dtype.itemsize for field in jax.tree.leaves(shapes))
 
 
-def make(
-    spec: EnvSpec,
-    window: int,
-    capacity: int,
-    batch_size: int,
-    obs_code: config.FloatCode = "float32",
-    state_code: config.FloatCode = "float32",
-) -> Buffer:
+def make(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int, batch: int) -> Buffer:
     """A uniform sequence ring.
 
     Args:
       spec: sizes.
-      window: T, steps per sequence.
+      shapes: of one sequence, from `sequence_shapes`.
+      codes: how floats are kept.
       capacity: sequences kept.
-      batch_size: B, sequences per sample.
-      obs_code, state_code: how observations and states are kept.
+      batch: B, sequences per sample.
     Deviation from PyMARL: sampled with replacement.
     """
-    codecs = _codecs(spec, obs_code, state_code)
+    codecs = _codecs(spec, codes)
 
     def init() -> BufferState:
-        shapes = sequence_shapes(spec, window, obs_code, state_code)
-        return {name: jnp.zeros((capacity, *x.shape), x.dtype) for name, x in shapes.items()}
+        return jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
 
     def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
-        n_new = trajectory.reward.shape[1]
-        chex.assert_is_divisible(capacity, n_new)
-        start = clock.n_added % capacity
-
-        def write(name: str, codec: Codec) -> Array:
-            rows = codec.encode(jnp.swapaxes(getattr(trajectory, name), 0, 1))
-            return jax.lax.dynamic_update_slice_in_dim(state[name], rows, start, axis=0)
-
-        return {name: write(name, codec) for name, codec in codecs.items()}
+        chex.assert_is_divisible(capacity, trajectory.reward.shape[1])
+        rows: BufferState = {
+            name: codec.encode(jnp.swapaxes(getattr(trajectory, name), 0, 1))
+            for name, codec in codecs.items()
+        }
+        if trajectory.start is not None:
+            rows["start"] = jax.tree.map(
+                lambda x, like: x.astype(like.dtype), trajectory.start, shapes["start"]
+            )
+        first = clock.n_added % capacity
+        return jax.tree.map(
+            lambda ring, x: jax.lax.dynamic_update_slice_in_dim(ring, x, first, axis=0), state, rows
+        )
 
     def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
         filled = jnp.minimum(clock.n_added, capacity)
-        index = jax.random.randint(key, (batch_size,), 0, filled)
+        index = jax.random.randint(key, (batch,), 0, filled)
+        rows = jax.tree.map(lambda ring: ring[index], state)
         fields = {
-            name: jnp.swapaxes(codec.decode(state[name][index]), 0, 1)
-            for name, codec in codecs.items()
+            name: jnp.swapaxes(codec.decode(rows[name]), 0, 1) for name, codec in codecs.items()
         }
-        return Batch(trajectory=Trajectory(**fields), weight=jnp.ones((batch_size,)), index=index)
+        if "start" in rows:
+            previous = rows["start"].prev_actions.astype(jnp.int32)
+            fields["start"] = replace(rows["start"], prev_actions=previous)
+        return Batch(trajectory=Trajectory(**fields), weight=jnp.ones((batch,)), index=index)
 
     def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
         del batch, priority

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from qmix_jax.core import masked
 from qmix_jax.envs import base as envs
-from qmix_jax.types import Array, Metrics, TimeStep, Trajectory, record
+from qmix_jax.types import Array, Metrics, Start, TimeStep, Trajectory, record
 
 Act = Callable[..., tuple[Any, Array]]
 """`(carry, obs, prev_actions, reset, avail_actions, key) -> (carry, actions)`."""
@@ -26,6 +26,7 @@ class ActorState:
       carry: the agent's recurrent state.
       prev_actions: i32[B, N], -1 = none.
       ended: bool[B], the episode is over (`episode` collector and evaluation).
+      returned, length: f32[B], rewards and steps of the episode so far.
     """
 
     env_state: Any
@@ -34,25 +35,27 @@ class ActorState:
     carry: Any
     prev_actions: Array
     ended: Array
+    returned: Array
+    length: Array
 
 
 @record
 class _Step:
     """One collected step: what the environments showed, what was done, and what came of it.
 
-    `happened` is False after the end of an `episode` sequence; `metrics` are the following time
-    step's.
+    `metrics` are the episode's so far, return and length included; they count where it `finished`.
     """
 
-    timestep: TimeStep
+    obs: Array
+    state: Array
+    avail_actions: Array
     reset: Array
     actions: Array
     reward: Array
     terminated: Array
-    truncated: Array
-    metrics: dict[str, Array]
-    happened: Array
     valid: Array
+    finished: Array
+    metrics: dict[str, Array]
 
 
 class Collector(NamedTuple):
@@ -76,25 +79,16 @@ def start(env: envs.Env, key: Array, n_envs: int, carry: Any) -> ActorState:
       n_envs: B.
       carry: the agent's initial carry for B environments.
     """
-    env_state, timestep = jax.vmap(env.reset)(jax.random.split(key, n_envs))
-    return ActorState(
-        env_state=env_state,
-        timestep=timestep,
-        reset=jnp.ones((n_envs,), bool),
-        carry=carry,
-        prev_actions=jnp.full((n_envs, env.spec.n_agents), -1, jnp.int32),
-        ended=jnp.zeros((n_envs,), bool),
-    )
+    return _at_start(*jax.vmap(env.reset)(jax.random.split(key, n_envs)), carry)
 
 
 def act_and_step(
     env: envs.Env, act: Act, actor: ActorState, key_act: Array, key_env: Array
-) -> tuple[ActorState, Array, TimeStep]:
+) -> tuple[ActorState, Array]:
     """One step of every environment, without any reset.
 
     Returns:
-      (actor with the new carry and environment states, actions i32[B, N], the following time
-      steps).
+      (actor with the new carry and environments, actions i32[B, N]).
     """
     timestep = actor.timestep
     carry, actions = act(
@@ -102,15 +96,17 @@ def act_and_step(
     )
     keys = jax.random.split(key_env, actions.shape[0])
     env_state, following = jax.vmap(env.step)(keys, actor.env_state, actions)
-    stepped = replace(
-        actor,
+    stepped = ActorState(
         env_state=env_state,
         timestep=following,
         reset=jnp.zeros_like(actor.reset),
         carry=carry,
         prev_actions=actions,
+        ended=following.terminated | following.truncated,
+        returned=jnp.where(actor.reset, 0.0, actor.returned) + following.reward,
+        length=jnp.where(actor.reset, 0.0, actor.length) + 1.0,
     )
-    return stepped, actions, following
+    return stepped, actions
 
 
 def make_segment(
@@ -124,22 +120,72 @@ def make_segment(
       initial_carry: `(batch_size) -> carry`, the agent's.
       n_envs: B.  window: T, at least the longest episode.
     """
+    carry = initial_carry(n_envs)
 
-    def step(actor: ActorState, keys: Array, act: Act) -> tuple[ActorState, _Step]:
-        stepped, actions, following = act_and_step(env, act, actor, keys[0], keys[1])
-        ended = following.terminated | following.truncated
-        fresh_state, fresh = jax.vmap(env.reset)(jax.random.split(keys[2], n_envs))
-        after = replace(
-            stepped,
-            env_state=envs.select(ended, fresh_state, stepped.env_state),
-            timestep=envs.select(ended, fresh, following),
-            reset=ended,
-            prev_actions=jnp.where(ended[:, None], -1, actions),
-        )
-        happened = jnp.ones_like(ended)
-        return after, _record(actor, actions, following, happened, ~following.truncated)
+    def collect(key: Array, actor: tuple[()], act: Act) -> tuple[tuple[()], Trajectory, Metrics]:
+        key_start, key_steps = jax.random.split(key)
+        keys = _step_keys(key_steps, window)
+        first, starts = _draw_starts(env, key_start, keys, n_envs)
+        step = _with_auto_reset(env, act, starts)
+        last, steps = jax.lax.scan(step, _at_start(*first, carry), (jnp.arange(window), keys))
+        return actor, _trajectory(steps, last), _metrics(steps)
 
-    return _from_fresh_starts(env, initial_carry(n_envs), n_envs, window, step)
+    return Collector(_nothing, collect)
+
+
+def make_window(
+    env: envs.Env,
+    initial_carry: Callable[[int], Any],
+    n_envs: int,
+    window: int,
+    burn_in: int,
+) -> Collector:
+    """Environments that run on between rollouts: sequences may be shorter than an episode.
+
+    A sequence is the last `burn_in` steps of the rollout before, not `valid`, then `window` new
+    ones; `Trajectory.start` holds the carry and the last actions at its first step, as they were
+    when it was collected.
+
+    Args:
+      initial_carry: `(batch_size) -> carry`, the agent's.
+      n_envs: B.  window: new steps per rollout.  burn_in: at most `window`.
+    Reference: Kapturowski et al. 2019 (R2D2), stored state and burn-in. Deviation: neighbouring
+    sequences overlap in the burn-in only, so that each step is learnt from equally often; the
+    gradient flows through the burn-in.
+    """
+
+    def init(key: Array) -> _WindowState:
+        first = start(env, key, n_envs, initial_carry(n_envs))
+        tail = None
+        if burn_in:
+            idle = _record(first, first.prev_actions, first)
+            tail = jax.tree.map(lambda x: jnp.zeros((burn_in, *x.shape), x.dtype), idle)
+        return _WindowState(current=first, tail=tail, start=_start_of(first))
+
+    def collect(
+        key: Array, actor: _WindowState, act: Act
+    ) -> tuple[_WindowState, Trajectory, Metrics]:
+        key_start, key_steps = jax.random.split(key)
+        keys = _step_keys(key_steps, window)
+        step = _with_auto_reset(env, act, _draw_starts(env, key_start, keys, n_envs)[1])
+
+        def remember(current: ActorState, x: Any) -> tuple[ActorState, tuple[_Step, Start]]:
+            after, stepped = step(current, x)
+            return after, (stepped, _start_of(current))
+
+        numbered = (jnp.arange(window), keys)
+        last, (steps, starts) = jax.lax.scan(remember, actor.current, numbered)
+        stored, tail, begin = steps, None, _start_of(last)
+        if burn_in:
+            stored = jax.tree.map(lambda *parts: jnp.concatenate(parts), actor.tail, steps)
+            tail, begin = jax.tree.map(lambda x: x[window - burn_in :], (steps, starts))
+            tail = replace(tail, valid=jnp.zeros_like(tail.valid))
+            begin = jax.tree.map(lambda x: x[0], begin)
+        trajectory = replace(_trajectory(stored, last), start=actor.start)
+        after = _WindowState(current=last, tail=tail, start=begin)
+        return after, trajectory, _metrics(steps)
+
+    return Collector(init, collect)
 
 
 def make_episode(
@@ -154,68 +200,134 @@ def make_episode(
       initial_carry: `(batch_size) -> carry`, the agent's.
       n_envs: B.  window: T, at least the longest episode.
     """
+    carry = initial_carry(n_envs)
 
-    def step(actor: ActorState, keys: Array, act: Act) -> tuple[ActorState, _Step]:
-        stepped, actions, following = act_and_step(env, act, actor, keys[0], keys[1])
-        after = replace(
+    def run(actor: ActorState, keys: Array, act: Act) -> tuple[ActorState, _Step]:
+        stepped, actions = act_and_step(env, act, actor, keys[0], keys[1])
+        running = ~actor.ended
+        step = _record(actor, actions, stepped)
+        step = replace(step, valid=running, finished=step.finished & running)
+        # The carry and the last actions may go on: nothing of them is valid any more.
+        return replace(
             stepped,
             env_state=envs.select(actor.ended, actor.env_state, stepped.env_state),
-            timestep=envs.select(actor.ended, actor.timestep, following),
-            ended=actor.ended | following.terminated | following.truncated,
-        )
-        return after, _record(actor, actions, following, ~actor.ended, ~actor.ended)
-
-    return _from_fresh_starts(env, initial_carry(n_envs), n_envs, window, step)
-
-
-def _from_fresh_starts(
-    env: envs.Env, carry: Any, n_envs: int, window: int, step: Callable
-) -> Collector:
-    def init(key: Array) -> tuple[()]:
-        del key
-        return ()
+            timestep=envs.select(actor.ended, actor.timestep, stepped.timestep),
+            ended=actor.ended | stepped.ended,
+        ), step
 
     def collect(key: Array, actor: tuple[()], act: Act) -> tuple[tuple[()], Trajectory, Metrics]:
         key_start, key_steps = jax.random.split(key)
         first = start(env, key_start, n_envs, carry)
-        keys = jax.random.split(key_steps, (window, 3))
-        last, steps = jax.lax.scan(lambda current, k: step(current, k, act), first, keys)
-        return actor, _trajectory(steps, last), _episode_metrics(steps)
+        keys = _step_keys(key_steps, window)
+        last, steps = jax.lax.scan(lambda current, k: run(current, k, act), first, keys)
+        return actor, _trajectory(steps, last), _metrics(steps)
 
-    return Collector(init, collect)
+    return Collector(_nothing, collect)
 
 
-def _record(
-    actor: ActorState, actions: Array, following: TimeStep, happened: Array, valid: Array
-) -> _Step:
+@record
+class _WindowState:
+    """What the `window` collector keeps: running environments, the last `burn_in` steps (None for
+    0: an empty array has no sharding), and where those began.
+    """
+
+    current: ActorState
+    tail: _Step | None
+    start: Start
+
+
+def _nothing(key: Array) -> tuple[()]:
+    del key
+    return ()
+
+
+def _at_start(env_state: Any, timestep: TimeStep, carry: Any) -> ActorState:
+    n_envs, n_agents = timestep.obs.shape[:2]
+    flags, zeros = jnp.zeros((n_envs,), bool), jnp.zeros((n_envs,))
+    return ActorState(
+        env_state=env_state,
+        timestep=timestep,
+        reset=~flags,
+        carry=carry,
+        prev_actions=jnp.full((n_envs, n_agents), -1, jnp.int32),
+        ended=flags,
+        returned=zeros,
+        length=zeros,
+    )
+
+
+def _start_of(actor: ActorState) -> Start:
+    return Start(carry=actor.carry, prev_actions=actor.prev_actions)
+
+
+def _step_keys(key: Array, window: int) -> Array:
+    """Keys `[T, 3]` of every step: to act, to step, to reset."""
+    return jax.random.split(key, (window, 3))
+
+
+def _stride(env: envs.Env) -> int:
+    """Steps that share a fresh start; 1 for the shortest games, whose episodes may last one."""
+    return max(1, min(4, env.spec.max_steps // 8))
+
+
+def _draw_starts(env: envs.Env, key: Array, keys: Array, n_envs: int) -> tuple[Any, Any]:
+    """Fresh starts of a rollout, drawn together before it runs: a reset inside the step would be a
+    quarter of a SMAX step's work, and another copy of it to compile.
+
+    Args:
+      key: of the first step's start.  keys: of all steps, from `_step_keys`.
+    Returns:
+      (the first `[B, ...]`, one for every `_stride` steps `[n, B, ...]`). An environment sees one
+      of them twice only if an episode of it ends within `_stride` steps.
+    """
+    drawn = jnp.concatenate([key[None], keys[:: _stride(env), 2]])
+    starts = jax.vmap(lambda k: jax.vmap(env.reset)(jax.random.split(k, n_envs)))(drawn)
+    return jax.tree.map(lambda x: x[0], starts), jax.tree.map(lambda x: x[1:], starts)
+
+
+def _with_auto_reset(env: envs.Env, act: Act, starts: Any) -> Callable[..., Any]:
+    """`(actor, (step index, key)) -> (actor, _Step)`, a scan body; `starts` from `_draw_starts`."""
+
+    def step(actor: ActorState, x: tuple[Array, Array]) -> tuple[ActorState, _Step]:
+        index, keys = x
+        stepped, actions = act_and_step(env, act, actor, keys[0], keys[1])
+        fresh_state, fresh = jax.tree.map(lambda leaf: leaf[index // _stride(env)], starts)
+        after = replace(
+            stepped,
+            env_state=envs.select(stepped.ended, fresh_state, stepped.env_state),
+            timestep=envs.select(stepped.ended, fresh, stepped.timestep),
+            reset=stepped.ended,
+            prev_actions=jnp.where(stepped.ended[:, None], -1, actions),
+        )
+        return after, _record(actor, actions, stepped)
+
+    return step
+
+
+def _record(actor: ActorState, actions: Array, stepped: ActorState) -> _Step:
+    shown, following = actor.timestep, stepped.timestep
     return _Step(
-        timestep=actor.timestep,
+        obs=shown.obs,
+        state=shown.state,
+        avail_actions=shown.avail_actions,
         reset=actor.reset,
         actions=actions,
         reward=following.reward,
         terminated=following.terminated,
-        truncated=following.truncated,
-        metrics=following.metrics,
-        happened=happened,
-        valid=valid,
+        valid=~following.truncated,
+        finished=stepped.ended,
+        metrics={"return": stepped.returned, "length": stepped.length, **following.metrics},
     )
 
 
-def _episode_metrics(steps: _Step) -> Metrics:
-    """Return, length and the environment's own metrics of the episodes that ended in the rollout
-    (one that the window cuts off is not counted, which favours short episodes a little).
+def _metrics(steps: _Step) -> Metrics:
+    """Means over the episodes that ended in the rollout (a fresh rollout's last episodes, which the
+    window cuts off, are not counted; that favours short episodes a little).
     """
-    index = jnp.arange(steps.reward.shape[0])[:, None]
-    first = jax.lax.cummax(jnp.where(steps.reset, index, 0), axis=0)
-    collected = jnp.cumsum(steps.reward, axis=0)
-    before_first = jnp.take_along_axis(collected - steps.reward, first, axis=0)
-    finished = steps.happened & (steps.terminated | steps.truncated)
-    values = {
-        "return": collected - before_first,
-        "length": (index - first + 1).astype(jnp.float32),
-        **steps.metrics,
+    metrics = {
+        f"rollout/{name}": masked.total(value, steps.finished)
+        for name, value in steps.metrics.items()
     }
-    metrics = {f"rollout/{name}": masked.total(value, finished) for name, value in values.items()}
     metrics["rollout/valid_fraction"] = masked.total(
         steps.valid.astype(jnp.float32), jnp.ones_like(steps.valid)
     )
@@ -227,9 +339,9 @@ def _trajectory(steps: _Step, last: ActorState) -> Trajectory:
         return jnp.concatenate([values, final[None]])
 
     return Trajectory(
-        obs=with_last(steps.timestep.obs, last.timestep.obs),
-        state=with_last(steps.timestep.state, last.timestep.state),
-        avail_actions=with_last(steps.timestep.avail_actions, last.timestep.avail_actions),
+        obs=with_last(steps.obs, last.timestep.obs),
+        state=with_last(steps.state, last.timestep.state),
+        avail_actions=with_last(steps.avail_actions, last.timestep.avail_actions),
         reset=with_last(steps.reset, last.reset),
         actions=steps.actions,
         reward=steps.reward,

@@ -42,6 +42,7 @@ class EnvSpec:
       metric_names: names in `TimeStep.metrics`.
       agent_state: i32[N, F], columns of `state` that describe agent i, or None where there are
         none.
+      obs_bounds, state_bounds: (lowest, highest) value of any entry, None where not known.
     """
 
     name: str
@@ -54,6 +55,8 @@ class EnvSpec:
     max_steps: int
     metric_names: tuple[str, ...] = ()
     agent_state: np.ndarray | None = None
+    obs_bounds: tuple[float, float] | None = None
+    state_bounds: tuple[float, float] | None = None
 
     @property
     def n_agents(self) -> int:
@@ -90,6 +93,16 @@ class TimeStep:
 
 
 @record
+class Start:
+    """Where sequences begin that continue an episode: `carry`, the agent's before the first step
+    (leading axis B), and `prev_actions` i32[B, N] (-1 = none).
+    """
+
+    carry: Any
+    prev_actions: Array
+
+
+@record
 class Trajectory:
     """A batch of sequences. Entry t+1 is the successor of t unless `reset[t+1]`.
 
@@ -101,7 +114,9 @@ class Trajectory:
       actions: i32[T, B, N].
       reward: f32[T, B], raw.
       terminated: bool[T, B], the action at t ended the episode by the task.
-      valid: bool[T, B], the transition happened and its successor is stored or not needed.
+      valid: bool[T, B], the transition happened, is learnt from, and its successor is stored or not
+        needed.
+      start: where the sequences begin; None if all begin with an episode.
     """
 
     obs: Array
@@ -112,6 +127,7 @@ class Trajectory:
     reward: Array
     terminated: Array
     valid: Array
+    start: Start | None = None
 
 
 @record

@@ -137,7 +137,12 @@ BAD = {
         "replay": {"capacity": 10}
     },
     "plan: trainer.window=4 is shorter than the longest episode (5 steps); "
-    "raise it to at least 5, or set null": {"trainer": {"window": 4}},
+    "raise it to at least 5, set null, or use trainer.collector=window": {"trainer": {"window": 4}},
+    "plan: trainer.burn_in=2 with trainer.collector=segment, whose sequences begin with an "
+    "episode; set it to 0, or collector=window": {"trainer": {"burn_in": 2}},
+    "plan: trainer.burn_in=4 exceeds trainer.window=3; lower it": {
+        "trainer": {"collector": "window", "window": 3, "burn_in": 4}
+    },
     "algo: factorisation 'td' needs a mixer; set algo.mixer.name, or use 'iql' without one": {
         "algo": {"name": "qmix", "factorisation": {"name": "td"}, "mixer": None}
     },

@@ -97,16 +97,27 @@ def test_vdn_learns_the_least_squares_additive_table():
     np.testing.assert_allclose(trained.evaluation["return"], 0.0)
 
 
-@pytest.mark.parametrize("collector", ["segment", "episode"])
+@pytest.mark.parametrize(
+    "collection",
+    [
+        {"collector": "segment"},
+        {"collector": "episode"},
+        {"collector": "window", "window": 3},
+        {"collector": "window", "window": 3, "burn_in": 2},
+    ],
+    ids=lambda collection: "-".join(map(str, collection.values())),
+)
 @pytest.mark.parametrize(
     ("truncation", "value"), [("bootstrap", 10.0), ("terminate", 1 / (1 - 0.9 * 4 / 5))]
 )
-def test_the_value_tells_whether_time_limits_are_bootstrapped_through(collector, truncation, value):
+def test_the_value_tells_whether_time_limits_are_bootstrapped_through(
+    collection, truncation, value
+):
     """Reward 1 per step, cut after 5 steps, no clock in the observation, gamma 0.9: 10 or 3.571."""
     cfg = load(
         {"name": "toys.constant", "options": {"length": 5}},
         "vdn",
-        trainer={"truncation": truncation, "collector": collector, "env_steps": 24_000},
+        trainer={"truncation": truncation, "env_steps": 24_000, **collection},
         hparams={"target_period": 10},
     )
     q = _initial_utilities(members.train(cfg))
@@ -128,6 +139,11 @@ def test_no_value_leaks_across_episode_ends():
     # From one observation for both steps: the mean of 1 + 0.9 v and 1 is v = 1 / 0.55.
     np.testing.assert_allclose(q[:, 1], 1 / 0.55, atol=0.1)
     np.testing.assert_allclose(q[:, 0], 0.0, atol=0.1)
+
+
+def test_bfloat16_networks_learn_the_two_step_game():
+    cfg = load({"name": "two_step"}, "qmix", precision="bfloat16")
+    np.testing.assert_array_equal(members.train(cfg).evaluation["return"], 8)
 
 
 def _initial_utilities(trained):

@@ -1,5 +1,7 @@
 """Invariances: what must not depend on how a population is run."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -19,9 +21,21 @@ def row(tree, i):
     return jax.tree.map(lambda x: x[i], tree)
 
 
+COLLECTION = {
+    "segment": {"collector": "segment"},
+    "window": {"collector": "window", "window": 3, "burn_in": 2},
+}
+
+
+@pytest.fixture(scope="module", params=COLLECTION)
+def load(request):
+    """`members.load` with a collector."""
+    return functools.partial(members.load, trainer=COLLECTION[request.param])
+
+
 @pytest.fixture(scope="module")
-def three():
-    return members.train(members.load(seeds=3), calls=(UPDATES,))
+def three(load):
+    return members.train(load(seeds=3), calls=(UPDATES,))
 
 
 def test_layout_places_everybody_once():
@@ -36,9 +50,9 @@ def test_layout_places_everybody_once():
     assert population.layout(4, devices, "vmap").rounds == 1
 
 
-def test_member_alone_equals_member_in_a_population_bitwise(three):
+def test_member_alone_equals_member_in_a_population_bitwise(load, three):
     for i in range(3):
-        alone = members.train(members.load(seed=i, seeds=1), calls=(UPDATES,))
+        alone = members.train(load(seed=i, seeds=1), calls=(UPDATES,))
         same(row(alone.parameters, 0), row(three.parameters, i))
         for name, values in alone.evaluation.items():
             np.testing.assert_array_equal(values[0], three.evaluation[name][i])
@@ -47,15 +61,13 @@ def test_member_alone_equals_member_in_a_population_bitwise(three):
             assert (total[0], count[0]) == (expected_total[i], expected_count[i]), name
 
 
-def test_the_number_of_devices_does_not_matter(three):
-    one_device = members.train(members.load(seeds=3, population={"devices": 1}), calls=(UPDATES,))
+def test_the_number_of_devices_does_not_matter(load, three):
+    one_device = members.train(load(seeds=3, population={"devices": 1}), calls=(UPDATES,))
     same(one_device.parameters, three.parameters)
 
 
-def test_vmap_agrees_with_map_to_float32_rounding(three):
-    batched = members.train(
-        members.load(seeds=3, population={"batching": "vmap"}), calls=(UPDATES,)
-    )
+def test_vmap_agrees_with_map_to_float32_rounding(load, three):
+    batched = members.train(load(seeds=3, population={"batching": "vmap"}), calls=(UPDATES,))
     for x, y in zip(
         members.leaves(batched.parameters), members.leaves(three.parameters), strict=True
     ):
@@ -63,8 +75,8 @@ def test_vmap_agrees_with_map_to_float32_rounding(three):
 
 
 @pytest.mark.parametrize("calls", [(1,) * UPDATES, (4, 5), (2, 1, 6)])
-def test_the_length_of_calls_does_not_matter(three, calls):
-    split = members.train(members.load(seeds=3), calls=calls)
+def test_the_length_of_calls_does_not_matter(load, three, calls):
+    split = members.train(load(seeds=3), calls=calls)
     same(split.states, three.states)
     same(split.metrics.totals, three.metrics.totals)
 
@@ -76,8 +88,8 @@ def test_different_seeds_differ(three):
     assert len(set(returns)) == 3
 
 
-def test_repeating_a_run_repeats_it_bitwise(three):
-    same(members.train(members.load(seeds=3), calls=(UPDATES,)).states, three.states)
+def test_repeating_a_run_repeats_it_bitwise(load, three):
+    same(members.train(load(seeds=3), calls=(UPDATES,)).states, three.states)
 
 
 @pytest.mark.timeout(120)

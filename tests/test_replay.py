@@ -1,12 +1,14 @@
 """The sequence ring against a plain list."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qmix_jax import replay
-from qmix_jax.types import Clock, EnvSpec, Trajectory
+from qmix_jax import config, replay
+from qmix_jax.types import Clock, EnvSpec, Start, Trajectory
 
 T, B, N, A = 4, 3, 2, 130
 SPEC = EnvSpec(
@@ -19,6 +21,11 @@ SPEC = EnvSpec(
     state_size=6,
     max_steps=T,
 )
+
+
+def make(capacity, batch, codes=replay.Codes(), carry=None):  # noqa: B008
+    shapes = replay.sequence_shapes(SPEC, T, codes, carry)
+    return replay.make(SPEC, shapes, codes, capacity, batch)
 
 
 def clock(n_added):
@@ -53,7 +60,7 @@ def column(batch, b):
 
 
 def test_ring_keeps_the_newest_sequences_exactly():
-    buffer = replay.make(SPEC, T, capacity=6, batch_size=64)
+    buffer = make(capacity=6, batch=64)
     state, kept = buffer.init(), []
     for i in range(5):
         added = trajectory(i)
@@ -73,7 +80,7 @@ def test_ring_keeps_the_newest_sequences_exactly():
 
 
 def test_sampling_never_touches_what_was_not_added():
-    buffer = replay.make(SPEC, T, capacity=600, batch_size=256)
+    buffer = make(capacity=600, batch=256)
     state = buffer.add(buffer.init(), trajectory(0), clock(0))
     batch = buffer.sample(state, jax.random.key(0), clock(B))
     assert set(np.asarray(batch.index)) == {0, 1, 2}
@@ -83,7 +90,7 @@ def test_sampling_never_touches_what_was_not_added():
     ("code", "tolerance"), [("float32", 0.0), ("float16", 2**-11), ("bfloat16", 2**-8)]
 )
 def test_float_codes_lose_no_more_than_their_precision(code, tolerance):
-    buffer = replay.make(SPEC, T, capacity=3, batch_size=16, obs_code=code, state_code="float32")
+    buffer = make(capacity=3, batch=16, codes=replay.Codes(obs=code))
     added = trajectory(1)
     state = buffer.add(buffer.init(), added, clock(0))
     assert state["obs"].dtype == (jnp.float32 if code == "float32" else jnp.uint16)
@@ -92,6 +99,43 @@ def test_float_codes_lose_no_more_than_their_precision(code, tolerance):
     assert batch.trajectory.obs.dtype == jnp.float32
     assert np.all(np.abs(batch.trajectory.obs - expected) <= tolerance * np.abs(expected))
     np.testing.assert_array_equal(batch.trajectory.state, added.state[:, batch.index])
+
+
+def test_eight_bits_are_within_half_a_step_and_exact_at_the_ends_and_the_middle():
+    codec = replay.float_codec("uint8", (-1.0, 3.0))
+    assert codec.dtype == jnp.uint8
+    exact = jnp.array([-1.0, 1.0, 3.0])
+    np.testing.assert_array_equal(codec.decode(codec.encode(exact)), exact)
+    values = jnp.linspace(-1.0, 3.0, 1001)
+    error = np.abs(codec.decode(codec.encode(values)) - values)
+    assert 0.9 * 2 / 254 * 2 / 2 < error.max() <= 2 / 127 / 2 + 1e-6
+    outside = codec.decode(codec.encode(jnp.array([-9.0, 9.0])))
+    np.testing.assert_array_equal(outside, [-1.0, 3.0])
+
+
+def test_eight_bits_need_a_known_range():
+    with pytest.raises(config.ConfigError, match="obs_dtype=uint8 needs values of known range"):
+        replay.check_codes(SPEC, replay.Codes(obs="uint8"))
+    replay.check_codes(replace(SPEC, obs_bounds=(0.0, 1.0)), replay.Codes(obs="uint8"))
+
+
+def test_where_sequences_begin_is_kept_with_them():
+    carry = jax.ShapeDtypeStruct((N, 3), jnp.float32)
+    buffer = make(6, 32, carry=carry)
+    rng = np.random.default_rng(0)
+    start = Start(
+        carry=jnp.asarray(rng.normal(size=(B, N, 3)), jnp.float32),
+        prev_actions=jnp.asarray(rng.integers(-1, A, (B, N)), jnp.int32),
+    )
+    state = buffer.add(buffer.init(), replace(trajectory(0), start=start), clock(B))
+    batch = buffer.sample(state, jax.random.key(0), clock(2 * B))
+    kept = np.asarray(batch.index) >= B
+    slots = np.asarray(batch.index)[kept] - B
+    assert len(set(slots)) == B
+    drawn = batch.trajectory.start
+    assert drawn.prev_actions.dtype == jnp.int32
+    np.testing.assert_array_equal(drawn.carry[kept], start.carry[slots])
+    np.testing.assert_array_equal(drawn.prev_actions[kept], start.prev_actions[slots])
 
 
 @pytest.mark.parametrize(("n_values", "dtype"), [(5, "int8"), (127, "int8"), (130, "int16")])
@@ -103,8 +147,9 @@ def test_integers_are_kept_in_the_smallest_signed_type(n_values, dtype):
 
 
 def test_bytes_are_known_from_shapes_alone():
-    shapes = replay.sequence_shapes(SPEC, T, "float32", "float16")
+    codes = replay.Codes("float32", "float16")
+    shapes = replay.sequence_shapes(SPEC, T, codes)
     expected = (T + 1) * (N * 5 * 4 + 6 * 2 + N * A + 1) + T * (N * 2 + 4 + 1 + 1)
     assert replay.sequence_bytes(shapes) == expected
-    state = replay.make(SPEC, T, 7, 2, "float32", "float16").init()
+    state = make(7, 2, codes).init()
     assert sum(x.nbytes for x in jax.tree.leaves(state)) == 7 * expected

@@ -1,14 +1,20 @@
 """Collectors against loops over what they must have seen."""
 
+import collections
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import samples
 from toys import counting
 
 from qmix_jax import rollout
+from qmix_jax.agents import base as agents
+from qmix_jax.core import exploration
+from qmix_jax.types import Trajectory
 
 B, T = 6, 23
 
@@ -104,10 +110,129 @@ def test_episode_statistics_count_whole_episodes_only(make):
     assert (int(total), int(count)) == (trajectory.valid.sum(), T * B)
 
 
+WINDOW, BURN_IN = 4, 3
+
+
+def windows(n, act=counting_act, carry=None, longest=7):
+    """(trajectory, metrics) of `n` rollouts in a row."""
+    env = counting.make(counting.Config(limit=5, longest=longest))
+    carry = carry or (lambda batch: jnp.zeros((batch,), jnp.int32))
+    collector = rollout.make_window(env, carry, B, WINDOW, BURN_IN)
+    actor = collector.init(jax.random.key(1))
+    collect = jax.jit(lambda key, actor: collector.collect(key, actor, act))
+    found = []
+    for i in range(n):
+        actor, trajectory, metrics = collect(jax.random.key(10 + i), actor)
+        found.append(jax.tree.map(np.asarray, (trajectory, metrics)))
+    return found
+
+
+def joined(trajectories):
+    """The new steps of consecutive windows as one long sequence."""
+    return np.concatenate([x[BURN_IN:] for x in trajectories])
+
+
+def test_windows_go_on_where_the_last_one_stopped_and_repeat_its_end():
+    trajectories = [trajectory for trajectory, _ in windows(6)]
+    obs = joined([x.obs[:-1] for x in trajectories])
+    reset = joined([x.reset[:-1] for x in trajectories])
+    assert reset[0].all() and reset[1:].any()
+    going_on = obs[1:, :, 0] - obs[:-1, :, 0]
+    np.testing.assert_array_equal(going_on[~reset[1:]], np.tile([0, 1], ((~reset[1:]).sum(), 1)))
+    assert (obs[1:, :, 0, 1][reset[1:]] == 0).all()
+    assert not any(x.valid[:BURN_IN].any() for x in trajectories), "learnt from once"
+    for before, after in itertools.pairwise(trajectories):
+        for name in ("obs", "state", "avail_actions", "reset"):
+            repeated = getattr(before, name)[-1 - BURN_IN :]
+            np.testing.assert_array_equal(getattr(after, name)[: BURN_IN + 1], repeated)
+        for name in ("actions", "reward", "terminated"):
+            repeated = getattr(before, name)[-BURN_IN:]
+            np.testing.assert_array_equal(getattr(after, name)[:BURN_IN], repeated)
+
+
+def test_a_truncated_step_of_a_window_is_not_valid_and_all_other_new_steps_are():
+    trajectories = [trajectory for trajectory, _ in windows(6)]
+    obs, terminated, valid = (
+        joined([getattr(x, name)[: WINDOW + BURN_IN] for x in trajectories])
+        for name in ("obs", "terminated", "valid")
+    )
+    truncated = (obs[:, :, 0, 1] + 1 == 5) & ~terminated
+    assert truncated.any() and terminated.any()
+    np.testing.assert_array_equal(valid, ~truncated)
+
+
+def test_a_window_knows_the_carry_and_the_last_actions_at_its_start():
+    for trajectory, _ in windows(6)[2:]:
+        begins, step = trajectory.reset[0], trajectory.obs[0, :, 0, 1]
+        assert not begins.all()
+        np.testing.assert_array_equal(trajectory.start.carry[~begins], step[~begins] - 1)
+        expected = np.where(begins, -1, (step - 1) % 3)
+        np.testing.assert_array_equal(trajectory.start.prev_actions.T, [expected] * 2)
+
+
+def test_unrolling_a_window_gives_what_the_whole_history_gives():
+    agent = samples.component("agents", "gru", {"hidden": 8})
+    agent = agent._replace(initial_carry=lambda batch: jnp.zeros((batch, 2, 8)))
+    params = samples.params(agent.init)
+
+    def act(carry, obs, prev_actions, reset, avail_actions, key):
+        padded = jnp.concatenate([obs, obs], axis=-1)
+        carry, _, _ = agent.unroll(params, carry, padded[None], prev_actions[None], reset[None])
+        return carry, exploration.uniform_available(key, avail_actions)
+
+    def q_of(trajectory):
+        padded = replace(trajectory, obs=np.concatenate([trajectory.obs] * 2, axis=-1))
+        return np.asarray(agents.unroll_pair(agent, params, params, padded)[0])
+
+    trajectories = [trajectory for trajectory, _ in windows(5, act, agent.initial_carry)]
+    history = Trajectory(
+        **{
+            name: joined([getattr(x, name)[: WINDOW + BURN_IN] for x in trajectories])
+            for name in ("obs", "state", "avail_actions", "reset", "actions", "reward")
+        },
+        terminated=None,
+        valid=None,
+    )
+    whole = q_of(replace(history, actions=history.actions[:-1]))
+    for i, trajectory in enumerate(trajectories[1:], start=1):
+        first = i * WINDOW - BURN_IN
+        expected = whole[first : first + WINDOW + BURN_IN]
+        np.testing.assert_allclose(q_of(trajectory)[:-1], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_episodes_that_span_windows_are_counted_once_and_whole():
+    found = windows(8)
+    reset = joined([x.reset[:-1] for x, _ in found])
+    lengths = []
+    for b in range(B):
+        starts = [t for t in range(len(reset)) if reset[t, b]]
+        lengths += [last - first for first, last in itertools.pairwise(starts)]
+    last_ends = found[-1][0].reset[-1]
+    for b in np.flatnonzero(last_ends):
+        lengths.append(len(reset) - max(np.flatnonzero(reset[:, b])))
+    total = sum(metrics["rollout/length"][0] for _, metrics in found)
+    assert sum(metrics["rollout/length"][1] for _, metrics in found) == len(lengths)
+    assert total == sum(lengths)
+    returned = sum(metrics["rollout/return"][0] for _, metrics in found)
+    assert returned == sum(n * (n + 1) / 2 for n in lengths)
+
+
+def test_starts_are_drawn_anew_for_every_few_steps():
+    env = counting.make(counting.Config(limit=40, longest=12))
+    collector = rollout.make_segment(env, lambda batch: jnp.zeros((batch,), jnp.int32), B, 40)
+    _, trajectory, _ = collector.collect(jax.random.key(0), (), counting_act)
+    reset, ids = np.asarray(trajectory.reset), np.asarray(trajectory.obs)[:, :, 0, 0]
+    starts = [((t + 3) // 4, ids[t, b]) for b in range(B) for t in range(41) if reset[t, b]]
+    assert len(starts) > 20
+    slots = collections.defaultdict(set)
+    for slot, episode in starts:
+        slots[episode].add(slot)
+    assert all(len(found) == 1 for found in slots.values()), "one start per slot"
+    assert len(slots) > 0.7 * len(starts)
+
+
 @pytest.mark.parametrize("make", [rollout.make_segment, rollout.make_episode])
 def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
-    from qmix_jax.core import exploration
-
     env = counting.make(counting.Config())
     collector = make(env, lambda batch: jnp.zeros((batch, 0)), B, T)
 

@@ -17,9 +17,13 @@ ENVS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENVS)
 def test_trains(name):
+    smax = ENVS[name]["id"] == SMAX["id"]
+    code = "uint8" if smax else "float16"
     cfg = members.load(
         env={"name": "jaxmarl", "options": ENVS[name]},
-        replay={"batch_size": 2, "capacity": 6, "obs_dtype": "float16"},
+        seeds=2,
+        replay={"batch_size": 2, "capacity": 6, "obs_dtype": code, "state_dtype": code},
+        trainer={"collector": "window", "window": 4} if smax else {},
     )
     trained = members.train(cfg, calls=(3,))
     for first in trained.metrics.first_nonfinite.values():

@@ -66,7 +66,7 @@ def primitives(jaxpr):
     return found
 
 
-@pytest.mark.parametrize("collector", ["segment", "episode"])
+@pytest.mark.parametrize("collector", ["segment", "episode", "window"])
 def test_the_training_program_has_no_callback_and_no_cond(collector):
     found = primitives(program_jaxpr(members.load(trainer={"collector": collector})).jaxpr)
     assert not [name for name in found if "callback" in name or "infeed" in name]

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qmix_jax.types import Array, Trajectory
+from qmix_jax.nn import functional
+from qmix_jax.types import Array, Start, Trajectory
 
 Params = Any
 Carry = Any
@@ -21,11 +22,13 @@ class Agent(NamedTuple):
       unroll: `(params, carry, obs f32[T, B, N, *O], prev_actions i32[T, B, N], reset bool[T, B])
         -> (carry, q f32[T, B, N, A], hidden f32[T, B, N, H])`. The carry is zeroed before steps
         that are `reset`; the agent adds last-action and id features itself (action -1 means none).
+      stacked: unroll online and target parameters together (fewer, wider operations).
     """
 
     init: Callable[[Array], Params]
     initial_carry: Callable[[int], Carry]
     unroll: Callable[[Params, Carry, Array, Array, Array], tuple[Carry, Array, Array]]
+    stacked: bool = False
 
 
 def features(
@@ -41,30 +44,31 @@ def features(
     """
     parts = [obs]
     if last_action:
-        parts.append(jax.nn.one_hot(prev_actions, n_actions))
+        parts.append(jax.nn.one_hot(prev_actions, n_actions, dtype=obs.dtype))
     if agent_id:
         n_agents = obs.shape[-2]
-        parts.append(jnp.broadcast_to(jnp.eye(n_agents), (*obs.shape[:-1], n_agents)))
+        ids = jnp.eye(n_agents, dtype=obs.dtype)
+        parts.append(jnp.broadcast_to(ids, (*obs.shape[:-1], n_agents)))
     return jnp.concatenate(parts, axis=-1)
 
 
-def previous_actions(actions: Array, reset: Array) -> Array:
+def previous_actions(actions: Array, reset: Array, first: Array) -> Array:
     """Last actions, rebuilt from the stored ones.
 
     Args:
       actions: i32[T, B, N].
       reset: bool[T+1, B], True where an episode starts.
+      first: i32[B, N], last actions before the first entry.
     Returns:
-      i32[T+1, B, N], -1 at the first entry and wherever `reset`.
+      i32[T+1, B, N], -1 wherever `reset`.
     """
-    shifted = jnp.concatenate([jnp.full_like(actions[:1], -1), actions])
-    return jnp.where(reset[..., None], -1, shifted)
+    return jnp.where(reset[..., None], -1, jnp.concatenate([first[None], actions]))
 
 
 def unroll_pair(
     agent: Agent, params: Params, target_params: Params, trajectory: Trajectory
 ) -> tuple[Array, Array]:
-    """Online and target utilities over a batch of sequences, both from their own initial carry.
+    """Online and target utilities over a batch of sequences, both from the sequences' own start.
 
     Args:
       params, target_params: the agent's parameters; no gradient flows into the latter's result.
@@ -72,10 +76,33 @@ def unroll_pair(
     Returns:
       (q f32[T+1, B, N, A], q_target f32[T+1, B, N, A]).
     """
-    prev_actions = previous_actions(trajectory.actions, trajectory.reset)
-    carry = agent.initial_carry(trajectory.reset.shape[1])
+    start = trajectory.start
+    if start is None:
+        none = jnp.full(trajectory.actions.shape[1:], -1, jnp.int32)
+        start = Start(carry=agent.initial_carry(len(none)), prev_actions=none)
+    prev_actions = previous_actions(trajectory.actions, trajectory.reset, start.prev_actions)
 
     def utilities(parameters: Params) -> Array:
-        return agent.unroll(parameters, carry, trajectory.obs, prev_actions, trajectory.reset)[1]
+        return agent.unroll(
+            parameters, start.carry, trajectory.obs, prev_actions, trajectory.reset
+        )[1]
 
-    return utilities(params), jax.lax.stop_gradient(utilities(target_params))
+    if not agent.stacked:
+        return utilities(params), jax.lax.stop_gradient(utilities(target_params))
+    both = jax.tree.map(
+        lambda p, t: jnp.stack([p, jax.lax.stop_gradient(t)]), params, target_params
+    )
+    q, q_target = jax.vmap(utilities)(both)
+    return q, jax.lax.stop_gradient(q_target)
+
+
+def in_bfloat16(agent: Agent) -> Agent:
+    """The same agent computing in bfloat16: parameters, and all it takes and gives, stay f32."""
+
+    def unroll(
+        params: Params, carry: Carry, obs: Array, prev_actions: Array, reset: Array
+    ) -> tuple[Carry, Array, Array]:
+        low = functional.cast((params, carry, obs), jnp.bfloat16)
+        return functional.cast(agent.unroll(*low, prev_actions, reset), jnp.float32)
+
+    return agent._replace(unroll=unroll)

@@ -4,6 +4,9 @@ Reference: Rashid et al. 2018 (QMIX), section 4 and appendix (DRQN agent, Hauskn
 Deviation: the two redundant PyTorch GRU biases are one.
 """
 
+from typing import Literal
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -22,22 +25,29 @@ class Config(config.Model):
     """Append the one-hot last action to the observation."""
     agent_id: bool = True
     """Append the one-hot agent id to the observation."""
+    unroll: Literal["auto", "sequential", "stacked"] = "auto"
+    """sequential: online network, then target network; stacked: both in one scan, whose inputs are
+    projected beforehand; auto: sequential on CPUs, else stacked. The same numbers to rounding."""
 
 
 class _Network(nn.Module):
     hidden: int
     n_actions: int
+    hoisted: bool
 
     @nn.compact
     def __call__(self, carry: Array, x: Array, reset: Array) -> tuple[Array, Array, Array]:
         embedded = nn.relu(initialisers.Dense(self.hidden, name="embed")(x))
-        carry, hidden = recurrent.GRU(self.hidden, name="gru")(carry, embedded, reset)
+        carry, hidden = recurrent.GRU(self.hidden, self.hoisted, name="gru")(carry, embedded, reset)
         return carry, initialisers.Dense(self.n_actions, name="head")(hidden), hidden
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Agent:
     """The agent for an environment; the carry is f32[B, N, H]."""
-    network_init, network_apply = functional.pure(_Network(cfg.hidden, spec.n_actions_max))
+    on_cpu = jax.default_backend() == "cpu"
+    stacked = cfg.unroll == "stacked" or (cfg.unroll == "auto" and not on_cpu)
+    network = _Network(cfg.hidden, spec.n_actions_max, hoisted=stacked)
+    network_init, network_apply = functional.pure(network)
 
     def inputs(obs: Array, prev_actions: Array) -> Array:
         flat = obs.reshape(*prev_actions.shape, -1)
@@ -72,4 +82,4 @@ def make(cfg: Config, spec: EnvSpec) -> base.Agent:
             hidden.reshape(*shape, cfg.hidden),
         )
 
-    return base.Agent(init, initial_carry, unroll)
+    return base.Agent(init, initial_carry, unroll, stacked)

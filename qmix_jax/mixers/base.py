@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
+from qmix_jax.nn import functional
 from qmix_jax.types import Array, record
 
 Params = Any
@@ -50,3 +53,14 @@ class Mixer(NamedTuple):
     init: Callable[[Array], Params]
     apply: Callable[[Params, MixerInputs], MixerOutput]
     monotonic: bool
+
+
+def in_bfloat16(mixer: Mixer) -> Mixer:
+    """The same mixer computing in bfloat16: parameters, and all it takes and gives, stay f32."""
+
+    def apply(params: Params, inputs: MixerInputs) -> MixerOutput:
+        return functional.cast(
+            mixer.apply(*functional.cast((params, inputs), jnp.bfloat16)), jnp.float32
+        )
+
+    return mixer._replace(apply=apply)

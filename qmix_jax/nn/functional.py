@@ -1,8 +1,10 @@
-"""A flax module as two plain functions."""
+"""Flax modules as plain functions, and trees in other precision."""
 
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 
@@ -16,3 +18,10 @@ def pure(module: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return module.apply({"params": params}, *inputs)
 
     return init, apply
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """The tree with its floating-point leaves in `dtype`."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )

@@ -33,11 +33,14 @@ def test_features_under_any_leading_axes(leading, last_action, agent_id):
 def test_previous_actions_start_anew_with_every_episode():
     for form in samples.FORMS:
         trajectory = samples.batch(form).trajectory
-        rebuilt = base.previous_actions(trajectory.actions, trajectory.reset)
+        first = jnp.array([[2, 1], [0, 0], [1, 2]], jnp.int32)
+        rebuilt = base.previous_actions(trajectory.actions, trajectory.reset, first)
         expected = oracles.previous_actions(trajectory.actions, trajectory.reset)
         assert (expected == -1).any() and (expected >= 0).any()
         np.testing.assert_array_equal(rebuilt, expected)
         assert rebuilt.dtype == jnp.int32
+        going_on = base.previous_actions(trajectory.actions, np.zeros_like(trajectory.reset), first)
+        np.testing.assert_array_equal(going_on, [first, *trajectory.actions])
 
 
 @pytest.mark.parametrize(("name", "first_layer"), [("gru", "embed"), ("mlp", "hidden_0")])

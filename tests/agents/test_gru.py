@@ -1,8 +1,10 @@
 """The recurrent agent."""
 
+import re
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
@@ -44,3 +46,47 @@ def test_no_gradient_flows_into_the_target_utilities():
 
     for leaf in jax.tree.leaves(jax.grad(total)(params)):
         np.testing.assert_array_equal(leaf, 0.0)
+
+
+@pytest.mark.parametrize("form", samples.FORMS)
+def test_stacked_networks_give_the_same_utilities_and_gradients(form):
+    """The gradient reaches the online parameters alone, in both formulations."""
+    trajectory = samples.batch(form).trajectory
+    found = {}
+    for unroll in ("sequential", "stacked"):
+        agent = samples.component("agents", "gru", {"hidden": 8, "unroll": unroll})
+        params, target = samples.params(agent.init), samples.params(agent.init, seed=1)
+
+        def objective(params, target, agent=agent):
+            q, q_target = base.unroll_pair(agent, params, target, trajectory)
+            return jnp.sum(jnp.sin(q)) + jnp.sum(jnp.sin(q_target)), (q, q_target)
+
+        found[unroll] = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))(params, target)
+    (own, of_target), values = found["stacked"]
+    for ours, right in zip(
+        jax.tree.leaves((own, values)),
+        jax.tree.leaves((found["sequential"][0][0], found["sequential"][1])),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, right, rtol=1e-4, atol=1e-5)
+    for leaf in jax.tree.leaves((of_target, found["sequential"][0][1])):
+        np.testing.assert_array_equal(leaf, 0.0)
+
+
+def test_in_bfloat16_products_are_rounded_and_everything_outside_stays_float32():
+    plain = samples.component("agents", "gru", {"hidden": 8})
+    low = base.in_bfloat16(plain)
+    params, trajectory = samples.params(plain.init), samples.batch("segment").trajectory
+
+    def objective(params, agent):
+        q, _ = base.unroll_pair(agent, params, params, trajectory)
+        return jnp.sum(jnp.square(q)), q
+
+    grads, q = jax.grad(objective, has_aux=True)(params, low)
+    exact_grads, exact = jax.grad(objective, has_aux=True)(params, plain)
+    assert q.dtype == jnp.float32 and {leaf.dtype for leaf in jax.tree.leaves(grads)} == {q.dtype}
+    assert 1e-4 < np.abs(q - exact).max() / np.abs(exact).max() < 0.05
+    for ours, right in zip(jax.tree.leaves(grads), jax.tree.leaves(exact_grads), strict=True):
+        assert np.linalg.norm(ours - right) < 0.05 * np.linalg.norm(right)
+    dots = str(jax.make_jaxpr(lambda p: objective(p, low)[0])(params))
+    assert not re.search(r"f32\S* = dot_general", dots)

@@ -141,6 +141,56 @@ def test_the_normalised_state_is_bounded_where_the_raw_one_is_not(marches):
 
 
 @pytest.mark.slow
+def test_eight_bits_hold_what_is_observed(marches, battles):
+    """Entries lie between the bounds; units pushed past the edge of the map are stored at it."""
+    for env, episodes in (marches, (make(scenario="3m"), battles)):
+        (low, high), obs = env.spec.obs_bounds, episodes.steps.obs
+        assert obs.min() < low / 2 and obs.max() > high / 2, "the bounds are not idle"
+        assert low - 0.1 <= obs.min() and obs.max() <= high + 0.1
+        assert env.spec.state_bounds == (0.0, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["2s3z", "smacv2_5_units"])
+def test_observing_once_a_step_plays_the_battle_that_jaxmarl_plays(scenario):
+    theirs = adapter.construct(SMAX, {"scenario": smax.registered_scenario(scenario)})
+    ours = smax._ObservedOnce(theirs)
+
+    def battle(key):
+        key_reset, key_steps = jax.random.split(key)
+
+        def step(states, key):
+            actions = {
+                agent: jax.random.randint(jax.random.fold_in(key, i), (), 0, 10)
+                for i, agent in enumerate(theirs.agents)
+            }
+            key = jax.random.fold_in(key, 99)
+            shown, after = zip(
+                *[play(key, state, actions) for play, state in zip(plays, states, strict=True)],
+                strict=True,
+            )
+            return after, shown
+
+        def play_with(env):
+            def play(key, state, actions):
+                obs, after, rewards, dones, _ = env.step_env(key, state, actions)
+                shown = {agent: (obs[agent], rewards[agent]) for agent in theirs.agents}
+                return (shown, obs["world_state"], dones["__all__"]), jax.tree.map(
+                    jnp.asarray, after
+                )
+
+            return play
+
+        plays = (play_with(theirs), play_with(ours))
+        first = tuple(jax.tree.map(jnp.asarray, env.reset(key_reset)[1]) for env in (theirs, ours))
+        return jax.lax.scan(step, first, jax.random.split(key_steps, 60))[1]
+
+    expected, found = jax.jit(jax.vmap(battle))(jax.random.split(jax.random.key(3), 8))
+    assert expected[2].any(), "some battles end"
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+
+
+@pytest.mark.slow
 def test_the_state_describes_each_ally_as_the_ally_sees_itself(marches, battles):
     """JaxMARL normalises an agent's own block of the observation exactly so."""
     env, episodes = marches

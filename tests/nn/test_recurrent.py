@@ -1,5 +1,7 @@
 """The reset-aware GRU and its written gradient."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,12 @@ from flax import linen as nn
 from qmix_jax.nn import functional, recurrent
 
 T, R, I, H = 12, 5, 3, 4  # noqa: E741
+
+
+@pytest.fixture(params=[False, True], ids=["in_scan", "hoisted"])
+def unroll(request):
+    """`recurrent.unroll` in each formulation."""
+    return functools.partial(recurrent.unroll, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -44,41 +52,41 @@ def plain_scan(weights, carry, x, reset):
     return jax.lax.scan(step, carry, (x, reset))[1]
 
 
-def test_agrees_with_a_loop(problem):
+def test_agrees_with_a_loop(problem, unroll):
     weights, carry, x, reset = problem
     expected = oracles.gru(
         oracles.double(weights._asdict()), *map(np.asarray, oracles.double((carry, x))), reset
     )
-    np.testing.assert_allclose(recurrent.unroll(*problem), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(unroll(*problem), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_forward_pass_of_the_gradient_is_the_same(problem):
-    value, _ = jax.vjp(lambda *args: recurrent.unroll(*args, problem[-1]), *problem[:-1])
-    np.testing.assert_array_equal(value, recurrent.unroll(*problem))
+def test_the_forward_pass_of_the_gradient_is_the_same(problem, unroll):
+    value, _ = jax.vjp(lambda *args: unroll(*args, problem[-1]), *problem[:-1])
+    np.testing.assert_array_equal(value, unroll(*problem))
 
 
-def test_the_written_gradient_is_the_plain_scans(problem):
+def test_the_written_gradient_is_the_plain_scans(problem, unroll):
     weights, carry, x, reset = problem
     cotangent = jax.random.normal(jax.random.key(1), (T, R, H))
 
-    def gradients(unroll):
+    def gradients(function):
         def objective(weights, carry, x):
-            return jnp.sum(unroll(weights, carry, x, reset) * cotangent)
+            return jnp.sum(function(weights, carry, x, reset) * cotangent)
 
         return jax.jit(jax.grad(objective, argnums=(0, 1, 2)))(weights, carry, x)
 
-    written, expected = gradients(recurrent.unroll), gradients(plain_scan)
+    written, expected = gradients(unroll), gradients(plain_scan)
     paths = jax.tree_util.tree_leaves_with_path(expected)
     for (path, right), ours in zip(paths, jax.tree.leaves(written), strict=True):
         error = jnp.linalg.norm(ours - right) / jnp.linalg.norm(right)
         assert error < 1e-5, f"{jax.tree_util.keystr(path)}: relative error {error}"
 
 
-def test_no_gradient_crosses_a_reset(problem):
+def test_no_gradient_crosses_a_reset(problem, unroll):
     weights, carry, x, reset = problem
 
     def last(x):
-        return jnp.sum(recurrent.unroll(weights, carry, x, reset)[-1])
+        return jnp.sum(unroll(weights, carry, x, reset)[-1])
 
     gradient = np.asarray(jax.grad(last)(x))
     for row in range(R):
@@ -87,7 +95,7 @@ def test_no_gradient_crosses_a_reset(problem):
         assert np.abs(gradient[start:, row]).min() > 0.0
 
 
-def test_is_flaxs_gru(problem):
+def test_is_flaxs_gru(problem, unroll):
     """Parity with `flax.linen.GRUCell`, which splits the same parameters by gate."""
     weights, carry, x, _ = problem
     into, within = (jnp.split(k, 3, axis=-1) for k in weights[:2])
@@ -97,21 +105,19 @@ def test_is_flaxs_gru(problem):
         **{f"h{gate}": {"kernel": within[i]} for i, gate in enumerate("rz")},
         "hn": {"kernel": within[2], "bias": weights.candidate_bias},
     }
-    ours = recurrent.unroll(weights, carry, x, jnp.zeros((T, R), bool))
+    ours = unroll(weights, carry, x, jnp.zeros((T, R), bool))
     for t in range(3):
         carry, _ = nn.GRUCell(H).apply({"params": params}, carry, x[t])
         np.testing.assert_allclose(ours[t], carry, rtol=1e-5, atol=1e-6)
 
 
-def test_joined_episodes_are_separate_episodes(problem):
+def test_joined_episodes_are_separate_episodes(problem, unroll):
     weights, carry, x, _ = problem
     starts = (0, 4, 9)
     reset = jnp.zeros((T, R), bool).at[np.array(starts)].set(True)
-    joined = recurrent.unroll(weights, carry, x, reset)
+    joined = unroll(weights, carry, x, reset)
     for start, end in zip(starts, (*starts[1:], T), strict=True):
-        alone = recurrent.unroll(
-            weights, jnp.zeros((R, H)), x[start:end], jnp.zeros((end - start, R), bool)
-        )
+        alone = unroll(weights, jnp.zeros((R, H)), x[start:end], jnp.zeros((end - start, R), bool))
         np.testing.assert_allclose(joined[start:end], alone, rtol=0, atol=1e-6)
 
 

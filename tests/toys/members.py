@@ -28,6 +28,8 @@ TINY: dict[str, Any] = {
     "trainer": {
         "env_steps": 1_000,
         "warm_up": 30,
+        "collector": "segment",
+        "window": None,
         "n_envs": 3,
         "gradient_steps": 2,
         "log_every": 200,

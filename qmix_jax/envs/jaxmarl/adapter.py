@@ -27,7 +27,7 @@ class Suite(NamedTuple):
         task end the episode, and what the metrics are (bool[] each) if this step is its last.
       metric_names: keys of those metrics.
       avail_actions: `(env_state) -> bool[N, A]`, or None: every action that the agent has.
-      agent_state: as in `EnvSpec`.
+      agent_state, obs_bounds, state_bounds: as in `EnvSpec`.
     """
 
     max_steps: int
@@ -37,6 +37,8 @@ class Suite(NamedTuple):
     metric_names: tuple[str, ...] = ()
     avail_actions: Callable[[Any], Array] | None = None
     agent_state: np.ndarray | None = None
+    obs_bounds: tuple[float, float] | None = None
+    state_bounds: tuple[float, float] | None = None
 
 
 def quiet_import(module: str) -> Any:
@@ -152,6 +154,8 @@ def _spec(name: str, env: Any, suite: Suite) -> EnvSpec:
         max_steps=suite.max_steps,
         metric_names=suite.metric_names,
         agent_state=suite.agent_state,
+        obs_bounds=suite.obs_bounds,
+        state_bounds=suite.state_bounds,
     )
 
 

@@ -13,13 +13,14 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
 from qmix_jax import config
 from qmix_jax.envs.jaxmarl import adapter
-from qmix_jax.types import Array
+from qmix_jax.types import Array, record
 
 IDS = ("HeuristicEnemySMAX",)
 UnitType = Literal["marine", "marauder", "stalker", "zealot", "zergling", "hydralisk"]
@@ -128,8 +129,55 @@ def build(env_id: str, kwargs: Mapping[str, Any], normalise: bool) -> tuple[Any,
         metric_names=("win_rate",),
         avail_actions=avail_actions,
         agent_state=np.arange(env.num_allies * features, dtype=np.int32).reshape(-1, features),
+        obs_bounds=(-1.0, 1.0),
+        state_bounds=(0.0, 1.0) if normalise else None,
     )
-    return env, suite
+    return _ObservedOnce(env) if env.observation_type == "unit_list" else env, suite
+
+
+@record
+class _State:
+    """JaxMARL's two states, and what the enemy units see f32[E, O]."""
+
+    state: Any
+    enemy_policy_state: Any
+    enemy_obs: Array
+
+
+class _ObservedOnce:
+    """The same environment, bit for bit, whose state remembers what the enemy sees: JaxMARL's step
+    observes the state that it starts from, which the step before had observed at its end.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self._arena = env._env
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def reset(self, key: Array) -> tuple[Mapping[str, Array], _State]:
+        """As JaxMARL's."""
+        key, key_reset = jax.random.split(key)
+        obs, state = self._arena.reset(key_reset)
+        return obs, self._state(obs, state, self._env.get_enemy_policy_initial_state(key))
+
+    def step_env(self, key: Array, state: _State, actions: Mapping[str, Array]) -> Any:
+        """As JaxMARL's, for discrete actions."""
+        key, key_enemy = jax.random.split(key)
+        enemy_actions, policy = self._env.get_enemy_actions(
+            key_enemy, state.enemy_policy_state, state.enemy_obs
+        )
+        everyone = {**actions, **enemy_actions}
+        decoded = self._arena._decode_discrete_actions(
+            jnp.stack([everyone[agent] for agent in self._arena.agents])
+        )
+        obs, after, *rest = self._arena.step_env_no_decode(key, state.state, decoded)
+        return obs, self._state(obs, after, policy), *rest
+
+    def _state(self, obs: Mapping[str, Array], state: Any, policy: Any) -> _State:
+        enemy_obs = jnp.stack([obs[agent] for agent in self._env.enemy_agents])
+        return _State(state=state, enemy_policy_state=policy, enemy_obs=enemy_obs)
 
 
 def _normaliser(env: Any) -> Any:

@@ -1,0 +1,106 @@
+"""Speed at equal work: `python -m benchmarks.compare CASE [--jaxmarl PYTHON CHECKOUT] ...`.
+
+Every entrant trains with the same number of environments, steps, sequences, network sizes and
+gradient steps, in a process of its own; entrants alternate. What is not equal is printed below.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping
+
+from benchmarks import contest, measure
+from benchmarks.peers import base
+
+CASES = {
+    "smax_2s3z": base.Work(
+        environment="smax_2s3z", env_steps=200_000, n_envs=16, rollout_steps=128,
+        gradient_steps=8, capacity=496, mixer_embed=64, hypernet_embed=256, target_period=80,
+        reward_scale=10.0,
+    ),
+    "mpe_spread": base.Work(
+        environment="mpe_spread", env_steps=400_000, gamma=0.9, capacity=496, hypernet_embed=128,
+    ),
+}  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints one table; 2 and one line on stderr for the user's mistake."""
+    options = _parser().parse_args(arguments)
+    changes = {"seeds": options.seeds, "evaluate": options.evaluate}
+    for name in ("env_steps", "hidden"):
+        if getattr(options, name):
+            changes[name] = getattr(options, name)
+    work = base.Work(**{**vars(CASES[options.case]), **changes})
+    entrants = {"qmix_jax": contest.ours(options.override), **contest.peers(options)}
+    try:
+        runs = _alternate(entrants, work, options)
+    except base.PeerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    _report(runs, work, options)
+    return 0
+
+
+def _alternate(
+    entrants: Mapping[str, contest.Entrant], work: base.Work, options: argparse.Namespace
+) -> dict[str, list[base.Outcome]]:
+    runs: dict[str, list[base.Outcome]] = {name: [] for name in entrants}
+    for _ in range(options.repeats):
+        for name, enter in entrants.items():
+            print(f"{name}: {work.env_steps:,} env steps, {work.seeds} seed(s)", flush=True)
+            runs[name].append(enter(work, options.timeout))
+    return runs
+
+
+def _report(
+    runs: Mapping[str, list[base.Outcome]], work: base.Work, options: argparse.Namespace
+) -> None:
+    speeds = {name: _median(outcomes) for name, outcomes in runs.items()}
+    rows = [
+        _row(f"{options.case}: {name}", outcomes[-1], speeds[name], speeds["qmix_jax"])
+        for name, outcomes in runs.items()
+    ]
+    notes = [f"{name}: {note}" for name, outcomes in runs.items() for note in outcomes[0].notes]
+    notes.append(f"medians of {options.repeats} run(s) each, entrants alternating; hidden "
+                 f"{work.hidden}; evaluation {'inside' if work.evaluate else 'off'}")  # fmt: skip
+    shown = measure.Options(False, options.repeats, options.out, tuple(options.override))
+    measure.report("compare", rows, shown, notes)
+
+
+def _median(outcomes: list[base.Outcome]) -> float:
+    speeds = [outcome.env_steps_per_s for outcome in outcomes if outcome.env_steps_per_s]
+    return statistics.median(speeds) if speeds else float("nan")
+
+
+def _row(case: str, outcome: base.Outcome, speed: float, own_speed: float) -> measure.Row:
+    last = outcome.curve[-1] if outcome.curve else None
+    return {
+        "case": case,
+        "env steps": outcome.env_steps,
+        "gradient steps": outcome.gradient_steps,
+        "env steps/s": speed,
+        "ours / theirs": own_speed / speed,
+        "compile s": outcome.compile_seconds,
+        "run s": outcome.run_seconds,
+        "last return": contest.mean(last.returns) if last else None,
+        "last win rate": contest.mean(last.win_rates) if last and last.win_rates else None,
+        "limit": outcome.limit,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("override", nargs="*", help="more settings of ours: key=value")
+    contest.add_arguments(parser)
+    parser.add_argument("--env-steps", type=int, help="per seed")
+    parser.add_argument("--hidden", type=int, help="units of the agent")
+    parser.add_argument("--evaluate", action="store_true", help="greedy tests, for curves")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds a run may take")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Entrants of a comparison: ours, the PyTorch baseline and the peers, each in its own process."""
+
+import argparse
+import csv
+import dataclasses
+import itertools
+import json
+import math
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from benchmarks.peers import base
+
+Entrant = Callable[[base.Work, float], base.Outcome]
+"""`(work, seconds allowed) -> outcome`."""
+
+_EXPERIMENT = {
+    "smax_3m": "smax_3m", "smax_2s3z": "smax_2s3z", "mpe_spread": "mpe_spread"
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Who takes part besides ours, and how often."""
+    for peer, spec in base.PEERS.items():
+        names = ("PYTHON", "CHECKOUT") if spec.marker else ("PYTHON",)
+        parser.add_argument(f"--{peer}", nargs=len(names), metavar=names, help="interpreter of it")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds in one run")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/benchmarks.jsonl"))
+
+
+def peers(options: argparse.Namespace) -> dict[str, Entrant]:
+    """The peers that the command line gives an interpreter for."""
+    found: dict[str, Entrant] = {}
+    for peer in base.PEERS:
+        given = getattr(options, peer)
+        if given:
+            found[peer] = _peer(peer, *given)
+    return found
+
+
+def _peer(peer: str, python: str, checkout: str | None = None) -> Entrant:
+    # JaxMARL's initialisation of several seeds hangs on two cores without this (jaxlib 0.10.2).
+    environ = {"PJRT_NPROC": "4"} if peer == "jaxmarl" else {"OMP_NUM_THREADS": "1"}
+
+    def enter(work: base.Work, timeout: float) -> base.Outcome:
+        chosen = environ if peer != "jaxmarl" or work.seeds > 1 else {}
+        return base.run(
+            peer, work, python=python, checkout=checkout, timeout=timeout, environ=chosen
+        )
+
+    return enter
+
+
+def ours(extra: Sequence[str] = ()) -> Entrant:
+    """This project's `qmix-jax train` with the work's settings, then `extra` overrides."""
+
+    def enter(work: base.Work, timeout: float) -> base.Outcome:
+        with tempfile.TemporaryDirectory(prefix="ours-") as folder:
+            run = pathlib.Path(folder, "run")
+            given = [f"experiment={_EXPERIMENT[work.environment]}", *_common(work)]
+            if not work.shipped:
+                given += _equal(work)
+            command = [
+                sys.executable, "-m", "qmix_jax", "train", *given, *extra,
+                f"hydra.run.dir={run}", "compile_cache=false",
+            ]  # fmt: skip
+            limit = _process(command, timeout)
+            return _read(run, work, [*given, *extra], limit)
+
+    return enter
+
+
+def _common(work: base.Work) -> list[str]:
+    return [f"seed={work.seed}", f"seeds={work.seeds}", f"trainer.env_steps={work.env_steps}"]
+
+
+def _equal(work: base.Work) -> list[str]:
+    every = work.eval_every if work.evaluate else 10 * work.env_steps
+    return [
+        "trainer.collector=segment",
+        f"trainer.n_envs={work.n_envs}",
+        f"trainer.window={work.rollout_steps}",
+        f"trainer.gradient_steps={work.gradient_steps}",
+        f"trainer.warm_up={max(work.warm_up, _first_learning(work))}",
+        f"replay.batch_size={work.batch_size}",
+        f"replay.capacity={work.capacity // work.n_envs * work.n_envs}",
+        f"agent.options.hidden={work.hidden}",
+        f"algo.mixer.options.embed_dim={work.mixer_embed}",
+        f"algo.mixer.options.hypernet_embed={work.hypernet_embed}",
+        f"hparams.learning_rate={work.learning_rate}",
+        f"hparams.max_grad_norm={work.max_grad_norm}",
+        f"hparams.gamma={work.gamma}",
+        f"hparams.reward_scale={work.reward_scale}",
+        f"hparams.target_period={work.target_period}",
+        f"hparams.epsilon.steps={work.epsilon_steps}",
+        "hparams.td_lambda=0.0",
+        f"eval.every={every}",
+        f"eval.episodes={work.eval_episodes}",
+    ]
+
+
+def _first_learning(work: base.Work) -> int:
+    """JaxMARL samples once `batch_size` rollouts of all environments are stored."""
+    return work.batch_size * work.n_envs * work.rollout_steps
+
+
+def _process(command: Sequence[str], timeout: float) -> str | None:
+    """Runs to the end or to the limit; Ctrl-C's signal lets ours write what it has."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    started = time.monotonic()
+    try:
+        _, error = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.send_signal(2)
+        process.communicate()
+        return f"> {time.monotonic() - started:.0f} s"
+    if process.returncode:
+        raise base.PeerError(f"ours: {error.strip().splitlines()[-1]}")
+    return None
+
+
+def _read(
+    run: pathlib.Path, work: base.Work, given: Sequence[str], limit: str | None
+) -> base.Outcome:
+    manifest = json.loads((run / "manifest.json").read_text())
+    reached, plan = manifest["reached"], manifest["plan"]
+    return base.Outcome(
+        peer="qmix_jax",
+        version=manifest["versions"]["qmix_jax"],
+        settings={"overrides": list(given)},
+        env_steps=reached["env_steps"],
+        gradient_steps=reached["gradient_steps"],
+        learning_free_env_steps=plan["warm_up_collects"] * plan["steps_per_update"],
+        compile_seconds=manifest["compile_s"]["total"],
+        run_seconds=reached["train_s"],
+        env_steps_per_s=reached["env_steps"] * work.seeds / reached["train_s"],
+        curve=tuple(_curve(run / "metrics.csv")),
+        limit=limit,
+    )
+
+
+def _curve(path: pathlib.Path) -> Iterator[base.Point]:
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "eval"]
+    for env_steps, group in itertools.groupby(rows, key=lambda row: int(row["env_steps"])):
+        seeds = list(group)
+        wins = [row.get("eval/win_rate") for row in seeds]
+        yield base.Point(
+            env_steps=env_steps,
+            wall_seconds=float(seeds[0]["time_s"]),
+            returns=tuple(float(row["eval/return"]) for row in seeds),
+            win_rates=tuple(map(float, wins)) if all(wins) else None,  # pyright: ignore
+        )
+
+
+def mean(values: Sequence[float | None] | None) -> float:
+    """The mean over seeds, NaN where there is none."""
+    known = [value for value in values or () if value is not None]
+    return statistics.fmean(known) if known else math.nan
+
+
+def seconds_to(outcome: base.Outcome, target: float) -> float | None:
+    """Wall seconds, compilation included, to a mean greedy win rate of `target`; None if never."""
+    for point in outcome.curve:
+        if mean(point.win_rates) >= target:
+            return (outcome.compile_seconds or 0.0) + point.wall_seconds
+    return None
+
+
+def record(outcome: base.Outcome) -> Mapping[str, object]:
+    """Plain values for a JSON line."""
+    return dataclasses.asdict(outcome)

@@ -1,0 +1,51 @@
+"""Bytes that one member needs: parameters, optimiser, replay, and the program's temporaries."""
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import cases, measure
+from qmix_jax import program
+
+STORAGE = {
+    "float32": ("float32", "float32"),
+    "16 bit": ("float16", "float16"),
+    "8 bit": ("uint8", "uint8"),
+}
+
+
+def run(options: measure.Options) -> None:
+    """Prints megabytes per member for each way of storing observations and states."""
+    rows = []
+    for name, overrides in cases.named(options.overrides, options.smoke).items():
+        for label, codes in STORAGE.items():
+            row = _row(f"{name}, {label}", overrides, codes)
+            rows += [row] if row else []
+    notes = ["state: what a member keeps; temporaries: what its training program adds"]
+    measure.report("memory", rows, options, notes)
+
+
+def _row(case: str, overrides: tuple[str, ...], codes: tuple[str, str]) -> measure.Row | None:
+    stored = (f"replay.obs_dtype={codes[0]}", f"replay.state_dtype={codes[1]}")
+    cfg = cases.load((*overrides, *stored))
+    spec = cases.environment(cfg).spec
+    if "uint8" in codes and (spec.obs_bounds is None or spec.state_bounds is None):
+        return None
+    built = program.build(cfg)
+    hparams = program.hparams(cfg.hparams)
+    state = jax.eval_shape(built.step.init, 0)
+    tally = jax.eval_shape(built.step.empty_tally, state, hparams)
+    train = jax.jit(built.step.train, donate_argnums=(0, 1))
+    numbers = (hparams, jnp.int32(0), jnp.int32(1))
+    memory = train.lower(state, tally, *numbers).compile().memory_analysis()
+    megabyte = 1e6
+    return {
+        "case": case,
+        "sequences": built.plan.capacity,
+        "steps each": built.plan.window + built.plan.burn_in,
+        "replay MB": measure.tree_bytes(state.replay) / megabyte,
+        "bytes per env step": built.plan.sequence_bytes / (built.plan.window),
+        "learner MB": measure.tree_bytes(state.learner) / megabyte,
+        "state MB": measure.tree_bytes(state) / megabyte,
+        "temporaries MB": memory.temp_size_in_bytes / megabyte,
+        "peak MB": measure.peak_bytes() / megabyte,
+    }

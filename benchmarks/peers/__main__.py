@@ -1,0 +1,72 @@
+"""`python -m benchmarks.peers PEER ENVIRONMENT --python ... --checkout ... key=value ...`."""
+
+import argparse
+import dataclasses
+import sys
+
+import yaml
+
+from benchmarks.peers import base
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints one JSON line; 2 and one line on stderr if the peer cannot be run."""
+    options = _parser().parse_intermixed_args(arguments)
+    try:
+        outcome = base.run(
+            options.peer,
+            work(options.environment, options.settings),
+            python=options.python,
+            checkout=options.checkout,
+            timeout=options.timeout,
+            environ=dict(pair.split("=", 1) for pair in options.environ),
+            log=options.log,
+        )
+    except base.PeerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(base.to_json(outcome))
+    return 0
+
+
+def work(environment: str, settings: list[str]) -> base.Work:
+    """A `Work` from `key=value` texts."""
+    fields = {field.name: field.type for field in dataclasses.fields(base.Work)}
+    values = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or key not in fields:
+            raise base.PeerError(f"setting {setting!r}: give key=value, keys: {', '.join(fields)}")
+        values[key] = _value(key, text, fields[key])
+    if "env_steps" not in values:
+        raise base.PeerError("env_steps is missing; add env_steps=200_000")
+    return base.Work(environment=environment, **values)
+
+
+def _value(key: str, text: str, kind: object) -> object:
+    value = yaml.safe_load(text)
+    if kind in (int, float):
+        try:
+            value = kind(float(text))
+        except ValueError:
+            raise base.PeerError(f"{key}={text}: not a number") from None
+    if kind is bool and not isinstance(value, bool):
+        raise base.PeerError(f"{key}={text}: true or false")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.add_argument("peer", choices=base.PEERS)
+    parser.add_argument("environment", choices=base.ENVIRONMENTS)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="fields of Work")
+    parser.add_argument("--python", required=True, help="interpreter with the peer's packages")
+    parser.add_argument("--checkout", help="source tree of the peer")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds")
+    parser.add_argument("--environ", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--log", help="file for what the peer prints")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

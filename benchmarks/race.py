@@ -1,0 +1,95 @@
+"""Time to a result: `python -m benchmarks.race smax_3m --seeds 3 --jaxmarl PYTHON CHECKOUT`.
+
+Wall seconds, compilation included, until the mean greedy win rate over seeds first reaches the
+target; ours with its defaults, the peer as shipped or with settings of yours (`--try`).
+"""
+
+import argparse
+import sys
+
+import yaml
+
+from benchmarks import contest, measure
+from benchmarks.peers import base
+
+CASES = ("smax_3m", "smax_2s3z")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints one table; 2 and one line on stderr for the user's mistake."""
+    options = _parser().parse_args(arguments)
+    try:
+        rows = [_row(*runner, options) for runner in _runners(options)]
+    except base.PeerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    notes = [f"target: mean greedy win rate {options.target} over {options.seeds} seed(s)"]
+    shown = measure.Options(False, 1, options.out, tuple(options.override))
+    measure.report("race", rows, shown, notes)
+    return 0
+
+
+def _runners(options: argparse.Namespace) -> list[tuple[str, contest.Entrant, base.Work]]:
+    """(name, entrant, work) of every run, ours first."""
+    shipped = base.Work(options.case, options.env_steps, shipped=True)
+    works = {"as shipped": shipped}
+    works |= {text: _work(options, text) for text in getattr(options, "try")}
+    own = contest.ours(("eval.every=25_000", *options.override))
+    runners = [] if options.no_ours else [("qmix_jax, defaults", own, shipped)]
+    for name, enter in contest.peers(options).items():
+        runners += [(f"{name}, {label}", enter, work) for label, work in works.items()]
+    seeded = {"seed": options.seed, "seeds": options.seeds}
+    return [(case, enter, base.Work(**{**vars(work), **seeded})) for case, enter, work in runners]
+
+
+def _work(options: argparse.Namespace, text: str) -> base.Work:
+    given = {}
+    for pair in text.split(","):
+        key, _, value = pair.partition("=")
+        given[key] = yaml.safe_load(value)
+    defaults = {"n_envs": 16, "rollout_steps": 128, "mixer_embed": 64, "hypernet_embed": 256}
+    return base.Work(
+        options.case,
+        options.env_steps,
+        **{**defaults, "reward_scale": 10.0, "eval_every": 25_000, "evaluate": True, **given},
+    )
+
+
+def _row(
+    case: str, enter: contest.Entrant, work: base.Work, options: argparse.Namespace
+) -> measure.Row:
+    print(f"{case}: {work.seeds} seed(s), up to {work.env_steps:,} env steps", flush=True)
+    outcome = enter(work, options.timeout)
+    reached = contest.seconds_to(outcome, options.target)
+    spent = (outcome.compile_seconds or 0.0) + (outcome.run_seconds or options.timeout)
+    wins = [contest.mean(point.win_rates) for point in outcome.curve]
+    return {
+        "case": f"{options.case}: {case}",
+        "seconds to target": f"{reached:.0f}" if reached else f"> {spent:.0f}",
+        "best win rate": max(wins, default=None),
+        "last win rate": wins[-1] if wins else None,
+        "env steps": outcome.env_steps,
+        "gradient steps": outcome.gradient_steps,
+        "compile s": outcome.compile_seconds,
+        "run s": outcome.run_seconds,
+        "limit": outcome.limit,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.race", description=__doc__)
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("override", nargs="*", help="more settings of ours: key=value")
+    contest.add_arguments(parser)
+    parser.add_argument("--seed", type=int, default=100, help="the first seed")
+    parser.add_argument("--env-steps", type=int, default=500_000, help="budget per seed")
+    parser.add_argument("--target", type=float, default=0.8)
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds a run may take")
+    parser.add_argument("--try", action="append", default=[], metavar="KEY=VALUE,...",
+                        help="a peer's settings besides those it is shipped with")  # fmt: skip
+    parser.add_argument("--no-ours", action="store_true", help="the peers alone")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Adding and sampling alone, at a capacity and at four times it, for every float code.
+
+Time that grows with the capacity would mean that the ring is copied.
+"""
+
+import dataclasses
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import cases, measure
+from qmix_jax import config, train_step
+from qmix_jax import replay as rings
+from qmix_jax.types import Array, EnvSpec
+
+ADDED, SAMPLED = 16, 32
+
+
+def run(options: measure.Options) -> None:
+    """Prints milliseconds for one add and one sample together, and bytes of the ring."""
+    sizes = cases.Sizes(B=ADDED)
+    capacity = 160
+    if options.smoke:
+        sizes, capacity = cases.Sizes(T=5, B=ADDED, N=2, O=4, S=4), 32
+    spec = dataclasses.replace(sizes.spec(), obs_bounds=(-4.0, 4.0), state_bounds=(-4.0, 4.0))
+    rows = [
+        _row(spec, sizes, rings.Codes(code, code), times * capacity, options)
+        for code in get_args(config.FloatCode)
+        for times in (1, 4)
+    ]
+    notes = [f"add {ADDED} sequences of {sizes.T} steps, sample {SAMPLED}; the state is donated"]
+    measure.report("replay", rows, options, notes)
+
+
+def _row(
+    spec: EnvSpec, sizes: cases.Sizes, codes: rings.Codes, capacity: int, options: measure.Options
+) -> measure.Row:
+    shapes = rings.sequence_shapes(spec, sizes.T, codes)
+    buffer = rings.make(spec, shapes, codes, capacity, SAMPLED)
+    made = cases.random_batch(sizes).trajectory
+    timeline = train_step.Timeline(n_envs=ADDED, window=sizes.T, gradient_steps=1, warm_up=0)
+    n = 4 if options.smoke else 50
+
+    def rounds(state: Any, key: Array) -> Any:
+        def one(i: Array, carried: Any) -> Any:
+            state, total = carried
+            state = buffer.add(state, made, timeline.clock(i + 10))
+            batch = buffer.sample(state, jax.random.fold_in(key, i), timeline.clock(i + 11))
+            return state, total + measure.consume(batch.trajectory)
+
+        return jax.lax.fori_loop(0, n, one, (state, jnp.float32(0)))
+
+    compiled = jax.jit(rounds, donate_argnums=0).lower(buffer.init(), jax.random.key(0)).compile()
+    held = [buffer.init()]
+
+    def call() -> None:
+        state, _ = jax.block_until_ready(compiled(held.pop(), jax.random.key(0)))
+        held.append(state)
+
+    timing = measure.interleaved({"both": call}, options.repeats)["both"]
+    return {
+        "case": codes.obs,
+        "capacity": capacity,
+        "ring MB": capacity * rings.sequence_bytes(shapes) / 1e6,
+        "add + sample ms": 1e3 * timing.median / n,
+        "iqr ms": 1e3 * timing.iqr / n,
+        "temp MB": compiled.memory_analysis().temp_size_in_bytes / 1e6,
+        "repeats": options.repeats,
+    }

@@ -1,0 +1,66 @@
+"""Collection alone, with the agent and with random actions, over numbers of environments."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import cases, measure
+from qmix_jax import program, train_step
+from qmix_jax.core import exploration
+from qmix_jax.types import Array
+
+WIDTHS = (8, 16, 64, 128)
+
+
+def run(options: measure.Options) -> None:
+    """Prints env steps/s; `trainer.n_envs=...` is set by the benchmark itself."""
+    rows = []
+    for name, overrides in cases.named(options.overrides, options.smoke).items():
+        for width in (4,) if options.smoke else WIDTHS:
+            capacity = f"replay.capacity={width * 8}"
+            sized = (*overrides, f"trainer.n_envs={width}", capacity, "replay.batch_size=4")
+            rows.append(_row(name, sized, options))
+    measure.report("rollout", rows, options, ["one member on one device"])
+
+
+def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> measure.Row:
+    cfg = cases.load(overrides)
+    built = program.build(cfg)
+    parts, n = built.parts, 2 if options.smoke else 10
+    state = jax.jit(built.step.init)(jnp.int32(0))
+    policies = {
+        "agent": train_step.behaviour(parts.factorisation, state.learner.params, jnp.float32(0.05)),
+        "random": _random,
+    }
+
+    def loop(act: Any) -> Any:
+        def rounds(key: Array, actor: Any) -> Any:
+            def one(i: Array, carried: Any) -> Any:
+                actor, total = carried
+                actor, made, _ = parts.collector.collect(jax.random.fold_in(key, i), actor, act)
+                return actor, total + measure.consume(made)
+
+            return jax.lax.fori_loop(0, n, one, (actor, jnp.float32(0)))
+
+        return measure.compile_call(rounds, state.key, state.actor)
+
+    programs = {policy: loop(act) for policy, act in policies.items()}
+    timings = measure.interleaved({k: v.call for k, v in programs.items()}, options.repeats)
+    steps = n * built.plan.steps_per_update
+    return {
+        "case": name,
+        "environments": cfg.trainer.n_envs,
+        "steps": built.plan.window,
+        "env steps/s": steps / timings["agent"].median,
+        "iqr": steps / timings["agent"].median * timings["agent"].iqr / timings["agent"].median,
+        "env steps/s, random": steps / timings["random"].median,
+        "us per step of all": 1e6 * timings["agent"].median / (n * built.plan.window),
+        "compile s": programs["agent"].compile_s,
+        "repeats": options.repeats,
+    }
+
+
+def _random(carry: Any, obs: Array, prev: Array, reset: Array, avail: Array, key: Array) -> Any:
+    del obs, prev, reset
+    return carry, exploration.uniform_available(key, avail)
