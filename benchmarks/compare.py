@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
             changes[name] = getattr(options, name)
     work = base.Work(**{**vars(CASES[options.case]), **changes})
     entrants = {"qmix_jax": contest.ours(options.override), **contest.peers(options)}
+    if options.torch:
+        entrants["pytorch"] = contest.pytorch
     try:
         runs = _alternate(entrants, work, options)
     except base.PeerError as error:
@@ -94,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("case", choices=CASES)
     parser.add_argument("override", nargs="*", help="more settings of ours: key=value")
     contest.add_arguments(parser)
+    parser.add_argument("--torch", action="store_true", help="the PyTorch baseline as well")
     parser.add_argument("--env-steps", type=int, help="per seed")
     parser.add_argument("--hidden", type=int, help="units of the agent")
     parser.add_argument("--evaluate", action="store_true", help="greedy tests, for curves")

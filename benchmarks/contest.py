@@ -75,6 +75,68 @@ def ours(extra: Sequence[str] = ()) -> Entrant:
     return enter
 
 
+_TORCH = """
+import json, sys
+from benchmarks.pytorch import learner, networks, train
+given = json.loads(sys.argv[1])
+widths, rule = networks.Widths(**given.pop("widths")), learner.Config(**given.pop("learner"))
+print(json.dumps(train.run(train.Settings(**given, widths=widths, learner=rule))))
+"""
+
+
+def pytorch(work: base.Work, timeout: float) -> base.Outcome:
+    """The PyTorch baseline on PettingZoo's simple_spread, with this interpreter's torch.
+
+    Raises: PeerError for several seeds, other environments, or a run that failed.
+    """
+    if work.seeds > 1 or work.environment != "mpe_spread":
+        raise base.PeerError("pytorch: trains one seed on mpe_spread; leave it out")
+    settings = {
+        "env": "spread",
+        "max_cycles": work.rollout_steps,
+        "env_steps": work.env_steps,
+        "warm_up": work.warm_up,
+        "n_envs": work.n_envs,
+        "gradient_steps": work.gradient_steps,
+        "batch_size": work.batch_size,
+        "capacity": work.capacity // work.n_envs * work.n_envs,
+        "epsilon_steps": work.epsilon_steps,
+        "seed": work.seed,
+        "widths": {
+            "hidden": work.hidden,
+            "embed_dim": work.mixer_embed,
+            "hypernet_embed": work.hypernet_embed,
+        },
+        "learner": {
+            "optimiser": "adam",
+            "learning_rate": work.learning_rate,
+            "max_grad_norm": work.max_grad_norm,
+            "gamma": work.gamma,
+            "target_period": work.target_period,
+        },
+    }
+    command = [sys.executable, "-c", _TORCH, json.dumps(settings)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        raise base.PeerError(f"pytorch: not done within {timeout:g} s; raise --timeout") from None
+    if done.returncode:
+        raise base.PeerError(f"pytorch: {done.stderr.strip().splitlines()[-1]}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    return base.Outcome(
+        peer="pytorch",
+        version="benchmarks/pytorch",
+        settings=settings,
+        env_steps=result["env_steps"],
+        gradient_steps=result["gradient_steps"],
+        learning_free_env_steps=result["warm_up"]["env_steps"],
+        compile_seconds=None,
+        run_seconds=result["seconds"],
+        env_steps_per_s=result["env_steps"] / result["seconds"],
+        notes=("environments in 2 worker processes, one PyTorch thread",),
+    )
+
+
 def _common(work: base.Work) -> list[str]:
     return [f"seed={work.seed}", f"seeds={work.seeds}", f"trainer.env_steps={work.env_steps}"]
 

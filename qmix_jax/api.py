@@ -29,7 +29,7 @@ __all__ = ["NonFiniteError", "Result", "train"]
 _COLLECTED = {
     "episode": "one episode each, padding counted",
     "segment": "auto-reset",
-    "window": "running on, after {} of burn-in",
+    "window": "running on",
 }
 _STOPPING = "stopping after this call; Ctrl-C again ends at once"
 
@@ -216,7 +216,8 @@ def _start_lines(
     padding = f", {places.padding} inert" if places.padding else ""
     device = places.devices[0]
     updates = f"{plan_.n_updates:,} updates of {_count(plan_.gradient_steps, 'gradient step')}"
-    collector = _COLLECTED[cfg.trainer.collector].format(plan_.burn_in)
+    collector = _COLLECTED[cfg.trainer.collector]
+    collector += f", {plan_.burn_in} of burn-in" if plan_.burn_in else ""
     return [
         f"{cfg.name}: {cfg.algo.name} on {program.spec.name}, {seeds} on "
         f"{len(places.devices)} {device.platform} device(s) ({places.batching}{padding})",

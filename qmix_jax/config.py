@@ -76,7 +76,7 @@ class FractionSchedule(Schedule):
 class HParams(Model):
     """Numbers that may differ between members of a population (`hparams.*`)."""
 
-    learning_rate: RateSchedule = RateSchedule(start=2e-3, end=2e-3, steps=1.0)
+    learning_rate: RateSchedule = RateSchedule(start=2e-3, end=5e-4, steps=20_000.0)
     epsilon: FractionSchedule = FractionSchedule(start=1.0, end=0.05, steps=50_000.0)
     gamma: Fraction = 0.99
     td_lambda: Fraction = 0.3
@@ -129,7 +129,7 @@ class Replay(Model):
 class Trainer(Model):
     """Budget, collection and update-to-data ratio; steps are env steps unless said."""
 
-    env_steps: PositiveInt = 500_000
+    env_steps: PositiveInt = 600_000
     warm_up: PositiveInt = 5_000
     collector: Literal["episode", "segment", "window"] = "window"
     n_envs: PositiveInt = 64

@@ -59,6 +59,7 @@ def float_codec(code: config.FloatCode, bounds: tuple[float, float] | None = Non
     if code == "float32":
         return Codec(jnp.float32, lambda x: x, lambda x: x)
     if code == "uint8":
+        assert bounds is not None, "check_codes comes first"
         return _affine_codec(*bounds)
     small = jnp.dtype(code)
     return Codec(
@@ -136,7 +137,7 @@ def sequence_shapes(spec: EnvSpec, length: int, codes: Codes, carry: Any = None)
     }
     if carry is None:
         return fields
-    previous = jax.ShapeDtypeStruct((n,), codecs["actions"].dtype)
+    previous: Any = jax.ShapeDtypeStruct((n,), codecs["actions"].dtype)
     return {**fields, "start": Start(carry=carry, prev_actions=previous)}
 
 
@@ -180,7 +181,7 @@ def make(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int, batch:
         filled = jnp.minimum(clock.n_added, capacity)
         index = jax.random.randint(key, (batch,), 0, filled)
         rows = jax.tree.map(lambda ring: ring[index], state)
-        fields = {
+        fields: BufferState = {
             name: jnp.swapaxes(codec.decode(rows[name]), 0, 1) for name, codec in codecs.items()
         }
         if "start" in rows:

@@ -79,7 +79,7 @@ def start(env: envs.Env, key: Array, n_envs: int, carry: Any) -> ActorState:
       n_envs: B.
       carry: the agent's initial carry for B environments.
     """
-    return _at_start(*jax.vmap(env.reset)(jax.random.split(key, n_envs)), carry)
+    return _at_start(jax.vmap(env.reset)(jax.random.split(key, n_envs)), carry)
 
 
 def act_and_step(
@@ -127,7 +127,7 @@ def make_segment(
         keys = _step_keys(key_steps, window)
         first, starts = _draw_starts(env, key_start, keys, n_envs)
         step = _with_auto_reset(env, act, starts)
-        last, steps = jax.lax.scan(step, _at_start(*first, carry), (jnp.arange(window), keys))
+        last, steps = jax.lax.scan(step, _at_start(first, carry), (jnp.arange(window), keys))
         return actor, _trajectory(steps, last), _metrics(steps)
 
     return Collector(_nothing, collect)
@@ -155,26 +155,34 @@ def make_window(
     """
 
     def init(key: Array) -> _WindowState:
-        first = start(env, key, n_envs, initial_carry(n_envs))
+        # Zeros until the first rollout, which begins with starts of its own: the environment's
+        # reset is compiled once less.
+        carry = initial_carry(n_envs)
+        shapes = jax.eval_shape(lambda k: start(env, k, n_envs, carry), key)
+        nobody = jax.tree.map(_zeros, shapes)
         tail = None
         if burn_in:
-            idle = _record(first, first.prev_actions, first)
+            idle = _record(nobody, nobody.prev_actions, nobody)
             tail = jax.tree.map(lambda x: jnp.zeros((burn_in, *x.shape), x.dtype), idle)
-        return _WindowState(current=first, tail=tail, start=_start_of(first))
+        begun = jnp.zeros((), bool)
+        return _WindowState(begun=begun, current=nobody, tail=tail, start=_start_of(nobody))
 
     def collect(
         key: Array, actor: _WindowState, act: Act
     ) -> tuple[_WindowState, Trajectory, Metrics]:
         key_start, key_steps = jax.random.split(key)
         keys = _step_keys(key_steps, window)
-        step = _with_auto_reset(env, act, _draw_starts(env, key_start, keys, n_envs)[1])
+        first, fresh = _draw_starts(env, key_start, keys, n_envs)
+        first = _at_start(first, initial_carry(n_envs))
+        current = envs.select(actor.begun, actor.current, first)
+        step = _with_auto_reset(env, act, fresh)
 
         def remember(current: ActorState, x: Any) -> tuple[ActorState, tuple[_Step, Start]]:
             after, stepped = step(current, x)
             return after, (stepped, _start_of(current))
 
         numbered = (jnp.arange(window), keys)
-        last, (steps, starts) = jax.lax.scan(remember, actor.current, numbered)
+        last, (steps, starts) = jax.lax.scan(remember, current, numbered)
         stored, tail, begin = steps, None, _start_of(last)
         if burn_in:
             stored = jax.tree.map(lambda *parts: jnp.concatenate(parts), actor.tail, steps)
@@ -182,7 +190,8 @@ def make_window(
             tail = replace(tail, valid=jnp.zeros_like(tail.valid))
             begin = jax.tree.map(lambda x: x[0], begin)
         trajectory = replace(_trajectory(stored, last), start=actor.start)
-        after = _WindowState(current=last, tail=tail, start=begin)
+        begun = jnp.ones((), bool)
+        after = _WindowState(begun=begun, current=last, tail=tail, start=begin)
         return after, trajectory, _metrics(steps)
 
     return Collector(init, collect)
@@ -227,10 +236,11 @@ def make_episode(
 
 @record
 class _WindowState:
-    """What the `window` collector keeps: running environments, the last `burn_in` steps (None for
-    0: an empty array has no sharding), and where those began.
+    """What the `window` collector keeps: environments (running once `begun`), the last `burn_in`
+    steps (None for 0: an empty array has no sharding), and where those began.
     """
 
+    begun: Array
     current: ActorState
     tail: _Step | None
     start: Start
@@ -241,7 +251,8 @@ def _nothing(key: Array) -> tuple[()]:
     return ()
 
 
-def _at_start(env_state: Any, timestep: TimeStep, carry: Any) -> ActorState:
+def _at_start(started: tuple[Any, TimeStep], carry: Any) -> ActorState:
+    env_state, timestep = started
     n_envs, n_agents = timestep.obs.shape[:2]
     flags, zeros = jnp.zeros((n_envs,), bool), jnp.zeros((n_envs,))
     return ActorState(
@@ -254,6 +265,12 @@ def _at_start(env_state: Any, timestep: TimeStep, carry: Any) -> ActorState:
         returned=zeros,
         length=zeros,
     )
+
+
+def _zeros(like: jax.ShapeDtypeStruct) -> Array:
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), like.shape)
+    return jnp.zeros(like.shape, like.dtype)
 
 
 def _start_of(actor: ActorState) -> Start:

@@ -1,9 +1,12 @@
 """Settings of every test: two host devices, settled before JAX starts its backend."""
 
+import atexit
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 
 import jax
@@ -11,6 +14,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
+# Runs of the command line share compiled programs, and leave the user's own cache alone.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="qmix_jax-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 2)
 

@@ -104,7 +104,10 @@ REFUSED = [
         "config: unknown key 'env.options.kwargs.max_steps'; 'env.options.kwargs' is empty; "
         "add to it with +env.options.kwargs.max_steps=...",
     ),
-    (("train", "+foo.x=3"), "config: unknown key 'foo'; allowed: agent, algo, compile_cache, env, eval, "),
+    (
+        ("train", "+foo.x=3"),
+        "config: unknown key 'foo'; allowed: agent, algo, compile_cache, env, eval, ",
+    ),
     (
         ("train", "+hparams.gama=1"),
         "config: unknown key 'hparams.gama'; did you mean 'gamma'? allowed: algo, epsilon, ",

@@ -102,7 +102,8 @@ def in_bfloat16(agent: Agent) -> Agent:
     def unroll(
         params: Params, carry: Carry, obs: Array, prev_actions: Array, reset: Array
     ) -> tuple[Carry, Array, Array]:
-        low = functional.cast((params, carry, obs), jnp.bfloat16)
-        return functional.cast(agent.unroll(*low, prev_actions, reset), jnp.float32)
+        params, carry, obs = functional.cast((params, carry, obs), jnp.bfloat16)
+        result = agent.unroll(params, carry, obs, prev_actions, reset)
+        return functional.cast(result, jnp.float32)
 
     return agent._replace(unroll=unroll)

@@ -59,8 +59,7 @@ def in_bfloat16(mixer: Mixer) -> Mixer:
     """The same mixer computing in bfloat16: parameters, and all it takes and gives, stay f32."""
 
     def apply(params: Params, inputs: MixerInputs) -> MixerOutput:
-        return functional.cast(
-            mixer.apply(*functional.cast((params, inputs), jnp.bfloat16)), jnp.float32
-        )
+        params, inputs = functional.cast((params, inputs), jnp.bfloat16)
+        return functional.cast(mixer.apply(params, inputs), jnp.float32)
 
     return mixer._replace(apply=apply)

@@ -1,11 +1,13 @@
 """Flax modules as plain functions, and trees in other precision."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+T = TypeVar("T")
 
 
 def pure(module: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -20,7 +22,7 @@ def pure(module: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return init, apply
 
 
-def cast(tree: Any, dtype: Any) -> Any:
+def cast(tree: T, dtype: Any) -> T:
     """The tree with its floating-point leaves in `dtype`."""
     return jax.tree.map(
         lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree

@@ -48,7 +48,7 @@ class GRU(nn.Module):
             self.param("bias", init, (3 * size,)),
             self.param("candidate_bias", init, (size,)),
         )
-        hidden = unroll(self.hoisted, weights, carry, x, reset)
+        hidden: Array = unroll(self.hoisted, weights, carry, x, reset)  # pyright: ignore
         return hidden[-1], hidden
 
 

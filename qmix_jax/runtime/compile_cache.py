@@ -28,7 +28,7 @@ def enable() -> str | None:
     Returns:
       A line for the user where the folder cannot be written and there is no cache; None otherwise.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
         return None
     path = directory()
     try:

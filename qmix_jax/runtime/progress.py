@@ -14,6 +14,11 @@ _QUIET_SECONDS = 10.0
 """Without a terminal, updates that bring no evaluation are at least this far apart."""
 
 
+def terminal() -> rich.console.Console:
+    """Standard output; in a notebook as plain text, where rich's live display needs ipywidgets."""
+    return rich.console.Console(force_jupyter=False)
+
+
 def human(number: float) -> str:
     """Three significant digits and a unit: 999, 12.3k, 1.05M."""
     if not math.isfinite(number):
@@ -58,8 +63,8 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
           console: where to show it; standard output where left out.
           clock: seconds, for spacing plain lines.
         """
-        self._console = console or rich.console.Console()
-        self._live = self._console.is_terminal or self._console.is_jupyter
+        self._console = console or terminal()
+        self._live = self._console.is_terminal
         self._clock = clock
         self._next_line = -math.inf
         self._scores = ""

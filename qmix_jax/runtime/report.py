@@ -208,7 +208,7 @@ def summary(
       files: paths to list, relative to the working directory where that is shorter.
       console: where to print; standard output where left out.
     """
-    console = console or rich.console.Console()
+    console = console or progress.terminal()
     n_seeds = len(np.unique(metrics["seed"]))
     table = rich.table.Table(title="Result", title_justify="left", box=rich.box.SIMPLE_HEAD)
     table.add_column("greedy evaluation")
@@ -295,7 +295,7 @@ def _side_by_side(
     rows, columns = learned.shape[1:]
     for key, values in exact.items():
         tables.append(_table(key, np.asarray(values)[:rows, :columns], None, rows_are_agents))
-    console = console or rich.console.Console()
+    console = console or progress.terminal()
     seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
     console.print(rich.text.Text(f"{title}, {seeds}", style="bold"))
     console.print(rich.columns.Columns(tables, padding=(0, 1)))

@@ -71,3 +71,11 @@ def test_a_terminal_shows_one_live_line():
     assert "\x1b[" in text
     assert "[start] of a run" in text
     assert "return 12" in text
+
+
+def test_a_notebook_gets_plain_lines(monkeypatch, capsys):
+    """rich's own notebook mode needs ipywidgets, and warns where they are missing."""
+    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
+    with progress.Progress() as display:
+        display.note("started")
+    assert capsys.readouterr().out == "started\n"

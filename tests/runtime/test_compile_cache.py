@@ -1,0 +1,59 @@
+"""The compile cache: on by default, where it lies, and what a user's own setting does."""
+
+import pathlib
+import textwrap
+
+import pytest
+
+TRAIN = (
+    "-m", "qmix_jax", "train", "experiment=two_step", "seeds=1", "trainer.env_steps=200"
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_second_start_compiles_nothing(run_python, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    folder = tmp_path / "cache" / "qmix_jax"
+    off = run_python(*TRAIN, "compile_cache=false")
+    assert off.returncode == 0 and not folder.exists()
+    assert run_python(*TRAIN).returncode == 0
+
+    def programs():
+        return {path.name for path in folder.rglob("*-cache")}
+
+    kept = programs()
+    assert any("whole" in name for name in kept), "the population's programs"
+    assert run_python(*TRAIN).returncode == 0
+    assert programs() == kept, "nothing new"
+
+
+def test_a_folder_of_the_users_own_is_left_alone(run_python):
+    done = run_python(
+        "-c",
+        textwrap.dedent("""
+        import jax
+        from qmix_jax.runtime import compile_cache
+        jax.config.update("jax_compilation_cache_dir", "mine")
+        print(compile_cache.enable(), jax.config.jax_compilation_cache_dir)
+    """),
+    )
+    assert done.stdout == "None mine\n", done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run_python, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    done = run_python(
+        "-c",
+        textwrap.dedent("""
+        import jax
+        from qmix_jax.runtime import compile_cache
+        print(compile_cache.enable())
+        print(jax.config.jax_compilation_cache_dir, compile_cache.directory())
+    """),
+    )
+    line, rest = done.stdout.splitlines()
+    assert line.startswith("compile cache: off, ") and "cannot be written" in line
+    assert rest.startswith("None ") and str(pathlib.Path("qmix_jax", "xla")) in rest
