@@ -15,7 +15,7 @@ from benchmarks.peers import base
 CASES = {
     "smax_2s3z": base.Work(
         environment="smax_2s3z", env_steps=200_000, n_envs=16, rollout_steps=128,
-        gradient_steps=8, capacity=496, mixer_embed=64, hypernet_embed=256, target_period=80,
+        gradient_steps=8, capacity=512, mixer_embed=64, hypernet_embed=256, target_period=80,
         reward_scale=10.0,
     ),
     "mpe_spread": base.Work(

@@ -143,8 +143,10 @@ def _common(work: base.Work) -> list[str]:
 
 def _equal(work: base.Work) -> list[str]:
     every = work.eval_every if work.evaluate else 10 * work.env_steps
+    # Every episode of simple_spread lasts as long as a rollout: none has to be reset inside one.
+    collector = "episode" if work.environment == "mpe_spread" else "segment"
     return [
-        "trainer.collector=segment",
+        f"trainer.collector={collector}",
         f"trainer.n_envs={work.n_envs}",
         f"trainer.window={work.rollout_steps}",
         f"trainer.gradient_steps={work.gradient_steps}",

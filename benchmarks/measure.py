@@ -176,7 +176,7 @@ def report(name: str, rows: Sequence[Row], options: Options, notes: Sequence[str
         terminal.print(f"note: {note}", highlight=False, soft_wrap=True)
     context = provenance.manifest(
         {"overrides": list(options.overrides), "smoke": options.smoke},
-        f"python -m benchmarks {' '.join(sys.argv[1:])}",
+        f"python -m {_module()} {' '.join(sys.argv[1:])}",
         jax.local_devices(),
         {"benchmark": name, "notes": list(notes)},
     )
@@ -185,6 +185,12 @@ def report(name: str, rows: Sequence[Row], options: Options, notes: Sequence[str
         for row in rows:
             file.write(json.dumps({**context, "result": row}, ensure_ascii=False) + "\n")
     terminal.print(f"{len(rows)} line(s) added to {options.out}", highlight=False)
+
+
+def _module() -> str:
+    """The module that was started."""
+    name = pathlib.Path(sys.argv[0]).stem
+    return "benchmarks" if name == "__main__" else f"benchmarks.{name}"
 
 
 def _text(value: Any) -> str:
