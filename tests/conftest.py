@@ -1,16 +1,18 @@
 """Settings of every test: two host devices, settled before JAX starts its backend."""
 
 import atexit
+import gc
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import pytest
+from toys import members
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -19,6 +21,17 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="qmix_jax-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs() -> Iterator[None]:
+    """Frees compiled programs after each file: all of the suite's code mapped into one process is
+    more than XLA survives.
+    """
+    yield
+    members.compiled.cache_clear()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -122,6 +122,7 @@ def test_joined_episodes_are_separate_episodes(name, mixer):
         fields = {
             field: values[start : end + (field in entries), sequence : sequence + 1]
             for field, values in batch.trajectory.items()
+            if values is not None
         }
         return batch.replace(
             trajectory=batch.trajectory.replace(**fields), weight=np.ones(1), index=np.zeros(1)
