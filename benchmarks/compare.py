@@ -7,10 +7,13 @@ gradient steps, in a process of its own; entrants alternate. What is not equal i
 import argparse
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from benchmarks import contest, measure
 from benchmarks.peers import base
+
+_SLACK = 0.02
+"""Gradient steps may differ by this share: where learning starts is not the same to the step."""
 
 CASES = {
     "smax_2s3z": base.Work(
@@ -40,8 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
     except base.PeerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    _report(runs, work, options)
-    return 0
+    unequal = unequal_work({name: outcomes[-1] for name, outcomes in runs.items()})
+    _report(runs, work, options, unequal)
+    for line in unequal:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if unequal else 0
 
 
 def _alternate(
@@ -55,8 +61,21 @@ def _alternate(
     return runs
 
 
+def unequal_work(outcomes: Mapping[str, base.Outcome]) -> list[str]:
+    """A line for each entrant whose finished run made other gradient steps than ours."""
+    own = outcomes["qmix_jax"].gradient_steps or 0
+    return [
+        f"{name}: {outcome.gradient_steps} gradient steps, ours {own}: not equal work"
+        for name, outcome in outcomes.items()
+        if outcome.limit is None and abs((outcome.gradient_steps or 0) - own) > _SLACK * own
+    ]
+
+
 def _report(
-    runs: Mapping[str, list[base.Outcome]], work: base.Work, options: argparse.Namespace
+    runs: Mapping[str, list[base.Outcome]],
+    work: base.Work,
+    options: argparse.Namespace,
+    unequal: Sequence[str],
 ) -> None:
     speeds = {name: _median(outcomes) for name, outcomes in runs.items()}
     rows = [
@@ -67,7 +86,10 @@ def _report(
     notes.append(f"medians of {options.repeats} run(s) each, entrants alternating; hidden "
                  f"{work.hidden}; evaluation {'inside' if work.evaluate else 'off'}")  # fmt: skip
     shown = measure.Options(False, options.repeats, options.out, tuple(options.override))
-    measure.report("compare", rows, shown, notes)
+    measure.report("compare", rows, shown, [*notes, *unequal])
+    if work.evaluate:
+        points = [row for name, outcomes in runs.items() for row in _points(name, outcomes[-1])]
+        measure.report("compare: curves", points, shown, notes)
 
 
 def _median(outcomes: list[base.Outcome]) -> float:
@@ -89,6 +111,19 @@ def _row(case: str, outcome: base.Outcome, speed: float, own_speed: float) -> me
         "last win rate": contest.mean(last.win_rates) if last and last.win_rates else None,
         "limit": outcome.limit,
     }
+
+
+def _points(name: str, outcome: base.Outcome) -> list[measure.Row]:
+    return [
+        {
+            "case": name,
+            "env steps": point.env_steps,
+            "seconds": point.wall_seconds,
+            "return": contest.mean(point.returns),
+            "win rate": contest.mean(point.win_rates) if point.win_rates else None,
+        }
+        for point in outcome.curve
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:

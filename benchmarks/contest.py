@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import dataclasses
 import itertools
 import json
 import math
@@ -12,16 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from benchmarks.peers import base
 
 Entrant = Callable[[base.Work, float], base.Outcome]
 """`(work, seconds allowed) -> outcome`."""
-
-_EXPERIMENT = {
-    "smax_3m": "smax_3m", "smax_2s3z": "smax_2s3z", "mpe_spread": "mpe_spread"
-}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +58,7 @@ def ours(extra: Sequence[str] = ()) -> Entrant:
     def enter(work: base.Work, timeout: float) -> base.Outcome:
         with tempfile.TemporaryDirectory(prefix="ours-") as folder:
             run = pathlib.Path(folder, "run")
-            given = [f"experiment={_EXPERIMENT[work.environment]}", *_common(work)]
-            if not work.shipped:
-                given += _equal(work)
+            given = overrides(work)
             command = [
                 sys.executable, "-m", "qmix_jax", "train", *given, *extra,
                 f"hydra.run.dir={run}", "compile_cache=false",
@@ -75,15 +69,6 @@ def ours(extra: Sequence[str] = ()) -> Entrant:
     return enter
 
 
-_TORCH = """
-import json, sys
-from benchmarks.pytorch import learner, networks, train
-given = json.loads(sys.argv[1])
-widths, rule = networks.Widths(**given.pop("widths")), learner.Config(**given.pop("learner"))
-print(json.dumps(train.run(train.Settings(**given, widths=widths, learner=rule))))
-"""
-
-
 def pytorch(work: base.Work, timeout: float) -> base.Outcome:
     """The PyTorch baseline on PettingZoo's simple_spread, with this interpreter's torch.
 
@@ -91,31 +76,8 @@ def pytorch(work: base.Work, timeout: float) -> base.Outcome:
     """
     if work.seeds > 1 or work.environment != "mpe_spread":
         raise base.PeerError("pytorch: trains one seed on mpe_spread; leave it out")
-    settings = {
-        "env": "spread",
-        "max_cycles": work.rollout_steps,
-        "env_steps": work.env_steps,
-        "warm_up": work.warm_up,
-        "n_envs": work.n_envs,
-        "gradient_steps": work.gradient_steps,
-        "batch_size": work.batch_size,
-        "capacity": work.capacity // work.n_envs * work.n_envs,
-        "epsilon_steps": work.epsilon_steps,
-        "seed": work.seed,
-        "widths": {
-            "hidden": work.hidden,
-            "embed_dim": work.mixer_embed,
-            "hypernet_embed": work.hypernet_embed,
-        },
-        "learner": {
-            "optimiser": "adam",
-            "learning_rate": work.learning_rate,
-            "max_grad_norm": work.max_grad_norm,
-            "gamma": work.gamma,
-            "target_period": work.target_period,
-        },
-    }
-    command = [sys.executable, "-c", _TORCH, json.dumps(settings)]
+    settings = _torch_settings(work)
+    command = [sys.executable, "-m", "benchmarks.pytorch", json.dumps(settings)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
@@ -133,12 +95,53 @@ def pytorch(work: base.Work, timeout: float) -> base.Outcome:
         compile_seconds=None,
         run_seconds=result["seconds"],
         env_steps_per_s=result["env_steps"] / result["seconds"],
+        curve=tuple(
+            base.Point(row["env_steps"], row["seconds"], (row["return"],))
+            for row in result["evaluations"]
+        ),
         notes=("environments in 2 worker processes, one PyTorch thread",),
     )
 
 
-def _common(work: base.Work) -> list[str]:
-    return [f"seed={work.seed}", f"seeds={work.seeds}", f"trainer.env_steps={work.env_steps}"]
+def _torch_settings(work: base.Work) -> dict[str, Any]:
+    """Fields of the baseline's `train.Settings`."""
+    return {
+        "env": "spread",
+        "max_cycles": work.rollout_steps,
+        "env_steps": work.env_steps,
+        "warm_up": work.warm_up,
+        "n_envs": work.n_envs,
+        "gradient_steps": work.gradient_steps,
+        "batch_size": work.batch_size,
+        "capacity": work.capacity // work.n_envs * work.n_envs,
+        "epsilon_steps": work.epsilon_steps,
+        "eval_every": work.eval_every if work.evaluate else None,
+        "eval_episodes": work.eval_episodes,
+        "seed": work.seed,
+        "widths": {
+            "hidden": work.hidden,
+            "embed_dim": work.mixer_embed,
+            "hypernet_embed": work.hypernet_embed,
+        },
+        "learner": {
+            "optimiser": "adam",
+            "learning_rate": work.learning_rate,
+            "max_grad_norm": work.max_grad_norm,
+            "gamma": work.gamma,
+            "target_period": work.target_period,
+        },
+    }
+
+
+def overrides(work: base.Work) -> list[str]:
+    """The work as settings of ours; `shipped` work keeps our defaults."""
+    common = [
+        f"experiment={work.environment}",
+        f"seed={work.seed}",
+        f"seeds={work.seeds}",
+        f"trainer.env_steps={work.env_steps}",
+    ]
+    return common if work.shipped else common + _equal(work)
 
 
 def _equal(work: base.Work) -> list[str]:
@@ -236,8 +239,3 @@ def seconds_to(outcome: base.Outcome, target: float) -> float | None:
         if mean(point.win_rates) >= target:
             return (outcome.compile_seconds or 0.0) + point.wall_seconds
     return None
-
-
-def record(outcome: base.Outcome) -> Mapping[str, object]:
-    """Plain values for a JSON line."""
-    return dataclasses.asdict(outcome)

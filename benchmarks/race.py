@@ -7,12 +7,15 @@ target; ours with its defaults, the peer as shipped or with settings of yours (`
 import argparse
 import sys
 
-import yaml
-
 from benchmarks import contest, measure
 from benchmarks.peers import base
 
 CASES = ("smax_3m", "smax_2s3z")
+_TRIED = (
+    "n_envs=16", "rollout_steps=128", "mixer_embed=64", "hypernet_embed=256", "reward_scale=10",
+    "eval_every=25_000", "evaluate=true",
+)  # fmt: skip
+"""Settings of a peer where `--try` does not say otherwise."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,16 +46,8 @@ def _runners(options: argparse.Namespace) -> list[tuple[str, contest.Entrant, ba
 
 
 def _work(options: argparse.Namespace, text: str) -> base.Work:
-    given = {}
-    for pair in text.split(","):
-        key, _, value = pair.partition("=")
-        given[key] = yaml.safe_load(value)
-    defaults = {"n_envs": 16, "rollout_steps": 128, "mixer_embed": 64, "hypernet_embed": 256}
-    return base.Work(
-        options.case,
-        options.env_steps,
-        **{**defaults, "reward_scale": 10.0, "eval_every": 25_000, "evaluate": True, **given},
-    )
+    settings = [f"env_steps={options.env_steps}", *_TRIED, *text.split(",")]
+    return base.work_from(options.case, settings)
 
 
 def _row(

@@ -1,10 +1,7 @@
 """`python -m benchmarks.peers PEER ENVIRONMENT --python ... --checkout ... key=value ...`."""
 
 import argparse
-import dataclasses
 import sys
-
-import yaml
 
 from benchmarks.peers import base
 
@@ -15,7 +12,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         outcome = base.run(
             options.peer,
-            work(options.environment, options.settings),
+            base.work_from(options.environment, options.settings),
             python=options.python,
             checkout=options.checkout,
             timeout=options.timeout,
@@ -27,32 +24,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(base.to_json(outcome))
     return 0
-
-
-def work(environment: str, settings: list[str]) -> base.Work:
-    """A `Work` from `key=value` texts."""
-    fields = {field.name: field.type for field in dataclasses.fields(base.Work)}
-    values = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or key not in fields:
-            raise base.PeerError(f"setting {setting!r}: give key=value, keys: {', '.join(fields)}")
-        values[key] = _value(key, text, fields[key])
-    if "env_steps" not in values:
-        raise base.PeerError("env_steps is missing; add env_steps=200_000")
-    return base.Work(environment=environment, **values)
-
-
-def _value(key: str, text: str, kind: object) -> object:
-    value = yaml.safe_load(text)
-    if kind in (int, float):
-        try:
-            value = kind(float(text))
-        except ValueError:
-            raise base.PeerError(f"{key}={text}: not a number") from None
-    if kind is bool and not isinstance(value, bool):
-        raise base.PeerError(f"{key}={text}: true or false")
-    return value
 
 
 def _parser() -> argparse.ArgumentParser:

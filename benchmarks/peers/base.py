@@ -13,8 +13,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
+
+import yaml
 
 ENVIRONMENTS = ("smax_3m", "smax_2s3z", "mpe_spread")
 _FOLDER = pathlib.Path(__file__).resolve().parent
@@ -125,6 +127,32 @@ class Outcome:
 def to_json(record: Work | Outcome) -> str:
     """One JSON line."""
     return json.dumps(dataclasses.asdict(record), sort_keys=True)
+
+
+def work_from(environment: str, settings: Sequence[str]) -> Work:
+    """A `Work` from `key=value` texts. Raises: PeerError for a key or value that does not fit."""
+    fields = {field.name: field.type for field in dataclasses.fields(Work)}
+    values = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or key not in fields:
+            raise PeerError(f"setting {setting!r}: give key=value, keys: {', '.join(fields)}")
+        values[key] = _value(key, text, fields[key])
+    if "env_steps" not in values:
+        raise PeerError("env_steps is missing; add env_steps=200_000")
+    return Work(environment=environment, **values)
+
+
+def _value(key: str, text: str, kind: object) -> object:
+    value = yaml.safe_load(text)
+    if kind in (int, float):
+        try:
+            value = kind(float(text))
+        except ValueError:
+            raise PeerError(f"{key}={text}: not a number") from None
+    if kind is bool and not isinstance(value, bool):
+        raise PeerError(f"{key}={text}: true or false")
+    return value
 
 
 def outcome_from(raw: Mapping[str, Any]) -> Outcome:

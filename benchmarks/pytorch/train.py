@@ -146,7 +146,8 @@ class _Run:
         rounds = self._settings.eval_episodes // self._envs.n_envs
         seen = [self._rollout(0.0).metrics for _ in range(rounds)]
         means = {name: float(torch.cat([m[name] for m in seen]).mean()) for name in seen[0]}
-        self.evaluations.append({"env_steps": env_steps, **means})
+        seconds = self.timer.seconds.get("train", 0.0)
+        self.evaluations.append({"env_steps": env_steps, "seconds": seconds, **means})
 
     def _collect(self) -> None:
         with self.timer.measure("rollout"):
@@ -204,7 +205,8 @@ def train(settings: Settings, envs: records.Environments) -> dict[str, Any]:
       warm_up: env_steps and seconds of the part before the first gradient step.
       curve: (env steps, mean greedy return) at every evaluation: before training, whenever
         `eval_every` env steps have passed, and at the end.
-      evaluations: the same as dictionaries, with the environment's own metrics (`win_rate`).
+      evaluations: the same as dictionaries, with the training time in seconds and the
+        environment's own metrics (`win_rate`).
     """
     with _threads(settings.threads):
         state = _Run(settings, envs)

@@ -158,11 +158,11 @@ def test_missing_interpreter_and_unknown_peer_are_one_line(tmp_path):
 
 
 def test_command_line_reads_settings():
-    found = command.work("mpe_spread", ["env_steps=1e4", "learning_rate=5e-4", "evaluate=true"])
+    found = base.work_from("mpe_spread", ["env_steps=1e4", "learning_rate=5e-4", "evaluate=true"])
     assert found == base.Work("mpe_spread", 10_000, learning_rate=5e-4, evaluate=True)
     for wrong in (["hiden=3"], ["env_steps"], ["env_steps=many"], ["evaluate=2"], []):
         with pytest.raises(base.PeerError):
-            command.work("mpe_spread", wrong)
+            base.work_from("mpe_spread", wrong)
 
 
 def test_command_line_ends_with_one_line(capsys):

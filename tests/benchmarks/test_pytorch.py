@@ -15,6 +15,7 @@ from qmix_jax import learner as our_learner
 
 torch = pytest.importorskip("torch", reason="needs the torch extra")
 
+from benchmarks.pytorch import __main__ as command  # noqa: E402
 from benchmarks.pytorch import (  # noqa: E402
     jax_envs,
     learner,
@@ -416,3 +417,16 @@ class JaxSpread:
 def test_settings_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(SETTINGS, **changes)
+
+
+def test_command_line_reads_settings_and_refuses_wrong_ones_in_one_line(capsys):
+    given = ["env=smax", "env_steps=50_000", "learner.learning_rate=1e-3", "widths.hidden=8"]
+    found = command.settings(given)
+    assert (found.env, found.env_steps, found.widths.hidden) == ("smax", 50_000, 8)
+    assert found.learner.learning_rate == 1e-3
+    assert command.settings(['{"env": "smax"}', "seed=3"]) == train.Settings(env="smax", seed=3)
+    for wrong in ("steps=3", "learner.lr=1", "capacity=10", "smax", "runner.x=1"):
+        assert command.main([wrong]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+        assert captured.out == ""
