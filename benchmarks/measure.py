@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from rich import console, table
 
+from qmix_jax import population
 from qmix_jax.runtime import provenance
 
 Row = dict[str, Any]
@@ -61,7 +62,7 @@ def compile_call(function: Callable, *args: Any) -> Compiled:
     started = time.perf_counter()
     lowered = jax.jit(function).lower(*args)
     traced = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = lowered.compile(population.compiler_options(jax.default_backend()))
     compile_s = time.perf_counter() - traced
     memory = compiled.memory_analysis()
     return Compiled(

@@ -74,11 +74,11 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     trajectory = jax.jit(collect)(state.key, state.actor)[1]
     batch = parts.buffer.sample(state.replay, state.key, clock)
 
-    def rollout(key: Array, actor: Any) -> Any:
+    def rollout(_: Array, key: Array, actor: Any) -> Any:
         actor, made, _ = collect(key, actor)
         return actor, measure.consume(made)
 
-    def replay(key: Array, ring: Any) -> Any:
+    def replay(_: Array, key: Array, ring: Any) -> Any:
         ring = parts.buffer.add(ring, trajectory, clock)
 
         def draw(k: Array, total: Array) -> Array:
@@ -87,10 +87,13 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
 
         return ring, jax.lax.fori_loop(0, built.plan.gradient_steps, draw, jnp.float32(0))
 
-    def update(key: Array, learner: Any) -> Any:
+    def update(index: Array, key: Array, learner: Any) -> Any:
         def one(k: Array, learner: Any) -> Any:
+            # The true step: were it known to the compiler that no target copy falls due, it would
+            # compute the target networks' values once for all rounds.
+            step = index * built.plan.gradient_steps + k
             key_loss = jax.random.fold_in(key, k)
-            return parts.learner.update(learner, batch, hparams, k, key_loss)[0]
+            return parts.learner.update(learner, batch, hparams, step, key_loss)[0]
 
         return jax.lax.fori_loop(0, built.plan.gradient_steps, one, learner), jnp.float32(0)
 
@@ -104,13 +107,13 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     return _Loops(n, cold._replace(call=again.call), phases)
 
 
-def _repeat(body: Callable[[Array, Any], tuple[Any, Array]], n: int) -> Callable:
-    """`n` rounds of `(key, state) -> (state, number)` in one program."""
+def _repeat(body: Callable[[Array, Array, Any], tuple[Any, Array]], n: int) -> Callable:
+    """`n` rounds of `(index, key, state) -> (state, number)` in one program."""
 
     def loop(key: Array, state: Any) -> Any:
         def one(i: Array, carried: Any) -> Any:
             state, total = carried
-            state, number = body(jax.random.fold_in(key, i), state)
+            state, number = body(i, jax.random.fold_in(key, i), state)
             return state, total + number
 
         return jax.lax.fori_loop(0, n, one, (state, jnp.float32(0)))
