@@ -31,10 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Prints one table; 2 and one line on stderr for the user's mistake."""
     options = _parser().parse_args(arguments)
     changes = {"seeds": options.seeds, "evaluate": options.evaluate}
-    for name in ("env_steps", "hidden"):
+    for name in ("env_steps", "hidden", "warm_up"):
         if getattr(options, name):
             changes[name] = getattr(options, name)
     work = base.Work(**{**vars(CASES[options.case]), **changes})
+    if options.jaxmarl:
+        work = contest.learning_with_jaxmarl(work)
     entrants = {"qmix_jax": contest.ours(options.override), **contest.peers(options)}
     if options.torch:
         entrants["pytorch"] = contest.pytorch
@@ -134,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--torch", action="store_true", help="the PyTorch baseline as well")
     parser.add_argument("--env-steps", type=int, help="per seed")
     parser.add_argument("--hidden", type=int, help="units of the agent")
+    parser.add_argument("--warm-up", type=int, help="env steps before the first gradient step")
     parser.add_argument("--evaluate", action="store_true", help="greedy tests, for curves")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds a run may take")

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import dataclasses
 import itertools
 import json
 import math
@@ -153,7 +154,7 @@ def _equal(work: base.Work) -> list[str]:
         f"trainer.n_envs={work.n_envs}",
         f"trainer.window={work.rollout_steps}",
         f"trainer.gradient_steps={work.gradient_steps}",
-        f"trainer.warm_up={max(work.warm_up, _first_learning(work))}",
+        f"trainer.warm_up={work.warm_up}",
         f"replay.batch_size={work.batch_size}",
         f"replay.capacity={work.capacity // work.n_envs * work.n_envs}",
         f"agent.options.hidden={work.hidden}",
@@ -171,9 +172,12 @@ def _equal(work: base.Work) -> list[str]:
     ]
 
 
-def _first_learning(work: base.Work) -> int:
-    """JaxMARL samples once `batch_size` rollouts of all environments are stored."""
-    return work.batch_size * work.n_envs * work.rollout_steps
+def learning_with_jaxmarl(work: base.Work) -> base.Work:
+    """The work with every warm-up as long as JaxMARL's, which learns only once `batch_size`
+    rollouts of all environments are stored.
+    """
+    first = work.batch_size * work.n_envs * work.rollout_steps
+    return dataclasses.replace(work, warm_up=max(work.warm_up, first))
 
 
 def _process(command: Sequence[str], timeout: float) -> str | None:

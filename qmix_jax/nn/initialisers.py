@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from qmix_jax.nn import functional
 from qmix_jax.types import Array
 
 
@@ -31,4 +31,4 @@ class Dense(nn.Module):
         init = uniform(self.scale / x.shape[-1] ** 0.5)
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
-        return x @ kernel + jnp.expand_dims(bias, range(x.ndim - 1))
+        return functional.affine(x, kernel, bias)

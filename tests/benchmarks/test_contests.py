@@ -139,7 +139,7 @@ def test_a_missing_interpreter_is_one_line_and_exit_code_2(module, tmp_path, cap
 
 @pytest.mark.parametrize("case", compare.CASES)
 def test_equal_work_is_what_our_configuration_then_says(case):
-    work = compare.CASES[case]
+    work = contest.learning_with_jaxmarl(compare.CASES[case])
     cfg = config.load(composition.compose(*contest.overrides(work)))
     made = program.build(cfg).plan
     assert made.steps_per_update == work.n_envs * work.rollout_steps

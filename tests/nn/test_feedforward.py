@@ -59,3 +59,26 @@ def test_init_scale_is_on_the_last_layer_only():
         np.testing.assert_allclose(
             small["output"][name], 0.01 * full["output"][name], rtol=1e-4, atol=1e-7
         )
+
+
+@pytest.mark.parametrize("leading", [(), (4,), (2, 3), (2, 1, 3)])
+def test_the_written_gradient_of_an_affine_map_is_autodiffs(leading):
+    def draw(seed, *shape):
+        return jax.random.normal(jax.random.key(seed), shape)
+
+    x, kernel, bias = draw(0, *leading, 5), draw(1, 5, 7), draw(2, 7)
+    weight = draw(3, *leading, 7)
+
+    def plain(x, kernel, bias):
+        return jnp.sum(
+            jnp.sin(jnp.matmul(x, kernel) + jnp.broadcast_to(bias, weight.shape)) * weight
+        )
+
+    def ours(x, kernel, bias):
+        return jnp.sum(jnp.sin(functional.affine(x, kernel, bias)) * weight)
+
+    expected = jax.value_and_grad(plain, (0, 1, 2))(x, kernel, bias)
+    actual = jax.jit(jax.value_and_grad(ours, (0, 1, 2)))(x, kernel, bias)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), actual, expected
+    )
