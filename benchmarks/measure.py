@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.interpreters import partial_eval
 from rich import console, table
 
 from qmix_jax import population
@@ -120,11 +121,14 @@ def gemm_rate(size: int = 2048, repeats: int = 5) -> float:
 
 
 def matmul_flops(function: Callable, *args: Any) -> float:
-    """Floating-point operations in the matrix products of `function(*args)`, scans multiplied out.
+    """Floating-point operations in the matrix products of `function(*args)`, scans multiplied out;
+    products whose result nothing uses are not counted, as the compiler drops them.
 
     Raises: ValueError if a loop of unknown length holds a product.
     """
-    return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _jaxpr_flops(used)
 
 
 def _jaxpr_flops(jaxpr: Any) -> float:

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _runners(options: argparse.Namespace) -> list[tuple[str, contest.Entrant, base.Work]]:
     """(name, entrant, work) of every run, ours first."""
     shipped = base.Work(options.case, options.env_steps, shipped=True)
-    works = {"as shipped": shipped}
+    works = {} if options.no_shipped else {"as shipped": shipped}
     works |= {text: _work(options, text) for text in getattr(options, "try")}
     own = contest.ours(("eval.every=25_000", *options.override))
     runners = [] if options.no_ours else [("qmix_jax, defaults", own, shipped)]
@@ -56,7 +56,9 @@ def _row(
     print(f"{case}: {work.seeds} seed(s), up to {work.env_steps:,} env steps", flush=True)
     outcome = enter(work, options.timeout)
     reached = contest.seconds_to(outcome, options.target)
-    spent = (outcome.compile_seconds or 0.0) + (outcome.run_seconds or options.timeout)
+    spent = options.timeout  # compilation included
+    if outcome.run_seconds is not None:
+        spent = (outcome.compile_seconds or 0.0) + outcome.run_seconds
     wins = [contest.mean(point.win_rates) for point in outcome.curve]
     return {
         "case": f"{options.case}: {case}",
@@ -82,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds a run may take")
     parser.add_argument("--try", action="append", default=[], metavar="KEY=VALUE,...",
                         help="a peer's settings besides those it is shipped with")  # fmt: skip
+    parser.add_argument("--no-shipped", action="store_true", help="your settings alone")
     parser.add_argument("--no-ours", action="store_true", help="the peers alone")
     return parser
 

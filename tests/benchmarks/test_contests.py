@@ -128,6 +128,16 @@ def test_race_runs_the_shipped_settings_and_each_of_yours(entrants, tmp_path, ca
     assert seconds == ["9", "> 15", "> 15"]
 
 
+def test_a_race_that_was_ended_is_longer_than_its_limit(entrants, tmp_path):
+    outcomes, asked = entrants
+    outcomes["jaxmarl"] = outcome("jaxmarl", run_seconds=None, limit="> 50 s")
+    out = tmp_path / "lines"
+    arguments = ["--no-ours", "--no-shipped", "--try", "n_envs=4", "--timeout", "50"]
+    assert race.main(["smax_3m", *arguments, "--out", str(out)]) == 0
+    assert [line["result"]["seconds to target"] for line in lines(out)] == ["> 50"]
+    assert [work.n_envs for _, work, _ in asked] == [4], "nobody else took part"
+
+
 @pytest.mark.parametrize("module", [compare, race])
 def test_a_missing_interpreter_is_one_line_and_exit_code_2(module, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(contest, "ours", lambda extra: lambda work, timeout: outcome("qmix_jax"))
