@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qmix_jax.api import Result, train
+    from qmix_jax.api import Job, Result, plan_runs, train, train_many
     from qmix_jax.config import ConfigError, ExperimentConfig, with_values
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
@@ -19,26 +19,32 @@ __version__ = "0.1.0"
 __all__ = [
     "ConfigError",
     "ExperimentConfig",
+    "Job",
     "NonFiniteError",
     "Result",
     "__version__",
     "dump_config",
     "load_config",
     "load_parameters",
+    "plan_runs",
     "train",
+    "train_many",
     "with_values",
 ]
 
 _HOMES = {
     "ConfigError": ("qmix_jax.config", "ConfigError"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
+    "Job": ("qmix_jax.api", "Job"),
     "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),
     "Result": ("qmix_jax.api", "Result"),
     "dump_config": ("qmix_jax.config", "dump"),
     "load_config": ("qmix_jax.config", "load"),
     "load_parameters": ("qmix_jax.runtime.parameters", "load_parameters"),
     "with_values": ("qmix_jax.config", "with_values"),
+    "plan_runs": ("qmix_jax.api", "plan_runs"),
     "train": ("qmix_jax.api", "train"),
+    "train_many": ("qmix_jax.api", "train_many"),
 }
 
 

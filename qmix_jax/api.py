@@ -1,37 +1,54 @@
-"""The Python face: train a configuration, get arrays and paths back."""
+"""The Python face: train configurations, get arrays and paths back."""
 
+import contextlib
 import dataclasses
 import datetime
+import itertools
 import os
 import pathlib
-import time
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from qmix_jax import config, plan, population
+from qmix_jax import config, groups, plan
 from qmix_jax import program as programs
 from qmix_jax.runtime import (
     compile_cache,
     devices,
+    group,
     interrupt,
     loop,
-    parameters,
     progress,
-    provenance,
+    record,
     report,
+    scores,
     sinks,
+    sweep_index,
+    tables,
 )
 from qmix_jax.runtime.loop import NonFiniteError
 
-__all__ = ["NonFiniteError", "Result", "train"]
+__all__ = ["Job", "NonFiniteError", "Result", "plan_runs", "train", "train_many"]
 
-_COLLECTED = {
-    "episode": "one episode each, padding counted",
-    "segment": "auto-reset",
-    "window": "running on",
-}
+_COMMAND = "qmix_jax.train"
 _STOPPING = "stopping after this call; Ctrl-C again ends at once"
+
+
+class Job(NamedTuple):
+    """One run of several.
+
+    Attributes:
+      config: from `qmix_jax.load_config`.
+      directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`.
+      command: what to record as the command; by default a call of `qmix_jax.train`.
+      label: what tells this job from the others, for tables.
+    """
+
+    config: config.ExperimentConfig
+    directory: str | os.PathLike[str] | None = None
+    command: str | None = None
+    label: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +65,7 @@ class Result:
       tables: one array [P, ...] per decision point of the environment (matrix games), in reward
         units.
       interrupted: ended early by Ctrl-C.
+      failures: member -> why it was frozen: its loss or gradient was not finite.
     """
 
     config: config.ExperimentConfig
@@ -58,6 +76,12 @@ class Result:
     best_parameters: Any
     tables: tuple[np.ndarray, ...]
     interrupted: bool
+    failures: Mapping[int, str]
+
+    @property
+    def objective(self) -> float:
+        """`scores.objective` of the run: one number to compare settings by."""
+        return scores.objective(self.metrics)
 
 
 def train(
@@ -75,114 +99,152 @@ def train(
       A `Result`. After Ctrl-C it holds what was reached.
     Raises:
       ConfigError: a setting that cannot be honoured, before anything is compiled.
-      NonFiniteError: a member's loss is not finite; the run directory keeps everything before it.
+      NonFiniteError: a member's loss was not finite. It was frozen as it was before, the other
+        members went on, and the run directory is complete.
     """
-    if not isinstance(cfg, config.ExperimentConfig):
-        raise config.ConfigError(
-            f"train: got {type(cfg).__name__}, not a configuration; pass qmix_jax.load_config(...)"
-        )
-    notes = [devices.prepare(cfg.seeds, cfg.population.devices)]
-    if cfg.compile_cache:
-        notes.append(compile_cache.enable())
+    lines = _prepare([cfg])
     program = programs.build(cfg)
-    used = devices.local(cfg.seeds, cfg.population.devices)
-    places = population.layout(cfg.seeds, used, cfg.population.batching)
+    devices.local(cfg.seeds, cfg.population.devices)
     path = sinks.claim(directory or _default_directory(cfg))
-    lines = [note for note in notes if note]
+    whole = group.Group([group.Job(cfg, path, command or _COMMAND)], program, "")
+    with _display() as (display, stop):
+        for line in lines:
+            display.note(line)
+        trained = group.train(whole, display, stop)
+    (result,) = _results(whole, trained)
+    _print_report(result, program, trained.outcomes[0], trained.compile_s)
+    if result.failures:
+        raise NonFiniteError("; ".join(result.failures.values()))
+    return result
+
+
+def train_many(
+    jobs: Sequence[Job], directory: str | os.PathLike[str] | None = None
+) -> tuple[Result | None, ...]:
+    """Trains configurations together: those that differ only in `hparams`, `seed` and `seeds`
+    share one compiled program and train side by side, each as if it ran alone.
+
+    Args:
+      jobs: the runs; their directories must differ.
+      directory: where to keep `index.json`: jobs, directories, groups, results; None for no index.
+    Returns:
+      A `Result` per job; None for those that Ctrl-C kept from starting. A member that diverged is
+      in `Result.failures`; it stops nobody else.
+    Raises:
+      ConfigError: a setting that cannot be honoured, before anything is compiled.
+    """
+    lines = _prepare([job.config for job in jobs])
+    found = groups.split([job.config for job in jobs])
+    built = [programs.build(one.config) for one in found]
+    paths = _claim_all(jobs)
+    index = sweep_index.Index(directory, [job.label for job in jobs], paths, found)
+    chosen = [
+        group.Job(job.config, path, job.command or _COMMAND)
+        for job, path in zip(jobs, paths, strict=True)
+    ]
+    results: dict[int, Result] = {}
+    with _display() as (display, stop):
+        for line in (*lines, *_group_lines(found)):
+            display.note(line)
+        for number, one in itertools.takewhile(lambda _: not stop(), enumerate(found)):
+            heading = f"program {number + 1} of {len(found)}: {group.count(len(one.jobs), 'job')}, "
+            whole = group.Group([chosen[i] for i in one.jobs], built[number], heading)
+            index.start(number)
+            trained = group.train(whole, display, stop)
+            results |= zip(one.jobs, _results(whole, trained), strict=True)
+            index.finish(number, [results[i] for i in one.jobs], trained)
+    ordered = tuple(results.get(i) for i in range(len(jobs)))
+    tables.sweep([job.label for job in jobs], ordered, index.path)
+    return ordered
+
+
+def plan_runs(
+    configs: Sequence[config.ExperimentConfig], memory: int | None = None
+) -> tuple[group.Footprint, ...]:
+    """Prints and returns what training the configurations together would need.
+
+    Args:
+      configs: as `train_many` would get them.
+      memory: bytes to plan for; by default `population.memory`, or what the devices have.
+    Returns:
+      One record per compiled program.
+    Raises:
+      ConfigError: a setting that cannot be honoured.
+    """
+    for line in _prepare(configs):
+        print(line)
+    found = groups.split(configs)
+    for line in _group_lines(found):
+        print(line)
+    plans = []
+    for number, one in enumerate(found):
+        program = programs.build(one.config)
+        heading = f"program {number + 1} of {len(found)}: {group.count(len(one.jobs), 'job')}, "
+        jobs = [group.Job(configs[i], pathlib.Path(), "") for i in one.jobs]
+        whole = group.Group(jobs, program, heading)
+        plans.append(group.footprint(whole, memory))
+        tables.footprint(whole, plans[-1])
+    return tuple(plans)
+
+
+def _prepare(configs: Sequence[config.ExperimentConfig]) -> list[str]:
+    """Settles devices and the compile cache before the backend starts; lines for the user."""
+    for cfg in configs:
+        if not isinstance(cfg, config.ExperimentConfig):
+            raise config.ConfigError(
+                f"train: got {type(cfg).__name__}, not a configuration; pass "
+                "qmix_jax.load_config(...)"
+            )
+    if not configs:
+        raise config.ConfigError("train: no jobs; give at least one configuration")
+    found = groups.split(configs)
+    most = max(sum(configs[i].seeds for i in one.jobs) for one in found)
+    notes = [devices.prepare(most, configs[0].population.devices)]
+    if configs[0].compile_cache:
+        notes.append(compile_cache.enable())
+    return [note for note in notes if note]
+
+
+def _claim_all(jobs: Sequence[Job]) -> list[pathlib.Path]:
+    chosen = [pathlib.Path(job.directory or _default_directory(job.config)) for job in jobs]
+    for i, path in enumerate(chosen):
+        if path in chosen[:i]:
+            raise config.ConfigError(
+                f"run directory: jobs {chosen.index(path)} and {i} both write to {str(path)!r}; "
+                "make hydra.sweep.subdir differ, for example by ${hydra.job.num}"
+            )
+    return [sinks.claim(path) for path in chosen]
+
+
+@contextlib.contextmanager
+def _display() -> Iterator[tuple[progress.Progress, Callable[[], bool]]]:
+    """(progress display, whether the user wants to stop)."""
     with (
         progress.Progress() as display,
         interrupt.Interrupt(lambda: display.note(_STOPPING), display.abandon) as stop,
     ):
-        for line in (*lines, *_start_lines(cfg, program, places)):
-            display.note(line)
-        members, compile_s = _compile(cfg, program, places, display)
-        record = _Record(cfg, program, members, path, command or "qmix_jax.train", compile_s)
-        record.begin()
-        names = loop.columns(members.metric_names, program.spec.metric_names)
-        with sinks.MetricsFiles(path, names) as files:
-            outcome = loop.Run(
-                members, program.plan, _seeds(cfg), files, display, lambda: stop.requested
-            ).train()
-        result = record.finish(outcome)
-    if outcome.failure:
-        raise outcome.failure
-    _print_report(result, program, outcome, compile_s)
-    return result
+        yield display, lambda: stop.requested
 
 
-class _Record:
-    """The files of one run besides its metrics."""
-
-    def __init__(
-        self,
-        cfg: config.ExperimentConfig,
-        program: programs.Program,
-        members: population.Population,
-        path: pathlib.Path,
-        command: str,
-        compile_s: float,
-    ) -> None:
-        self._cfg = cfg
-        self._program = program
-        self._members = members
-        self._path = path
-        self._command = command
-        self._compile_s = compile_s
-
-    def begin(self) -> None:
-        """Writes what is known before training: the configuration and the manifest."""
-        provenance.write_config(self._path / "config.yaml", config.dump(self._cfg))
-        places = self._members.layout
-        self._manifest = provenance.manifest(
-            config.dump(self._cfg),
-            self._command,
-            places.devices,
-            {
-                "compile_s": {"total": self._compile_s, **self._members.compile_seconds},
-                "parameters_per_member": self._members.parameter_counts,
-                "plan": {**dataclasses.asdict(self._program.plan), "env": self._program.spec.name},
-                "population": {
-                    "members": places.n_members,
-                    "inert_members": places.padding,
-                    "batching": places.batching,
-                },
-                "precision": self._cfg.precision,
-            },
-        )
-        provenance.write_json(self._path / "manifest.json", self._manifest)
-
-    def finish(self, outcome: loop.Outcome) -> Result:
-        """Writes parameters, curves and the finished manifest."""
-        path, cfg = self._path, self._cfg
-        parameters.save_parameters(path / "parameters_final.npz", outcome.parameters)
-        parameters.save_parameters(path / "parameters_best.npz", outcome.best_parameters)
-        reached = {
-            "updates": outcome.update,
-            "env_steps": outcome.env_steps,
-            "gradient_steps": outcome.update * self._program.plan.gradient_steps,
-            "train_s": outcome.train_s,
-            "eval_s": outcome.eval_s,
-            "interrupted": outcome.interrupted,
-            "failure": str(outcome.failure) if outcome.failure else None,
-        }
-        provenance.write_json(path / "manifest.json", {**self._manifest, "reached": reached})
-        title = f"{cfg.name}: {cfg.algo.name} on {self._program.spec.name}"
-        report.curves(path / "metrics.csv", path / "curves.png", title)
-        tables = self._members.tables(outcome.parameters)
-        return Result(
-            config=cfg,
-            plan=self._program.plan,
-            directory=path,
-            metrics=sinks.read_metrics(path / "metrics.csv"),
+def _results(whole: group.Group, trained: group.Trained) -> list[Result]:
+    """A result per job."""
+    return [
+        Result(
+            config=job.config,
+            plan=whole.program.plan,
+            directory=job.path,
+            metrics=sinks.read_metrics(job.path / "metrics.csv"),
             parameters=outcome.parameters,
             best_parameters=outcome.best_parameters,
-            tables=tuple(table / cfg.hparams.reward_scale for table in tables),
+            tables=tuple(
+                table / job.config.hparams.reward_scale
+                for table in trained.members.tables(outcome.parameters)
+            ),
             interrupted=outcome.interrupted,
+            failures=outcome.failures,
         )
-
-
-def _seeds(cfg: config.ExperimentConfig) -> list[int]:
-    return [cfg.seed + i for i in range(cfg.seeds)]
+        for job, outcome in zip(whole.jobs, trained.outcomes, strict=True)
+    ]
 
 
 def _default_directory(cfg: config.ExperimentConfig) -> pathlib.Path:
@@ -190,49 +252,15 @@ def _default_directory(cfg: config.ExperimentConfig) -> pathlib.Path:
     return pathlib.Path("runs", cfg.name, cfg.algo.name, now)
 
 
-def _compile(
-    cfg: config.ExperimentConfig,
-    program: programs.Program,
-    places: population.Layout,
-    display: progress.Progress,
-) -> tuple[population.Population, float]:
-    started = time.perf_counter()
-    numbers = [programs.hparams(cfg.hparams)] * cfg.seeds
-    members = population.compile_programs(
-        program, places, _seeds(cfg), numbers, cfg.precision, time.perf_counter
-    )
-    seconds = time.perf_counter() - started
-    parts = ", ".join(f"{name} {s:.1f}" for name, s in members.compile_seconds.items())
-    display.note(f"compiled in {seconds:.1f} s (side by side: {parts})")
-    return members, seconds
-
-
-def _start_lines(
-    cfg: config.ExperimentConfig, program: programs.Program, places: population.Layout
-) -> list[str]:
-    """What the run will be, in exact figures."""
-    plan_, human = program.plan, progress.human
-    seeds = f"seeds {cfg.seed}..{cfg.seed + cfg.seeds - 1}" if cfg.seeds > 1 else f"seed {cfg.seed}"
-    padding = f", {places.padding} inert" if places.padding else ""
-    device = places.devices[0]
-    updates = f"{plan_.n_updates:,} updates of {_count(plan_.gradient_steps, 'gradient step')}"
-    collector = _COLLECTED[cfg.trainer.collector]
-    collector += f", {plan_.burn_in} of burn-in" if plan_.burn_in else ""
-    return [
-        f"{cfg.name}: {cfg.algo.name} on {program.spec.name}, {seeds} on "
-        f"{len(places.devices)} {device.platform} device(s) ({places.batching}{padding})",
-        f"{plan_.env_steps:,} env steps per seed ({plan_.env_steps_at(0):,} of them warm-up) in "
-        f"{updates}",
-        f"one update collects {_count(cfg.trainer.n_envs, 'environment')} x {plan_.window} steps "
-        f"({collector})",
-        f"evaluation every {plan_.eval_every * plan_.steps_per_update:,} env steps, "
-        f"{_count(cfg.eval.episodes, 'greedy episode')}; replay {plan_.capacity:,} sequences = "
-        f"{human(plan_.replay_bytes)}B per seed",
-    ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def _group_lines(found: Sequence[groups.Group]) -> list[str]:
+    """How many programs there are, and why more than one."""
+    jobs = sum(len(one.jobs) for one in found)
+    lines = [f"{group.count(jobs, 'job')} in {group.count(len(found), 'compiled program')}"]
+    if len(found) > 1:
+        keys = ", ".join(groups.separating_keys(found))
+        traced = ", ".join(groups.TRACED)
+        lines.append(f"one program each where static keys differ: {keys} (traced: {traced})")
+    return lines
 
 
 def _print_report(
@@ -252,11 +280,4 @@ def _print_report(
     )
     if outcome.interrupted:
         print("interrupted: the results are those of an unfinished run")
-    names = (
-        "curves.png",
-        "metrics.csv",
-        "parameters_best.npz",
-        "parameters_final.npz",
-        "manifest.json",
-    )
-    report.summary(result.metrics, totals, [result.directory / name for name in names])
+    report.summary(result.metrics, totals, [result.directory / name for name in record.FILES])

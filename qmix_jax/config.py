@@ -5,6 +5,7 @@ comments.
 """
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -38,8 +39,22 @@ def _integral(value: object) -> object:
     return value
 
 
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _bytes(value: object) -> object:
+    """`24GiB` and `500 MB` are numbers of bytes."""
+    if not isinstance(value, str):
+        return _integral(value)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]*)\s*", value)
+    if found is None or found[2].upper() not in _UNITS:
+        return value
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
 Int = Annotated[int, BeforeValidator(_integral)]
 PositiveInt = Annotated[Int, Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -121,7 +136,7 @@ class Replay(Model):
 
     batch_size: PositiveInt = 16
     capacity: PositiveInt | None = None
-    byte_budget: PositiveInt = 512 * 2**20
+    byte_budget: Bytes = 512 * 2**20
     obs_dtype: FloatCode = "float32"
     state_dtype: FloatCode = "float32"
 
@@ -152,6 +167,7 @@ class Population(Model):
 
     batching: Literal["map", "vmap", "auto"] = "auto"
     devices: PositiveInt | None = None
+    memory: Bytes | None = None
 
 
 class ExperimentConfig(Model):

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from qmix_jax import memory, train_step
 from qmix_jax import program as programs
-from qmix_jax import train_step
 from qmix_jax.types import Device, HParams
 
 _AXIS = "members"
@@ -66,6 +66,7 @@ class Population(NamedTuple):
       compile_seconds: program -> seconds; the programs compile side by side.
       metric_names: names in a tally.
       parameter_counts: network -> number of parameters of one member.
+      memory: bytes of one member.
       init: `() -> states`.
       train: `(states, tallies, first_update, n_updates) -> (states, tallies)`; donates. Updates
         below 0 are the warm-up.
@@ -74,12 +75,15 @@ class Population(NamedTuple):
       parameters: `(states) -> tree of numpy arrays [P, ...]`, the online parameters.
       tables: `(parameters) -> one numpy array [P, ...] per decision point`.
       metrics: `(tallies) -> Metrics`.
+      rebind: `(seeds, hparams) -> Population` of other members, as many or fewer, with the same
+        compiled programs.
     """
 
     layout: Layout
     compile_seconds: dict[str, float]
     metric_names: tuple[str, ...]
     parameter_counts: dict[str, int]
+    memory: memory.Memory
     init: Callable[[], Rounds]
     train: Callable[[Rounds, Rounds, int, int], tuple[Rounds, Rounds]]
     empty_tallies: Callable[[], Rounds]
@@ -87,18 +91,29 @@ class Population(NamedTuple):
     parameters: Callable[[Rounds], Tree]
     tables: Callable[[Tree], tuple[np.ndarray, ...]]
     metrics: Callable[[Rounds], Metrics]
+    rebind: Callable[[Sequence[int], Sequence[HParams]], "Population"]
 
 
 def layout(
-    n_members: int, devices: Sequence[Device], batching: Literal["map", "vmap", "auto"]
+    n_members: int,
+    devices: Sequence[Device],
+    batching: Literal["map", "vmap", "auto"],
+    most: int | None = None,
 ) -> Layout:
-    """Places members. `auto` is `map` on CPUs (batched small products lose there), else `vmap`."""
-    used = tuple(devices[:n_members])
+    """Places members. `auto` is `map` on CPUs (batched small products lose there), else `vmap`.
+
+    Args:
+      most: members that may be alive together, None for any number; the layout is then that of the
+        first ones, and others follow by `Population.rebind`.
+    """
+    alive = n_members if most is None else min(n_members, most)
+    used = tuple(devices[:alive])
     if batching == "auto":
         batching = "map" if used[0].platform == "cpu" else "vmap"
-    per_device = -(-n_members // len(used))
+    # Whole rounds only, so that no inert member takes the place of a living one.
+    per_device = -(-alive // len(used)) if alive == n_members else alive // len(used)
     lanes, rounds = (1, per_device) if batching == "map" else (per_device, 1)
-    return Layout(n_members, used, lanes, rounds, batching)
+    return Layout(min(n_members, per_device * len(used)), used, lanes, rounds, batching)
 
 
 def compile_programs(
@@ -121,8 +136,6 @@ def compile_programs(
     """
     mesh = Mesh(np.asarray(places.devices), (_AXIS,))
     split = NamedSharding(mesh, PartitionSpec(_AXIS))
-    member_seeds = _deal(places, split, [np.int32(seed) for seed in seeds])
-    member_hparams = _deal(places, split, hparams)
     step = program.step
 
     def program_of(fn: Callable, n_shared: int = 0, donate: tuple[int, ...] = ()) -> Callable:
@@ -134,11 +147,12 @@ def compile_programs(
         "evaluate": program_of(program.evaluate, n_shared=1),
     }
     index = jax.ShapeDtypeStruct((), np.int32)
-    numbers = member_hparams[0]
-    state = _shapes(functions["init"], split, member_seeds[0])
+    seed = _deal(places, split, [np.int32(seeds[0])])[0]
+    numbers = _deal(places, split, hparams[:1])[0]
+    state = _shapes(functions["init"], split, seed)
     tally = _shapes(program_of(step.empty_tally), split, state, numbers)
     arguments = {
-        "init": (member_seeds[0],),
+        "init": (seed,),
         "train": (state, tally, numbers, index, index),
         "evaluate": (state.key, state.learner.params, index),
     }
@@ -146,27 +160,56 @@ def compile_programs(
     with jax.default_matmul_precision("default" if precision == "bfloat16" else precision):
         compiled, seconds = _compile(functions, arguments, places, clock)
 
-    return Population(
-        layout=places,
-        compile_seconds=seconds,
-        metric_names=tuple(tally.metrics),
-        parameter_counts={
-            name: sum(leaf.size // places.size for leaf in jax.tree.leaves(tree))
-            for name, tree in state.learner.params.items()
-        },
-        init=lambda: tuple(compiled["init"](seed) for seed in member_seeds),
-        train=_make_train(compiled["train"], member_hparams),
-        empty_tallies=_make_empty_tallies(tally, places.rounds),
-        evaluate=_make_evaluate(compiled["evaluate"], places),
-        parameters=lambda states: _gather([s.learner.params for s in states], places),
-        tables=lambda parameters: _host(jax.jit(jax.vmap(program.tables))(parameters)),
-        metrics=lambda tallies: _to_metrics(_gather(tallies, places)),
-    )
+    binder = _Binder(program, places, split, compiled, seconds, state, tally)
+    return binder.bind(seeds, hparams)
+
+
+class _Binder(NamedTuple):
+    """Compiled programs of a round, to be given members; `state` and `tally` are their shapes."""
+
+    program: programs.Program
+    places: Layout
+    sharding: NamedSharding
+    compiled: dict[str, Any]
+    seconds: dict[str, float]
+    state: Tree
+    tally: Tree
+
+    def bind(self, seeds: Sequence[int], hparams: Sequence[HParams]) -> Population:
+        """The population of these members."""
+        places, compiled = self.places, self.compiled
+        used = places._replace(n_members=len(seeds), rounds=-(-len(seeds) // places.size))
+        member_seeds = _deal(used, self.sharding, [np.int32(seed) for seed in seeds])
+        return Population(
+            layout=used,
+            compile_seconds=self.seconds,
+            metric_names=tuple(self.tally.metrics),
+            parameter_counts={
+                name: sum(leaf.size // places.size for leaf in jax.tree.leaves(tree))
+                for name, tree in self.state.learner.params.items()
+            },
+            memory=self._memory(),
+            init=lambda: tuple(compiled["init"](seed) for seed in member_seeds),
+            train=_make_train(compiled["train"], _deal(used, self.sharding, hparams)),
+            empty_tallies=_make_empty_tallies(self.tally, used.rounds),
+            evaluate=_make_evaluate(compiled["evaluate"], used),
+            parameters=lambda states: _gather([s.learner.params for s in states], used),
+            tables=lambda params: _host(jax.jit(jax.vmap(self.program.tables))(params)),
+            metrics=lambda tallies: _to_metrics(_gather(tallies, used)),
+            rebind=self.bind,
+        )
+
+    def _memory(self) -> memory.Memory:
+        found = [program.memory_analysis() for program in self.compiled.values()]
+        return memory.Memory(
+            parts=memory.parts(self.state, self.places.size),
+            temporaries=max(one.temp_size_in_bytes for one in found) // self.places.lanes,
+        )
 
 
 def _deal(places: Layout, sharding: NamedSharding, members: Sequence[Tree]) -> Rounds:
     """Stacks one tree per member into rounds on the devices, padding with the last member."""
-    padded = [*members, *[members[-1]] * places.padding]
+    padded = [*members, *[members[-1]] * (places.rounds * places.size - len(members))]
     rounds = [padded[i : i + places.size] for i in range(0, len(padded), places.size)]
     stacked = (jax.tree.map(lambda *leaves: np.stack(leaves), *group) for group in rounds)
     return tuple(jax.device_put(tree, sharding) for tree in stacked)
@@ -206,12 +249,12 @@ def _compile(
     arguments: dict[str, tuple[Tree, ...]],
     places: Layout,
     clock: Callable[[], float],
-) -> tuple[dict[str, Callable], dict[str, float]]:
+) -> tuple[dict[str, Any], dict[str, float]]:
     """Compiles all programs side by side: XLA releases the interpreter lock."""
     seconds: dict[str, float] = {}
     options = compiler_options(places.devices[0].platform)
 
-    def finish(name: str, lowered: Any, started: float) -> Callable:
+    def finish(name: str, lowered: Any, started: float) -> Any:
         compiled = lowered.compile(options)
         seconds[name] = clock() - started
         return compiled

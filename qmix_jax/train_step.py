@@ -27,9 +27,12 @@ WATCHED = ("train/loss", "train/grad_norm")
 
 @record
 class TrainState:
-    """All that one member carries: its key (constant), actor, learner and replay."""
+    """All that one member carries: its key (constant), actor, learner and replay; `active` bool[]
+    is False once its loss or gradient was not finite, and then its learner stands still.
+    """
 
     key: Array
+    active: Array
     actor: Any
     learner: learners.LearnerState
     replay: replay.BufferState
@@ -118,7 +121,9 @@ def make(
         learnt, ring, metrics = learn(
             state.learner, state.replay, trajectory, hparams, clock, key_learn
         )
-        state = replace(state, actor=actor, learner=learnt, replay=ring)
+        active = state.active & _finite(metrics)
+        learnt = jax.tree.map(partial(jnp.where, active), learnt, state.learner)
+        state = replace(state, active=active, actor=actor, learner=learnt, replay=ring)
         return state, {**seen, **metrics, "train/epsilon": (epsilon, jnp.ones(()))}
 
     def train(
@@ -169,6 +174,10 @@ def add_up(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:
     )
 
 
+def _finite(metrics: Metrics) -> Array:
+    return jnp.all(jnp.isfinite(jnp.stack([metrics[name][0] for name in WATCHED])))
+
+
 def _init(
     collector: rollout.Collector, learner: learners.Learner, buffer: replay.Buffer, seed: Array
 ) -> TrainState:
@@ -176,6 +185,7 @@ def _init(
     key_learner, key_actor = jax.random.split(stream(key, INIT, jnp.zeros((), jnp.int32)))
     return TrainState(
         key=key,
+        active=jnp.ones((), bool),
         actor=collector.init(key_actor),
         learner=learner.init(key_learner),
         replay=buffer.init(),

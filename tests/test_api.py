@@ -14,7 +14,7 @@ import pytest
 from toys import members
 
 import qmix_jax
-from qmix_jax import api, config
+from qmix_jax import api, config, population
 from qmix_jax.runtime import parameters, provenance, sinks
 
 
@@ -157,7 +157,7 @@ def test_bad_input_is_one_line_before_anything_is_written(message, tmp_path, mon
     def never(*args, **kwargs):
         raise AssertionError("compiled")
 
-    monkeypatch.setattr(api.population, "compile_programs", never)
+    monkeypatch.setattr(population, "compile_programs", never)
     with pytest.raises(config.ConfigError) as error:
         api.train(members.load(**BAD[message]), tmp_path / "run")
     assert str(error.value) == message
@@ -179,7 +179,7 @@ def test_a_byte_budget_bounds_the_default_capacity(tmp_path):
 
 def test_a_directory_that_cannot_be_written_is_refused_before_compiling(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(api.population, "compile_programs", None)
+    monkeypatch.setattr(population, "compile_programs", None)
     with pytest.raises(config.ConfigError, match=r"cannot write to .*choose another hydra.run.dir"):
         api.train(members.load(), tmp_path / "file" / "run")
 

@@ -30,7 +30,7 @@ def api(monkeypatch, tmp_path):
         calls.append(types.SimpleNamespace(cfg=cfg, directory=directory, command=command))
         if isinstance(fake.outcome, BaseException):
             raise fake.outcome
-        return types.SimpleNamespace(interrupted=fake.outcome == "interrupted")
+        return types.SimpleNamespace(interrupted=fake.outcome == "interrupted", objective=0.0)
 
     fake = types.SimpleNamespace(train=train, calls=calls, outcome="done")
     monkeypatch.setitem(sys.modules, "qmix_jax.api", fake)

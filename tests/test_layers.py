@@ -11,13 +11,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "qmix_jax"
 
 LAYERS = (
-    ("types", "config", "plan", "components"),
+    ("types", "config", "groups", "plan", "components"),
     ("core",),
     ("nn",),
     ("agents", "mixers", "envs", "replay"),
     ("factorisations", "learner", "rollout"),
     ("train_step", "evaluate"),
-    ("program", "population"),
+    ("program", "memory", "population"),
     ("runtime",),
     ("api",),
     ("cli",),

@@ -82,7 +82,7 @@ def test_readme_marks_its_test_command():
     readme = (ROOT / "README.md").read_text()
     match = re.search(r"<!-- test-command -->\n```\w*\n(.+)\n", readme)
     assert match is not None
-    assert match[1].endswith(".venv/bin/pytest")
+    assert ".venv/bin/pytest -n 2" in match[1]
 
 
 def test_runtime_dependencies_are_installed():

@@ -96,10 +96,20 @@ def sweep(overrides: list[str], config_dir: str | None = None) -> list[list[str]
         try:
             parsed = overrides_parser.OverridesParser.create(loader).parse_overrides(overrides)
             own = [override for override in parsed if not override.is_hydra_override()]
+            _refuse_empty(own)
             (jobs,) = basic_sweeper.BasicSweeper.split_arguments(own, max_batch_size=None)
         except _ERRORS as error:
             raise config.ConfigError(f"config: {_one_line(error)}") from error
     return jobs
+
+
+def _refuse_empty(overrides: list[Any]) -> None:
+    """A sweep over nothing would run nothing and say nothing."""
+    for override in overrides:
+        if override.is_discrete_sweep() and not any(True for _ in override.sweep_string_iterator()):
+            raise config.ConfigError(
+                f"command line: {override.input_line!r} has no values; give at least one"
+            )
 
 
 @contextlib.contextmanager

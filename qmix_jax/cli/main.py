@@ -20,22 +20,24 @@ from hydra.core import hydra_config
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import composition
+from qmix_jax.cli import composition, launcher
 
 compose = composition.compose
 
-_COMMANDS = ("train",)
+_COMMANDS = ("train", "plan")
 
 _HELP = """\
 qmix-jax {version}: QMIX and its family, trained end to end in JAX
 
 usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
+       qmix-jax plan [the same] [--memory 24GiB]     what that would need; trains nothing
 
 examples
   qmix-jax train                                     QMIX on SMAX 3m
   qmix-jax train experiment=two_step algo=vdn        a game with known values
   qmix-jax train seeds=8 hparams.learning_rate=1e-3  eight seeds at once
   qmix-jax train -m algo=iql,vdn,qmix                one run after another
+  qmix-jax train -m hydra/launcher=fused hparams.gamma=0.9,0.95,0.99   all in one program
   qmix-jax train --cfg job                           show every key, run nothing
 
 groups and choices (an experiment sets the others; what you give wins)
@@ -79,7 +81,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     command, *rest = arguments
     if command in _COMMANDS:
-        return _train(rest)
+        return _train(rest) if command == "train" else _plan(rest)
     if "=" in command or command.startswith("-"):
         raise config.ConfigError(
             f"command line: a command comes first; try: qmix-jax train {shlex.join(arguments)}"
@@ -103,10 +105,11 @@ def _train(arguments: list[str]) -> int:
     flagged = [] if flags.config_dir is None else ["--config-dir", flags.config_dir]
 
     started = []
+    launcher.failures.clear()
 
-    def job(composed: omegaconf.DictConfig) -> None:
+    def job(composed: omegaconf.DictConfig) -> float:
         started.append(composed)
-        _run_job(composed, flagged)
+        return _run_job(composed, flagged)
 
     enter = hydra.main(
         version_base=composition.HYDRA_VERSION_BASE,
@@ -129,6 +132,24 @@ def _train(arguments: list[str]) -> int:
         ) from error
     finally:
         sys.argv = before
+    for failure in launcher.failures:
+        print(f"error: {failure}", file=sys.stderr)
+    return 1 if launcher.failures else 0
+
+
+def _plan(arguments: list[str]) -> int:
+    """Prints what the runs would need together; compiles one member of each program."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = _refuse
+    parser.add_argument("--memory")
+    chosen, rest = parser.parse_known_args(arguments)
+    memory = None
+    if chosen.memory is not None:
+        memory = config.load({"population": {"memory": chosen.memory}}).population.memory
+    configs = _check(_flags(rest))
+    from qmix_jax import api  # it brings in JAX, which `--help` need not wait for
+
+    api.plan_runs(configs, memory)
     return 0
 
 
@@ -149,21 +170,24 @@ def _flags(arguments: list[str]) -> argparse.Namespace:
     return flags
 
 
-def _check(flags: argparse.Namespace) -> None:
+def _check(flags: argparse.Namespace) -> list[config.ExperimentConfig]:
+    """The configuration of every job."""
     jobs = [flags.overrides]
     if flags.multirun:
         jobs = composition.sweep(flags.overrides, flags.config_dir)
-    for overrides in jobs:
-        mapping = composition.compose(
+    mappings = (
+        composition.compose(
             *overrides,
             config_dir=flags.config_dir,
             config_name=flags.config_name or composition.PRIMARY,
         )
-        config.load(mapping)
+        for overrides in jobs
+    )
+    return [config.load(mapping) for mapping in mappings]
 
 
-def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> None:
-    """One training run inside Hydra; ends the process where the exit code is not 0."""
+def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> float:
+    """One training run inside Hydra, to its objective; ends the process where it went wrong."""
     from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
     from qmix_jax.runtime import loop
 
@@ -185,6 +209,7 @@ def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> None:
         raise SystemExit(_report(error, 1)) from None
     if result.interrupted:
         raise SystemExit(130)
+    return result.objective
 
 
 def _report(error: Exception, code: int) -> int:

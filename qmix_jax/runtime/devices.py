@@ -1,6 +1,9 @@
 """Which devices a run uses, settled before JAX starts its backend."""
 
 import os
+import pathlib
+import sys
+from collections.abc import Sequence
 
 import jax
 
@@ -67,6 +70,39 @@ def local(n_members: int, devices: int | None) -> tuple[Device, ...]:
             f"{len(existing)}, or restart the process if it was running before this run"
         )
     return tuple(existing[: min(n_members, devices or len(existing))])
+
+
+def memory(used: Sequence[Device]) -> int:
+    """Bytes that members may take on these devices together: of accelerators what their backend
+    may hold, of CPUs what the machine, or this process's control group, has to spare.
+    """
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in used]
+    if all(limits):
+        return sum(map(int, filter(None, limits)))
+    return min(_machine(), _control_group())
+
+
+def _machine() -> int:
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    fields = dict(line.split(":") for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def _control_group() -> int:
+    """What is left of the control group's limit (version 2, then 1)."""
+    base = pathlib.Path("/sys/fs/cgroup")
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return int((base / limit).read_text()) - int((base / used).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return sys.maxsize
 
 
 def _environment_setting() -> str | None:

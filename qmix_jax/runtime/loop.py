@@ -20,7 +20,9 @@ SCORES = ("win_rate", "return")
 
 
 class NonFiniteError(RuntimeError):
-    """A member's loss or gradient is no longer finite; what was written before is kept."""
+    """A member's loss or gradient was not finite; every file is written, the member's last finite
+    parameters among them.
+    """
 
 
 @dataclasses.dataclass
@@ -28,12 +30,12 @@ class Outcome:
     """What a run came to.
 
     Attributes:
-      parameters, best_parameters: numpy trees [P, ...]: at the end (after a failure: at the last
-        evaluation), and at each member's best evaluation.
+      parameters, best_parameters: numpy trees [P, ...]: at the end (of a frozen member: before it
+        failed), and at each member's best evaluation.
       update, env_steps: updates and env steps done.
       train_s, eval_s: wall seconds.
       interrupted: ended early by Ctrl-C.
-      failure: why the run ended early, if a member was no longer finite.
+      failures: member -> what was not finite and when; such a member is frozen, the others go on.
     """
 
     parameters: Any
@@ -43,7 +45,46 @@ class Outcome:
     train_s: float
     eval_s: float
     interrupted: bool
-    failure: NonFiniteError | None
+    failures: dict[int, str]
+
+    def of(self, first: int, last: int) -> "Outcome":
+        """The outcome of members `first` up to, not including, `last`."""
+
+        def rows(tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf[first:last], tree)
+
+        return dataclasses.replace(
+            self,
+            parameters=rows(self.parameters),
+            best_parameters=rows(self.best_parameters),
+            failures={k - first: v for k, v in self.failures.items() if first <= k < last},
+        )
+
+
+def join(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of members that trained one slice after another."""
+    first, *others = outcomes
+    if not others:
+        return first
+
+    def rows(name: str) -> Any:
+        trees = [getattr(outcome, name) for outcome in outcomes]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *trees)
+
+    failures, members = {}, 0
+    for outcome in outcomes:
+        failures |= {members + member: text for member, text in outcome.failures.items()}
+        members += len(jax.tree.leaves(outcome.parameters)[0])
+    return Outcome(
+        parameters=rows("parameters"),
+        best_parameters=rows("best_parameters"),
+        update=min(outcome.update for outcome in outcomes),
+        env_steps=min(outcome.env_steps for outcome in outcomes),
+        train_s=sum(outcome.train_s for outcome in outcomes),
+        eval_s=sum(outcome.eval_s for outcome in outcomes),
+        interrupted=any(outcome.interrupted for outcome in outcomes),
+        failures=failures,
+    )
 
 
 class Run:
@@ -54,11 +95,13 @@ class Run:
         members: population.Population,
         arithmetic: plan.Plan,
         seeds: Sequence[int],
-        files: sinks.MetricsFiles,
+        files: sinks.Rows,
         display: progress.Progress,
         interrupted: Callable[[], bool],
     ) -> None:
-        """Everything is made by the caller; `interrupted` is asked between compiled calls."""
+        """Everything is made by the caller; `files` gets one row per member at a time, and
+        `interrupted` is asked between compiled calls.
+        """
         self._members = members
         self._plan = arithmetic
         self._seeds = seeds
@@ -76,17 +119,14 @@ class Run:
         self._last: Any = None
         self._best: Any = None
         self._best_scores = [np.full(len(seeds), -np.inf) for _ in SCORES]
+        self._failures: dict[int, str] = {}
 
     def train(self) -> Outcome:
         """Trains to the end of the plan or to an interruption, and evaluates on the way."""
         self._states = self._members.init()
         _wait(self._states)
-        failure = None
-        try:
-            self._train_and_evaluate()
-            self._last = self._members.parameters(self._states)
-        except NonFiniteError as error:
-            failure = error
+        self._train_and_evaluate()
+        self._last = self._members.parameters(self._states)
         return Outcome(
             parameters=self._last,
             best_parameters=self._best,
@@ -94,8 +134,8 @@ class Run:
             env_steps=self._plan.env_steps_at(self._update),
             train_s=self._train_s,
             eval_s=self._eval_s,
-            interrupted=not self._ended() and failure is None,
-            failure=failure,
+            interrupted=not self._ended() and not self._all_failed(),
+            failures=self._failures,
         )
 
     def _train_and_evaluate(self) -> None:
@@ -103,13 +143,15 @@ class Run:
         self._warm_up()
         for stop in self._plan.stops():
             self._advance(stop)
-            due = stop % self._plan.log_every == 0 or self._ended() or self._interrupted()
-            if due and self._update > self._row_update:
+            ending = self._stopped() or self._ended()
+            if (ending or stop % self._plan.log_every == 0) and self._update > self._row_update:
                 self._write_train_row()
             if self._interrupted() and not self._ended():
                 return
-            if stop % self._plan.eval_every == 0 or self._ended():
+            if ending or stop % self._plan.eval_every == 0:
                 self._evaluate()
+            if ending:
+                return
 
     def _warm_up(self) -> None:
         """Fills the replay; its speed says nothing of training, and its metrics are nobody's."""
@@ -120,7 +162,7 @@ class Run:
 
     def _advance(self, stop: int) -> None:
         """Runs up to update `stop` in calls of a few seconds."""
-        while self._update < stop and not self._interrupted():
+        while self._update < stop and not self._stopped():
             n_updates = min(self._call_length(), stop - self._update)
             started = time.perf_counter()
             self._states, self._tallies = self._members.train(
@@ -132,7 +174,7 @@ class Run:
             self._per_update_s = seconds / n_updates
             self._train_s += seconds
             self._row_s += seconds
-            self._check_finite()
+            self._note_failures()
             self._show()
 
     def _call_length(self) -> int:
@@ -144,19 +186,25 @@ class Run:
     def _ended(self) -> bool:
         return self._update == self._plan.n_updates
 
-    def _check_finite(self) -> None:
+    def _all_failed(self) -> bool:
+        return len(self._failures) == len(self._seeds)
+
+    def _stopped(self) -> bool:
+        return self._interrupted() or self._all_failed()
+
+    def _note_failures(self) -> None:
         firsts = self._members.metrics(self._tallies).first_nonfinite
-        metric = min(train_step.WATCHED, key=lambda name: firsts[name].min())
-        member = int(firsts[metric].argmin())
-        update = int(firsts[metric][member])
-        if update == train_step.NEVER:
-            return
-        raise NonFiniteError(
-            f"{metric} of seed {self._seeds[member]} (member {member}) is not finite at update "
-            f"{update} (env step {self._plan.env_steps_at(update):,}); lower "
-            "hparams.learning_rate or hparams.max_grad_norm; what was written before is kept, and "
-            "the final parameters are those of the last evaluation"
-        )
+        for member, seed in enumerate(self._seeds):
+            metric = min(train_step.WATCHED, key=lambda name: firsts[name][member])
+            update = int(firsts[metric][member])
+            if update == train_step.NEVER or member in self._failures:
+                continue
+            self._failures[member] = (
+                f"{metric} of seed {seed} (member {member}) is not finite at update {update} (env "
+                f"step {self._plan.env_steps_at(update):,}); it is frozen as it was before; lower "
+                "hparams.learning_rate or hparams.max_grad_norm"
+            )
+            self._display.note(self._failures[member])
 
     def _write_train_row(self) -> None:
         totals = self._members.metrics(self._tallies).totals

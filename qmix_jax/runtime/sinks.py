@@ -3,13 +3,14 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import math
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -36,6 +37,41 @@ def claim(directory: str | os.PathLike[str]) -> pathlib.Path:
         ) from error
     _refuse_used(path)
     return path
+
+
+def sort_rows(directory: str | os.PathLike[str]) -> None:
+    """Puts rows of members that trained one after another into the order of a run in which they
+    trained together: by update, training rows before evaluations.
+    """
+    path = pathlib.Path(directory)
+    header, *lines = (path / "metrics.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    records = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    keys = [json.loads(record) for record in records]
+    order = sorted(range(len(lines)), key=lambda i: (keys[i]["update"], keys[i]["kind"] == "eval"))
+    for name, head, rows in (("metrics.csv", [header], lines), ("metrics.jsonl", [], records)):
+        with atomic(path / name) as file:
+            file.write("".join([*head, *(rows[i] for i in order)]).encode())
+
+
+class Rows(Protocol):
+    """Where a run's rows go, one per member at a time."""
+
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None: ...
+
+
+class Shared:
+    """Rows of a population that several runs share: each row to its run's files."""
+
+    def __init__(self, files: Sequence[Rows]) -> None:
+        """The files of each member, in the order of the members."""
+        self._files = files
+
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Takes one row per member."""
+        pairs = zip(self._files, rows, strict=True)
+        for _, group in itertools.groupby(pairs, key=lambda pair: id(pair[0])):
+            owned = list(group)
+            owned[0][0].write(row for _, row in owned)
 
 
 class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):

@@ -1,0 +1,252 @@
+"""Runs that share a program: compiled once, trained together or slice by slice, each with its own
+run directory.
+"""
+
+import contextlib
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+
+from qmix_jax import config, memory, population
+from qmix_jax import program as programs
+from qmix_jax.runtime import devices, loop, progress, record, sinks
+
+_COLLECTED = {
+    "episode": "one episode each, padding counted",
+    "segment": "auto-reset",
+    "window": "running on",
+}
+
+
+class Job(NamedTuple):
+    """One run of a group: its configuration, its directory (claimed) and the command to record."""
+
+    config: config.ExperimentConfig
+    path: pathlib.Path
+    command: str
+
+
+class Group(NamedTuple):
+    """Attributes:
+    jobs: runs whose configurations differ only in what is traced.
+    program: of all of them.
+    heading: what the first line begins with; empty for a lone run.
+    """
+
+    jobs: Sequence[Job]
+    program: programs.Program
+    heading: str
+
+    @property
+    def config(self) -> config.ExperimentConfig:
+        """Of the first run."""
+        return self.jobs[0].config
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of all members, in order."""
+        return [job.config.seed + i for job in self.jobs for i in range(job.config.seeds)]
+
+
+class Footprint(NamedTuple):
+    """What a group needs, and what there is.
+
+    Attributes:
+      memory: bytes of one member.
+      limit: bytes that members may take on all devices together.
+      devices: number of devices.
+      together: members that fit at a time, at most as many as there are; 0 if not one per device.
+    """
+
+    memory: memory.Memory
+    limit: int
+    devices: int
+    together: int
+
+
+class Trained(NamedTuple):
+    """What a group came to: an outcome per job, the compiled population, and seconds."""
+
+    outcomes: Sequence[loop.Outcome]
+    members: population.Population
+    compile_s: float
+    train_s: float
+    eval_s: float
+
+
+def train(group: Group, display: progress.Progress, stop: Callable[[], bool]) -> Trained:
+    """Trains every member of every job and writes each job's directory.
+
+    Args:
+      stop: asked between compiled calls whether to end early.
+    Raises:
+      ConfigError: not even one member per device fits into memory.
+    """
+    started = time.perf_counter()
+    members, n_together = _compile(group, display)
+    compile_s = time.perf_counter() - started
+    records = [
+        record.Record(job.config, job.path, job.command, group.program, members)
+        for job in group.jobs
+    ]
+    for item in records:
+        item.begin(compile_s)
+    outcomes = list(_slices(group, members, n_together, display, stop))
+    whole = loop.join(outcomes)
+    owned, first = [], 0
+    for job, item in zip(group.jobs, records, strict=True):
+        if len(outcomes) > 1:
+            sinks.sort_rows(job.path)
+        owned.append(whole.of(first, first + job.config.seeds))
+        item.finish(owned[-1])
+        first += job.config.seeds
+    return Trained(owned, members, compile_s, whole.train_s, whole.eval_s)
+
+
+def footprint(group: Group, limit: int | None) -> Footprint:
+    """What training would need: what members keep from shapes alone, the temporaries by compiling
+    one member.
+
+    Args:
+      limit: bytes; None takes `population.memory`, or what the devices have.
+    """
+    cfg, n_members = group.config, len(group.seeds)
+    used = devices.local(n_members, cfg.population.devices)
+    limit = limit or cfg.population.memory or devices.memory(used)
+    one = population.layout(1, used[:1], "map")
+    needed = population.compile_programs(
+        group.program, one, group.seeds[:1], _hparams(group)[:1], cfg.precision, time.perf_counter
+    ).memory
+    places = population.layout(n_members, used, cfg.population.batching)
+    fits = needed.fit(limit, _running(places))
+    together = min(n_members, fits) if fits >= len(used) else 0
+    return Footprint(needed, limit, len(used), together)
+
+
+def _running(places: population.Layout) -> int | None:
+    """Members that run at a time: with `vmap` all that are alive."""
+    return len(places.devices) if places.batching == "map" else None
+
+
+def _slices(
+    group: Group,
+    members: population.Population,
+    n_together: int,
+    display: progress.Progress,
+    stop: Callable[[], bool],
+) -> Iterator[loop.Outcome]:
+    """Trains `n_together` members at a time, to their end."""
+    seeds, numbers = group.seeds, _hparams(group)
+    names = loop.columns(members.metric_names, group.program.spec.metric_names)
+    owners = [i for i, job in enumerate(group.jobs) for _ in range(job.config.seeds)]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(sinks.MetricsFiles(job.path, names)) for job in group.jobs]
+        for begin in range(0, len(seeds), n_together):
+            part = slice(begin, begin + n_together)
+            rows = sinks.Shared([files[i] for i in owners[part]])
+            bound = members.rebind(seeds[part], numbers[part])
+            yield loop.Run(bound, group.program.plan, seeds[part], rows, display, stop).train()
+
+
+def _hparams(group: Group) -> list[programs.HParams]:
+    return [
+        numbers
+        for job in group.jobs
+        for numbers in [programs.hparams(job.config.hparams)] * job.config.seeds
+    ]
+
+
+def _compile(group: Group, display: progress.Progress) -> tuple[population.Population, int]:
+    """(compiled programs, members that train together)."""
+    cfg, seeds = group.config, group.seeds
+    used = devices.local(len(seeds), cfg.population.devices)
+    limit = cfg.population.memory or devices.memory(used)
+    state = jax.eval_shape(group.program.step.init, seeds[0])
+    needed = memory.Memory(memory.parts(state), temporaries=0)
+    most = min(len(seeds), needed.fit(limit, len(used)))
+    while True:
+        _check_fit(needed, limit, used, most)
+        places = population.layout(len(seeds), used, cfg.population.batching, most)
+        members = _compile_layout(group, places, display)
+        needed = members.memory
+        most = needed.fit(limit, _running(places))
+        if places.n_members <= most:
+            break
+        if places.batching == "map":  # the same program serves fewer rounds
+            _check_fit(needed, limit, used, most)
+            places = places._replace(n_members=most // places.size * places.size)
+            break
+        display.note("memory: the compiled program needs too much; compiling it for fewer members")
+    if places.n_members < len(seeds):
+        slices = math.ceil(len(seeds) / places.n_members)
+        display.note(f"memory: {len(seeds)} members in {slices} slices of {places.n_members}")
+    return members, places.n_members
+
+
+def _compile_layout(
+    group: Group, places: population.Layout, display: progress.Progress
+) -> population.Population:
+    for line in start_lines(group, places):
+        display.note(line)
+    started = time.perf_counter()
+    members = population.compile_programs(
+        group.program,
+        places,
+        group.seeds[: places.n_members],
+        _hparams(group)[: places.n_members],
+        group.config.precision,
+        time.perf_counter,
+    )
+    seconds = time.perf_counter() - started
+    parts = ", ".join(f"{name} {s:.1f}" for name, s in members.compile_seconds.items())
+    display.note(f"compiled in {seconds:.1f} s (side by side: {parts})")
+    return members
+
+
+def _check_fit(needed: memory.Memory, limit: int, used: Sequence[object], most: int) -> None:
+    """Raises: ConfigError if not even one member per device fits."""
+    if most >= len(used):
+        return
+    human = progress.human
+    parts = ", ".join(f"{name} {human(size)}B" for name, size in needed.parts.items() if size)
+    raise config.ConfigError(
+        f"memory: a member takes {human(needed.kept)}B ({parts}) and {human(needed.temporaries)}B "
+        f"while it trains, one on each of {len(used)} device(s), but there are {human(limit)}B; "
+        "lower replay.byte_budget, replay.capacity or trainer.n_envs, store "
+        "replay.obs_dtype=uint8 replay.state_dtype=uint8, set population.devices=1, or raise "
+        "population.memory if it is set too low"
+    )
+
+
+def start_lines(group: Group, places: population.Layout) -> list[str]:
+    """What the run will be, in exact figures."""
+    cfg, spec, plan, human = group.config, group.program.spec, group.program.plan, progress.human
+    n_members = len(group.seeds)
+    seeds = f"seeds {cfg.seed}..{cfg.seed + cfg.seeds - 1}" if cfg.seeds > 1 else f"seed {cfg.seed}"
+    if group.heading:
+        seeds = count(n_members, "member")
+    padding = f", {places.padding} inert" if places.padding else ""
+    device = places.devices[0]
+    updates = f"{plan.n_updates:,} updates of {count(plan.gradient_steps, 'gradient step')}"
+    collector = _COLLECTED[cfg.trainer.collector]
+    collector += f", {plan.burn_in} of burn-in" if plan.burn_in else ""
+    return [
+        f"{group.heading}{cfg.name}: {cfg.algo.name} on {spec.name}, {seeds} on "
+        f"{len(places.devices)} {device.platform} device(s) ({places.batching}{padding})",
+        f"{plan.env_steps:,} env steps per seed ({plan.env_steps_at(0):,} of them warm-up) in "
+        f"{updates}",
+        f"one update collects {count(cfg.trainer.n_envs, 'environment')} x {plan.window} steps "
+        f"({collector})",
+        f"evaluation every {plan.eval_every * plan.steps_per_update:,} env steps, "
+        f"{count(cfg.eval.episodes, 'greedy episode')}; replay {plan.capacity:,} sequences = "
+        f"{human(plan.replay_bytes)}B per seed",
+    ]
+
+
+def count(number: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

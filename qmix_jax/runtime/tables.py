@@ -1,0 +1,85 @@
+"""Tables about several runs at once: the result of a sweep, and what one would need."""
+
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from qmix_jax.runtime import group, progress
+
+
+def sweep(
+    labels: Sequence[str],
+    results: Sequence[Any],
+    index: str | os.PathLike[str] | None,
+    console: rich.console.Console | None = None,
+) -> None:
+    """Prints one line per job, the best first.
+
+    Args:
+      labels: what tells the jobs apart.
+      results: `api.Result` of each, None for one that did not start.
+      index: the sweep's file, if it has one.
+      console: where to print; standard output where left out.
+    """
+    console = console or progress.terminal()
+    table = rich.table.Table(title="Sweep", title_justify="left", box=rich.box.SIMPLE_HEAD)
+    for name in ("job", "objective", "seeds"):
+        table.add_column(name, justify="right")
+    table.add_column("overrides", overflow="fold")
+    table.add_column("notes", overflow="fold")
+    known = [math.nan if result is None else result.objective for result in results]
+    order = sorted(range(len(known)), key=lambda i: (math.isnan(known[i]), -known[i]))
+    for i in order:
+        result = results[i]
+        note = "not started" if result is None else "interrupted" if result.interrupted else ""
+        frozen = 0 if result is None else len(result.failures)
+        note = f"{frozen} frozen" if frozen and not note else note
+        seeds = "" if result is None else str(result.config.seeds)
+        table.add_row(str(i), _number(known[i]), seeds, labels[i], note)
+    console.print(table)
+    text = "objective: interquartile mean over seeds of the mean of the last three evaluations"
+    console.print(rich.text.Text(f"  {text}"), soft_wrap=True)
+    if index is not None:
+        console.print(rich.text.Text(f"  file   {pathlib.Path(index)}"), soft_wrap=True)
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4g}"
+
+
+def footprint(
+    whole: group.Group, needed: group.Footprint, console: rich.console.Console | None = None
+) -> None:
+    """Prints what a group would take, and in how many slices it would train.
+
+    Args:
+      console: where to print; standard output where left out.
+    """
+    console = console or progress.terminal()
+    human, plan, members = progress.human, whole.program.plan, len(whole.seeds)
+    table = rich.table.Table(title_justify="left", box=rich.box.SIMPLE_HEAD)
+    table.title = f"{whole.heading}{whole.config.name}: {group.count(members, 'member')}"
+    table.add_column("a member")
+    table.add_column("bytes", justify="right")
+    for name, size in needed.memory.parts.items():
+        if size:
+            table.add_row(name, f"{human(size)}B")
+    table.add_row("kept", f"{human(needed.memory.kept)}B", style="bold")
+    table.add_row("while it runs", f"{human(needed.memory.temporaries)}B")
+    console.print(table)
+    slices = math.ceil(members / needed.together) if needed.together else 0
+    fit = f"{group.count(needed.together, 'member')} at a time, {group.count(slices, 'slice')}"
+    for label, text in (
+        ("memory", f"{human(needed.limit)}B for {group.count(needed.devices, 'device')}"),
+        ("fits", fit if slices else "not one member per device"),
+        ("steps", f"{plan.env_steps:,} env steps and {plan.n_updates * plan.gradient_steps:,} "
+                  f"gradient steps per member, {human(plan.env_steps * members)} env steps in all"),
+    ):  # fmt: skip
+        console.print(rich.text.Text(f"  {label:<6} {text}"), soft_wrap=True)

@@ -1,0 +1,35 @@
+"""Which configurations share a program."""
+
+from toys import members
+
+from qmix_jax import groups
+
+
+def test_traced_keys_share_a_program_and_static_keys_do_not():
+    configs = [
+        members.load(),
+        members.load(seed=5, name="other", hparams={"gamma": 0.9, "learning_rate": 1e-3}),
+        members.load(trainer={"gradient_steps": 3}),
+        members.load(seeds=4, hparams={"target_period": 7}),
+        members.load(trainer={"gradient_steps": 3}, seed=1),
+        members.load(agent={"options": {"hidden": 9}}),
+    ]
+    found = groups.split(configs)
+    assert [group.jobs for group in found] == [(0, 1, 3), (2, 4), (5,)]
+    assert [group.config for group in found] == [configs[0], configs[2], configs[5]]
+    keys = groups.separating_keys(found)
+    assert keys == ("agent.options.hidden", "trainer.gradient_steps")
+    assert groups.separating_keys(found[:1]) == ()
+
+
+def test_a_key_that_only_some_have_separates():
+    found = groups.split(
+        [
+            members.load(),
+            members.load(algo={"name": "iql", "factorisation": {"name": "iql"}, "mixer": None}),
+        ]
+    )
+    assert len(found) == 2
+    keys = groups.separating_keys(found)
+    assert {"algo.name", "algo.factorisation.name"} <= set(keys)
+    assert any(key.startswith("algo.mixer") for key in keys)

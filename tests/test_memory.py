@@ -1,0 +1,115 @@
+"""What members take, what fits, and slices of a population that does not."""
+
+import jax
+import numpy as np
+import pytest
+from toys import members
+
+from qmix_jax import api, config, memory, population, program
+from qmix_jax.runtime import group, sinks
+
+
+def test_parts_are_the_bytes_of_the_arrays():
+    cfg = members.load()
+    built = program.build(cfg)
+    state = jax.jit(built.step.init)(np.int32(0))
+    parts = memory.parts(state)
+    arrays = members.leaves(state)
+    assert sum(parts.values()) == sum(array.nbytes for array in arrays)
+    assert parts["replay"] == sum(leaf.nbytes for leaf in members.leaves(state.replay))
+    assert parts["parameters"] == parts["target parameters"] > 0
+    assert memory.parts(jax.eval_shape(built.step.init, 0)) == parts
+
+
+def test_fit_by_hand():
+    needed = memory.Memory({"replay": 90, "parameters": 10}, temporaries=50)
+    assert needed.kept == 100
+    assert needed.fit(1_000, running=2) == 9
+    assert needed.fit(1_000, running=20) == 0
+    assert needed.fit(149, running=1) == 0 and needed.fit(150, running=1) == 1
+    assert needed.fit(749, running=None) == 4 and needed.fit(750, running=None) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_members", [4])
+def test_temporaries_of_one_member_foretell_those_of_many(n_members):
+    """The compiler's own analysis of `n_members` batched ones, within 15 %."""
+    one, _ = members.compiled(members.load())
+    cfg = members.load(seeds=n_members, population={"batching": "vmap", "devices": 1})
+    many, _ = members.compiled(cfg)
+    assert many.memory.kept == one.memory.kept
+    measured = n_members * (many.memory.kept + many.memory.temporaries)
+    planned = n_members * (one.memory.kept + one.memory.temporaries)
+    assert planned == pytest.approx(measured, rel=0.15)
+
+
+def needed():
+    return members.compiled(members.load())[0].memory
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batching", ["map", "vmap"])
+def test_slices_change_nothing(batching, tmp_path, capsys):
+    one = needed()
+    settings = {"population": {"batching": batching, "devices": 1}}
+    jobs = [members.load(seeds=2, **settings), members.load(seed=7, seeds=3, **settings)]
+    together = api.train_many([api.Job(cfg, tmp_path / f"a{i}") for i, cfg in enumerate(jobs)])
+    capsys.readouterr()
+    running = 1.0 if batching == "map" else 3.4
+    limit = int(3.4 * one.kept + running * one.temporaries)
+    small = {"population": {**settings["population"], "memory": limit}}
+    sliced = api.train_many(
+        [
+            api.Job(members.load(seeds=2, **small), tmp_path / "b0"),
+            api.Job(members.load(seed=7, seeds=3, **small), tmp_path / "b1"),
+        ]
+    )
+    assert "memory: 5 members in 2 slices of 3" in capsys.readouterr().out
+    for whole, parts in zip(together, sliced, strict=True):
+        np.testing.assert_array_equal(whole.metrics["seed"], parts.metrics["seed"])
+        np.testing.assert_array_equal(whole.metrics["update"], parts.metrics["update"])
+        np.testing.assert_array_equal(whole.metrics["kind"], parts.metrics["kind"])
+        for a, b in zip(
+            members.leaves(whole.parameters), members.leaves(parts.parameters), strict=True
+        ):
+            if batching == "map":
+                np.testing.assert_array_equal(a, b)
+            else:
+                np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+    rows = (sliced[1].directory / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == len(sinks.read_metrics(sliced[1].directory / "metrics.csv")["seed"])
+
+
+def test_too_little_memory_is_one_line_before_anything_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr(population, "compile_programs", None)
+    cfg = members.load(population={"memory": "2KB"})
+    with pytest.raises(config.ConfigError, match=r"memory: a member takes .*replay .*2kB; lower"):
+        api.train(cfg, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("given", "bytes_"), [("24GiB", 24 * 2**30), ("1.5 MB", 1_500_000), (1e6, 10**6), ("12", 12)]
+)
+def test_bytes_may_have_units(given, bytes_):
+    assert members.load(population={"memory": given}).population.memory == bytes_
+
+
+@pytest.mark.parametrize("given", ["24 parsecs", "GiB", 0, -1, "1e3GB"])
+def test_other_texts_are_no_bytes(given):
+    with pytest.raises(config.ConfigError, match=r"population.memory="):
+        members.load(population={"memory": given})
+
+
+def test_plan_says_what_training_would_need(capsys):
+    cfg = members.load(seeds=4, population={"batching": "map", "devices": 2})
+    one = needed()
+    (plan,) = api.plan_runs([cfg], memory=10**9)
+    assert isinstance(plan, group.Footprint)
+    assert plan.memory.parts == one.parts and plan.together == 4
+    printed = capsys.readouterr().out
+    assert "1 job in 1 compiled program" in printed
+    assert "4 members at a time, 1 slice" in printed
+    (plan,) = api.plan_runs([cfg], memory=3 * one.kept + 2 * one.temporaries)
+    assert plan.together == 3
+    (plan,) = api.plan_runs([cfg], memory=one.kept)
+    assert plan.together == 0

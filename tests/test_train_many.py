@@ -1,0 +1,141 @@
+"""Many configurations in one program: each as if alone, whatever its neighbours do."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from toys import members
+
+from qmix_jax import api, config
+from qmix_jax.runtime import scores, sweep_index
+
+DIVERGING = {"learning_rate": {"start": 1e-3, "end": 1e38, "steps": 60}, "max_grad_norm": 1e30}
+SETTINGS = (
+    {"hparams": {"gamma": 0.9, "learning_rate": 1e-3}},
+    {"seeds": 2, "seed": 3, "hparams": {"td_lambda": 0.7, "target_period": 3}},
+    {"seed": 9, "hparams": {"epsilon": 0.2, "huber_delta": 0.5, "target_tau": 0.5}},
+)
+MACHINE = ("time_s", "perf/env_steps_per_s")
+
+
+def rows(directory):
+    """The metrics as text, without what depends on the machine."""
+    with (directory / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in MACHINE} for row in csv.DictReader(file)]
+
+
+def same(a, b):
+    for x, y in zip(members.leaves(a), members.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def run(folder, settings):
+    jobs = [
+        api.Job(members.load(**values), folder / str(i), label=f"job {i}")
+        for i, values in enumerate(settings)
+    ]
+    return api.train_many(jobs, folder)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
+    return folder, run(folder, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    return [api.train(members.load(**values), folder / str(i)) for i, values in enumerate(SETTINGS)]
+
+
+@pytest.mark.slow
+def test_each_job_is_bitwise_what_it_is_alone(together, alone):
+    folder, results = together
+    for i, (result, solo) in enumerate(zip(results, alone, strict=True)):
+        same(result.parameters, solo.parameters)
+        same(result.best_parameters, solo.best_parameters)
+        assert rows(folder / str(i)) == rows(solo.directory)
+        assert {p.name for p in (folder / str(i)).iterdir()} == {
+            p.name for p in solo.directory.iterdir()
+        }
+        assert (folder / str(i) / "config.yaml").read_text() == (
+            solo.directory / "config.yaml"
+        ).read_text()
+
+
+def test_the_jobs_differ(together):
+    _, results = together
+    kernels = [result.parameters["agent"]["head"]["kernel"][0] for result in results]
+    assert not np.array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[1], kernels[2])
+
+
+def test_the_index_names_every_job(together):
+    folder, results = together
+    index = json.loads((folder / sweep_index.NAME).read_text())
+    assert [job["directory"] for job in index["jobs"]] == ["0", "1", "2"]
+    assert [job["overrides"] for job in index["jobs"]] == ["job 0", "job 1", "job 2"]
+    assert {job["status"] for job in index["jobs"]} == {"finished"}
+    assert [job["objective"] for job in index["jobs"]] == [r.objective for r in results]
+    (group,) = index["groups"]
+    assert group["jobs"] == [0, 1, 2] and group["compile_s"] > 0 and group["train_s"] > 0
+    assert index["separated_by"] == []
+
+
+@pytest.mark.slow
+def test_a_diverging_member_is_frozen_and_its_neighbours_do_not_notice(tmp_path, alone):
+    settings = (SETTINGS[0], {"seeds": 2, "hparams": DIVERGING}, SETTINGS[2])
+    first, second, third = run(tmp_path, settings)
+    same(first.parameters, alone[0].parameters)
+    same(third.parameters, alone[2].parameters)
+    assert rows(tmp_path / "2") == rows(alone[2].directory)
+    assert not first.failures and not third.failures
+    assert set(second.failures) == {0, 1}
+    assert "seed 1 (member 2) is not finite at update" in second.failures[1]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(second.parameters))
+    evaluated = second.metrics["eval/return"][second.metrics["kind"] == "eval"]
+    assert np.isfinite(evaluated).all()
+    index = json.loads((tmp_path / sweep_index.NAME).read_text())
+    assert len(index["jobs"][1]["failures"]) == 2
+    manifest = json.loads((tmp_path / "1" / "manifest.json").read_text())
+    assert "not finite" in manifest["reached"]["failure"]
+
+
+def test_two_programs_where_a_static_key_differs(tmp_path, capsys):
+    results = run(tmp_path, ({"trainer": {"env_steps": 200}},
+                             {"trainer": {"env_steps": 200, "gradient_steps": 3}}))  # fmt: skip
+    assert all(result.metrics["update"].max() > 0 for result in results)
+    printed = capsys.readouterr().out
+    assert "2 jobs in 2 compiled programs" in printed
+    assert "static keys differ: trainer.gradient_steps" in printed
+    index = json.loads((tmp_path / sweep_index.NAME).read_text())
+    assert index["separated_by"] == ["trainer.gradient_steps"]
+    assert [job["group"] for job in index["jobs"]] == [0, 1]
+
+
+def test_mistakes_are_found_before_anything_is_compiled(tmp_path):
+    cfg = members.load()
+    with pytest.raises(config.ConfigError, match=r"jobs 0 and 1 both write to"):
+        api.train_many([api.Job(cfg, tmp_path / "x"), api.Job(cfg, tmp_path / "x")])
+    with pytest.raises(config.ConfigError, match="no jobs"):
+        api.train_many([])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_objective_is_the_interquartile_mean_of_the_last_evaluations():
+    finals = {0: [9, 1, 1, 1], 1: [9, 2, 2, 5], 2: [9, 4, 4, 4], 3: [9, 100, 100, 100]}
+    lines = [(seed, step, v) for seed, vs in finals.items() for step, v in enumerate(vs)]
+    metrics = {
+        "seed": np.array([line[0] for line in lines]),
+        "env_steps": np.array([line[1] for line in lines]),
+        "eval/return": np.array([line[2] for line in lines], float),
+    }
+    assert scores.objective(metrics) == (3 + 4) / 2, "means 1, 3, 4, 100: the middle half"
+    assert scores.objective(metrics, last=1) == (5 + 4) / 2
+    metrics["eval/win_rate"] = metrics["eval/return"] / 200
+    assert scores.objective(metrics) == pytest.approx(3.5 / 200)
+    assert scores.objective(metrics, "eval/return") == 3.5
+    assert np.isnan(scores.objective(metrics, "eval/none"))
