@@ -45,7 +45,7 @@ def published_two_step(algo):
         {"name": "two_step"},
         algo,
         agent={"name": "mlp", "options": {"hidden": 64}},
-        seeds=8,
+        seeds=32,  # one seed's values scatter by 0.07: a mean of eight now and then by 0.05
         hparams={"gamma": 0.99, "target_period": 100, "learning_rate": 5e-4},
         optimiser={"name": "rmsprop"},
         replay={"capacity": 500},
