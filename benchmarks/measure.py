@@ -162,11 +162,6 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def tree_bytes(tree: Any) -> int:
-    """Bytes of all arrays, or shapes, of a tree."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
 def report(name: str, rows: Sequence[Row], options: Options, notes: Sequence[str] = ()) -> None:
     """Prints the table and its notes, and appends a JSON line per row."""
     shown = table.Table(title=name, title_justify="left")

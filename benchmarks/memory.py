@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cases, measure
-from qmix_jax import program
+from qmix_jax import memory as bytes_of
+from qmix_jax import population, program
 
 STORAGE = {
     "float32": ("float32", "float32"),
@@ -36,16 +37,17 @@ def _row(case: str, overrides: tuple[str, ...], codes: tuple[str, str]) -> measu
     tally = jax.eval_shape(built.step.empty_tally, state, hparams)
     train = jax.jit(built.step.train, donate_argnums=(0, 1))
     numbers = (hparams, jnp.int32(0), jnp.int32(1))
-    memory = train.lower(state, tally, *numbers).compile().memory_analysis()
+    options = population.compiler_options(jax.default_backend())
+    memory = train.lower(state, tally, *numbers).compile(options).memory_analysis()
     megabyte = 1e6
     return {
         "case": case,
         "sequences": built.plan.capacity,
         "steps each": built.plan.window + built.plan.burn_in,
-        "replay MB": measure.tree_bytes(state.replay) / megabyte,
+        "replay MB": bytes_of.tree_bytes(state.replay) / megabyte,
         "bytes per env step": built.plan.sequence_bytes / (built.plan.window),
-        "learner MB": measure.tree_bytes(state.learner) / megabyte,
-        "state MB": measure.tree_bytes(state) / megabyte,
+        "learner MB": bytes_of.tree_bytes(state.learner) / megabyte,
+        "state MB": bytes_of.tree_bytes(state) / megabyte,
         "temporaries MB": memory.temp_size_in_bytes / megabyte,
         "peak MB": measure.peak_bytes() / megabyte,
     }

@@ -4,7 +4,7 @@ import os
 import time
 
 from benchmarks import cases, measure
-from qmix_jax import config, population, program
+from qmix_jax import config, memory, population, program
 from qmix_jax.runtime import devices
 
 SIZES = (1, 2, 4, 8)
@@ -60,7 +60,7 @@ def _row(case: str, cfg: config.ExperimentConfig, options: measure.Options) -> m
         "iqr": steps / timing.median * timing.iqr / timing.median,
         "gradient steps/s": n * built.plan.gradient_steps * cfg.seeds / timing.median,
         "compile s": compile_s,
-        "state MB per member": sum(map(measure.tree_bytes, held[0])) / 1e6 / cfg.seeds,
+        "state MB per member": sum(map(memory.tree_bytes, held[0])) / 1e6 / cfg.seeds,
         "peak MB": measure.peak_bytes() / 1e6,
         "repeats": options.repeats,
     }

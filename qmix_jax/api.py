@@ -136,6 +136,8 @@ def train_many(
     lines = _prepare([job.config for job in jobs])
     found = groups.split([job.config for job in jobs])
     built = [programs.build(one.config) for one in found]
+    for one in found:
+        devices.local(sum(jobs[i].config.seeds for i in one.jobs), one.config.population.devices)
     paths = _claim_all(jobs)
     index = sweep_index.Index(directory, [job.label for job in jobs], paths, found)
     chosen = [
@@ -198,9 +200,10 @@ def _prepare(configs: Sequence[config.ExperimentConfig]) -> list[str]:
     if not configs:
         raise config.ConfigError("train: no jobs; give at least one configuration")
     found = groups.split(configs)
-    most = max(sum(configs[i].seeds for i in one.jobs) for one in found)
-    notes = [devices.prepare(most, configs[0].population.devices)]
-    if configs[0].compile_cache:
+    members = [sum(configs[i].seeds for i in one.jobs) for one in found]
+    wanted = [one.config.population.devices for one in found]
+    notes = [devices.prepare(max(members), None if None in wanted else max(filter(None, wanted)))]
+    if any(cfg.compile_cache for cfg in configs):
         notes.append(compile_cache.enable())
     return [note for note in notes if note]
 

@@ -2,10 +2,9 @@
 
 Members never talk to each other. A population runs as `rounds` calls of one compiled program, each
 on `devices * lanes` members; a lane is a vmapped member inside a device. `map` is one lane and as
-many
-rounds as it takes: nothing is batched, no member waits for another's control flow, and a member's
-arrays are donated whole. `vmap` is one round. The last round is padded with inert copies of the
-last member, whose results are dropped.
+many rounds as it takes: nothing is batched, no member waits for another's control flow, and a
+member's arrays are donated whole. `vmap` is one round. The last round is padded with inert copies
+of the last member, whose results are dropped.
 """
 
 from collections.abc import Callable, Sequence

@@ -78,7 +78,7 @@ def test_an_own_config_dir_is_part_of_the_command(trained, tmp_path):
 def test_diverged_members_are_reported_and_the_exit_code_is_1(trained, capsys):
     trained.outcome = lambda job: result(1.0, {0: "frozen"} if job.config.seed == 1 else {})
     assert run(*FUSED, *TINY, "seed=0,1,2") == 1
-    assert capsys.readouterr().err == "error: frozen\n"
+    assert capsys.readouterr().err == "error: job 1: frozen\n"
     trained.outcome = lambda job: result(1.0)
     assert run(*FUSED, *TINY, "seed=0,1,2") == 0, "an earlier sweep is forgotten"
 

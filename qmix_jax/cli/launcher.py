@@ -47,8 +47,9 @@ def launch(
     ]
     _check_programs([job.config for job in jobs], max_programs)
     results = api.train_many(jobs, root.hydra.sweep.dir)
-    for result in results:
-        failures.extend([] if result is None else result.failures.values())
+    for number, result in enumerate(results, first):
+        found = {} if result is None else result.failures
+        failures.extend(f"job {number}: {text}" for text in found.values())
     if any(result is None or result.interrupted for result in results):
         raise SystemExit(130)
     return [

@@ -147,7 +147,7 @@ def _unroll_backward(
     size = before.shape[-1]
     input_grad = jnp.concatenate([recurrent_grad[..., : 2 * size], n_grad], axis=-1)
     weight_grads = Weights(
-        # Over rows, not over time and rows: that would be copies and 62 instead of 52 ms (H = 64).
+        # Over rows, not over time and rows: XLA would copy: 62 instead of 52 ms on 2s3z.
         input_kernel=functional.rows(x).T @ functional.rows(input_grad),
         recurrent_kernel=functional.rows(before).T @ functional.rows(recurrent_grad),
         bias=jnp.sum(input_grad, axis=(0, 1)),
