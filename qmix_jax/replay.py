@@ -42,7 +42,8 @@ class Buffer(NamedTuple):
     Attributes:
       init: `() -> state`.
       add: `(state, Trajectory[T, B], Clock) -> state`; B must divide the capacity.
-      sample: `(state, key, Clock) -> Batch`; uniform with replacement over the filled part.
+      sample: `(state, key, Clock) -> Batch`; different sequences of those stored,
+        every subset equally likely.
       update: `(state, Batch, priority f32[B]) -> state`.
     """
 
@@ -146,6 +147,24 @@ def sequence_bytes(shapes: BufferState) -> int:
     return sum(field.size * field.dtype.itemsize for field in jax.tree.leaves(shapes))
 
 
+def _distinct(key: Array, n: Array, count: int) -> Array:
+    """`count` different integers in [0, n), every subset equally likely (Bentley & Floyd 1987).
+
+    Draw i is from [0, n - count + i]; where it was chosen before, the largest of them is chosen.
+    """
+    order = jnp.arange(count)
+    last = n - count + order
+    drawn = jax.random.randint(key, (count,), 0, last + 1)
+    # Chosen before: drawn before, or the substitute of an earlier draw that was. The chains of
+    # substitutes are followed by doubling, since a loop over the draws is slow on any device.
+    taken = jnp.any((drawn[:, None] == drawn) & (order[:, None] > order), axis=1)
+    substitute_of = jnp.where(drawn >= n - count, drawn - (n - count), order)
+    for _ in range(count.bit_length()):
+        taken |= taken[substitute_of]
+        substitute_of = substitute_of[substitute_of]
+    return jnp.where(taken, last, drawn)
+
+
 def make(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int, batch: int) -> Buffer:
     """A uniform sequence ring.
 
@@ -154,8 +173,7 @@ def make(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int, batch:
       shapes: of one sequence, from `sequence_shapes`.
       codes: how floats are kept.
       capacity: sequences kept.
-      batch: B, sequences per sample.
-    Deviation from PyMARL: sampled with replacement.
+      batch: B, sequences per sample; the first sample needs as many stored.
     """
     codecs = _codecs(spec, codes)
 
@@ -179,7 +197,7 @@ def make(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int, batch:
 
     def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
         filled = jnp.minimum(clock.n_added, capacity)
-        index = jax.random.randint(key, (batch,), 0, filled)
+        index = _distinct(key, filled, batch)
         rows = jax.tree.map(lambda ring: ring[index], state)
         fields: BufferState = {
             name: jnp.swapaxes(codec.decode(rows[name]), 0, 1) for name, codec in codecs.items()

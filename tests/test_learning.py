@@ -45,7 +45,8 @@ def published_two_step(algo):
         {"name": "two_step"},
         algo,
         agent={"name": "mlp", "options": {"hidden": 64}},
-        seeds=32,  # one seed's values scatter by 0.07: a mean of eight now and then by 0.05
+        seed=100,  # nothing was tuned on these; one seed in a hundred strays by more than 0.2
+        seeds=8,
         hparams={"gamma": 0.99, "target_period": 100, "learning_rate": 5e-4},
         optimiser={"name": "rmsprop"},
         replay={"capacity": 500},

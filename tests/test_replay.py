@@ -1,5 +1,7 @@
 """The sequence ring against a plain list."""
 
+import collections
+import math
 from dataclasses import replace
 
 import jax
@@ -60,37 +62,54 @@ def column(batch, b):
 
 
 def test_ring_keeps_the_newest_sequences_exactly():
-    buffer = make(capacity=6, batch=64)
+    buffer = make(capacity=6, batch=3)
     state, kept = buffer.init(), []
     for i in range(5):
         added = trajectory(i)
         state = jax.jit(buffer.add)(state, added, clock(i * B))
         kept += [column(added, b) for b in range(B)]
-        batch = jax.jit(buffer.sample)(state, jax.random.key(i), clock((i + 1) * B))
         newest = kept[-6:]
         expected = {float(sequence.reward[0]): sequence for sequence in newest}
-        seen = set()
-        for b in range(64):
-            drawn = column(batch.trajectory, b)
-            seen.add(float(drawn.reward[0]))
-            equal(drawn, expected[float(drawn.reward[0])])
-        assert seen == set(expected), "64 draws from at most 6 sequences meet every one"
+        sample, seen = jax.jit(buffer.sample), set()
+        for draw in range(21):
+            batch = sample(state, jax.random.key(draw), clock((i + 1) * B))
+            for b in range(3):
+                drawn = column(batch.trajectory, b)
+                seen.add(float(drawn.reward[0]))
+                equal(drawn, expected[float(drawn.reward[0])])
+        assert seen == set(expected), "63 draws from at most 6 sequences meet every one"
         assert batch.trajectory.actions.dtype == jnp.int32
-        np.testing.assert_array_equal(batch.weight, np.ones(64))
+        np.testing.assert_array_equal(batch.weight, np.ones(3))
 
 
 def test_sampling_never_touches_what_was_not_added():
-    buffer = make(capacity=600, batch=256)
+    buffer = make(capacity=600, batch=2)
     state = buffer.add(buffer.init(), trajectory(0), clock(0))
-    batch = buffer.sample(state, jax.random.key(0), clock(B))
-    assert set(np.asarray(batch.index)) == {0, 1, 2}
+    keys = jax.random.split(jax.random.key(0), 100)
+    batch = jax.vmap(buffer.sample, in_axes=(None, 0, None))(state, keys, clock(B))
+    assert set(np.asarray(batch.index).ravel()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("stored", "batch"), [(3, 3), (6, 1), (6, 4), (8, 5)])
+def test_a_batch_is_a_uniform_draw_without_replacement(stored, batch):
+    buffer = make(capacity=9, batch=batch)
+    state, draws = buffer.init(), 20_000
+    keys = jax.random.split(jax.random.key(stored), draws)
+    sampled = jax.vmap(lambda key: buffer.sample(state, key, clock(stored)).index)
+    subsets = np.sort(np.asarray(jax.jit(sampled)(keys)), axis=1)
+    assert (np.diff(subsets, axis=1) > 0).all(), "a sequence was drawn twice"
+    counts = collections.Counter(map(tuple, subsets))
+    n_subsets = math.comb(stored, batch)
+    expected = draws / n_subsets
+    assert len(counts) == n_subsets
+    assert max(abs(n - expected) for n in counts.values()) <= 5 * math.sqrt(expected)
 
 
 @pytest.mark.parametrize(
     ("code", "tolerance"), [("float32", 0.0), ("float16", 2**-11), ("bfloat16", 2**-8)]
 )
 def test_float_codes_lose_no_more_than_their_precision(code, tolerance):
-    buffer = make(capacity=3, batch=16, codes=replay.Codes(obs=code))
+    buffer = make(capacity=3, batch=3, codes=replay.Codes(obs=code))
     added = trajectory(1)
     state = buffer.add(buffer.init(), added, clock(0))
     assert state["obs"].dtype == (jnp.float32 if code == "float32" else jnp.uint16)
@@ -121,7 +140,7 @@ def test_eight_bits_need_a_known_range():
 
 def test_where_sequences_begin_is_kept_with_them():
     carry = jax.ShapeDtypeStruct((N, 3), jnp.float32)
-    buffer = make(6, 32, carry=carry)
+    buffer = make(6, 6, carry=carry)
     rng = np.random.default_rng(0)
     start = Start(
         carry=jnp.asarray(rng.normal(size=(B, N, 3)), jnp.float32),
