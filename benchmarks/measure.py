@@ -58,20 +58,27 @@ class Compiled(NamedTuple):
     temp_bytes: int
 
 
-def compile_call(function: Callable, *args: Any) -> Compiled:
-    """Compiles `function(*args)` ahead of time, timing tracing and compilation apart."""
+def compile_call(function: Callable, *args: Any, keeps: bool = False) -> Compiled:
+    """Compiles `function(*args)` ahead of time, timing tracing and compilation apart.
+
+    Args:
+      keeps: `function(state, *rest) -> (state, ...)` is called with its own last state, which it
+        may overwrite, as in training: otherwise each call would copy the whole replay.
+    """
     started = time.perf_counter()
-    lowered = jax.jit(function).lower(*args)
+    lowered = jax.jit(function, donate_argnums=0 if keeps else ()).lower(*args)
     traced = time.perf_counter()
     compiled = lowered.compile(population.compiler_options(jax.default_backend()))
     compile_s = time.perf_counter() - traced
+    first = [jax.tree.map(jnp.copy, args[0]) if keeps else args[0]]
+
+    def call() -> Any:
+        result = jax.block_until_ready(compiled(*first, *args[1:]))
+        first[:] = result[:1] if keeps else first
+        return result
+
     memory = compiled.memory_analysis()
-    return Compiled(
-        call=lambda: jax.block_until_ready(compiled(*args)),
-        lower_s=traced - started,
-        compile_s=compile_s,
-        temp_bytes=int(memory.temp_size_in_bytes),
-    )
+    return Compiled(call, traced - started, compile_s, int(memory.temp_size_in_bytes))
 
 
 def consume(tree: Any) -> jax.Array:

@@ -51,20 +51,14 @@ def _row(
 
         return jax.lax.fori_loop(0, n, one, (state, jnp.float32(0)))
 
-    compiled = jax.jit(rounds, donate_argnums=0).lower(buffer.init(), jax.random.key(0)).compile()
-    held = [buffer.init()]
-
-    def call() -> None:
-        state, _ = jax.block_until_ready(compiled(held.pop(), jax.random.key(0)))
-        held.append(state)
-
-    timing = measure.interleaved({"both": call}, options.repeats)["both"]
+    program = measure.compile_call(rounds, buffer.init(), jax.random.key(0), keeps=True)
+    timing = measure.interleaved({"both": program.call}, options.repeats)["both"]
     return {
         "case": codes.obs,
         "capacity": capacity,
         "ring MB": capacity * rings.sequence_bytes(shapes) / 1e6,
         "add + sample ms": 1e3 * timing.median / n,
         "iqr ms": 1e3 * timing.iqr / n,
-        "temp MB": compiled.memory_analysis().temp_size_in_bytes / 1e6,
+        "temp MB": program.temp_bytes / 1e6,
         "repeats": options.repeats,
     }

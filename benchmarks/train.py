@@ -63,7 +63,7 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     state = jax.jit(step.init)(jnp.int32(0))
     tally = step.empty_tally(state, hparams)
     span = (jnp.int32(-warm_up), jnp.int32(warm_up))
-    cold = measure.compile_call(step.train, state, tally, hparams, *span)
+    cold = measure.compile_call(step.train, state, tally, hparams, *span, keeps=True)
     state, tally = cold.call()
     clock = parts.timeline.clock(jnp.int32(0))
     act = train_step.behaviour(parts.factorisation, state.learner.params, jnp.float32(0.05))
@@ -98,19 +98,19 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
         return jax.lax.fori_loop(0, built.plan.gradient_steps, one, learner), jnp.float32(0)
 
     phases = {
-        "rollout": measure.compile_call(_repeat(rollout, n), state.key, state.actor),
-        "replay": measure.compile_call(_repeat(replay, n), state.key, state.replay),
-        "gradient": measure.compile_call(_repeat(update, n), state.key, state.learner),
+        "rollout": measure.compile_call(_repeat(rollout, n), state.actor, state.key, keeps=True),
+        "replay": measure.compile_call(_repeat(replay, n), state.replay, state.key, keeps=True),
+        "gradient": measure.compile_call(_repeat(update, n), state.learner, state.key, keeps=True),
     }
     numbers = (state, tally, hparams, jnp.int32(0), jnp.int32(n))
-    again = measure.compile_call(step.train, *numbers)  # the same program on the warm state
+    again = measure.compile_call(step.train, *numbers, keeps=True)  # the same program on the warm state
     return _Loops(n, cold._replace(call=again.call), phases)
 
 
 def _repeat(body: Callable[[Array, Array, Any], tuple[Any, Array]], n: int) -> Callable:
     """`n` rounds of `(index, key, state) -> (state, number)` in one program."""
 
-    def loop(key: Array, state: Any) -> Any:
+    def loop(state: Any, key: Array) -> Any:
         def one(i: Array, carried: Any) -> Any:
             state, total = carried
             state, number = body(i, jax.random.fold_in(key, i), state)
