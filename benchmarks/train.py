@@ -103,7 +103,7 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
         "gradient": measure.compile_call(_repeat(update, n), state.learner, state.key, keeps=True),
     }
     numbers = (state, tally, hparams, jnp.int32(0), jnp.int32(n))
-    again = measure.compile_call(step.train, *numbers, keeps=True)  # the same program on the warm state
+    again = measure.compile_call(step.train, *numbers, keeps=True)  # the same, on the warm state
     return _Loops(n, cold._replace(call=again.call), phases)
 
 
