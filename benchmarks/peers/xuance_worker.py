@@ -60,7 +60,12 @@ def execute(task, channel):
     meter = Meter(runner.agent, runner.n_envs * HORIZON, channel)
     channel.progress("xuance: training")
     start, cpu = time.perf_counter(), time.process_time()
-    runner.agent.train(max(1, work["env_steps"] // runner.n_envs))
+    curve = []
+    for target in _stops(work):
+        runner.agent.train(max(1, (target - runner.agent.current_step) // runner.n_envs))
+        if work["evaluate"]:
+            curve.append(_test(runner.agent, work["eval_episodes"], start))
+            channel.update(curve=curve)
     seconds = time.perf_counter() - start
     env_steps = int(runner.agent.current_step)
     channel.update(
@@ -74,6 +79,26 @@ def execute(task, channel):
     channel.progress(f"xuance: trained in {seconds:.1f} s")
 
 
+def _stops(work):
+    """Env steps after which training pauses: for its tests, and at its end."""
+    every = work["eval_every"] if work["evaluate"] else work["env_steps"]
+    return [*range(every, work["env_steps"], every), work["env_steps"]]
+
+
+def _test(agent, episodes, start):
+    """A point of the curve: greedy episodes in its training environments, which it resets anyway.
+
+    Its score of an episode is the mean over agents; ours is their sum.
+    """
+    scores = agent.test(episodes, close_envs=False)[:episodes]
+    return {
+        "env_steps": int(agent.current_step),
+        "wall_seconds": time.perf_counter() - start,
+        "returns": [len(agent.agent_keys) * sum(scores) / len(scores)],
+        "win_rates": None,
+    }
+
+
 def settings(work):
     """Its arguments for this work, and what is not equal."""
     if work["environment"] != "mpe_spread":
@@ -82,8 +107,6 @@ def settings(work):
         raise worker_io.RefusalError(
             "trains one seed per run; set seeds=1 and run it once per seed"
         )
-    if work["evaluate"]:
-        raise worker_io.RefusalError("its tests are not read here; set evaluate=false")
     options = {
         "running_steps": work["env_steps"],
         "seed": work["seed"],

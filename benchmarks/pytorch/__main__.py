@@ -10,7 +10,12 @@ from typing import Any
 
 import yaml
 
-from benchmarks.pytorch import learner, networks, train
+try:
+    from benchmarks.pytorch import learner, networks, train
+except ModuleNotFoundError as missing:
+    if missing.name != "torch":
+        raise
+    sys.exit("error: the PyTorch baseline needs the torch extra: pip install -e '.[torch]'")
 
 
 def main(arguments: Sequence[str]) -> int:
