@@ -19,12 +19,13 @@ LAYERS = (
     ("train_step", "evaluate"),
     ("program", "memory", "population"),
     ("runtime",),
+    ("reports",),
     ("api",),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HOST = frozenset({"runtime", "api", "cli", "__main__"})
+HOST = frozenset({"runtime", "reports", "api", "cli", "__main__"})
 
 ALLOWED = {
     "hydra": {"cli"},
@@ -37,8 +38,8 @@ ALLOWED = {
     "time": HOST,
     "json": HOST,
     "logging": HOST,
-    "rich": {"runtime"},
-    "matplotlib": {"runtime"},
+    "rich": {"runtime", "reports"},
+    "matplotlib": {"runtime", "reports"},
 }
 """Module -> the units that may import it. A component's `Config` may use pydantic's fields."""
 

@@ -168,7 +168,8 @@ def _panel(
         panel.yaxis.set_minor_locator(ticker.NullLocator())
     panel.set_ylim(*_limits(values, name, panel.get_yscale()))
     panel.set_xlim(0, 1.01 * max(steps[-1], 1))
-    _style(panel, size)
+    steps_axis(panel, size)
+    style(panel, size)
 
 
 def _limits(values: np.ndarray, name: str, scale: str) -> tuple[float, float]:
@@ -183,10 +184,15 @@ def _limits(values: np.ndarray, name: str, scale: str) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _style(panel: mpl_axes.Axes, size: int) -> None:
+def steps_axis(panel: mpl_axes.Axes, size: int) -> None:
+    """Env steps along the horizontal axis; `size` is the font's, in points."""
     panel.set_xlabel("env steps", fontsize=size, color=_MUTED)
     panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: progress.human(x)))
     panel.xaxis.set_major_locator(ticker.MaxNLocator(6 if size > 10 else 4))
+
+
+def style(panel: mpl_axes.Axes, size: int) -> None:
+    """The look that all panels share; `size` is the font's, in points."""
     panel.tick_params(which="both", labelsize=size - 1, colors=_MUTED, length=3)
     panel.grid(True, color="#dddddd", linewidth=0.6)
     panel.set_axisbelow(True)
