@@ -1,11 +1,15 @@
 """What members take, what fits, and slices of a population that does not."""
 
+import pathlib
+import time
+
 import jax
 import numpy as np
 import pytest
 from toys import members
 
 from qmix_jax import api, config, memory, population, program
+from qmix_jax.cli import composition
 from qmix_jax.runtime import group, sinks
 
 
@@ -113,3 +117,59 @@ def test_plan_says_what_training_would_need(capsys):
     assert plan.together == 3
     (plan,) = api.plan_runs([cfg], memory=one.kept)
     assert plan.together == 0
+
+
+EXPERIMENTS = ("two_step", "mpe_spread", "smax_3m")
+TOGETHER = 4
+
+
+@pytest.fixture
+def analyses(monkeypatch):
+    """Program -> the compiler's own memory analysis, of the population compiled last."""
+    found = {}
+    compile_all = population._compile
+
+    def keeping(*arguments):
+        compiled, seconds = compile_all(*arguments)
+        found.update({name: one.memory_analysis() for name, one in compiled.items()})
+        return compiled, seconds
+
+    monkeypatch.setattr(population, "_compile", keeping)
+    return found
+
+
+def measured_bytes(analyses, rounds):
+    """Bytes of all members on one device while the largest program runs one of the rounds: the
+    arguments of `train` are alive throughout, in every round; the state that `init` makes is one.
+    """
+    kept = rounds * analyses["train"].argument_size_in_bytes
+    made = {
+        name: one.output_size_in_bytes - one.alias_size_in_bytes for name, one in analyses.items()
+    }
+    made["init"] = 0
+    return kept + max(made[name] + one.temp_size_in_bytes for name, one in analyses.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_plan_foretells_the_compilers_own_analysis(experiment, analyses):
+    """Within 15 %, in all and of the temporaries alone, at the experiments' own sizes: the plan has
+    seen one member, the compiler four. Nothing runs.
+    """
+    overrides = (f"experiment={experiment}", f"seeds={TOGETHER}", "population.devices=1")
+    cfg = config.load(composition.compose(*overrides))
+    whole = group.Group([group.Job(cfg, pathlib.Path(), "")], program.build(cfg), "")
+    needed = group.footprint(whole, limit=10**15).memory
+    numbers = [program.hparams(cfg.hparams)] * TOGETHER
+    for batching, running in (("map", 1), ("vmap", TOGETHER)):
+        places = population.layout(TOGETHER, jax.devices()[:1], batching)
+        many = population.compile_programs(
+            whole.program, places, whole.seeds, numbers, cfg.precision, time.perf_counter
+        )
+        assert many.memory.parts == needed.parts, "exact: shapes alone"
+        kept = TOGETHER * needed.kept
+        planned = kept + running * needed.temporaries
+        assert needed.fit(planned, running if batching == "map" else None) == TOGETHER
+        measured = measured_bytes(analyses, places.rounds)
+        assert planned == pytest.approx(measured, rel=0.15), batching
+        assert planned - kept == pytest.approx(measured - kept, rel=0.15), batching
