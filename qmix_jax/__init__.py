@@ -7,10 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qmix_jax.api import Job, Result, plan_runs, train, train_many
+    from qmix_jax.api import Halving, Job, Objective, Result, plan_runs, train, train_many
     from qmix_jax.config import ConfigError, ExperimentConfig, with_values
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
+    from qmix_jax.reports.build import Report, report
     from qmix_jax.runtime.loop import NonFiniteError
     from qmix_jax.runtime.parameters import load_parameters
 
@@ -19,14 +20,18 @@ __version__ = "0.1.0"
 __all__ = [
     "ConfigError",
     "ExperimentConfig",
+    "Halving",
     "Job",
     "NonFiniteError",
+    "Objective",
+    "Report",
     "Result",
     "__version__",
     "dump_config",
     "load_config",
     "load_parameters",
     "plan_runs",
+    "report",
     "train",
     "train_many",
     "with_values",
@@ -34,15 +39,19 @@ __all__ = [
 
 _HOMES = {
     "ConfigError": ("qmix_jax.config", "ConfigError"),
+    "Halving": ("qmix_jax.api", "Halving"),
+    "Objective": ("qmix_jax.api", "Objective"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
     "Job": ("qmix_jax.api", "Job"),
     "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),
+    "Report": ("qmix_jax.reports.build", "Report"),
     "Result": ("qmix_jax.api", "Result"),
     "dump_config": ("qmix_jax.config", "dump"),
     "load_config": ("qmix_jax.config", "load"),
     "load_parameters": ("qmix_jax.runtime.parameters", "load_parameters"),
     "with_values": ("qmix_jax.config", "with_values"),
     "plan_runs": ("qmix_jax.api", "plan_runs"),
+    "report": ("qmix_jax.reports.build", "report"),
     "train": ("qmix_jax.api", "train"),
     "train_many": ("qmix_jax.api", "train_many"),
 }

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qmix_jax import config, groups, plan
-from qmix_jax import program as programs
+from qmix_jax.program import Program, build
 from qmix_jax.runtime import (
     compile_cache,
     devices,
@@ -22,14 +22,20 @@ from qmix_jax.runtime import (
     progress,
     record,
     report,
-    scores,
     sinks,
     sweep_index,
     tables,
 )
+from qmix_jax.runtime import halving as halvings
+from qmix_jax.runtime.group import Programs
+from qmix_jax.runtime.halving import Halving
 from qmix_jax.runtime.loop import NonFiniteError
+from qmix_jax.runtime.scores import Objective
 
-__all__ = ["Job", "NonFiniteError", "Result", "plan_runs", "train", "train_many"]
+__all__ = [
+    "Halving", "Job", "NonFiniteError", "Objective", "Programs", "Result", "plan_runs", "train",
+    "train_many",
+]  # fmt: skip
 
 _COMMAND = "qmix_jax.train"
 _STOPPING = "stopping after this call; Ctrl-C again ends at once"
@@ -66,6 +72,8 @@ class Result:
         units.
       interrupted: ended early by Ctrl-C.
       failures: member -> why it was frozen: its loss or gradient was not finite.
+      objective: one number to compare settings by, NaN where nothing was evaluated.
+      pruned: ended early by successive halving.
     """
 
     config: config.ExperimentConfig
@@ -77,11 +85,8 @@ class Result:
     tables: tuple[np.ndarray, ...]
     interrupted: bool
     failures: Mapping[int, str]
-
-    @property
-    def objective(self) -> float:
-        """`scores.objective` of the run: one number to compare settings by."""
-        return scores.objective(self.metrics)
+    objective: float
+    pruned: bool = False
 
 
 def train(
@@ -103,15 +108,15 @@ def train(
         members went on, and the run directory is complete.
     """
     lines = _prepare([cfg])
-    program = programs.build(cfg)
+    program = build(cfg)
     devices.local(cfg.seeds, cfg.population.devices)
     path = sinks.claim(directory or _default_directory(cfg))
     whole = group.Group([group.Job(cfg, path, command or _COMMAND)], program, "")
     with _display() as (display, stop):
         for line in lines:
             display.note(line)
-        trained = group.train(whole, display, stop)
-    (result,) = _results(whole, trained)
+        trained = group.train(whole, group.Programs(), display, stop)
+    (result,) = _results(whole, trained, Objective())
     _print_report(result, program, trained.outcomes[0], trained.compile_s)
     if result.failures:
         raise NonFiniteError("; ".join(result.failures.values()))
@@ -119,7 +124,12 @@ def train(
 
 
 def train_many(
-    jobs: Sequence[Job], directory: str | os.PathLike[str] | None = None
+    jobs: Sequence[Job],
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    halving: Halving | None = None,
+    objective: Objective = Objective(),  # noqa: B008
+    programs: Programs | None = None,
 ) -> tuple[Result | None, ...]:
     """Trains configurations together: those that differ only in `hparams`, `seed` and `seeds`
     share one compiled program and train side by side, each as if it ran alone.
@@ -127,6 +137,9 @@ def train_many(
     Args:
       jobs: the runs; their directories must differ.
       directory: where to keep `index.json`: jobs, directories, groups, results; None for no index.
+      halving: end the worse jobs early, by successive halving over all of them.
+      objective: what `index.json` and the closing table compare jobs by.
+      programs: compiled ones of an earlier call, to be used again; new ones are added.
     Returns:
       A `Result` per job; None for those that Ctrl-C kept from starting. A member that diverged is
       in `Result.failures`; it stops nobody else.
@@ -134,30 +147,59 @@ def train_many(
       ConfigError: a setting that cannot be honoured, before anything is compiled.
     """
     lines = _prepare([job.config for job in jobs])
+    paths = directories(jobs)
     found = groups.split([job.config for job in jobs])
-    built = [programs.build(one.config) for one in found]
-    for one in found:
-        devices.local(sum(jobs[i].config.seeds for i in one.jobs), one.config.population.devices)
-    paths = _claim_all(jobs)
-    index = sweep_index.Index(directory, [job.label for job in jobs], paths, found)
-    chosen = [
-        group.Job(job.config, path, job.command or _COMMAND)
-        for job, path in zip(jobs, paths, strict=True)
-    ]
+    wholes = _groups(jobs, paths, found)
+    for one in wholes:
+        devices.local(len(one.seeds), one.config.population.devices)
+        if halving is not None:
+            one.program.plan.rungs(halving.rungs)
+    claim(paths)
+    index = sweep_index.Index(directory, [job.label for job in jobs], paths, found, objective)
     results: dict[int, Result] = {}
     with _display() as (display, stop):
         for line in (*lines, *_group_lines(found)):
             display.note(line)
-        for number, one in itertools.takewhile(lambda _: not stop(), enumerate(found)):
-            heading = f"program {number + 1} of {len(found)}: {group.count(len(one.jobs), 'job')}, "
-            whole = group.Group([chosen[i] for i in one.jobs], built[number], heading)
-            index.start(number)
-            trained = group.train(whole, display, stop)
-            results |= zip(one.jobs, _results(whole, trained), strict=True)
-            index.finish(number, [results[i] for i in one.jobs], trained)
+        options = (programs or Programs(), display, stop)
+        if halving is None:
+            ended = _one_by_one(wholes, index.start, *options)
+        else:
+            ended = _together(wholes, index.start, halving, objective, *options)
+        for number, trained in ended:
+            own = found[number].jobs
+            results |= zip(own, _results(wholes[number], trained, objective), strict=True)
+            index.finish(number, [results[i] for i in own], trained)
     ordered = tuple(results.get(i) for i in range(len(jobs)))
-    tables.sweep([job.label for job in jobs], ordered, index.path)
+    tables.sweep([job.label for job in jobs], ordered, index.path, objective)
     return ordered
+
+
+def _one_by_one(
+    wholes: Sequence[group.Group],
+    start: Callable[[int], None],
+    programs: Programs,
+    display: progress.Progress,
+    stop: Callable[[], bool],
+) -> Iterator[tuple[int, group.Trained]]:
+    """Trains one group after another, until the user wants to stop."""
+    for number, whole in itertools.takewhile(lambda _: not stop(), enumerate(wholes)):
+        start(number)
+        yield number, group.train(whole, programs, display, stop)
+
+
+def _together(
+    wholes: Sequence[group.Group],
+    start: Callable[[int], None],
+    halving: Halving,
+    objective: Objective,
+    programs: Programs,
+    display: progress.Progress,
+    stop: Callable[[], bool],
+) -> Iterator[tuple[int, group.Trained]]:
+    """Trains all groups from rung to rung."""
+    for number in range(len(wholes)):
+        start(number)
+    yield from enumerate(halvings.train(wholes, halving, objective, programs, display, stop))
 
 
 def plan_runs(
@@ -179,11 +221,8 @@ def plan_runs(
     for line in _group_lines(found):
         print(line)
     plans = []
-    for number, one in enumerate(found):
-        program = programs.build(one.config)
-        heading = f"program {number + 1} of {len(found)}: {group.count(len(one.jobs), 'job')}, "
-        jobs = [group.Job(configs[i], pathlib.Path(), "") for i in one.jobs]
-        whole = group.Group(jobs, program, heading)
+    jobs = [Job(cfg) for cfg in configs]
+    for whole in _groups(jobs, [pathlib.Path()] * len(jobs), found):
         plans.append(group.footprint(whole, memory))
         tables.footprint(whole, plans[-1])
     return tuple(plans)
@@ -208,7 +247,26 @@ def _prepare(configs: Sequence[config.ExperimentConfig]) -> list[str]:
     return [note for note in notes if note]
 
 
-def _claim_all(jobs: Sequence[Job]) -> list[pathlib.Path]:
+def _groups(
+    jobs: Sequence[Job], paths: Sequence[pathlib.Path], found: Sequence[groups.Group]
+) -> list[group.Group]:
+    """The groups, with their programs built."""
+    made = []
+    for number, one in enumerate(found, 1):
+        heading = f"program {number} of {len(found)}: {group.count(len(one.jobs), 'job')}, "
+        own = [group.Job(jobs[i].config, paths[i], jobs[i].command or _COMMAND) for i in one.jobs]
+        made.append(group.Group(own, build(one.config), heading))
+    return made
+
+
+def claim(paths: Sequence[pathlib.Path]) -> None:
+    """Creates run directories. Raises: ConfigError for one that cannot be written or is used."""
+    for path in paths:
+        sinks.claim(path)
+
+
+def directories(jobs: Sequence[Job]) -> list[pathlib.Path]:
+    """Where each job writes. Raises: ConfigError where two would share one."""
     chosen = [pathlib.Path(job.directory or _default_directory(job.config)) for job in jobs]
     for i, path in enumerate(chosen):
         if path in chosen[:i]:
@@ -216,7 +274,7 @@ def _claim_all(jobs: Sequence[Job]) -> list[pathlib.Path]:
                 f"run directory: jobs {chosen.index(path)} and {i} both write to {str(path)!r}; "
                 "make hydra.sweep.subdir differ, for example by ${hydra.job.num}"
             )
-    return [sinks.claim(path) for path in chosen]
+    return chosen
 
 
 @contextlib.contextmanager
@@ -229,14 +287,15 @@ def _display() -> Iterator[tuple[progress.Progress, Callable[[], bool]]]:
         yield display, lambda: stop.requested
 
 
-def _results(whole: group.Group, trained: group.Trained) -> list[Result]:
+def _results(whole: group.Group, trained: group.Trained, objective: Objective) -> list[Result]:
     """A result per job."""
+    metrics = [sinks.read_metrics(job.path / "metrics.csv") for job in whole.jobs]
     return [
         Result(
             config=job.config,
             plan=whole.program.plan,
             directory=job.path,
-            metrics=sinks.read_metrics(job.path / "metrics.csv"),
+            metrics=columns,
             parameters=outcome.parameters,
             best_parameters=outcome.best_parameters,
             tables=tuple(
@@ -245,8 +304,10 @@ def _results(whole: group.Group, trained: group.Trained) -> list[Result]:
             ),
             interrupted=outcome.interrupted,
             failures=outcome.failures,
+            objective=objective.of(columns),
+            pruned=outcome.pruned,
         )
-        for job, outcome in zip(whole.jobs, trained.outcomes, strict=True)
+        for job, outcome, columns in zip(whole.jobs, trained.outcomes, metrics, strict=True)
     ]
 
 
@@ -267,7 +328,7 @@ def _group_lines(found: Sequence[groups.Group]) -> list[str]:
 
 
 def _print_report(
-    result: Result, program: programs.Program, outcome: loop.Outcome, compile_s: float
+    result: Result, program: Program, outcome: loop.Outcome, compile_s: float
 ) -> None:
     points = program.decision_points
     if points and program.joint_tables and program.spec.n_agents == 2:

@@ -54,9 +54,11 @@ def _bytes(value: object) -> object:
 
 Int = Annotated[int, BeforeValidator(_integral)]
 PositiveInt = Annotated[Int, Field(gt=0)]
+Count = Annotated[Int, Field(ge=0)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Schedule(Model):
@@ -149,7 +151,7 @@ class Trainer(Model):
     collector: Literal["episode", "segment", "window"] = "window"
     n_envs: PositiveInt = 64
     window: PositiveInt | None = 16
-    burn_in: Annotated[Int, Field(ge=0)] = 0
+    burn_in: Count = 0
     gradient_steps: PositiveInt = 32
     truncation: Literal["bootstrap", "terminate"] = "bootstrap"
     log_every: PositiveInt = 25_000
@@ -229,9 +231,9 @@ def load(mapping: Mapping[str, Any], find: Callable = components.find) -> Experi
             algo["mixer"], _ = _component("mixers", algo["mixer"], ("algo", "mixer"), find)
         raw["algo"] = {"mixer": None, **algo}
     if isinstance(hparams := raw.get("hparams", {}), Mapping):
-        numbers = _validate(hparams_model, hparams.get("algo", {}), ("hparams", "algo"))
+        numbers = validate(hparams_model, hparams.get("algo", {}), ("hparams", "algo"))
         raw["hparams"] = {**hparams, "algo": numbers}
-    return _validate(ExperimentConfig, raw, ())
+    return validate(ExperimentConfig, raw, ())
 
 
 def dump(config: ExperimentConfig) -> dict[str, Any]:
@@ -281,10 +283,17 @@ def _component(kind: str, raw: Any, path: tuple[str, ...], find: Callable) -> tu
     except components.ComponentError as error:
         raise ConfigError(f"config: {where}.name={raw['name']!r}: {error}") from error
     options = raw.get("options", {})
-    return {**raw, "options": _validate(module.Config, options, (*path, "options"))}, module
+    return {**raw, "options": validate(module.Config, options, (*path, "options"))}, module
 
 
-def _validate(model: type[_M], raw: Any, path: tuple[str, ...]) -> _M:
+def validate(model: type[_M], raw: Any, path: tuple[str, ...]) -> _M:
+    """A model of a mapping of plain values.
+
+    Args:
+      path: where the mapping is, for messages.
+    Raises:
+      ConfigError: unknown or missing key, wrong type, out-of-range number; one line.
+    """
     if isinstance(raw, model):
         return raw
     try:
@@ -335,12 +344,14 @@ __all__ = [
     "Algo",
     "Component",
     "ConfigError",
+    "Count",
     "Eval",
     "ExperimentConfig",
     "Fraction",
     "HParams",
     "Int",
     "Model",
+    "OpenFraction",
     "Optimiser",
     "Population",
     "PositiveFloat",
@@ -351,5 +362,6 @@ __all__ = [
     "dump",
     "load",
     "suggest",
+    "validate",
     "with_values",
 ]

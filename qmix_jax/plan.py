@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from qmix_jax import config
 
@@ -55,6 +56,23 @@ class Plan:
         for every in (self.log_every, self.eval_every):
             points.update(range(every, self.n_updates, every))
         return tuple(sorted(points))
+
+    def rungs(self, fractions: Sequence[float]) -> tuple[int, ...]:
+        """The first evaluation at or after each of these fractions of the run, as updates.
+
+        Raises:
+          ConfigError: two of them fall together, or one with the end.
+        """
+        every, updates = self.eval_every, self.n_updates
+        found = tuple(math.ceil(part * updates / every) * every for part in fractions)
+        if list(found) == sorted({*found}) and all(rung < updates for rung in found):
+            return found
+        steps = ", ".join(f"{self.env_steps_at(rung):,}" for rung in found)
+        raise config.ConfigError(
+            f"rungs: {list(fractions)} of {self.env_steps:,} env steps fall on the evaluations at "
+            f"{steps}; they must rise and end before the run does: choose others, or a smaller "
+            "eval.every"
+        )
 
 
 def window_length(cfg: config.ExperimentConfig, longest_episode: int) -> int:

@@ -12,6 +12,7 @@ from concurrent import futures
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -74,8 +75,9 @@ class Population(NamedTuple):
       parameters: `(states) -> tree of numpy arrays [P, ...]`, the online parameters.
       tables: `(parameters) -> one numpy array [P, ...] per decision point`.
       metrics: `(tallies) -> Metrics`.
-      rebind: `(seeds, hparams) -> Population` of other members, as many or fewer, with the same
-        compiled programs.
+      rebind: `(seeds, hparams) -> Population` of other members, with the same compiled programs.
+      adopt: `(rounds, keep, layout) -> rounds` of this population: the members `keep` of another
+        one's states or tallies, which `layout` placed; unchanged, wherever they now live.
     """
 
     layout: Layout
@@ -91,6 +93,7 @@ class Population(NamedTuple):
     tables: Callable[[Tree], tuple[np.ndarray, ...]]
     metrics: Callable[[Rounds], Metrics]
     rebind: Callable[[Sequence[int], Sequence[HParams]], "Population"]
+    adopt: Callable[[Rounds, Sequence[int], Layout], Rounds]
 
 
 def layout(
@@ -196,6 +199,7 @@ class _Binder(NamedTuple):
             tables=lambda params: _host(jax.jit(jax.vmap(self.program.tables))(params)),
             metrics=lambda tallies: _to_metrics(_gather(tallies, used)),
             rebind=self.bind,
+            adopt=lambda rounds, keep, old: _move(rounds, keep, old, used, self.sharding),
         )
 
     def _memory(self) -> memory.Memory:
@@ -212,6 +216,25 @@ def _deal(places: Layout, sharding: NamedSharding, members: Sequence[Tree]) -> R
     rounds = [padded[i : i + places.size] for i in range(0, len(padded), places.size)]
     stacked = (jax.tree.map(lambda *leaves: np.stack(leaves), *group) for group in rounds)
     return tuple(jax.device_put(tree, sharding) for tree in stacked)
+
+
+def _move(
+    rounds: Rounds, keep: Sequence[int], old: Layout, new: Layout, sharding: NamedSharding
+) -> Rounds:
+    """The members `keep`, by way of the host: this happens a few times in a run."""
+    padded = [*keep, *[keep[-1]] * (new.rounds * new.size - len(keep))]
+    trees = [jax.tree.flatten(tree) for tree in rounds]
+
+    def move(*leaves: jax.Array) -> list[jax.Array]:
+        is_key = jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key)
+        host = [np.asarray(jax.random.key_data(x) if is_key else x) for x in leaves]
+        rows = [host[member // old.size][member % old.size] for member in padded]
+        chunks = [np.stack(rows[i : i + new.size]) for i in range(0, len(rows), new.size)]
+        placed = [jax.device_put(chunk, sharding) for chunk in chunks]
+        return [jax.random.wrap_key_data(x) for x in placed] if is_key else placed
+
+    moved = [move(*leaves) for leaves in zip(*(leaves for leaves, _ in trees), strict=True)]
+    return tuple(jax.tree.unflatten(trees[0][1], leaves) for leaves in zip(*moved, strict=True))
 
 
 def _spmd(fn: Callable, mesh: Mesh, lanes: int, n_shared: int, donate: tuple[int, ...]) -> Callable:

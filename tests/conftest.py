@@ -1,6 +1,7 @@
 """Settings of every test: two host devices, settled before JAX starts its backend."""
 
 import atexit
+import functools
 import gc
 import os
 import pathlib
@@ -35,19 +36,29 @@ def _forget_programs() -> Iterator[None]:
 
 
 @pytest.fixture
-def run_python(tmp_path: pathlib.Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `python <arguments>` in a process of its own, in an empty folder."""
+def environment() -> dict[str, str]:
+    """Of processes that tests start: this checkout's package, on the CPU."""
+    return _environment()
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+
+def _environment() -> dict[str, str]:
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+
+
+@pytest.fixture(scope="session")
+def run_python_in() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python <arguments>` in a process of its own, in a folder."""
+
+    def run(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *arguments],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            },
+            cwd=folder,
+            env=_environment(),
             capture_output=True,
             text=True,
             timeout=300,
@@ -55,3 +66,11 @@ def run_python(tmp_path: pathlib.Path) -> Callable[..., subprocess.CompletedProc
         )
 
     return run
+
+
+@pytest.fixture
+def run_python(
+    tmp_path: pathlib.Path, run_python_in: Callable[..., subprocess.CompletedProcess[str]]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python <arguments>` in a process of its own, in an empty folder."""
+    return functools.partial(run_python_in, tmp_path)

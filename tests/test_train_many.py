@@ -133,9 +133,9 @@ def test_the_objective_is_the_interquartile_mean_of_the_last_evaluations():
         "env_steps": np.array([line[1] for line in lines]),
         "eval/return": np.array([line[2] for line in lines], float),
     }
-    assert scores.objective(metrics) == (3 + 4) / 2, "means 1, 3, 4, 100: the middle half"
-    assert scores.objective(metrics, last=1) == (5 + 4) / 2
+    assert scores.Objective().of(metrics) == (3 + 4) / 2, "means 1, 3, 4, 100: the middle half"
+    assert scores.Objective(last=1).of(metrics) == (5 + 4) / 2
     metrics["eval/win_rate"] = metrics["eval/return"] / 200
-    assert scores.objective(metrics) == pytest.approx(3.5 / 200)
-    assert scores.objective(metrics, "eval/return") == 3.5
-    assert np.isnan(scores.objective(metrics, "eval/none"))
+    assert scores.Objective().of(metrics) == pytest.approx(3.5 / 200)
+    assert scores.Objective("eval/return").of(metrics) == 3.5
+    assert np.isnan(scores.Objective("eval/none").of(metrics))

@@ -5,6 +5,7 @@ from typing import Any
 
 from hydra.core import utils
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 
 
 class FusedLauncher(Launcher):
@@ -28,4 +29,52 @@ class FusedLauncher(Launcher):
 
         return launcher.launch(
             self._context, self._config, job_overrides, initial_job_idx, **self._options
+        )
+
+
+class OptunaSweeper(Sweeper):
+    """`hydra/sweeper=optuna`: a search in batches that train side by side."""
+
+    def __init__(self, **options: Any) -> None:
+        """`options` are those of `configs/hydra/sweeper/optuna.yaml`."""
+        self._options = options
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        """Keeps what Hydra gives; neither the task nor a launcher is used."""
+        del task_function
+        self._context = hydra_context
+        self._config = config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Trains until the study is complete."""
+        from qmix_jax.cli import search
+
+        search.search(self._context, self._config, arguments, self._options)
+
+
+class FusedSlurmLauncher(FusedLauncher):
+    """`hydra/launcher=fused_slurm`: each compiled program is a job of a SLURM cluster."""
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[utils.JobReturn]:
+        """Submits, waits, and gives the objective of each job."""
+        from qmix_jax.cli import submit
+
+        return submit.launch(
+            self._context, self._config, job_overrides, initial_job_idx, "slurm", self._options
+        )
+
+
+class FusedLocalLauncher(FusedLauncher):
+    """`hydra/launcher=fused_local`: each compiled program is a process of this machine."""
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[utils.JobReturn]:
+        """Starts processes, waits, and gives the objective of each job."""
+        from qmix_jax.cli import submit
+
+        return submit.launch(
+            self._context, self._config, job_overrides, initial_job_idx, "local", self._options
         )

@@ -91,10 +91,9 @@ def sweep(overrides: list[str], config_dir: str | None = None) -> list[list[str]
 
     Overrides of Hydra's own settings are left out. Raises: ConfigError for a syntax error.
     """
-    with _hydra(config_dir, overrides):
-        loader = global_hydra.GlobalHydra.instance().config_loader()
+    with loader(config_dir, overrides) as found:
         try:
-            parsed = overrides_parser.OverridesParser.create(loader).parse_overrides(overrides)
+            parsed = overrides_parser.OverridesParser.create(found).parse_overrides(overrides)
             own = [override for override in parsed if not override.is_hydra_override()]
             _refuse_empty(own)
             (jobs,) = basic_sweeper.BasicSweeper.split_arguments(own, max_batch_size=None)
@@ -110,6 +109,13 @@ def _refuse_empty(overrides: list[Any]) -> None:
             raise config.ConfigError(
                 f"command line: {override.input_line!r} has no values; give at least one"
             )
+
+
+@contextlib.contextmanager
+def loader(config_dir: str | None, overrides: list[str]) -> Iterator[Any]:
+    """Hydra's config loader, which knows the choices of every group."""
+    with _hydra(config_dir, overrides):
+        yield global_hydra.GlobalHydra.instance().config_loader()
 
 
 @contextlib.contextmanager

@@ -35,23 +35,51 @@ def launch(
       ConfigError: a job that cannot be honoured, before anything is compiled.
       SystemExit: 130 after Ctrl-C.
     """
-    from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
+    from qmix_jax import api  # it brings in JAX, which `--help` need not wait for
 
-    composed = [
-        _compose(context, root, list(overrides), first + i)
-        for i, overrides in enumerate(job_overrides)
-    ]
-    flags = _config_dir(root)
-    jobs = [
-        _job(flags, overrides, one) for overrides, one in zip(job_overrides, composed, strict=True)
-    ]
-    _check_programs([job.config for job in jobs], max_programs)
+    composed, jobs = prepare(context, root, job_overrides, first, max_programs)
     results = api.train_many(jobs, root.hydra.sweep.dir)
     for number, result in enumerate(results, first):
         found = {} if result is None else result.failures
         failures.extend(f"job {number}: {text}" for text in found.values())
     if any(result is None or result.interrupted for result in results):
         raise SystemExit(130)
+    objectives = [None if result is None else result.objective for result in results]
+    return job_returns(job_overrides, composed, jobs, objectives)
+
+
+def prepare(
+    context: Any,
+    root: omegaconf.DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    max_programs: int | None,
+) -> tuple[list[omegaconf.DictConfig], list[Any]]:
+    """Composes and checks all jobs; arguments and errors as for `launch`.
+
+    Returns:
+      Configurations, Hydra's node included, and an `api.Job` each.
+    """
+    composed = [
+        compose(context, root, list(overrides), first + i)
+        for i, overrides in enumerate(job_overrides)
+    ]
+    flags = config_dir(root)
+    jobs = [
+        make_job(flags, overrides, one)
+        for overrides, one in zip(job_overrides, composed, strict=True)
+    ]
+    _check_programs([job.config for job in jobs], max_programs)
+    return composed, jobs
+
+
+def job_returns(
+    job_overrides: Sequence[Sequence[str]],
+    composed: Sequence[omegaconf.DictConfig],
+    jobs: Sequence[Any],
+    objectives: Sequence[float | None],
+) -> list[utils.JobReturn]:
+    """What Hydra gets back of every job."""
     return [
         utils.JobReturn(
             overrides=list(overrides),
@@ -59,13 +87,15 @@ def launch(
             working_dir=str(job.directory),
             task_name="qmix_jax",
             status=utils.JobStatus.COMPLETED,
-            _return_value=result.objective if result else None,
+            _return_value=objective,
         )
-        for overrides, one, job, result in zip(job_overrides, composed, jobs, results, strict=True)
+        for overrides, one, job, objective in zip(
+            job_overrides, composed, jobs, objectives, strict=True
+        )
     ]
 
 
-def _compose(
+def compose(
     context: Any, root: omegaconf.DictConfig, overrides: list[str], number: int
 ) -> omegaconf.DictConfig:
     """The job's configuration, Hydra's node included, as Hydra's own launcher composes it."""
@@ -76,7 +106,8 @@ def _compose(
     return composed
 
 
-def _job(flags: list[str], overrides: Sequence[str], composed: omegaconf.DictConfig) -> Any:
+def make_job(flags: list[str], overrides: Sequence[str], composed: omegaconf.DictConfig) -> Any:
+    """An `api.Job`. Raises: ConfigError for a setting that cannot be honoured."""
     from qmix_jax import api
 
     hydra_config.HydraConfig.instance().set_config(composed)  # for ${hydra:...}
@@ -93,7 +124,8 @@ def _job(flags: list[str], overrides: Sequence[str], composed: omegaconf.DictCon
     )
 
 
-def _config_dir(root: omegaconf.DictConfig) -> list[str]:
+def config_dir(root: omegaconf.DictConfig) -> list[str]:
+    """The `--config-dir` that the user gave, as arguments."""
     sources = root.hydra.runtime.config_sources
     return [
         part

@@ -14,23 +14,24 @@ from typing import NoReturn
 
 import hydra
 import omegaconf
-from hydra import types
+from hydra import errors, types
 from hydra._internal import utils
 from hydra.core import hydra_config
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import composition, launcher
+from qmix_jax.cli import composition, launcher, search
 
 compose = composition.compose
 
-_COMMANDS = ("train", "plan")
+_COMMANDS = ("train", "plan", "report")
 
 _HELP = """\
 qmix-jax {version}: QMIX and its family, trained end to end in JAX
 
 usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
        qmix-jax plan [the same] [--memory 24GiB]     what that would need; trains nothing
+       qmix-jax report DIR ... [--out FOLDER]        compares what runs and sweeps came to
 
 examples
   qmix-jax train                                     QMIX on SMAX 3m
@@ -38,6 +39,9 @@ examples
   qmix-jax train seeds=8 hparams.learning_rate=1e-3  eight seeds at once
   qmix-jax train -m algo=iql,vdn,qmix                one run after another
   qmix-jax train -m hydra/launcher=fused hparams.gamma=0.9,0.95,0.99   all in one program
+  qmix-jax train -m hydra/sweeper=optuna 'hparams.gamma=interval(0.9,0.999)'   a search
+  qmix-jax report runs/multirun/2025-01-31_12-00-00  a ranking, curves and a page of that sweep
+  qmix-jax train -m hydra/launcher=fused_slurm algo=vdn,qmix seed=1,2   a cluster job per program
   qmix-jax train --cfg job                           show every key, run nothing
 
 groups and choices (an experiment sets the others; what you give wins)
@@ -50,6 +54,12 @@ flags
   --hydra-help         the rest of Hydra's flags
   -h, --help           this text
   --version            the version
+
+flags of report
+  --out FOLDER         where to write; by default `report` in the first DIR
+  --last N             a score is the mean over a seed's last N evaluations; by default 3
+  --resamples N        bootstrap draws of the intervals; by default 2000
+  --drawn N            the most settings in a figure; by default 10
 """
 
 
@@ -81,7 +91,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     command, *rest = arguments
     if command in _COMMANDS:
-        return _train(rest) if command == "train" else _plan(rest)
+        return {"train": _train, "plan": _plan, "report": _compare}[command](rest)
     if "=" in command or command.startswith("-"):
         raise config.ConfigError(
             f"command line: a command comes first; try: qmix-jax train {shlex.join(arguments)}"
@@ -123,6 +133,10 @@ def _train(arguments: list[str]) -> int:
     sys.argv = ["qmix-jax train", *flags.overrides, *options]
     try:
         enter()
+    except errors.HydraException as error:
+        if started:
+            raise
+        raise config.ConfigError(f"config: {' '.join(str(error).split())}") from error
     except OSError as error:
         if started:
             raise
@@ -153,6 +167,20 @@ def _plan(arguments: list[str]) -> int:
     return 0
 
 
+def _compare(arguments: list[str]) -> int:
+    """Writes the report on what runs came to."""
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    parser.error = _refuse
+    parser.add_argument("directories", nargs="+", metavar="DIR")
+    parser.add_argument("--out")
+    for name in ("--last", "--resamples", "--drawn"):
+        parser.add_argument(name, type=int)
+    qmix_jax.report(**vars(parser.parse_intermixed_args(arguments)))
+    return 0
+
+
 def _flags(arguments: list[str]) -> argparse.Namespace:
     """Hydra's own flags and the overrides. Raises: ConfigError for what cannot be honoured."""
     parser = utils.get_args_parser()
@@ -173,7 +201,9 @@ def _flags(arguments: list[str]) -> argparse.Namespace:
 def _check(flags: argparse.Namespace) -> list[config.ExperimentConfig]:
     """The configuration of every job."""
     jobs = [flags.overrides]
-    if flags.multirun:
+    if "hydra/sweeper=optuna" in flags.overrides:
+        jobs = search.check(flags.overrides, flags.config_dir, flags.multirun)
+    elif flags.multirun:
         jobs = composition.sweep(flags.overrides, flags.config_dir)
     mappings = (
         composition.compose(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 
-from qmix_jax import config, memory, population
+from qmix_jax import config, groups, memory, population
 from qmix_jax import program as programs
 from qmix_jax.runtime import devices, loop, progress, record, sinks
 
@@ -78,16 +78,57 @@ class Trained(NamedTuple):
     eval_s: float
 
 
-def train(group: Group, display: progress.Progress, stop: Callable[[], bool]) -> Trained:
+class Programs:
+    """Compiled populations, kept for groups that are alike in everything static.
+
+    Where members take turns on a device (`map`), one serves any number of them; where they are
+    batched (`vmap`), one for each of a few sizes is compiled, and smaller groups are padded.
+    """
+
+    def __init__(self, sizes: Sequence[int] = ()) -> None:
+        """`sizes`: numbers of batched members to compile for; other groups get their own size."""
+        self._sizes = sorted(sizes)
+        self._kept: dict[tuple[config.ExperimentConfig, int], population.Population] = {}
+
+    def get(self, group: Group, display: progress.Progress) -> tuple[population.Population, int]:
+        """(population of the group, members that fit at a time).
+
+        Raises:
+          ConfigError: not even one member per device fits into memory.
+        """
+        cfg, n_members = group.config, len(group.seeds)
+        used = devices.local(n_members, cfg.population.devices)
+        batching = population.layout(n_members, used, cfg.population.batching).batching
+        size = min((size for size in self._sizes if size >= n_members), default=n_members)
+        key = groups.static_part(cfg), 0 if batching == "map" else size
+        kept = self._kept.get(key)
+        if kept is None or len(kept.layout.devices) < len(used):
+            self._kept[key], together = _compile(group, size, display)
+            return self._kept[key], together
+        members = kept.rebind(group.seeds, _hparams(group))
+        fit = members.memory.fit(memory_limit(group), _running(members.layout))
+        return members, min(n_members, fit)
+
+
+def memory_limit(group: Group) -> int:
+    """Bytes that the group's members may take together."""
+    chosen = group.config.population
+    return chosen.memory or devices.memory(devices.local(len(group.seeds), chosen.devices))
+
+
+def train(
+    group: Group, programs: Programs, display: progress.Progress, stop: Callable[[], bool]
+) -> Trained:
     """Trains every member of every job and writes each job's directory.
 
     Args:
+      programs: where compiled ones are kept.
       stop: asked between compiled calls whether to end early.
     Raises:
       ConfigError: not even one member per device fits into memory.
     """
     started = time.perf_counter()
-    members, n_together = _compile(group, display)
+    members, n_together = programs.get(group, display)
     compile_s = time.perf_counter() - started
     records = [
         record.Record(job.config, job.path, job.command, group.program, members)
@@ -160,17 +201,19 @@ def _hparams(group: Group) -> list[programs.HParams]:
     ]
 
 
-def _compile(group: Group, display: progress.Progress) -> tuple[population.Population, int]:
-    """(compiled programs, members that train together)."""
+def _compile(
+    group: Group, size: int, display: progress.Progress
+) -> tuple[population.Population, int]:
+    """(compiled for `size` members, members that train together)."""
     cfg, seeds = group.config, group.seeds
-    used = devices.local(len(seeds), cfg.population.devices)
-    limit = cfg.population.memory or devices.memory(used)
+    used = devices.local(size, cfg.population.devices)
+    limit = memory_limit(group)
     state = jax.eval_shape(group.program.step.init, seeds[0])
     needed = memory.Memory(memory.parts(state), temporaries=0)
-    most = min(len(seeds), needed.fit(limit, len(used)))
+    most = min(size, needed.fit(limit, len(used)))
     while True:
         _check_fit(needed, limit, used, most)
-        places = population.layout(len(seeds), used, cfg.population.batching, most)
+        places = population.layout(size, used, cfg.population.batching, most)
         members = _compile_layout(group, places, display)
         needed = members.memory
         most = needed.fit(limit, _running(places))
@@ -184,7 +227,7 @@ def _compile(group: Group, display: progress.Progress) -> tuple[population.Popul
     if places.n_members < len(seeds):
         slices = math.ceil(len(seeds) / places.n_members)
         display.note(f"memory: {len(seeds)} members in {slices} slices of {places.n_members}")
-    return members, places.n_members
+    return members, min(len(seeds), places.n_members)
 
 
 def _compile_layout(

@@ -36,6 +36,7 @@ class Outcome:
       train_s, eval_s: wall seconds.
       interrupted: ended early by Ctrl-C.
       failures: member -> what was not finite and when; such a member is frozen, the others go on.
+      pruned: ended early by successive halving.
     """
 
     parameters: Any
@@ -46,9 +47,10 @@ class Outcome:
     eval_s: float
     interrupted: bool
     failures: dict[int, str]
+    pruned: bool = False
 
-    def of(self, first: int, last: int) -> "Outcome":
-        """The outcome of members `first` up to, not including, `last`."""
+    def of(self, first: int, last: int, pruned: bool = False) -> "Outcome":
+        """The outcome of members `first` up to, not including, `last`; `pruned`: ended here."""
 
         def rows(tree: Any) -> Any:
             return jax.tree.map(lambda leaf: leaf[first:last], tree)
@@ -58,6 +60,8 @@ class Outcome:
             parameters=rows(self.parameters),
             best_parameters=rows(self.best_parameters),
             failures={k - first: v for k, v in self.failures.items() if first <= k < last},
+            interrupted=self.interrupted and not pruned,
+            pruned=pruned,
         )
 
 
@@ -111,37 +115,34 @@ class Run:
         self._update = -arithmetic.warm_up_collects
         self._started = time.perf_counter()
         self._train_s = self._eval_s = 0.0
-        self._row_s = 0.0
+        self._row_s = self._row_steps = 0.0
         self._row_update = 0
         self._per_update_s = 0.0
         self._states: population.Rounds = ()
         self._tallies: population.Rounds = ()
-        self._last: Any = None
+        self._numbers: Sequence[int] = range(len(seeds))
         self._best: Any = None
         self._best_scores = [np.full(len(seeds), -np.inf) for _ in SCORES]
         self._failures: dict[int, str] = {}
 
     def train(self) -> Outcome:
         """Trains to the end of the plan or to an interruption, and evaluates on the way."""
+        self.begin()
+        self.proceed(self._plan.n_updates)
+        return self.outcome()
+
+    def begin(self) -> None:
+        """Makes the members, evaluates them untrained, and fills the replay."""
         self._states = self._members.init()
         _wait(self._states)
-        self._train_and_evaluate()
-        self._last = self._members.parameters(self._states)
-        return Outcome(
-            parameters=self._last,
-            best_parameters=self._best,
-            update=max(self._update, 0),
-            env_steps=self._plan.env_steps_at(self._update),
-            train_s=self._train_s,
-            eval_s=self._eval_s,
-            interrupted=not self._ended() and not self._all_failed(),
-            failures=self._failures,
-        )
-
-    def _train_and_evaluate(self) -> None:
         self._evaluate()
         self._warm_up()
+
+    def proceed(self, last: int) -> None:
+        """Trains up to update `last`, one of the plan's stops, or to an interruption."""
         for stop in self._plan.stops():
+            if not self._update < stop <= last:
+                continue
             self._advance(stop)
             ending = self._stopped() or self._ended()
             if (ending or stop % self._plan.log_every == 0) and self._update > self._row_update:
@@ -153,12 +154,48 @@ class Run:
             if ending:
                 return
 
+    def narrow(
+        self, keep: Sequence[int], members: population.Population, files: sinks.Rows
+    ) -> None:
+        """Goes on with fewer members, each exactly where it was.
+
+        Args:
+          keep: positions of those that stay.
+          members: the compiled population of these.
+          files: where their rows go.
+        """
+        old = self._members.layout
+        self._states = members.adopt(self._states, keep, old)
+        self._tallies = members.adopt(self._tallies, keep, old)
+        self._members, self._files = members, files
+        chosen = np.asarray(keep)
+        self._best_scores = [scores[chosen] for scores in self._best_scores]
+        self._best = jax.tree.map(lambda leaf: leaf[chosen], self._best)
+        self._failures = {
+            i: self._failures[member] for i, member in enumerate(keep) if member in self._failures
+        }
+        self._seeds = [self._seeds[member] for member in keep]
+        self._numbers = [self._numbers[member] for member in keep]
+
+    def outcome(self) -> Outcome:
+        """What the members came to so far."""
+        return Outcome(
+            parameters=self._members.parameters(self._states),
+            best_parameters=self._best,
+            update=max(self._update, 0),
+            env_steps=self._plan.env_steps_at(self._update),
+            train_s=self._train_s,
+            eval_s=self._eval_s,
+            interrupted=not self._ended() and not self._all_failed(),
+            failures=dict(self._failures),
+        )
+
     def _warm_up(self) -> None:
         """Fills the replay; its speed says nothing of training, and its metrics are nobody's."""
         self._tallies = self._members.empty_tallies()
         self._advance(0)
         self._tallies = self._members.empty_tallies()
-        self._per_update_s = self._row_s = 0.0
+        self._per_update_s = self._row_s = self._row_steps = 0.0
 
     def _advance(self, stop: int) -> None:
         """Runs up to update `stop` in calls of a few seconds."""
@@ -174,6 +211,7 @@ class Run:
             self._per_update_s = seconds / n_updates
             self._train_s += seconds
             self._row_s += seconds
+            self._row_steps += n_updates * self._plan.steps_per_update * len(self._seeds)
             self._note_failures()
             self._show()
 
@@ -200,22 +238,21 @@ class Run:
             if update == train_step.NEVER or member in self._failures:
                 continue
             self._failures[member] = (
-                f"{metric} of seed {seed} (member {member}) is not finite at update {update} (env "
-                f"step {self._plan.env_steps_at(update):,}); it is frozen as it was before; lower "
-                "hparams.learning_rate or hparams.max_grad_norm"
+                f"{metric} of seed {seed} (member {self._numbers[member]}) is not finite at update "
+                f"{update} (env step {self._plan.env_steps_at(update):,}); it is frozen as it was "
+                "before; lower hparams.learning_rate or hparams.max_grad_norm"
             )
             self._display.note(self._failures[member])
 
     def _write_train_row(self) -> None:
         totals = self._members.metrics(self._tallies).totals
-        env_steps = (self._update - self._row_update) * self._plan.steps_per_update
-        speed = env_steps * len(self._seeds) / self._row_s
+        speed = self._row_steps / self._row_s
         columns = {
             name: np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
             for name, (total, count) in totals.items()
         }
         self._write("train", {**columns, "perf/env_steps_per_s": np.full(len(self._seeds), speed)})
-        self._row_update, self._row_s = self._update, 0.0
+        self._row_update, self._row_s, self._row_steps = self._update, 0.0, 0.0
         self._tallies = self._members.empty_tallies()
 
     def _evaluate(self) -> None:
@@ -224,7 +261,6 @@ class Run:
         results = self._members.evaluate(self._states, index)
         self._eval_s += time.perf_counter() - started
         self._write("eval", {f"eval/{name}": values for name, values in results.items()})
-        self._last = self._members.parameters(self._states)
         self._keep_best([results[name] for name in SCORES if name in results])
         self._show(results)
 
@@ -238,7 +274,8 @@ class Run:
             np.where(better, score, best)
             for score, best in zip(scores, self._best_scores, strict=False)
         ]
-        self._best = self._last if self._best is None else _choose(better, self._last, self._best)
+        current = self._members.parameters(self._states)
+        self._best = current if self._best is None else _choose(better, current, self._best)
 
     def _write(self, kind: str, columns: dict[str, np.ndarray]) -> None:
         update = max(self._update, 0)

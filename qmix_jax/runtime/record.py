@@ -67,6 +67,7 @@ class Record:
             "train_s": outcome.train_s,
             "eval_s": outcome.eval_s,
             "interrupted": outcome.interrupted,
+            "pruned": outcome.pruned,
             "failure": "; ".join(outcome.failures.values()) or None,
         }
         provenance.write_json(path / "manifest.json", {**self._manifest, "reached": reached})

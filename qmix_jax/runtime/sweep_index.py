@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qmix_jax import groups
-from qmix_jax.runtime import group as training
-from qmix_jax.runtime import provenance
+from qmix_jax.runtime import provenance, scores
 
 NAME = "index.json"
 
@@ -22,6 +21,7 @@ class Index:
         labels: Sequence[str],
         paths: Sequence[pathlib.Path],
         found: Sequence[groups.Group],
+        objective: scores.Objective = scores.Objective(),  # noqa: B008
     ) -> None:
         """Writes all jobs as `waiting`; `directory` None keeps no file."""
         self.path = None if directory is None else pathlib.Path(directory) / NAME
@@ -37,17 +37,37 @@ class Index:
             for i, (label, path) in enumerate(zip(labels, paths, strict=True))
         ]
         self._groups: list[dict[str, Any]] = [{"jobs": list(group.jobs)} for group in found]
+        self._objective = objective
         self._keys = list(groups.separating_keys(found))
         self._write()
 
+    def submit(self, number: int, job_id: str, logs: Sequence[pathlib.Path]) -> None:
+        """A group is in the hands of a scheduler, which calls it `job_id`."""
+        self._groups[number] |= {
+            "submitted_as": job_id,
+            "logs": [self._relative(log) for log in logs],
+        }
+        self._mark(number, "submitted")
+
     def start(self, number: int) -> None:
         """A group begins."""
-        for i in self._groups[number]["jobs"]:
-            self._jobs[i]["status"] = "training"
-        self._write()
+        self._mark(number, "training")
 
-    def finish(self, number: int, results: Sequence[Any], trained: training.Trained) -> None:
-        """A group has ended; `results` (`api.Result`) in the order of its jobs."""
+    def stop(self, number: int, status: str, error: str | None = None) -> None:
+        """A group has ended without results; `error` is one line."""
+        if error is not None:
+            for i in self._groups[number]["jobs"]:
+                self._jobs[i]["failures"] = [error]
+        self._mark(number, status)
+
+    def finish(self, number: int, results: Sequence[Any], trained: Any) -> None:
+        """A group has ended.
+
+        Args:
+          results: `api.Result`, or what has its `objective`, `interrupted` and `failures`, in the
+            order of the group's jobs.
+          trained: what has `compile_s`, `train_s` and `eval_s`.
+        """
         entry = self._groups[number]
         entry |= {
             "compile_s": trained.compile_s,
@@ -55,11 +75,17 @@ class Index:
             "eval_s": trained.eval_s,
         }
         for i, result in zip(entry["jobs"], results, strict=True):
+            value = result.objective
             self._jobs[i] |= {
-                "status": "interrupted" if result.interrupted else "finished",
-                "objective": None if math.isnan(result.objective) else result.objective,
+                "status": _status(result),
+                "objective": None if math.isnan(value) else value,
                 "failures": list(result.failures.values()),
             }
+        self._write()
+
+    def _mark(self, number: int, status: str) -> None:
+        for i in self._groups[number]["jobs"]:
+            self._jobs[i]["status"] = status
         self._write()
 
     def _relative(self, path: pathlib.Path) -> str:
@@ -70,6 +96,17 @@ class Index:
     def _write(self) -> None:
         if self.path is None:
             return
-        whole = {"separated_by": self._keys, "groups": self._groups, "jobs": self._jobs}
+        whole = {
+            "objective": self._objective._asdict(),
+            "separated_by": self._keys,
+            "groups": self._groups,
+            "jobs": self._jobs,
+        }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         provenance.write_json(self.path, whole)
+
+
+def _status(result: Any) -> str:
+    if result.interrupted:
+        return "interrupted"
+    return "pruned" if result.pruned else "finished"

@@ -3,7 +3,7 @@
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.box
@@ -11,22 +11,26 @@ import rich.console
 import rich.table
 import rich.text
 
-from qmix_jax.runtime import group, progress
+from qmix_jax.runtime import group, progress, scores
 
 
 def sweep(
     labels: Sequence[str],
     results: Sequence[Any],
     index: str | os.PathLike[str] | None,
+    objective: scores.Objective = scores.Objective(),  # noqa: B008
     console: rich.console.Console | None = None,
+    absent: str = "not started",
 ) -> None:
     """Prints one line per job, the best first.
 
     Args:
       labels: what tells the jobs apart.
-      results: `api.Result` of each, None for one that did not start.
+      results: `api.Result` of each, None for one without.
       index: the sweep's file, if it has one.
+      objective: what jobs are compared by.
       console: where to print; standard output where left out.
+      absent: what to say of a job without a result.
     """
     console = console or progress.terminal()
     table = rich.table.Table(title="Sweep", title_justify="left", box=rich.box.SIMPLE_HEAD)
@@ -35,19 +39,64 @@ def sweep(
     table.add_column("overrides", overflow="fold")
     table.add_column("notes", overflow="fold")
     known = [math.nan if result is None else result.objective for result in results]
-    order = sorted(range(len(known)), key=lambda i: (math.isnan(known[i]), -known[i]))
+    sign = -1 if objective.maximise else 1
+    order = sorted(range(len(known)), key=lambda i: (math.isnan(known[i]), sign * known[i]))
     for i in order:
         result = results[i]
-        note = "not started" if result is None else "interrupted" if result.interrupted else ""
-        frozen = 0 if result is None else len(result.failures)
-        note = f"{frozen} frozen" if frozen and not note else note
+        note = absent if result is None else _note(result)
         seeds = "" if result is None else str(result.config.seeds)
         table.add_row(str(i), _number(known[i]), seeds, labels[i], note)
     console.print(table)
-    text = "objective: interquartile mean over seeds of the mean of the last three evaluations"
+    text = _describe(objective)
     console.print(rich.text.Text(f"  {text}"), soft_wrap=True)
     if index is not None:
         console.print(rich.text.Text(f"  file   {pathlib.Path(index)}"), soft_wrap=True)
+
+
+def search(
+    trials: Sequence[tuple[int, float | None, Mapping[str, Any], str]],
+    objective: scores.Objective,
+    path: str | os.PathLike[str],
+    console: rich.console.Console | None = None,
+) -> None:
+    """Prints the best settings of a search.
+
+    Args:
+      trials: (number, value, parameters, state), the best first.
+      objective: what they are compared by.
+      path: of the file with all of them.
+      console: where to print; standard output where left out.
+    """
+    console = console or progress.terminal()
+    table = rich.table.Table(title="Search", title_justify="left", box=rich.box.SIMPLE_HEAD)
+    for name in ("trial", "objective"):
+        table.add_column(name, justify="right")
+    table.add_column("setting", overflow="fold")
+    table.add_column("state")
+    for number, value, values, state in trials:
+        setting = " ".join(f"{key}={_value(one)}" for key, one in values.items())
+        known = math.nan if value is None else value
+        table.add_row(str(number), _number(known), setting, state.lower())
+    console.print(table)
+    for line in (_describe(objective), f"file   {pathlib.Path(path)}"):
+        console.print(rich.text.Text(f"  {line}"), soft_wrap=True)
+
+
+def _describe(objective: scores.Objective) -> str:
+    metric = objective.metric or "win rate, or return"
+    evaluations = group.count(objective.last, "evaluation")
+    return (
+        f"objective: {metric}, interquartile mean over seeds of the mean of the last {evaluations}"
+    )
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _note(result: Any) -> str:
+    notes = ["interrupted"] * result.interrupted + ["dropped at a rung"] * result.pruned
+    return ", ".join(notes + [f"{len(result.failures)} frozen"] * bool(result.failures))
 
 
 def _number(value: float) -> str:

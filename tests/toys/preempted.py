@@ -1,0 +1,33 @@
+"""A group that is pre-empted once, as a scheduler does it: by a signal."""
+
+import os
+import signal
+from typing import Any
+
+from qmix_jax.cli import group_task
+from qmix_jax.runtime import record
+
+
+class Preempted(group_task.GroupTask):
+    """Its first attempt ends when its first run has ended and its second one has not."""
+
+    def __call__(self) -> group_task.Outcome:
+        """Trains what has not ended yet."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        attempted = self._directory / "attempted"
+        if not attempted.exists():
+            attempted.touch()
+            _preempt_before_second_end()
+        return super().__call__()
+
+
+def _preempt_before_second_end() -> None:
+    finish, ended = record.Record.finish, []
+
+    def finish_or_be_preempted(self: record.Record, outcome: Any) -> None:
+        if ended:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        ended.append(self)
+        finish(self, outcome)
+
+    record.Record.finish = finish_or_be_preempted
