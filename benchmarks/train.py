@@ -18,8 +18,12 @@ from qmix_jax.types import Array
 def run(options: measure.Options) -> None:
     """Prints env steps/s and gradient steps/s, and milliseconds per update of every phase."""
     named = cases.named(options.overrides, options.smoke)
-    rows = [_row(name, overrides, options) for name, overrides in named.items()]
-    notes = ["one member on one device; learning only, after the warm-up; evaluation is apart"]
+    gemm = measure.gemm_rate(256 if options.smoke else 2048)
+    rows = [_row(name, overrides, gemm, options) for name, overrides in named.items()]
+    notes = [
+        "GFLOP: matrix products of an update's gradient steps, and their share of this machine's"
+    ]
+    notes += ["one member on one device; learning only, after the warm-up; evaluation is apart"]
     measure.report("train", rows, options, notes)
 
 
@@ -29,9 +33,12 @@ class _Loops(NamedTuple):
     n: int
     whole: measure.Compiled
     phases: dict[str, measure.Compiled]
+    gradient_flops: float
 
 
-def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> measure.Row:
+def _row(
+    name: str, overrides: tuple[str, ...], gemm: float, options: measure.Options
+) -> measure.Row:
     cfg = cases.load(overrides)
     built = program.build(cfg)
     loops = _loops(built, program.hparams(cfg.hparams), 2 if options.smoke else 10)
@@ -48,6 +55,10 @@ def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> mea
         "update ms": 1e3 * seconds,
         "iqr ms": 1e3 * timings["whole"].iqr / loops.n,
         **{f"{k} ms": 1e3 * timings[k].median / loops.n for k in loops.phases},
+        "GFLOP": loops.gradient_flops / 1e9,
+        "share of matmul rate": (
+            loops.gradient_flops * loops.n / timings["gradient"].median / gemm
+        ),
         "lower s": loops.whole.lower_s,
         "compile s": loops.whole.compile_s,
         "temp MB": loops.whole.temp_bytes / 1e6,
@@ -104,7 +115,9 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     }
     numbers = (state, tally, hparams, jnp.int32(0), jnp.int32(n))
     again = measure.compile_call(step.train, *numbers, keeps=True)  # the same, on the warm state
-    return _Loops(n, cold._replace(call=again.call), phases)
+    one = (state.learner, batch, hparams, jnp.int32(0), state.key)
+    flops = built.plan.gradient_steps * measure.matmul_flops(parts.learner.update, *one)
+    return _Loops(n, cold._replace(call=again.call), phases, flops)
 
 
 def _repeat(body: Callable[[Array, Array, Any], tuple[Any, Array]], n: int) -> Callable:
