@@ -262,7 +262,9 @@ def test_ctrl_c_cancels_processes_of_this_machine(here, monkeypatch, capsys):
     interrupt_after(monkeypatch, 0)
     assert run(*LOCAL, *TINY, "algo=vdn,iql", "hydra.sweep.dir=sweep") == 130
     (job,) = started
-    assert job.done() and not job.paths.result_pickle.exists()
+    # It may have heard of it in time to say so, or to end its run early.
+    assert job.done()
+    assert job.exception() is not None or all(one.interrupted for one in job.result().runs)
     assert "group 0 (job 0): cancelled" in capsys.readouterr().out
     statuses = [job["status"] for job in index_of(here / "sweep")["jobs"]]
     assert statuses == ["cancelled", "waiting"]
