@@ -5,18 +5,12 @@ import types
 
 import pytest
 import yaml
+from toys.command_line import TINY, run
 
 from qmix_jax import api, config
 from qmix_jax.cli import main
 from qmix_jax.runtime import group
 
-TINY = (
-    "experiment=two_step",
-    "seeds=1",
-    "trainer.env_steps=120",
-    "trainer.log_every=60",
-    "eval.every=60",
-)
 FUSED = ("train", "-m", "hydra/launcher=fused")
 
 
@@ -38,14 +32,6 @@ def result(objective, failures=None, interrupted=False):
     return types.SimpleNamespace(
         objective=objective, failures=failures or {}, interrupted=interrupted
     )
-
-
-def run(*arguments):
-    """Exit code of the command line in this process."""
-    try:
-        return main.main(arguments)
-    except SystemExit as stop:
-        return stop.code
 
 
 def test_all_jobs_arrive_together_as_hydra_would_run_them(trained, capsys):

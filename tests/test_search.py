@@ -11,9 +11,10 @@ import types
 
 import optuna
 import pytest
+from toys.command_line import run
 
 from qmix_jax import api, config
-from qmix_jax.cli import main, search, search_space
+from qmix_jax.cli import search, search_space
 
 LOG = "hparams.learning_rate=tag(log,interval(1e-4,1e-2))"
 TINY = (
@@ -25,14 +26,6 @@ TINY = (
 )
 SEARCH = ("train", "-m", "hydra/sweeper=optuna", "hydra.sweep.dir=found", *TINY)
 COMMAND = ("-m", "qmix_jax", *SEARCH)
-
-
-def run(*arguments):
-    """Exit code of the command line in this process."""
-    try:
-        return main.main(arguments)
-    except SystemExit as stop:
-        return stop.code
 
 
 @pytest.fixture

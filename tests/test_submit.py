@@ -16,29 +16,15 @@ import pytest
 import submitit
 import yaml
 from toys import preempted
+from toys.command_line import TINY, run
 
 from qmix_jax import api, config
 from qmix_jax.cli import composition, group_task, job_queue, main, submit
 
 TESTS = pathlib.Path(__file__).resolve().parent
-TINY = (
-    "experiment=two_step",
-    "seeds=1",
-    "trainer.env_steps=120",
-    "trainer.log_every=60",
-    "eval.every=60",
-)
 LOCAL = ("train", "-m", "hydra/launcher=fused_local")
 SLURM = ("train", "-m", "hydra/launcher=fused_slurm")
 MACHINE = ("time_s", "perf/env_steps_per_s")
-
-
-def run(*arguments):
-    """Exit code of the command line in this process."""
-    try:
-        return main.main(arguments)
-    except SystemExit as stop:
-        return stop.code
 
 
 @contextlib.contextmanager

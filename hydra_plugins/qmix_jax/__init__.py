@@ -8,18 +8,22 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 
 
-class FusedLauncher(Launcher):
-    """`hydra/launcher=fused`: all jobs that can share a compiled program train side by side."""
+class _Options:
+    """Keeps the options of a plugin's YAML file and what Hydra gives; the task itself, one run at a
+    time, is not used.
+    """
 
     def __init__(self, **options: Any) -> None:
-        """`options` are those of `configs/hydra/launcher/fused.yaml`."""
         self._options = options
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        """Keeps what Hydra gives; the task itself, one run at a time, is not used."""
         del task_function
         self._context = hydra_context
         self._config = config
+
+
+class FusedLauncher(_Options, Launcher):
+    """`hydra/launcher=fused`: all jobs that can share a compiled program train side by side."""
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -32,18 +36,8 @@ class FusedLauncher(Launcher):
         )
 
 
-class OptunaSweeper(Sweeper):
+class OptunaSweeper(_Options, Sweeper):
     """`hydra/sweeper=optuna`: a search in batches that train side by side."""
-
-    def __init__(self, **options: Any) -> None:
-        """`options` are those of `configs/hydra/sweeper/optuna.yaml`."""
-        self._options = options
-
-    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        """Keeps what Hydra gives; neither the task nor a launcher is used."""
-        del task_function
-        self._context = hydra_context
-        self._config = config
 
     def sweep(self, arguments: list[str]) -> None:
         """Trains until the study is complete."""

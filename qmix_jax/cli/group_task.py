@@ -64,7 +64,9 @@ class GroupTask:
         left = [i for i in range(len(self._jobs)) if i not in kept]
         for i in kept:
             print(f"kept: {_path(self._jobs[i])} had ended", flush=True)
-        moved = tuple(aside for i in left if (aside := _move_aside(_path(self._jobs[i]))))
+        moved = tuple(
+            aside for i in left if (aside := sinks.move_aside(_path(self._jobs[i]), "preempted"))
+        )
         for path in moved:
             print(f"starting over: what was half-written is in {path}", flush=True)
         seconds = dict.fromkeys(("compile_s", "train_s", "eval_s"), math.nan)
@@ -122,13 +124,3 @@ def _summary(result: api.Result | None) -> Ended:
     if result is None:
         raise RuntimeError("interrupted before training began")
     return Ended(result.config, result.objective, result.interrupted, dict(result.failures))
-
-
-def _move_aside(path: pathlib.Path) -> pathlib.Path | None:
-    """Renames a directory that holds anything; None where there is nothing to keep."""
-    if not path.is_dir() or not any(path.iterdir()):
-        return None
-    number = 1
-    while (aside := path.with_name(f"{path.name}.preempted-{number}")).exists():
-        number += 1
-    return path.rename(aside)

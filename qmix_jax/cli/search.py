@@ -106,7 +106,8 @@ class _Search:
             f"search: {settings.n_trials} settings of {self._seeds} seed(s), {settings.batch} at a "
             f"time; {n_done} done, {len(self._left)} to train again\n"
             f"search: at most {n_static * sizes} compiled programs: {n_static} static group(s) x "
-            f"{sizes} population size(s); a CPU needs one size",
+            f"{sizes} population size(s); members that take turns need one size, and one more "
+            "program where a later batch can use more devices",
             flush=True,
         )
 
@@ -123,6 +124,7 @@ class _Search:
     def train(self, batch: Sequence[Trial]) -> None:
         """Trains a batch and tells the study."""
         from qmix_jax import api
+        from qmix_jax.runtime import sinks
 
         for trial in batch:
             if trial.refusal:
@@ -130,7 +132,7 @@ class _Search:
                 self._tell(trial.number, "FAIL", refusal=trial.refusal)
         able = [trial for trial in batch if not trial.refusal]
         for trial in able:
-            _move_aside(pathlib.Path(trial.job.directory))
+            sinks.move_aside(pathlib.Path(trial.job.directory), "interrupted")
         results = ()
         if able:
             results = api.train_many(
@@ -309,13 +311,3 @@ def _alone(directory: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _move_aside(path: pathlib.Path) -> None:
-    """Keeps what an interrupted search wrote, under another name."""
-    if not path.exists():
-        return
-    number = 1
-    while (aside := path.with_name(f"{path.name}.interrupted-{number}")).exists():
-        number += 1
-    path.rename(aside)

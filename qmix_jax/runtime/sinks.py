@@ -39,6 +39,16 @@ def claim(directory: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
+def move_aside(path: pathlib.Path, why: str) -> pathlib.Path | None:
+    """Keeps what a run wrote, if anything, as `<path>.<why>-<n>`, and says where."""
+    if not path.is_dir() or not any(path.iterdir()):
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{why}-{number}")).exists():
+        number += 1
+    return path.rename(aside)
+
+
 def sort_rows(directory: str | os.PathLike[str]) -> None:
     """Puts rows of members that trained one after another into the order of a run in which they
     trained together: by update, training rows before evaluations.
