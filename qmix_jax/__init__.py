@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qmix_jax.reports.build import Report, report
     from qmix_jax.runtime.loop import NonFiniteError
     from qmix_jax.runtime.parameters import load_parameters
+    from qmix_jax.runtime.team import ProcessError
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ __all__ = [
     "Job",
     "NonFiniteError",
     "Objective",
+    "ProcessError",
     "Report",
     "Result",
     "__version__",
@@ -45,6 +47,7 @@ _HOMES = {
     "Job": ("qmix_jax.api", "Job"),
     "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),
     "Report": ("qmix_jax.reports.build", "Report"),
+    "ProcessError": ("qmix_jax.runtime.team", "ProcessError"),
     "Result": ("qmix_jax.api", "Result"),
     "dump_config": ("qmix_jax.config", "dump"),
     "load_config": ("qmix_jax.config", "load"),

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import datetime
-import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qmix_jax import config, groups, plan
+from qmix_jax import config, groups, plan, population
 from qmix_jax.program import Program, build
 from qmix_jax.runtime import (
     compile_cache,
@@ -19,12 +18,14 @@ from qmix_jax.runtime import (
     group,
     interrupt,
     loop,
+    processes,
     progress,
     record,
     report,
     sinks,
     sweep_index,
     tables,
+    team,
 )
 from qmix_jax.runtime import halving as halvings
 from qmix_jax.runtime.group import Programs
@@ -106,21 +107,44 @@ def train(
       ConfigError: a setting that cannot be honoured, before anything is compiled.
       NonFiniteError: a member's loss was not finite. It was frozen as it was before, the other
         members went on, and the run directory is complete.
+      ProcessError: with `population.distributed`: another process failed or is lost.
     """
-    lines = _prepare([cfg])
+    _check([cfg])
+    with team.join([cfg]) as everyone:
+        return _train(everyone, cfg, directory, command or _COMMAND)
+
+
+def _train(
+    everyone: team.Team,
+    cfg: config.ExperimentConfig,
+    directory: str | os.PathLike[str] | None,
+    command: str,
+) -> Result:
+    lines = _prepare([cfg], everyone)
     program = build(cfg)
     devices.local(cfg.seeds, cfg.population.devices)
-    path = sinks.claim(directory or _default_directory(cfg))
-    whole = group.Group([group.Job(cfg, path, command or _COMMAND)], program, "")
-    with _display() as (display, stop):
+    (path,) = everyone.paths("directory", [directory or _default_directory(cfg)])
+    if everyone.first:
+        sinks.claim(path)
+    whole = group.Group([group.Job(cfg, path, command)], program, "")
+    with _display(everyone.first) as (display, stop):
         for line in lines:
             display.note(line)
-        trained = group.train(whole, group.Programs(), display, stop)
+        trained = processes.train(everyone, 0, whole, Programs(), display, stop)
     (result,) = _results(whole, trained, Objective())
-    _print_report(result, program, trained.outcomes[0], trained.compile_s)
+    if everyone.first:
+        _print_report(result, program, trained.outcomes[0], trained.compile_s)
     if result.failures:
         raise NonFiniteError("; ".join(result.failures.values()))
     return result
+
+
+class _How(NamedTuple):
+    """What `train_many` was asked for besides jobs."""
+
+    halving: Halving | None
+    objective: Objective
+    programs: Programs
 
 
 def train_many(
@@ -145,61 +169,74 @@ def train_many(
       in `Result.failures`; it stops nobody else.
     Raises:
       ConfigError: a setting that cannot be honoured, before anything is compiled.
+      ProcessError: with `population.distributed`: another process failed or is lost.
     """
-    lines = _prepare([job.config for job in jobs])
-    paths = directories(jobs)
+    configs = [job.config for job in jobs]
+    _check(configs)
+    if halving is not None and any(cfg.population.distributed for cfg in configs):
+        raise config.ConfigError(
+            "train: successive halving trains in one process; set population.distributed=false"
+        )
+    with team.join(configs) as everyone:
+        how = _How(halving, objective, programs or Programs())
+        return _train_many(everyone, jobs, directory, how)
+
+
+def _train_many(
+    everyone: team.Team,
+    jobs: Sequence[Job],
+    directory: str | os.PathLike[str] | None,
+    how: _How,
+) -> tuple[Result | None, ...]:
+    lines = _prepare([job.config for job in jobs], everyone)
+    paths = everyone.paths("directories", directories(jobs))
     found = groups.split([job.config for job in jobs])
     wholes = _groups(jobs, paths, found)
     for one in wholes:
         devices.local(len(one.seeds), one.config.population.devices)
-        if halving is not None:
-            one.program.plan.rungs(halving.rungs)
-    claim(paths)
-    index = sweep_index.Index(directory, [job.label for job in jobs], paths, found, objective)
+        one.program.plan.rungs(how.halving.rungs if how.halving else ())
+    labels = [job.label for job in jobs]
+    if everyone.first:
+        claim(paths)
+    kept = directory if everyone.first else None
+    index = sweep_index.Index(kept, labels, paths, found, how.objective)
     results: dict[int, Result] = {}
-    with _display() as (display, stop):
+    with _display(everyone.first) as (display, stop):
         for line in (*lines, *_group_lines(found)):
             display.note(line)
-        options = (programs or Programs(), display, stop)
-        if halving is None:
-            ended = _one_by_one(wholes, index.start, *options)
-        else:
-            ended = _together(wholes, index.start, halving, objective, *options)
-        for number, trained in ended:
+        for number, trained in _trained(everyone, wholes, how, display, stop, index.start):
             own = found[number].jobs
-            results |= zip(own, _results(wholes[number], trained, objective), strict=True)
+            results |= zip(own, _results(wholes[number], trained, how.objective), strict=True)
             index.finish(number, [results[i] for i in own], trained)
     ordered = tuple(results.get(i) for i in range(len(jobs)))
-    tables.sweep([job.label for job in jobs], ordered, index.path, objective)
+    if everyone.first:
+        tables.sweep(labels, ordered, index.path, how.objective)
     return ordered
 
 
-def _one_by_one(
+def _trained(
+    everyone: team.Team,
     wholes: Sequence[group.Group],
-    start: Callable[[int], None],
-    programs: Programs,
+    how: _How,
     display: progress.Progress,
     stop: Callable[[], bool],
-) -> Iterator[tuple[int, group.Trained]]:
-    """Trains one group after another, until the user wants to stop."""
-    for number, whole in itertools.takewhile(lambda _: not stop(), enumerate(wholes)):
-        start(number)
-        yield number, group.train(whole, programs, display, stop)
-
-
-def _together(
-    wholes: Sequence[group.Group],
     start: Callable[[int], None],
-    halving: Halving,
-    objective: Objective,
-    programs: Programs,
-    display: progress.Progress,
-    stop: Callable[[], bool],
 ) -> Iterator[tuple[int, group.Trained]]:
-    """Trains all groups from rung to rung."""
-    for number in range(len(wholes)):
+    """What each group came to: trained from rung to rung together, or one after another until the
+    user wants to stop.
+    """
+    if how.halving is not None:
+        for number in range(len(wholes)):
+            start(number)
+        yield from enumerate(
+            halvings.train(wholes, how.halving, how.objective, how.programs, display, stop)
+        )
+        return
+    for number, whole in enumerate(wholes):
+        if any(everyone.gather(f"{number}/stop", stop())):
+            return
         start(number)
-    yield from enumerate(halvings.train(wholes, halving, objective, programs, display, stop))
+        yield number, processes.train(everyone, number, whole, how.programs, display, stop)
 
 
 def plan_runs(
@@ -215,7 +252,8 @@ def plan_runs(
     Raises:
       ConfigError: a setting that cannot be honoured.
     """
-    for line in _prepare(configs):
+    _check(configs)
+    for line in _prepare(configs, team.Team()):
         print(line)
     found = groups.split(configs)
     for line in _group_lines(found):
@@ -228,8 +266,7 @@ def plan_runs(
     return tuple(plans)
 
 
-def _prepare(configs: Sequence[config.ExperimentConfig]) -> list[str]:
-    """Settles devices and the compile cache before the backend starts; lines for the user."""
+def _check(configs: Sequence[config.ExperimentConfig]) -> None:
     for cfg in configs:
         if not isinstance(cfg, config.ExperimentConfig):
             raise config.ConfigError(
@@ -238,10 +275,16 @@ def _prepare(configs: Sequence[config.ExperimentConfig]) -> list[str]:
             )
     if not configs:
         raise config.ConfigError("train: no jobs; give at least one configuration")
+
+
+def _prepare(configs: Sequence[config.ExperimentConfig], everyone: team.Team) -> list[str]:
+    """Settles devices and the compile cache before the backend starts; lines for the user."""
     found = groups.split(configs)
-    members = [sum(configs[i].seeds for i in one.jobs) for one in found]
+    members = [len(everyone.share(sum(configs[i].seeds for i in one.jobs))) for one in found]
     wanted = [one.config.population.devices for one in found]
-    notes = [devices.prepare(max(members), None if None in wanted else max(filter(None, wanted)))]
+    notes = [
+        devices.prepare(max(1, *members), None if None in wanted else max(filter(None, wanted)))
+    ]
     if any(cfg.compile_cache for cfg in configs):
         notes.append(compile_cache.enable())
     return [note for note in notes if note]
@@ -278,10 +321,10 @@ def directories(jobs: Sequence[Job]) -> list[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def _display() -> Iterator[tuple[progress.Progress, Callable[[], bool]]]:
+def _display(shown: bool) -> Iterator[tuple[progress.Progress, Callable[[], bool]]]:
     """(progress display, whether the user wants to stop)."""
     with (
-        progress.Progress() as display,
+        progress.Progress(shown=shown) as display,
         interrupt.Interrupt(lambda: display.note(_STOPPING), display.abandon) as stop,
     ):
         yield display, lambda: stop.requested
@@ -300,7 +343,7 @@ def _results(whole: group.Group, trained: group.Trained, objective: Objective) -
             best_parameters=outcome.best_parameters,
             tables=tuple(
                 table / job.config.hparams.reward_scale
-                for table in trained.members.tables(outcome.parameters)
+                for table in population.tables(whole.program, outcome.parameters)
             ),
             interrupted=outcome.interrupted,
             failures=outcome.failures,

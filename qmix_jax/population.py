@@ -166,6 +166,11 @@ def compile_programs(
     return binder.bind(seeds, hparams)
 
 
+def tables(program: programs.Program, params: Tree) -> tuple[np.ndarray, ...]:
+    """`program.tables` of parameters [P, ...]: one array [P, ...] per decision point."""
+    return _host(jax.jit(jax.vmap(program.tables))(params))
+
+
 class _Binder(NamedTuple):
     """Compiled programs of a round, to be given members; `state` and `tally` are their shapes."""
 
@@ -196,7 +201,7 @@ class _Binder(NamedTuple):
             empty_tallies=_make_empty_tallies(self.tally, used.rounds),
             evaluate=_make_evaluate(compiled["evaluate"], used),
             parameters=lambda states: _gather([s.learner.params for s in states], used),
-            tables=lambda params: _host(jax.jit(jax.vmap(self.program.tables))(params)),
+            tables=lambda params: tables(self.program, params),
             metrics=lambda tallies: _to_metrics(_gather(tallies, used)),
             rebind=self.bind,
             adopt=lambda rounds, keep, old: _move(rounds, keep, old, used, self.sharding),

@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,12 +34,17 @@ def launch(
       One `JobReturn` per job, its value the job's objective.
     Raises:
       ConfigError: a job that cannot be honoured, before anything is compiled.
-      SystemExit: 130 after Ctrl-C.
+      SystemExit: 130 after Ctrl-C, 1 where another process failed or is lost.
     """
-    from qmix_jax import api  # it brings in JAX, which `--help` need not wait for
+    from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
+    from qmix_jax.runtime import team
 
     composed, jobs = prepare(context, root, job_overrides, first, max_programs)
-    results = api.train_many(jobs, root.hydra.sweep.dir)
+    try:
+        results = api.train_many(jobs, root.hydra.sweep.dir)
+    except team.ProcessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     for number, result in enumerate(results, first):
         found = {} if result is None else result.failures
         failures.extend(f"job {number}: {text}" for text in found.values())

@@ -219,27 +219,34 @@ def _check(flags: argparse.Namespace) -> list[config.ExperimentConfig]:
 def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> float:
     """One training run inside Hydra, to its objective; ends the process where it went wrong."""
     from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
-    from qmix_jax.runtime import loop
+    from qmix_jax.runtime import loop, team
 
     settings = hydra_config.HydraConfig.get()
     overrides = list(settings.overrides.task)
     if settings.mode == types.RunMode.MULTIRUN:
         print(f"job {settings.job.num}: {' '.join(overrides)}", flush=True)
     try:
+        cfg = config.load(composition.resolve(composed))
         result = api.train(
-            config.load(composition.resolve(composed)),
+            cfg,
             directory=settings.runtime.output_dir,
             command=shlex.join(["qmix-jax", "train", *flagged, *overrides]),
         )
     except config.ConfigError as error:
-        with contextlib.suppress(OSError):  # not empty
-            pathlib.Path(settings.runtime.output_dir).rmdir()
+        _remove_empty(settings.runtime.output_dir)
         raise SystemExit(_report(error, 2)) from None
-    except loop.NonFiniteError as error:
+    except (loop.NonFiniteError, team.ProcessError) as error:
         raise SystemExit(_report(error, 1)) from None
+    if cfg.population.distributed:  # the run directory may be that of another process
+        _remove_empty(settings.runtime.output_dir)
     if result.interrupted:
         raise SystemExit(130)
     return result.objective
+
+
+def _remove_empty(directory: str) -> None:
+    with contextlib.suppress(OSError):  # not empty
+        pathlib.Path(directory).rmdir()
 
 
 def _report(error: Exception, code: int) -> int:

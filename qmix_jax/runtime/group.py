@@ -35,11 +35,13 @@ class Group(NamedTuple):
     jobs: runs whose configurations differ only in what is traced.
     program: of all of them.
     heading: what the first line begins with; empty for a lone run.
+    first: number of the first member, where other processes train those before it.
     """
 
     jobs: Sequence[Job]
     program: programs.Program
     heading: str
+    first: int = 0
 
     @property
     def config(self) -> config.ExperimentConfig:
@@ -69,10 +71,12 @@ class Footprint(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a group came to: an outcome per job, the compiled population, and seconds."""
+    """What a group came to: an outcome per job, the compiled population (None in a process that
+    has no members), and seconds.
+    """
 
     outcomes: Sequence[loop.Outcome]
-    members: population.Population
+    members: population.Population | None
     compile_s: float
     train_s: float
     eval_s: float
@@ -190,7 +194,10 @@ def _slices(
             part = slice(begin, begin + n_together)
             rows = sinks.Shared([files[i] for i in owners[part]])
             bound = members.rebind(seeds[part], numbers[part])
-            yield loop.Run(bound, group.program.plan, seeds[part], rows, display, stop).train()
+            first = group.first + begin
+            yield loop.Run(
+                bound, group.program.plan, seeds[part], rows, display, stop, first
+            ).train()
 
 
 def _hparams(group: Group) -> list[programs.HParams]:

@@ -102,9 +102,10 @@ class Run:
         files: sinks.Rows,
         display: progress.Progress,
         interrupted: Callable[[], bool],
+        first: int = 0,
     ) -> None:
-        """Everything is made by the caller; `files` gets one row per member at a time, and
-        `interrupted` is asked between compiled calls.
+        """Everything is made by the caller; `files` gets one row per member at a time,
+        `interrupted` is asked between compiled calls, and messages count members from `first`.
         """
         self._members = members
         self._plan = arithmetic
@@ -120,7 +121,7 @@ class Run:
         self._per_update_s = 0.0
         self._states: population.Rounds = ()
         self._tallies: population.Rounds = ()
-        self._numbers: Sequence[int] = range(len(seeds))
+        self._numbers: Sequence[int] = range(first, first + len(seeds))
         self._best: Any = None
         self._best_scores = [np.full(len(seeds), -np.inf) for _ in SCORES]
         self._failures: dict[int, str] = {}

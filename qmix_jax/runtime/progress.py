@@ -56,15 +56,18 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self,
         console: rich.console.Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        shown: bool = True,
     ) -> None:
         """Starts with an empty display.
 
         Args:
           console: where to show it; standard output where left out.
           clock: seconds, for spacing plain lines.
+          shown: False shows nothing at all.
         """
         self._console = console or terminal()
-        self._live = self._console.is_terminal
+        self._shown = shown
+        self._live = shown and self._console.is_terminal
         self._clock = clock
         self._next_line = -math.inf
         self._scores = ""
@@ -93,7 +96,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         """Shows a line that stays."""
         if self._live:
             self._console.print(rich.text.Text(text), soft_wrap=True)
-        else:
+        elif self._shown:
             print(text, file=self._console.file, flush=True)
 
     def update(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from qmix_jax import config, population
@@ -33,8 +34,8 @@ class Record:
         self._members = members
         self._manifest: dict[str, Any] = {}
 
-    def begin(self, compile_s: float) -> None:
-        """Writes the configuration and the manifest."""
+    def begin(self, compile_s: float, more: Mapping[str, Any] | None = None) -> None:
+        """Writes the configuration and the manifest, with `more` fields."""
         provenance.write_config(self._path / "config.yaml", config.dump(self._cfg))
         places = self._members.layout
         self._manifest = provenance.manifest(
@@ -51,6 +52,7 @@ class Record:
                     "batching": places.batching,
                 },
                 "precision": self._cfg.precision,
+                **(more or {}),
             },
         )
         provenance.write_json(self._path / "manifest.json", self._manifest)

@@ -63,6 +63,19 @@ def sort_rows(directory: str | os.PathLike[str]) -> None:
             file.write("".join([*head, *(rows[i] for i in order)]).encode())
 
 
+def merge(directory: str | os.PathLike[str], parts: Sequence[str | os.PathLike[str]]) -> None:
+    """Writes the metrics of run directories with the same columns as those of one run, whose
+    members are the parts' in this order.
+    """
+    for name, n_head in (("metrics.csv", 1), ("metrics.jsonl", 0)):
+        texts = [pathlib.Path(part, name).read_text(encoding="utf-8") for part in parts]
+        files = [text.splitlines(keepends=True) for text in texts]
+        rows = [row for lines in files for row in lines[n_head:]]
+        with atomic(pathlib.Path(directory, name)) as file:
+            file.write("".join([*files[0][:n_head], *rows]).encode())
+    sort_rows(directory)
+
+
 class Rows(Protocol):
     """Where a run's rows go, one per member at a time."""
 

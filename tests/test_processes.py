@@ -1,0 +1,199 @@
+"""Two processes on one machine train what one process does, and neither outlives the other."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+from test_train_many import rows
+from toys import members, worker
+
+from qmix_jax import config
+from qmix_jax.runtime import parameters, team
+
+TESTS = pathlib.Path(__file__).resolve().parent
+FILES = {
+    "config.yaml", "curves.png", "manifest.json", "metrics.csv", "metrics.jsonl",
+    "parameters_best.npz", "parameters_final.npz",
+}  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return one.getsockname()[1]
+
+
+def start_two(folder, *arguments):
+    """Two processes of `python <arguments>` that know of each other."""
+    common = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env={**common, "JAX_PROCESS_ID": str(index)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+
+
+def ends(processes, seconds=120):
+    """Exit code and output of each."""
+    outputs = []
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=seconds)
+            outputs.append(types.SimpleNamespace(code=process.returncode, out=out, err=err))
+    finally:
+        for process in processes:
+            process.kill()
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    jax.devices()  # starts the backend, whose two devices later files count on
+    ours = worker.ONE_DEVICE
+    return folder, worker.one(folder, ours) + worker.many(folder, ours)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, alone):
+    """After `alone`, whose compiled programs are in the cache."""
+    folder = tmp_path_factory.mktemp("two")
+    found = ends(start_two(folder, "-m", "toys.worker", "train", ""))
+    assert [one.code for one in found] == [0, 0], [one.err for one in found]
+    return folder, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["one", "0", "1", "2"])
+def test_two_processes_write_what_one_does(two, alone, run):
+    """One run of three seeds; two jobs of one program; a job with fewer seeds than processes."""
+    spread, whole = two[0] / run, alone[0] / run
+    assert {path.name for path in spread.iterdir()} == FILES
+    assert rows(spread) == rows(whole)
+    assert len(rows(spread)) > 5
+    text = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (spread, whole)]
+    assert text[0] == text[1]
+    for name in ("parameters_final.npz", "parameters_best.npz"):
+        pair = [parameters.load_parameters(folder / name) for folder in (spread, whole)]
+        assert jax.tree.structure(pair[0]) == jax.tree.structure(pair[1])
+        for a, b in zip(*map(jax.tree.leaves, pair), strict=True):
+            np.testing.assert_array_equal(a, b)
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (spread, whole)]
+    shares = {"one": [2, 1], "0": [2, 1], "1": [2, 1], "2": [1, 0]}
+    assert manifests[0]["members_of_processes"] == shares[run]
+    for key in ("updates", "env_steps", "gradient_steps", "interrupted", "failure"):
+        assert manifests[0]["reached"][key] == manifests[1]["reached"][key]
+    assert manifests[0]["config"]["seeds"] == manifests[1]["config"]["seeds"]
+
+
+@pytest.mark.slow
+def test_both_processes_return_everything_and_the_first_one_talks(two, alone):
+    folder, (first, second) = two
+    expected = [result.objective for result in alone[1]]
+    for index in range(2):
+        assert json.loads((folder / f"objectives-{index}.json").read_text()) == expected
+    assert "2 processes: this one trains 2 of 3 members" in first.out
+    assert second.out == ""
+
+
+@pytest.mark.slow
+def test_the_index_names_every_job(two, alone):
+    found, expected = (
+        json.loads((folder / "index.json").read_text()) for folder, _ in (two, alone)
+    )
+    assert found["jobs"] == expected["jobs"]
+    assert {job["status"] for job in found["jobs"]} == {"finished"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failure_ends_all_processes_with_one_line(tmp_path, failing):
+    found = ends(start_two(tmp_path, "-m", "toys.worker", "fails", str(failing)))
+    assert [one.code for one in found] == [1, 1]
+    expected = f"error: process {failing} of 2 failed: the disk is full"
+    assert found[1 - failing].err.splitlines()[-1] == expected
+    assert "Traceback" not in found[1 - failing].err
+    left = {path.name for path in (tmp_path / "one").iterdir()}
+    assert left == {".part-0", ".part-1"}, "nothing is put together, nothing is thrown away"
+
+
+@pytest.mark.slow
+def test_a_killed_process_does_not_keep_the_first_waiting(tmp_path):
+    first, second = ends(start_two(tmp_path, "-m", "toys.worker", "killed", "1"))
+    assert second.code == -9
+    assert first.code == 1
+    assert "error: process 1 of 2 is lost: no sign of life for 3 s" in first.err
+
+
+def test_shares_are_contiguous_and_differ_by_at_most_one():
+    for n_members in (1, 2, 3, 7, 8, 9):
+        for count in (1, 2, 3, 4):
+            shares = [team.Team(index, count).share(n_members) for index in range(count)]
+            assert [member for share in shares for member in share] == list(range(n_members))
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+            assert len(shares[0]) == max(map(len, shares)) >= 1
+
+
+DISTRIBUTED = {"population": {"distributed": True}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (("127.0.0.1:1234", "2", ""), r"JAX_PROCESS_ID not set, but others of .* are; set all"),
+        (("", "2", "0"), r"JAX_COORDINATOR_ADDRESS not set"),
+        (("127.0.0.1", "2", "0"), r"JAX_COORDINATOR_ADDRESS=127\.0\.0\.1, .* allowed: host:port"),
+        (("127.0.0.1:1234", "two", "0"), r"JAX_NUM_PROCESSES=two, .* two numbers"),
+        (("127.0.0.1:1234", "2", "2"), r"JAX_PROCESS_ID=2 with JAX_NUM_PROCESSES=2; allowed: 0 to"),
+    ],
+)
+def test_unusable_variables_are_one_line(monkeypatch, values, message):
+    for name, value in zip(team.VARIABLES, values, strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(config.ConfigError, match=message):
+        team.join([members.load(**DISTRIBUTED)])
+
+
+def test_a_port_in_use_is_one_line(monkeypatch):
+    with socket.create_server(("", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for name, value in zip(team.VARIABLES, (address, "2", "0"), strict=True):
+            monkeypatch.setenv(name, value)
+        with pytest.raises(
+            config.ConfigError, match=r"cannot listen on port \d+ \(Address already"
+        ):
+            team.join([members.load(**DISTRIBUTED)])
+
+
+def test_jobs_agree_on_whether_they_are_distributed():
+    with pytest.raises(config.ConfigError, match="for some jobs only"):
+        team.join([members.load(), members.load(**DISTRIBUTED)])
+
+
+def test_no_cluster_is_one_line_and_exit_code_2(run_python, monkeypatch, tmp_path):
+    for name in team.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    done = run_python("-m", "qmix_jax", "train", "population.distributed=true")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: processes: population.distributed=true, but there is no")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*.csv"))

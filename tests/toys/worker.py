@@ -1,0 +1,71 @@
+"""Run as a program: one process of several that train together, as `test_processes.py` asks."""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from qmix_jax import api
+from qmix_jax.runtime import group, team
+from toys import members
+
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"hparams": {"gamma": 0.9}},
+    {"seeds": 2, "seed": 3, "hparams": {"td_lambda": 0.7}},
+    {"trainer": {"log_every": 300}},
+)
+"""Two jobs of one group, and one of its own with fewer members than processes."""
+ONE_DEVICE: dict[str, Any] = {"devices": 1}
+"""All programs are then the same, and only the first is compiled."""
+
+
+def one(folder: pathlib.Path, population: Mapping[str, Any]) -> list[api.Result]:
+    """Three seeds."""
+    return [api.train(members.load(seeds=3, population=population), folder / "one")]
+
+
+def many(folder: pathlib.Path, population: Mapping[str, Any]) -> list[api.Result]:
+    """All of `SETTINGS`."""
+    jobs = [
+        api.Job(members.load(**settings, population=population), folder / str(i), label=f"job {i}")
+        for i, settings in enumerate(SETTINGS)
+    ]
+    return [result for result in api.train_many(jobs, folder) if result is not None]
+
+
+def break_down(how: str) -> None:
+    """Makes this process fail when it is about to train."""
+
+    def train(*_: Any) -> group.Trained:
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError("the disk is full")
+
+    group.train = train
+
+
+def main(task: str, failing: str) -> int:
+    """Does `task`: `train`, or breaks process `failing` down as `fails` or `killed`."""
+    population = {**ONE_DEVICE, "distributed": True}
+    folder, index = pathlib.Path.cwd(), os.environ["JAX_PROCESS_ID"]
+    if task == "train":
+        results = one(folder, population) + many(folder, population)
+        objectives = [result.objective for result in results]
+        (folder / f"objectives-{index}.json").write_text(json.dumps(objectives))
+        return 0
+    team.LOST_S, team.BEAT_S = 3.0, 0.2
+    if index == failing:
+        break_down(task)
+    try:
+        one(folder, population)
+    except api.ProcessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
