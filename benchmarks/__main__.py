@@ -16,6 +16,7 @@ NAMES = {
     "compile": "seconds to the first result, cold and with the persistent cache",
     "population": "total speed of P members",
     "memory": "bytes per member",
+    "sweep": "a multirun as populations against the same jobs one by one",
 }
 
 
