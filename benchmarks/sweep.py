@@ -30,9 +30,7 @@ SMOKE = ("hparams.gamma=0.9,0.99", "trainer.env_steps=64", "eval.episodes=2")
 
 def run(options: measure.Options) -> None:
     """Prints seconds, programs and their ratio; `experiment=... key=a,b` sets one sweep."""
-    rows = [
-        _row(case, overrides) for case, overrides in _cases(options.overrides, options.smoke)
-    ]
+    rows = [_row(case, overrides) for case, overrides in _cases(options.overrides, options.smoke)]
     notes = [
         "whole commands, one after the other, start and compilation included",
         "each with a compile cache of its own, empty at first: Hydra's launcher compiles once, and "

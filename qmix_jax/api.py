@@ -11,27 +11,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qmix_jax import config, groups, plan, population
-from qmix_jax.program import Program, build
+from qmix_jax.program import build
 from qmix_jax.runtime import (
     compile_cache,
     devices,
-    group,
     interrupt,
-    loop,
     processes,
     progress,
-    record,
-    report,
     sinks,
     sweep_index,
     tables,
     team,
+    training,
 )
 from qmix_jax.runtime import halving as halvings
-from qmix_jax.runtime.group import Programs
 from qmix_jax.runtime.halving import Halving
 from qmix_jax.runtime.loop import NonFiniteError
 from qmix_jax.runtime.scores import Objective
+from qmix_jax.runtime.training import Programs
 
 __all__ = [
     "Halving", "Job", "NonFiniteError", "Objective", "Programs", "Result", "plan_runs", "train",
@@ -124,16 +121,17 @@ def _train(
     program = build(cfg)
     devices.local(cfg.seeds, cfg.population.devices)
     (path,) = everyone.paths("directory", [directory or _default_directory(cfg)])
-    if everyone.first:
-        sinks.claim(path)
-    whole = group.Group([group.Job(cfg, path, command)], program, "")
-    with _display(everyone.first) as (display, stop):
+    whole = training.Group([training.Job(cfg, path, command)], program, "")
+    if everyone.count == 1:
+        training.check(whole)
+    own = [path] if everyone.first else []
+    with sinks.claimed(own), _display(everyone.first) as (display, stop):
         for line in lines:
             display.note(line)
         trained = processes.train(everyone, 0, whole, Programs(), display, stop)
     (result,) = _results(whole, trained, Objective())
     if everyone.first:
-        _print_report(result, program, trained.outcomes[0], trained.compile_s)
+        tables.run(result, program, trained.outcomes[0], trained.compile_s)
     if result.failures:
         raise NonFiniteError("; ".join(result.failures.values()))
     return result
@@ -195,16 +193,17 @@ def _train_many(
     for one in wholes:
         devices.local(len(one.seeds), one.config.population.devices)
         one.program.plan.rungs(how.halving.rungs if how.halving else ())
+        if how.halving is None and everyone.count == 1:
+            training.check(one)
     labels = [job.label for job in jobs]
-    if everyone.first:
-        claim(paths)
     kept = directory if everyone.first else None
-    index = sweep_index.Index(kept, labels, paths, found, how.objective)
     results: dict[int, Result] = {}
-    with _display(everyone.first) as (display, stop):
+    with sinks.claimed(paths if everyone.first else []), _display(everyone.first) as shown:
+        display, stop = shown
+        index = sweep_index.Index(kept, labels, paths, found, how.objective)
         for line in (*lines, *_group_lines(found)):
             display.note(line)
-        for number, trained in _trained(everyone, wholes, how, display, stop, index.start):
+        for number, trained in _trained(everyone, wholes, how, display, stop, index):
             own = found[number].jobs
             results |= zip(own, _results(wholes[number], trained, how.objective), strict=True)
             index.finish(number, [results[i] for i in own], trained)
@@ -216,32 +215,44 @@ def _train_many(
 
 def _trained(
     everyone: team.Team,
-    wholes: Sequence[group.Group],
+    wholes: Sequence[training.Group],
     how: _How,
     display: progress.Progress,
     stop: Callable[[], bool],
-    start: Callable[[int], None],
-) -> Iterator[tuple[int, group.Trained]]:
+    index: sweep_index.Index,
+) -> Iterator[tuple[int, training.Trained]]:
     """What each group came to: trained from rung to rung together, or one after another until the
     user wants to stop.
     """
-    if how.halving is not None:
+    with index.watching():
+        if how.halving is None:
+            yield from _in_turn(everyone, wholes, how.programs, display, stop, index)
+            return
         for number in range(len(wholes)):
-            start(number)
+            index.start(number)
         yield from enumerate(
             halvings.train(wholes, how.halving, how.objective, how.programs, display, stop)
         )
-        return
+
+
+def _in_turn(
+    everyone: team.Team,
+    wholes: Sequence[training.Group],
+    programs: Programs,
+    display: progress.Progress,
+    stop: Callable[[], bool],
+    index: sweep_index.Index,
+) -> Iterator[tuple[int, training.Trained]]:
     for number, whole in enumerate(wholes):
         if any(everyone.gather(f"{number}/stop", stop())):
             return
-        start(number)
-        yield number, processes.train(everyone, number, whole, how.programs, display, stop)
+        index.start(number)
+        yield number, processes.train(everyone, number, whole, programs, display, stop)
 
 
 def plan_runs(
     configs: Sequence[config.ExperimentConfig], memory: int | None = None
-) -> tuple[group.Footprint, ...]:
+) -> tuple[training.Footprint, ...]:
     """Prints and returns what training the configurations together would need.
 
     Args:
@@ -261,7 +272,7 @@ def plan_runs(
     plans = []
     jobs = [Job(cfg) for cfg in configs]
     for whole in _groups(jobs, [pathlib.Path()] * len(jobs), found):
-        plans.append(group.footprint(whole, memory))
+        plans.append(training.footprint(whole, memory))
         tables.footprint(whole, plans[-1])
     return tuple(plans)
 
@@ -292,13 +303,15 @@ def _prepare(configs: Sequence[config.ExperimentConfig], everyone: team.Team) ->
 
 def _groups(
     jobs: Sequence[Job], paths: Sequence[pathlib.Path], found: Sequence[groups.Group]
-) -> list[group.Group]:
+) -> list[training.Group]:
     """The groups, with their programs built."""
     made = []
     for number, one in enumerate(found, 1):
-        heading = f"program {number} of {len(found)}: {group.count(len(one.jobs), 'job')}, "
-        own = [group.Job(jobs[i].config, paths[i], jobs[i].command or _COMMAND) for i in one.jobs]
-        made.append(group.Group(own, build(one.config), heading))
+        heading = f"program {number} of {len(found)}: {progress.count(len(one.jobs), 'job')}, "
+        own = [
+            training.Job(jobs[i].config, paths[i], jobs[i].command or _COMMAND) for i in one.jobs
+        ]
+        made.append(training.Group(own, build(one.config), heading))
     return made
 
 
@@ -330,7 +343,9 @@ def _display(shown: bool) -> Iterator[tuple[progress.Progress, Callable[[], bool
         yield display, lambda: stop.requested
 
 
-def _results(whole: group.Group, trained: group.Trained, objective: Objective) -> list[Result]:
+def _results(
+    whole: training.Group, trained: training.Trained, objective: Objective
+) -> list[Result]:
     """A result per job."""
     metrics = [sinks.read_metrics(job.path / "metrics.csv") for job in whole.jobs]
     return [
@@ -362,29 +377,9 @@ def _default_directory(cfg: config.ExperimentConfig) -> pathlib.Path:
 def _group_lines(found: Sequence[groups.Group]) -> list[str]:
     """How many programs there are, and why more than one."""
     jobs = sum(len(one.jobs) for one in found)
-    lines = [f"{group.count(jobs, 'job')} in {group.count(len(found), 'compiled program')}"]
+    lines = [f"{progress.count(jobs, 'job')} in {progress.count(len(found), 'compiled program')}"]
     if len(found) > 1:
         keys = ", ".join(groups.separating_keys(found))
         traced = ", ".join(groups.TRACED)
         lines.append(f"one program each where static keys differ: {keys} (traced: {traced})")
     return lines
-
-
-def _print_report(
-    result: Result, program: Program, outcome: loop.Outcome, compile_s: float
-) -> None:
-    points = program.decision_points
-    if points and program.joint_tables and program.spec.n_agents == 2:
-        report.joint_tables(points, result.tables)
-    elif points and not program.joint_tables:
-        report.utility_tables(points, result.tables)
-    totals = report.Totals(
-        env_steps=outcome.env_steps,
-        gradient_steps=outcome.update * result.plan.gradient_steps,
-        compile_s=compile_s,
-        train_s=outcome.train_s,
-        eval_s=outcome.eval_s,
-    )
-    if outcome.interrupted:
-        print("interrupted: the results are those of an unfinished run")
-    report.summary(result.metrics, totals, [result.directory / name for name in record.FILES])

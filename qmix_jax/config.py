@@ -170,6 +170,7 @@ class Population(Model):
     batching: Literal["map", "vmap", "auto"] = "auto"
     devices: PositiveInt | None = None
     memory: Bytes | None = None
+    slices: bool = True
     distributed: bool = False
 
 

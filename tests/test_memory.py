@@ -1,5 +1,6 @@
 """What members take, what fits, and slices of a population that does not."""
 
+import json
 import pathlib
 import time
 
@@ -10,7 +11,7 @@ from toys import members
 
 from qmix_jax import api, config, memory, population, program
 from qmix_jax.cli import composition
-from qmix_jax.runtime import group, sinks
+from qmix_jax.runtime import sinks, training
 
 
 def test_parts_are_the_bytes_of_the_arrays():
@@ -87,8 +88,33 @@ def test_slices_change_nothing(batching, tmp_path, capsys):
 def test_too_little_memory_is_one_line_before_anything_is_compiled(tmp_path, monkeypatch):
     monkeypatch.setattr(population, "compile_programs", None)
     cfg = members.load(population={"memory": "2KB"})
-    with pytest.raises(config.ConfigError, match=r"memory: a member takes .*replay .*2kB; lower"):
+    with pytest.raises(config.ConfigError, match=r"memory: a member takes .*2kB for one; lower"):
         api.train(cfg, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_members_that_do_not_fit_together_are_refused_where_slices_are_off(tmp_path, monkeypatch):
+    limit = int(2.5 * needed().kept)
+    monkeypatch.setattr(population, "compile_programs", None)
+    settings = {"batching": "map", "devices": 1, "memory": limit, "slices": False}
+    jobs = [
+        api.Job(members.load(seeds=n, population=settings), tmp_path / f"run{n}") for n in (1, 2)
+    ]
+    with pytest.raises(config.ConfigError, match=r"for 3 \(population.slices=false\); lower"):
+        api.train_many(jobs, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_turns_out_too_large_when_compiled_leaves_nothing_but_the_reason(tmp_path):
+    one = needed()
+    settings = {"batching": "map", "devices": 1, "memory": one.kept + one.temporaries // 2}
+    job = api.Job(members.load(seeds=1, population=settings), tmp_path / "run")
+    with pytest.raises(config.ConfigError, match=r"memory: a member takes"):
+        api.train_many([job], tmp_path)
+    (kept,) = json.loads((tmp_path / "index.json").read_text())["jobs"]
+    assert kept["status"] == "failed" and "memory: a member takes" in kept["failures"][0]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +134,7 @@ def test_plan_says_what_training_would_need(capsys):
     cfg = members.load(seeds=4, population={"batching": "map", "devices": 2})
     one = needed()
     (plan,) = api.plan_runs([cfg], memory=10**9)
-    assert isinstance(plan, group.Footprint)
+    assert isinstance(plan, training.Footprint)
     assert plan.memory.parts == one.parts and plan.together == 4
     printed = capsys.readouterr().out
     assert "1 job in 1 compiled program" in printed
@@ -158,8 +184,8 @@ def test_the_plan_foretells_the_compilers_own_analysis(experiment, analyses):
     """
     overrides = (f"experiment={experiment}", f"seeds={TOGETHER}", "population.devices=1")
     cfg = config.load(composition.compose(*overrides))
-    whole = group.Group([group.Job(cfg, pathlib.Path(), "")], program.build(cfg), "")
-    needed = group.footprint(whole, limit=10**15).memory
+    whole = training.Group([training.Job(cfg, pathlib.Path(), "")], program.build(cfg), "")
+    needed = training.footprint(whole, limit=10**15).memory
     numbers = [program.hparams(cfg.hparams)] * TOGETHER
     for batching, running in (("map", 1), ("vmap", TOGETHER)):
         places = population.layout(TOGETHER, jax.devices()[:1], batching)

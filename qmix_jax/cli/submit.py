@@ -14,7 +14,7 @@ from hydra.core import utils
 
 from qmix_jax import api, config, groups, program
 from qmix_jax.cli import group_task, job_queue, launcher
-from qmix_jax.runtime import group, sweep_index, tables
+from qmix_jax.runtime import progress, sweep_index, tables
 
 FOLDER = "submitit"
 """Folder of a sweep with the jobs' logs and pickles, and an `index.json` per group."""
@@ -92,7 +92,7 @@ def launch(
         )
         for number, one in enumerate(found)
     ]
-    print(f"{group.count(len(jobs), 'job')} in {group.count(len(found), 'compiled program')}")
+    print(f"{progress.count(len(jobs), 'job')} in {progress.count(len(found), 'compiled program')}")
     names = [f"group {n} ({_numbers(one.jobs, first)})" for n, one in enumerate(found)]
     at_once = len(found) if cluster == "slurm" else chosen.array_parallelism
     queue = job_queue.Queue(executor, tasks, names, index, at_once)

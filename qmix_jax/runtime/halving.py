@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qmix_jax import config, population
-from qmix_jax.runtime import group as training
-from qmix_jax.runtime import loop, progress, record, scores, sinks
+from qmix_jax.runtime import loop, progress, record, scores, sinks, training
 
 _KNOBS = "lower hydra.sweeper.batch or seeds, or what `qmix-jax plan` shows to be large"
 
@@ -208,7 +207,7 @@ def _halve(
         track.keep([job for job in track.alive if job in kept])
     dropped = ", ".join(f"{place.score:.4g}" for place in ranked[n_kept:])
     display.note(
-        f"{n_kept} of {training.count(len(ranked), 'setting')} go on, the last of them at "
+        f"{n_kept} of {progress.count(len(ranked), 'setting')} go on, the last of them at "
         f"{ranked[n_kept - 1].score:.4g}; dropped: {dropped or 'none'}"
     )
 

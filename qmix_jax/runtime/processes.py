@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from qmix_jax.runtime import group, loop, parameters, progress, record, sinks
+from qmix_jax.runtime import loop, parameters, progress, record, sinks, training
 from qmix_jax.runtime import team as teams
 
 _REACHED = ("update", "env_steps", "train_s", "eval_s", "interrupted", "failures")
@@ -30,12 +30,12 @@ class Part(NamedTuple):
 def train(
     team: teams.Team,
     number: int,
-    whole: group.Group,
-    programs: group.Programs,
+    whole: training.Group,
+    programs: training.Programs,
     display: progress.Progress,
     stop: Callable[[], bool],
-) -> group.Trained:
-    """`group.train` by all processes of a team; each gets the outcomes of all members.
+) -> training.Trained:
+    """`training.train` by all processes of a team; each gets the outcomes of all members.
 
     Args:
       number: of the group in this call.
@@ -44,17 +44,17 @@ def train(
       ProcessError: another process failed or is lost; what there is stays in the parts' folders.
     """
     if team.count == 1:
-        return group.train(whole, programs, display, stop)
+        return training.train(whole, programs, display, stop)
     share = team.share(len(whole.seeds))
     display.note(
         f"{team.count} processes: this one trains {len(share)} of "
-        f"{group.count(len(whole.seeds), 'member')}"
+        f"{progress.count(len(whole.seeds), 'member')}"
     )
     own = split(whole, share, f".part-{team.index}")
     mine = whole._replace(jobs=list(own.values()), first=share.start)
     trained = None
     if own:
-        trained = group.train(mine, programs, display, lambda: team.stopping(stop()))
+        trained = training.train(mine, programs, display, lambda: team.stopping(stop()))
     reports = team.gather(f"{number}/trained", _report(own, trained))
     parts = [_parts(i, job.path, reports) for i, job in enumerate(whole.jobs)]
     outcomes = [_outcome(found) for found in parts]
@@ -68,10 +68,10 @@ def train(
         for folder in (part.folder for found in parts for part in found):
             shutil.rmtree(folder)
     times = {name: max(report[name] for report in reports) for name in _TIMES}
-    return group.Trained(outcomes, members, **times)
+    return training.Trained(outcomes, members, **times)
 
 
-def split(whole: group.Group, share: range, folder: str) -> dict[int, group.Job]:
+def split(whole: training.Group, share: range, folder: str) -> dict[int, training.Job]:
     """The runs, by their positions, that have members in a share, with those members only.
 
     Each has a folder of its own in the run's directory, claimed.
@@ -88,7 +88,7 @@ def split(whole: group.Group, share: range, folder: str) -> dict[int, group.Job]
     return found
 
 
-def _report(own: Mapping[int, group.Job], trained: group.Trained | None) -> dict[str, Any]:
+def _report(own: Mapping[int, training.Job], trained: training.Trained | None) -> dict[str, Any]:
     """What the others must know of this process's part, apart from what is in its files."""
     if trained is None:
         return {"jobs": {}, "members": 0, **dict.fromkeys(_TIMES, 0.0)}
@@ -135,7 +135,7 @@ def _write(
     outcome: loop.Outcome,
     reports: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Writes the run directory as `group.train` does."""
+    """Writes the run directory as `training.train` does."""
     sinks.merge(path, [part.folder for part in parts])
     begun = json.loads((parts[0].folder / "manifest.json").read_text(encoding="utf-8"))
     members = [report["members"] for report in reports]

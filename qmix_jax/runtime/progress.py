@@ -30,6 +30,11 @@ def human(number: float) -> str:
     return f"{number:.3g}T"
 
 
+def count(number: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """Minutes and seconds, 04:09, and hours where there are any, 1:04:09; --:-- if unknown."""
     if not math.isfinite(seconds):
@@ -133,4 +138,4 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             self.note(line)
 
 
-__all__ = ["Progress", "duration", "human", "spread"]
+__all__ = ["Progress", "count", "duration", "human", "spread"]

@@ -39,6 +39,20 @@ def claim(directory: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
+@contextlib.contextmanager
+def claimed(directories: Sequence[pathlib.Path]) -> Iterator[None]:
+    """Claims run directories; those still empty go again where a run cannot be honoured."""
+    for directory in directories:
+        claim(directory)
+    try:
+        yield
+    except config.ConfigError:
+        for directory in directories:
+            if not any(directory.iterdir()):
+                directory.rmdir()
+        raise
+
+
 def move_aside(path: pathlib.Path, why: str) -> pathlib.Path | None:
     """Keeps what a run wrote, if anything, as `<path>.<why>-<n>`, and says where."""
     if not path.is_dir() or not any(path.iterdir()):

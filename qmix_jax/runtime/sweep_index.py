@@ -1,9 +1,10 @@
 """`index.json` of a sweep: its jobs, where they are, which program each shared, and how it went."""
 
+import contextlib
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from qmix_jax import groups
@@ -59,6 +60,17 @@ class Index:
             for i in self._groups[number]["jobs"]:
                 self._jobs[i]["failures"] = [error]
         self._mark(number, status)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Marks the groups in training as failed where an error ends the sweep."""
+        try:
+            yield
+        except Exception as error:
+            for number, group in enumerate(self._groups):
+                if self._jobs[group["jobs"][0]]["status"] == "training":
+                    self.stop(number, "failed", str(error).partition("\n")[0])
+            raise
 
     def finish(self, number: int, results: Sequence[Any], trained: Any) -> None:
         """A group has ended.

@@ -1,4 +1,4 @@
-"""Tables about several runs at once: the result of a sweep, and what one would need."""
+"""Tables at the end: what a run or a sweep came to, and what one would need."""
 
 import math
 import os
@@ -11,7 +11,8 @@ import rich.console
 import rich.table
 import rich.text
 
-from qmix_jax.runtime import group, progress, scores
+from qmix_jax.program import Program
+from qmix_jax.runtime import loop, progress, record, report, scores, training
 
 
 def sweep(
@@ -84,7 +85,7 @@ def search(
 
 def _describe(objective: scores.Objective) -> str:
     metric = objective.metric or "win rate, or return"
-    evaluations = group.count(objective.last, "evaluation")
+    evaluations = progress.count(objective.last, "evaluation")
     return (
         f"objective: {metric}, interquartile mean over seeds of the mean of the last {evaluations}"
     )
@@ -104,7 +105,7 @@ def _number(value: float) -> str:
 
 
 def footprint(
-    whole: group.Group, needed: group.Footprint, console: rich.console.Console | None = None
+    whole: training.Group, needed: training.Footprint, console: rich.console.Console | None = None
 ) -> None:
     """Prints what a group would take, and in how many slices it would train.
 
@@ -112,9 +113,10 @@ def footprint(
       console: where to print; standard output where left out.
     """
     console = console or progress.terminal()
-    human, plan, members = progress.human, whole.program.plan, len(whole.seeds)
+    human, count = progress.human, progress.count
+    plan, members = whole.program.plan, len(whole.seeds)
     table = rich.table.Table(title_justify="left", box=rich.box.SIMPLE_HEAD)
-    table.title = f"{whole.heading}{whole.config.name}: {group.count(members, 'member')}"
+    table.title = f"{whole.heading}{whole.config.name}: {count(members, 'member')}"
     table.add_column("a member")
     table.add_column("bytes", justify="right")
     for name, size in needed.memory.parts.items():
@@ -124,11 +126,30 @@ def footprint(
     table.add_row("while it runs", f"{human(needed.memory.temporaries)}B")
     console.print(table)
     slices = math.ceil(members / needed.together) if needed.together else 0
-    fit = f"{group.count(needed.together, 'member')} at a time, {group.count(slices, 'slice')}"
+    fit = f"{count(needed.together, 'member')} at a time, {count(slices, 'slice')}"
     for label, text in (
-        ("memory", f"{human(needed.limit)}B for {group.count(needed.devices, 'device')}"),
+        ("memory", f"{human(needed.limit)}B for {count(needed.devices, 'device')}"),
         ("fits", fit if slices else "not one member per device"),
         ("steps", f"{plan.env_steps:,} env steps and {plan.n_updates * plan.gradient_steps:,} "
                   f"gradient steps per member, {human(plan.env_steps * members)} env steps in all"),
     ):  # fmt: skip
         console.print(rich.text.Text(f"  {label:<6} {text}"), soft_wrap=True)
+
+
+def run(result: Any, program: Program, outcome: loop.Outcome, compile_s: float) -> None:
+    """Prints what a lone run came to; `result` is an `api.Result`."""
+    points = program.decision_points
+    if points and program.joint_tables and program.spec.n_agents == 2:
+        report.joint_tables(points, result.tables)
+    elif points and not program.joint_tables:
+        report.utility_tables(points, result.tables)
+    totals = report.Totals(
+        env_steps=outcome.env_steps,
+        gradient_steps=outcome.update * result.plan.gradient_steps,
+        compile_s=compile_s,
+        train_s=outcome.train_s,
+        eval_s=outcome.eval_s,
+    )
+    if outcome.interrupted:
+        print("interrupted: the results are those of an unfinished run")
+    report.summary(result.metrics, totals, [result.directory / name for name in record.FILES])

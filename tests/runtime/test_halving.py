@@ -9,7 +9,7 @@ import pytest
 from toys import members
 
 from qmix_jax import api, config, plan, population
-from qmix_jax.runtime import group, halving
+from qmix_jax.runtime import halving, training
 
 SETTINGS = (
     {"seed": 1, "hparams": {"learning_rate": 1e-3}},
@@ -159,7 +159,7 @@ def arithmetic(n_updates, eval_every):
 
 
 def test_all_members_must_fit_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(group, "memory_limit", lambda whole: 150_000)
+    monkeypatch.setattr(training, "memory_limit", lambda whole: 150_000)
     jobs = [api.Job(load({"seed": i}), tmp_path / str(i)) for i in range(8)]
     with pytest.raises(config.ConfigError, match=r"memory: successive halving keeps all members"):
         api.train_many(jobs, halving=HALVING)

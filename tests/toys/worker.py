@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qmix_jax import api
-from qmix_jax.runtime import group, team
+from qmix_jax.runtime import team, training
 from toys import members
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -39,12 +39,12 @@ def many(folder: pathlib.Path, population: Mapping[str, Any]) -> list[api.Result
 def break_down(how: str) -> None:
     """Makes this process fail when it is about to train."""
 
-    def train(*_: Any) -> group.Trained:
+    def train(*_: Any) -> training.Trained:
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError("the disk is full")
 
-    group.train = train
+    training.train = train
 
 
 def main(task: str, failing: str) -> int:

@@ -14,6 +14,7 @@ import jax
 from qmix_jax import config, groups, memory, population
 from qmix_jax import program as programs
 from qmix_jax.runtime import devices, loop, progress, record, sinks
+from qmix_jax.types import Device
 
 _COLLECTED = {
     "episode": "one episode each, padding counted",
@@ -111,7 +112,13 @@ class Programs:
             return self._kept[key], together
         members = kept.rebind(group.seeds, _hparams(group))
         fit = members.memory.fit(memory_limit(group), _running(members.layout))
+        _check_fit(group, members.memory, used, fit)
         return members, min(n_members, fit)
+
+
+def check(group: Group) -> None:
+    """Raises: ConfigError if what members keep, known from shapes alone, cannot fit into memory."""
+    _fitting(group, devices.local(len(group.seeds), group.config.population.devices))
 
 
 def memory_limit(group: Group) -> int:
@@ -215,19 +222,15 @@ def _compile(
     cfg, seeds = group.config, group.seeds
     used = devices.local(size, cfg.population.devices)
     limit = memory_limit(group)
-    state = jax.eval_shape(group.program.step.init, seeds[0])
-    needed = memory.Memory(memory.parts(state), temporaries=0)
-    most = min(size, needed.fit(limit, len(used)))
+    most = min(size, _fitting(group, used))
     while True:
-        _check_fit(needed, limit, used, most)
         places = population.layout(size, used, cfg.population.batching, most)
         members = _compile_layout(group, places, display)
-        needed = members.memory
-        most = needed.fit(limit, _running(places))
+        most = members.memory.fit(limit, _running(places))
         if places.n_members <= most:
             break
+        _check_fit(group, members.memory, used, most)
         if places.batching == "map":  # the same program serves fewer rounds
-            _check_fit(needed, limit, used, most)
             places = places._replace(n_members=most // places.size * places.size)
             break
         display.note("memory: the compiled program needs too much; compiling it for fewer members")
@@ -257,16 +260,29 @@ def _compile_layout(
     return members
 
 
-def _check_fit(needed: memory.Memory, limit: int, used: Sequence[object], most: int) -> None:
-    """Raises: ConfigError if not even one member per device fits."""
-    if most >= len(used):
+def _fitting(group: Group, used: Sequence[Device]) -> int:
+    """Members whose kept bytes fit at a time."""
+    state = jax.eval_shape(group.program.step.init, group.seeds[0])
+    needed = memory.Memory(memory.parts(state), temporaries=0)
+    fit = needed.fit(memory_limit(group), len(used))
+    _check_fit(group, needed, used, fit)
+    return fit
+
+
+def _check_fit(group: Group, needed: memory.Memory, used: Sequence[Device], most: int) -> None:
+    """Raises: ConfigError if fewer members fit than one per device, or than all where slices are
+    off.
+    """
+    members, slices = len(group.seeds), group.config.population.slices
+    if most >= (len(used) if slices else members):
         return
-    human = progress.human
+    human, limit = progress.human, memory_limit(group)
     parts = ", ".join(f"{name} {human(size)}B" for name, size in needed.parts.items() if size)
+    wanted = "one" if slices else f"{members} (population.slices=false)"
     raise config.ConfigError(
         f"memory: a member takes {human(needed.kept)}B ({parts}) and {human(needed.temporaries)}B "
-        f"while it trains, one on each of {len(used)} device(s), but there are {human(limit)}B; "
-        "lower replay.byte_budget, replay.capacity or trainer.n_envs, store "
+        f"while it trains, one on each of {len(used)} device(s), but there are {human(limit)}B for "
+        f"{wanted}; lower replay.byte_budget, replay.capacity or trainer.n_envs, store "
         "replay.obs_dtype=uint8 replay.state_dtype=uint8, set population.devices=1, or raise "
         "population.memory if it is set too low"
     )
@@ -274,7 +290,8 @@ def _check_fit(needed: memory.Memory, limit: int, used: Sequence[object], most: 
 
 def start_lines(group: Group, places: population.Layout) -> list[str]:
     """What the run will be, in exact figures."""
-    cfg, spec, plan, human = group.config, group.program.spec, group.program.plan, progress.human
+    cfg, spec, plan = group.config, group.program.spec, group.program.plan
+    human, count = progress.human, progress.count
     n_members = len(group.seeds)
     seeds = f"seeds {cfg.seed}..{cfg.seed + cfg.seeds - 1}" if cfg.seeds > 1 else f"seed {cfg.seed}"
     if group.heading:
@@ -295,8 +312,3 @@ def start_lines(group: Group, places: population.Layout) -> list[str]:
         f"{count(cfg.eval.episodes, 'greedy episode')}; replay {plan.capacity:,} sequences = "
         f"{human(plan.replay_bytes)}B per seed",
     ]
-
-
-def count(number: int, noun: str) -> str:
-    """`1 job`, `2 jobs`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
