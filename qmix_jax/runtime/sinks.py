@@ -47,10 +47,13 @@ def claimed(directories: Sequence[pathlib.Path]) -> Iterator[None]:
     try:
         yield
     except config.ConfigError:
-        for directory in directories:
-            if not any(directory.iterdir()):
-                directory.rmdir()
+        for directory in itertools.filterfalse(_filled, directories):
+            directory.rmdir()
         raise
+
+
+def _filled(directory: pathlib.Path) -> bool:
+    return any(directory.iterdir())
 
 
 def move_aside(path: pathlib.Path, why: str) -> pathlib.Path | None:

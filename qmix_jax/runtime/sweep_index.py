@@ -67,9 +67,9 @@ class Index:
         try:
             yield
         except Exception as error:
-            for number, group in enumerate(self._groups):
-                if self._jobs[group["jobs"][0]]["status"] == "training":
-                    self.stop(number, "failed", str(error).partition("\n")[0])
+            training = {job["group"] for job in self._jobs if job["status"] == "training"}
+            for number in sorted(training):
+                self.stop(number, "failed", str(error).partition("\n")[0])
             raise
 
     def finish(self, number: int, results: Sequence[Any], trained: Any) -> None:
