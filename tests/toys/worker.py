@@ -61,7 +61,7 @@ def main(task: str, failing: str) -> int:
         break_down(task)
     try:
         one(folder, population)
-    except api.ProcessError as error:
+    except team.ProcessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
