@@ -171,7 +171,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing(here, environment):
     process = subprocess.Popen(
         command, cwd=here, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not began(here / "found", 2) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)

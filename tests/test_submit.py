@@ -246,7 +246,8 @@ def test_ctrl_c_cancels_processes_of_this_machine(here, monkeypatch, capsys):
 
     monkeypatch.setattr(job_queue.Queue, "_submit", keep)
     interrupt_after(monkeypatch, 0)
-    assert run(*LOCAL, *TINY, "algo=vdn,iql", "hydra.sweep.dir=sweep") == 130
+    long = "trainer.env_steps=5_000_000"  # nobody waits for its end
+    assert run(*LOCAL, *TINY, long, "algo=vdn,iql", "hydra.sweep.dir=sweep") == 130
     (job,) = started
     # It may have heard of it in time to say so, or to end its run early.
     assert job.done()
