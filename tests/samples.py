@@ -22,6 +22,7 @@ SPEC = EnvSpec(
     obs_shape=(4,),
     state_size=5,
     max_steps=7,
+    agent_state=np.array([[0, 1], [2, 3]], np.int32),
 )
 SEGMENTS = ("..t.x..", "txx....", ".x...tx")
 EPISODES = ("..t----", "....x--", "......x")

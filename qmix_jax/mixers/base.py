@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from flax import linen as nn
 
 from qmix_jax.nn import functional
-from qmix_jax.types import Array, record
+from qmix_jax.types import Array, EnvSpec, record
 
 Params = Any
 
@@ -47,12 +48,34 @@ class Mixer(NamedTuple):
     Attributes:
       init: `(key) -> params`.
       apply: `(params, MixerInputs[...]) -> MixerOutput[...]`, any leading axes.
-      monotonic: d q_tot / d q_taken_i >= 0 for all i, parameters and states.
+      monotonic: q_tot depends on nothing but `q_taken` and `state`, and d q_tot / d q_taken_i >= 0
+        for all i, parameters and states.
+      igm: individual-global-max: of all available joint actions, the tuple of the agents' best has
+        the highest q_tot, for all parameters and states. `monotonic` mixers have it.
     """
 
     init: Callable[[Array], Params]
     apply: Callable[[Params, MixerInputs], MixerOutput]
     monotonic: bool
+    igm: bool
+
+
+def from_module(module: nn.Module, spec: EnvSpec, *, monotonic: bool, igm: bool) -> Mixer:
+    """The mixer that a flax module `(MixerInputs[...]) -> MixerOutput[...]` computes."""
+    network_init, network_apply = functional.pure(module)
+
+    def init(key: Array) -> Params:
+        q = jnp.zeros((spec.n_agents,))
+        actions = jnp.zeros((spec.n_agents, spec.n_actions_max))
+        state = jnp.zeros((spec.state_size,))
+        return network_init(key, MixerInputs(q_taken=q, q_greedy=q, actions=actions, state=state))
+
+    return Mixer(init, network_apply, monotonic=monotonic, igm=igm)
+
+
+def without_penalty(q_tot: Array, **info: Array) -> MixerOutput:
+    """The output of a mixer that adds nothing to the loss."""
+    return MixerOutput(q_tot=q_tot, penalty=jnp.zeros_like(q_tot), info=info)
 
 
 def in_bfloat16(mixer: Mixer) -> Mixer:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from qmix_jax import config
 from qmix_jax.mixers import base
-from qmix_jax.nn import functional, hypernetwork, initialisers
+from qmix_jax.nn import hypernetwork, initialisers
 from qmix_jax.types import Array, EnvSpec
 
 _WEIGHT = {
@@ -43,11 +43,11 @@ class Config(config.Model):
 
 class _Mixer(nn.Module):
     cfg: Config
-    n_agents: int
 
     @nn.compact
-    def __call__(self, q: Array, state: Array) -> Array:
+    def __call__(self, inputs: base.MixerInputs) -> base.MixerOutput:
         cfg, embed = self.cfg, self.cfg.embed_dim
+        q, state = inputs.q_taken, inputs.state
         weight = _WEIGHT[cfg.weight]
 
         def hyper(features: int, name: str) -> Array:
@@ -56,25 +56,16 @@ class _Mixer(nn.Module):
             )
             return net(state)
 
-        w1 = weight(hyper(self.n_agents * embed, "w1"))
+        w1 = weight(hyper(q.shape[-1] * embed, "w1"))
         w1 = w1.reshape(*q.shape, embed)
         b1 = initialisers.Dense(embed, cfg.init_scale, name="b1")(state)
         # A product and a sum: a batch of [1, N] x [N, E] matrix products is slower everywhere.
         hidden = nn.elu(jnp.sum(q[..., None] * w1, axis=-2) + b1)
         w2 = weight(hyper(embed, "w2"))
         value = hypernetwork.Hypernetwork(1, 2, embed, cfg.init_scale, name="v")(state)
-        return jnp.sum(hidden * w2, axis=-1) + value[..., 0]
+        return base.without_penalty(jnp.sum(hidden * w2, axis=-1) + value[..., 0])
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
     """The mixer for an environment's agents and state."""
-    network_init, network_apply = functional.pure(_Mixer(cfg, spec.n_agents))
-
-    def init(key: Array) -> base.Params:
-        return network_init(key, jnp.zeros((spec.n_agents,)), jnp.zeros((spec.state_size,)))
-
-    def apply(params: base.Params, inputs: base.MixerInputs) -> base.MixerOutput:
-        q_tot = network_apply(params, inputs.q_taken, inputs.state)
-        return base.MixerOutput(q_tot=q_tot, penalty=jnp.zeros_like(q_tot), info={})
-
-    return base.Mixer(init, apply, monotonic=True)
+    return base.from_module(_Mixer(cfg), spec, monotonic=True, igm=True)

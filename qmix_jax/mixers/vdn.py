@@ -24,7 +24,6 @@ def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
 
     def apply(params: base.Params, inputs: base.MixerInputs) -> base.MixerOutput:
         del params
-        q_tot = jnp.sum(inputs.q_taken, axis=-1)
-        return base.MixerOutput(q_tot=q_tot, penalty=jnp.zeros_like(q_tot), info={})
+        return base.without_penalty(jnp.sum(inputs.q_taken, axis=-1))
 
-    return base.Mixer(init, apply, monotonic=True)
+    return base.Mixer(init, apply, monotonic=True, igm=True)

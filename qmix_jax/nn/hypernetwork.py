@@ -7,13 +7,14 @@ from qmix_jax.types import Array
 
 
 class Hypernetwork(nn.Module):
-    """One linear layer, or Dense-relu-Dense.
+    """One linear layer, or that many with a relu between them.
 
     Attributes:
       features: number of weights to output.
-      layers: 1 or 2.
-      hidden: width of the hidden layer where there are two.
+      layers: at least 1.
+      hidden: width of the hidden layers where there are any.
       init_scale: factor on the initial bounds of the last layer.
+      output_bias: the last layer has a bias.
     Reference: Ha et al. 2017; Rashid et al. 2018 (QMIX), section 4.1.
     """
 
@@ -21,11 +22,29 @@ class Hypernetwork(nn.Module):
     layers: int
     hidden: int
     init_scale: float = 1.0
+    output_bias: bool = True
 
     @nn.compact
     def __call__(self, state: Array) -> Array:
         """state f32[..., S] -> f32[..., features]."""
         x = state
-        if self.layers == 2:
-            x = nn.relu(initialisers.Dense(self.hidden, name="hidden")(state))
-        return initialisers.Dense(self.features, self.init_scale, name="output")(x)
+        for index in range(self.layers - 1):
+            name = f"hidden_{index}" if index else "hidden"
+            x = nn.relu(initialisers.Dense(self.hidden, name=name)(x))
+        output = initialisers.Dense(self.features, self.init_scale, self.output_bias, name="output")
+        return output(x)
+
+
+def heads(count: int) -> type[Hypernetwork]:
+    """`count` independent hypernetworks as one: f32[..., S] -> f32[..., count, features].
+
+    Its parameters have a leading axis of `count`.
+    """
+    return nn.vmap(
+        Hypernetwork,
+        in_axes=None,  # pyright: ignore[reportArgumentType]  flax's annotation is too narrow
+        out_axes=-2,
+        axis_size=count,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from qmix_jax.nn import functional
@@ -20,15 +21,20 @@ class Dense(nn.Module):
     Attributes:
       features: output width.
       scale: factor on the initial kernel and bias bounds.
+      use_bias: False makes it linear.
     """
 
     features: int
     scale: float = 1.0
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """f32[..., I] -> f32[..., features]."""
         init = uniform(self.scale / x.shape[-1] ** 0.5)
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        bias = self.param("bias", init, (self.features,))
+        if self.use_bias:
+            bias = self.param("bias", init, (self.features,))
+        else:
+            bias = jnp.zeros((self.features,), kernel.dtype)
         return functional.affine(x, kernel, bias)

@@ -1,0 +1,48 @@
+"""Qatten: a sum of the utilities weighted by multi-head attention over the agents.
+
+    q_tot = sum_h |w_h(s)| sum_i lambda_hi(s) q_i + c(s)
+
+Reference: Yang et al. 2020. Deviation: where a state has no columns of an agent's own, keys see the
+agent's index instead (all else in the state is common to the agents, and the softmax cancels it);
+the penalty on logits is that of QPLEX's code.
+"""
+
+from typing import Annotated
+
+import jax.numpy as jnp
+from flax import linen as nn
+from pydantic import Field
+
+from qmix_jax.mixers import base
+from qmix_jax.nn import attention
+from qmix_jax.types import EnvSpec
+
+
+class Config(attention.Config):
+    """Options of Qatten."""
+
+    logit_penalty: Annotated[float, Field(ge=0)] = 1e-3
+    """Weight in the loss of the squared raw logits (mean over agents, sum over heads)."""
+
+
+class _Mixer(nn.Module):
+    cfg: Config
+    attend: attention.AgentAttention
+
+    def __call__(self, inputs: base.MixerInputs) -> base.MixerOutput:
+        out = self.attend(inputs.q_taken, inputs.state)
+        return base.MixerOutput(
+            q_tot=jnp.sum(out.weight * inputs.q_taken, axis=-1) + out.value,
+            penalty=self.cfg.logit_penalty * out.logit_size,
+            info={"attention": out.attention, "weight": out.weight},
+        )
+
+
+def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
+    """The mixer for an environment's agents and state.
+
+    Raises: ConfigError for `mask_dead` without columns of the agents' own.
+    """
+    linear = not cfg.nonlinear
+    module = _Mixer(cfg, attention.over_agents(cfg, spec))
+    return base.from_module(module, spec, monotonic=linear, igm=linear)
