@@ -131,18 +131,21 @@ WEIGHTS = {
 }
 
 
-def _hypernetwork(params, state):
-    x = relu(dense(params["hidden"], state)) if "hidden" in params else state
-    return dense(params["output"], x)
+def hypernetwork(params, state):
+    """Any number of hidden layers; the last layer may lack its bias."""
+    x = state
+    for name in ("hidden", "hidden_1"):
+        x = relu(dense(params[name], x)) if name in params else x
+    return dense({"bias": 0.0, **params["output"]}, x)
 
 
 def qmix(params, q, state, weight="abs"):
     """Joint value of one situation: q[N], state[S] -> scalar."""
     b1 = dense(params["b1"], state)
-    w1 = WEIGHTS[weight](_hypernetwork(params["w1"], state))
-    w2 = WEIGHTS[weight](_hypernetwork(params["w2"], state))
+    w1 = WEIGHTS[weight](hypernetwork(params["w1"], state))
+    w2 = WEIGHTS[weight](hypernetwork(params["w2"], state))
     embed = len(b1)
-    q_tot = _hypernetwork(params["v"], state)[0]
+    q_tot = hypernetwork(params["v"], state)[0]
     for e in range(embed):
         pre = b1[e] + sum(q[i] * w1[i * embed + e] for i in range(len(q)))
         q_tot = q_tot + w2[e] * (pre if pre > 0 else np.exp(pre) - 1.0)

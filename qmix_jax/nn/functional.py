@@ -19,7 +19,8 @@ def pure(module: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return module.init(key, *inputs)["params"]
 
     def apply(params: Any, *inputs: Any) -> Any:
-        return module.apply({"params": params}, *inputs)
+        # JAX takes no NumPy constants into the gradient of a custom_vjp under vmap.
+        return module.apply({"params": jax.tree.map(jnp.asarray, params)}, *inputs)
 
     return init, apply
 

@@ -30,6 +30,8 @@ def _combinations():
 
 COMBINATIONS = tuple(_combinations())
 combinations = pytest.mark.parametrize(("name", "mixer"), COMBINATIONS)
+# What no mixer has a part in (acting, time) is tried once per factorisation.
+once_each = pytest.mark.parametrize(("name", "mixer"), tuple(dict(reversed(COMBINATIONS)).items()))
 forms = pytest.mark.parametrize("form", samples.FORMS)
 KEY = jax.random.key(3)
 
@@ -111,7 +113,7 @@ def test_nothing_valid_is_no_loss_and_no_gradient(name, mixer):
         np.testing.assert_array_equal(leaf, 0.0)
 
 
-@combinations
+@once_each
 def test_joined_episodes_are_separate_episodes(name, mixer):
     """A sequence of three episodes costs what the three cost on their own."""
     made, params, target_params, _ = factorisation_case(name, mixer)
@@ -174,7 +176,7 @@ def crowd(seed=0, b=300):
     )
 
 
-@combinations
+@once_each
 def test_acting_takes_no_state(name, mixer):
     made = factorisation_case(name, mixer)[0]
     names = list(inspect.signature(made.act).parameters)
@@ -182,7 +184,7 @@ def test_acting_takes_no_state(name, mixer):
     assert names == expected.split()
 
 
-@combinations
+@once_each
 @pytest.mark.parametrize("epsilon", [0.0, 0.4])
 def test_acting_is_decentralised(name, mixer, epsilon):
     """Everything about the second agent changes; the first does the same, also when exploring."""
@@ -200,7 +202,7 @@ def test_acting_is_decentralised(name, mixer, epsilon):
     assert (np.asarray(others[:, 1] != actions[:, 1])).any()
 
 
-@combinations
+@once_each
 def test_unavailable_actions_are_never_taken(name, mixer):
     made, params, *_ = factorisation_case(name, mixer)
     act = jax.jit(made.act)
@@ -213,7 +215,7 @@ def test_unavailable_actions_are_never_taken(name, mixer):
         assert np.take_along_axis(avail, np.asarray(actions)[..., None], axis=-1).all()
 
 
-@combinations
+@once_each
 def test_greedy_acting_maximises_the_utilities(name, mixer):
     """At the start of an episode, whatever the carry and the action before it were."""
     made, params, *_ = factorisation_case(name, mixer)

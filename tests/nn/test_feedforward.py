@@ -48,6 +48,35 @@ def test_hypernetwork_of_two_layers_has_a_relu_between():
     np.testing.assert_allclose(apply(params, state), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_hypernetwork_of_three_layers_without_an_output_bias():
+    init, apply = functional.pure(hypernetwork.Hypernetwork(6, 3, hidden=7, output_bias=False))
+    state = jax.random.normal(jax.random.key(1), (4, 5))
+    params = init(jax.random.key(0), state)
+    assert jax.tree.map(jnp.shape, params) == {
+        "hidden": {"kernel": (5, 7), "bias": (7,)},
+        "hidden_1": {"kernel": (7, 7), "bias": (7,)},
+        "output": {"kernel": (7, 6)},
+    }
+    expected = oracles.hypernetwork(oracles.double(params), np.asarray(state))
+    np.testing.assert_allclose(apply(params, state), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_heads_are_independent_hypernetworks():
+    init, apply = functional.pure(hypernetwork.heads(3)(6, 2, hidden=7))
+    state = jax.random.normal(jax.random.key(1), (2, 4, 5))
+    params = init(jax.random.key(0), state)
+    assert params["hidden"]["kernel"].shape == (3, 5, 7)
+    assert np.unique(params["hidden"]["kernel"]).size == 3 * 5 * 7
+    assert np.abs(params["hidden"]["kernel"]).max() <= 5**-0.5
+    out = jax.jit(apply)(params, state)
+    assert out.shape == (2, 4, 3, 6)
+    for head in range(3):
+        alone = oracles.hypernetwork(
+            oracles.double(jax.tree.map(lambda x, head=head: x[head], params)), np.asarray(state)
+        )
+        np.testing.assert_allclose(out[..., head, :], alone, rtol=1e-5, atol=1e-6)
+
+
 def test_init_scale_is_on_the_last_layer_only():
     def params(scale):
         init, _ = functional.pure(hypernetwork.Hypernetwork(6, 2, 7, init_scale=scale))
