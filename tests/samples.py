@@ -27,6 +27,7 @@ SPEC = EnvSpec(
 SEGMENTS = ("..t.x..", "txx....", ".x...tx")
 EPISODES = ("..t----", "....x--", "......x")
 FORMS = ("segment", "episode")
+FACTORISATIONS = components.names("factorisations")
 
 
 def batch(form, seed=0):
@@ -114,6 +115,20 @@ def live_carry(agent, batch_size=3):
     return jax.tree.map(lambda x: 0.3 * jnp.ones_like(x), agent.initial_carry(batch_size))
 
 
+VARIANTS = {
+    "qtran": ({"variant": "base"}, {"variant": "alt"}),
+    "wqmix": ({"weighting": "centrally"}, {"weighting": "optimistically"}),
+}
+"""Components that are several algorithms: their options, the defaults first."""
+
+
+def coefficients():
+    """The own numbers of all factorisations, `hparams.algo`, other than their defaults."""
+    modules = (components.find("factorisations", name) for name in FACTORISATIONS)
+    models = [module.Coefficients for module in modules if hasattr(module, "Coefficients")]
+    return {name: 0.7 * value for model in models for name, value in model().model_dump().items()}
+
+
 def signature(tree):
     """The tree with (shape, dtype) for every array."""
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
@@ -157,7 +172,7 @@ def hparams(**changes):
         "target_period": 3,
         "target_tau": 1.0,
         "huber_delta": 0.5,
-        "algo": {},
+        "algo": coefficients(),
         **changes,
     }
     schedules = {

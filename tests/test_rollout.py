@@ -182,7 +182,7 @@ def test_unrolling_a_window_gives_what_the_whole_history_gives():
 
     def q_of(trajectory):
         padded = replace(trajectory, obs=np.concatenate([trajectory.obs] * 2, axis=-1))
-        return np.asarray(agents.unroll_pair(agent, params, params, padded)[0])
+        return np.asarray(agents.unroll(agent, params, padded).q)
 
     trajectories = [trajectory for trajectory, _ in windows(5, act, agent.initial_carry)]
     history = Trajectory(

@@ -65,35 +65,56 @@ def previous_actions(actions: Array, reset: Array, first: Array) -> Array:
     return jnp.where(reset[..., None], -1, jnp.concatenate([first[None], actions]))
 
 
+class Unrolled(NamedTuple):
+    """A network's outputs over sequences: utilities f32[T+1, B, N, A], hidden f32[T+1, B, N, H]."""
+
+    q: Array
+    hidden: Array
+
+
+def unroll(agent: Agent, params: Params, trajectory: Trajectory) -> Unrolled:
+    """One network over a batch of sequences, from the sequences' own start.
+
+    Args:
+      params: the agent's parameters.
+      trajectory: `[T+1, B, ...]`.
+    """
+    return _over(agent, trajectory)(params)
+
+
 def unroll_pair(
     agent: Agent, params: Params, target_params: Params, trajectory: Trajectory
-) -> tuple[Array, Array]:
-    """Online and target utilities over a batch of sequences, both from the sequences' own start.
+) -> tuple[Unrolled, Unrolled]:
+    """Online and target network over a batch of sequences, both from the sequences' own start.
 
     Args:
       params, target_params: the agent's parameters; no gradient flows into the latter's result.
       trajectory: `[T+1, B, ...]`.
     Returns:
-      (q f32[T+1, B, N, A], q_target f32[T+1, B, N, A]).
+      (online, target).
     """
+    outputs = _over(agent, trajectory)
+    if not agent.stacked:
+        return outputs(params), jax.lax.stop_gradient(outputs(target_params))
+    both = jax.tree.map(
+        lambda p, t: jnp.stack([p, jax.lax.stop_gradient(t)]), params, target_params
+    )
+    q, hidden = jax.vmap(outputs)(both)
+    return Unrolled(q[0], hidden[0]), jax.lax.stop_gradient(Unrolled(q[1], hidden[1]))
+
+
+def _over(agent: Agent, trajectory: Trajectory) -> Callable[[Params], Unrolled]:
     start = trajectory.start
     if start is None:
         none = jnp.full(trajectory.actions.shape[1:], -1, jnp.int32)
         start = Start(carry=agent.initial_carry(len(none)), prev_actions=none)
     prev_actions = previous_actions(trajectory.actions, trajectory.reset, start.prev_actions)
 
-    def utilities(parameters: Params) -> Array:
-        return agent.unroll(
-            parameters, start.carry, trajectory.obs, prev_actions, trajectory.reset
-        )[1]
+    def outputs(params: Params) -> Unrolled:
+        inputs = (trajectory.obs, prev_actions, trajectory.reset)
+        return Unrolled(*agent.unroll(params, start.carry, *inputs)[1:])
 
-    if not agent.stacked:
-        return utilities(params), jax.lax.stop_gradient(utilities(target_params))
-    both = jax.tree.map(
-        lambda p, t: jnp.stack([p, jax.lax.stop_gradient(t)]), params, target_params
-    )
-    q, q_target = jax.vmap(utilities)(both)
-    return q, jax.lax.stop_gradient(q_target)
+    return outputs
 
 
 def in_bfloat16(agent: Agent) -> Agent:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from qmix_jax import config
 from qmix_jax.agents import base as agents
 from qmix_jax.core import exploration, masked, qvalues, returns
+from qmix_jax.mixers import base as mixers
 from qmix_jax.types import Array, Batch, HParams, Metrics, record
 
 Params = Any
@@ -42,6 +43,9 @@ class Factorisation(NamedTuple):
         actions i32[J, N]) -> q_tot f32[J]` at the start of an episode, or None where there is no
         joint value.
       uses_target: False makes `target_params` an empty tuple.
+      unrestricted_values: as `joint_values`, of a second joint value that need not agree with the
+        utilities on the best actions (QTRAN's Q_jt, WQMIX's Q*); None where there is no such value.
+        `joint_values` is always the one whose greedy joint action `act` takes.
     """
 
     init: Callable[[Array], Params]
@@ -51,26 +55,36 @@ class Factorisation(NamedTuple):
     utilities: Callable[[Params, Array], Array]
     joint_values: Callable[[Params, Array, Array, Array, Array], Array] | None
     uses_target: bool
+    unrestricted_values: Callable[[Params, Array, Array, Array, Array], Array] | None = None
 
 
-class TDConfig(config.Model):
+class TargetConfig(config.Model):
+    """Options of targets and errors, which all factorisations share."""
+
+    target: Literal["peng", "watkins", "harutyunyan", "n_step"] = "peng"
+    """Kind of Q(lambda) with `hparams.td_lambda` (0 makes each one-step), or `n_step`."""
+    n_step: config.PositiveInt = 3
+    """Rewards that the target `n_step` sums."""
+    loss: Literal["mse", "huber"] = "mse"
+    """Cost of a TD error: its square (no factor 1/2), or Huber with `hparams.huber_delta`."""
+
+
+class TDConfig(TargetConfig):
     """Options that temporal-difference factorisations share."""
 
     double_q: bool = True
     """Select the next action with the online network (van Hasselt et al. 2016)."""
-    loss: Literal["mse", "huber"] = "mse"
-    """Elementwise error: squared (no factor 1/2), or Huber with `hparams.huber_delta`."""
 
 
 class NextValues(NamedTuple):
-    """Selection for a one-step target: online q f32[T, B, N, A] at t; at t+1 the target network's
-    utilities of the selected (`q_next`) and of its own best (`q_next_greedy`) actions f32[T, B, N],
-    and the selected actions i32[T, B, N].
+    """Selection for a target: the online network's q f32[T, B, N, A] and hidden f32[T, B, N, H] at
+    t, the target network's at t+1, and the selected actions at t+1 i32[T, B, N].
     """
 
     q: Array
+    hidden: Array
     q_next: Array
-    q_next_greedy: Array
+    hidden_next: Array
     next_actions: Array
 
 
@@ -84,67 +98,112 @@ def next_values(
       batch: sequences `[T+1, B, ...]`.
     """
     trajectory = batch.trajectory
-    q, q_target = agents.unroll_pair(agent, params, target_params, trajectory)
+    online, target = agents.unroll_pair(agent, params, target_params, trajectory)
     avail_next = trajectory.avail_actions[1:]
-    q_target = q_target[1:]
-    next_actions = qvalues.double_q_action(q[1:], q_target, avail_next, cfg.double_q)
     return NextValues(
-        q=q[:-1],
-        q_next=qvalues.take(q_target, next_actions),
-        q_next_greedy=qvalues.take(q_target, qvalues.greedy(q_target, avail_next)),
-        next_actions=next_actions,
+        q=online.q[:-1],
+        hidden=online.hidden[:-1],
+        q_next=target.q[1:],
+        hidden_next=target.hidden[1:],
+        next_actions=qvalues.double_q_action(online.q[1:], target.q[1:], avail_next, cfg.double_q),
     )
 
 
-def target(batch: Batch, value_next: Array, hparams: HParams) -> Array:
-    """Peng's Q(lambda) target of the team reward; one-step at `td_lambda` 0.
+def target(
+    cfg: TargetConfig,
+    batch: Batch,
+    hparams: HParams,
+    next_actions: Array,
+    value: Callable[[Array], Array],
+    independent: bool = False,
+) -> Array:
+    """Target of the team reward, of the kind `cfg.target`; one-step at `td_lambda` 0 or n = 1.
+
+    It looks no further than the end of a sequence, the start of another episode or a step that is
+    not valid (`returns.chained`).
 
     Args:
       batch: sequences.
-      value_next: f32[T, B], or f32[T, B, N] where every agent has its own.
       hparams: reward scale, discount and lambda.
+      next_actions: i32[T, B, N], the selected (greedy) actions at t+1.
+      value: `(actions i32[T, B, N]) -> f32[T, B]`, the target network's value of actions at t+1;
+        f32[T, B, K] where there are several. Called twice for `harutyunyan` only.
+      independent: the values are one per agent, and an agent's `watkins` trace is cut by its own
+        exploration instead of anyone's.
     Returns:
-      f32, shape of `value_next`, without gradient.
+      f32, shape of a value, without gradient.
     """
-    trajectory = batch.trajectory
-    per_step = (
-        hparams.reward_scale * trajectory.reward,
-        trajectory.terminated,
-        returns.chained(trajectory.reset, trajectory.valid),
-    )
+    trajectory, value_next = batch.trajectory, value(next_actions)
     axes = range(2, value_next.ndim)
-    reward, terminated, chain = (
-        jnp.broadcast_to(jnp.expand_dims(x, axes), value_next.shape) for x in per_step
+
+    def per_value(x: Array) -> Array:
+        return jnp.broadcast_to(jnp.expand_dims(x, axes), value_next.shape)
+
+    reward = per_value(hparams.reward_scale * trajectory.reward)
+    terminated = per_value(trajectory.terminated)
+    chain = per_value(returns.chained(trajectory.reset, trajectory.valid))
+    if cfg.target == "n_step":
+        return returns.n_step(reward, terminated, value_next, hparams.gamma, cfg.n_step, chain)
+    # Nothing was executed after the last step, and the chain ends there.
+    executed = jnp.concatenate([trajectory.actions[1:], next_actions[-1:]])
+    baseline = value_next
+    if cfg.target == "watkins":
+        greedy = executed == next_actions
+        chain &= greedy if independent else per_value(jnp.all(greedy, axis=-1))
+    elif cfg.target == "harutyunyan":
+        baseline = value(executed)
+    return returns.q_lambda(
+        reward, terminated, value_next, baseline, hparams.gamma, hparams.td_lambda, chain
     )
-    return returns.peng_lambda(
-        reward, terminated, value_next, hparams.gamma, hparams.td_lambda, chain
-    )
+
+
+def mean_cost(error: Array, batch: Batch, cost: Callable[[Array], Array] = jnp.square) -> Array:
+    """Weighted masked mean of an elementwise cost of errors.
+
+        sum(valid * w_b * cost(error)) / max(sum(valid), 1)
+
+    Args:
+      error: f32[T, B], or f32[T, B, K] with several per step; may be anything where not valid.
+      batch: gives `valid` bool[T, B] and the weights f32[B].
+    Returns:
+      f32[].
+    """
+    valid = _valid_like(error, batch)
+    # Masked before the cost: a non-finite error of an invalid step must not reach the gradient.
+    costs = cost(jnp.where(valid, error, 0.0))
+    weight = jnp.expand_dims(batch.weight[None, :], range(2, error.ndim))
+    return masked.mean(costs * weight, valid)
 
 
 def td_loss(
-    cfg: TDConfig, value: Array, target: Array, batch: Batch, hparams: HParams
+    cfg: TargetConfig,
+    value: Array,
+    target: Array,
+    batch: Batch,
+    hparams: HParams,
+    scale: Array | float = 1.0,
 ) -> tuple[Array, Extras]:
-    """Weighted masked mean of the elementwise error.
+    """`mean_cost` of the temporal-difference error.
 
-        loss = sum(valid * w_b * e(value - target)) / max(sum(valid), 1)
+        loss = sum(valid * w_b * scale * e(value - target)) / max(sum(valid), 1)
 
     Args:
-      value: f32[T, B] or f32[T, B, N], predictions with gradient.
+      value: f32[T, B] or f32[T, B, K], predictions with gradient.
       target: same shape, without gradient.
       batch: gives `valid` bool[T, B] and the weights f32[B].
+      scale: factors without gradient, same shape.
     Returns:
       (loss f32[], Extras).
     """
-    valid = batch.trajectory.valid
-    weight = batch.weight[None, :]
-    if value.ndim == 3:
-        valid = jnp.broadcast_to(valid[..., None], value.shape)
-        weight = weight[..., None]
-    # Masked before the square: a non-finite error of an invalid step must not reach the gradient.
-    error = jnp.where(valid, value - target, 0.0)
-    cost = masked.huber(error, hparams.huber_delta) if cfg.loss == "huber" else jnp.square(error)
-    loss = masked.mean(cost * weight, valid)
-    size = jnp.abs(error)
+
+    def cost(error: Array) -> Array:
+        if cfg.loss == "huber":
+            return scale * masked.huber(error, hparams.huber_delta)
+        return scale * jnp.square(error)
+
+    loss = mean_cost(value - target, batch, cost)
+    valid = _valid_like(value, batch)
+    size = jnp.abs(jnp.where(valid, value - target, 0.0))
     metrics = {
         "loss": (loss, jnp.ones(())),
         "td_error_abs": masked.total(size, valid),
@@ -153,6 +212,11 @@ def td_loss(
     }
     priority = jnp.max(size, axis=tuple(axis for axis in range(value.ndim) if axis != 1))
     return loss, Extras(metrics=metrics, priority=priority)
+
+
+def _valid_like(values: Array, batch: Batch) -> Array:
+    valid = jnp.expand_dims(batch.trajectory.valid, range(2, values.ndim))
+    return jnp.broadcast_to(valid, values.shape)
 
 
 def make_act(agent: agents.Agent, select: Callable[[Params], Params]) -> Callable:
@@ -185,9 +249,34 @@ def make_utilities(agent: agents.Agent, select: Callable[[Params], Params]) -> C
     """Utilities at the start of an episode: `Factorisation.utilities` for one agent network."""
 
     def utilities(params: Params, obs: Array) -> Array:
-        prev_actions = jnp.full((1, 1, obs.shape[0]), -1, jnp.int32)
-        reset = jnp.ones((1, 1), bool)
-        carry = agent.initial_carry(1)
-        return agent.unroll(select(params), carry, obs[None, None], prev_actions, reset)[1][0, 0]
+        return first_step(agent, select(params), obs).q
 
     return utilities
+
+
+def first_step(agent: agents.Agent, params: Params, obs: Array) -> agents.Unrolled:
+    """An agent network at the start of an episode: obs f32[N, *O] -> q f32[N, A] and hidden."""
+    prev_actions = jnp.full((1, 1, obs.shape[0]), -1, jnp.int32)
+    reset = jnp.ones((1, 1), bool)
+    carry = agent.initial_carry(1)
+    _, q, hidden = agent.unroll(params, carry, obs[None, None], prev_actions, reset)
+    return agents.Unrolled(q[0, 0], hidden[0, 0])
+
+
+def make_joint_values(agent: agents.Agent, mixer: mixers.Mixer) -> Callable:
+    """Mixed values at the start of an episode: `Factorisation.joint_values` for parameters `agent`
+    and `mixer`.
+    """
+
+    def joint_values(
+        params: Params, obs: Array, state: Array, avail_actions: Array, actions: Array
+    ) -> Array:
+        q = first_step(agent, params["agent"], obs).q
+        # One row per joint action: a mixer's inputs have the same leading axes.
+        q, avail_actions, state = (
+            jnp.broadcast_to(x, (len(actions), *x.shape)) for x in (q, avail_actions, state)
+        )
+        inputs = mixers.inputs(q, avail_actions, actions, state)
+        return mixer.apply(params["mixer"], inputs).q_tot
+
+    return joint_values

@@ -2,7 +2,7 @@
 
     y_{i,t} = r_t + gamma * (1 - terminated_t) * q_i^-(tau_{t+1}, argmax_a q_i(tau_{t+1}, a))
 
-With `hparams.td_lambda` above 0 the target is Peng's Q(lambda).
+With `hparams.td_lambda` above 0 the target is a Q(lambda); see `base.target`.
 
 Reference: Tan 1993; Tampuu et al. 2017; the baseline of Rashid et al. 2018. Deviation: none (the
 loss is averaged over valid steps and agents).
@@ -40,7 +40,14 @@ def make(
         trajectory = batch.trajectory
         values = base.next_values(cfg, agent, params["agent"], target_params["agent"], batch)
         taken = qvalues.take(values.q, trajectory.actions)
-        target = base.target(batch, values.q_next, hparams)
+        target = base.target(
+            cfg,
+            batch,
+            hparams,
+            values.next_actions,
+            lambda actions: qvalues.take(values.q_next, actions),
+            independent=True,
+        )
         return base.td_loss(cfg, taken, target, batch, hparams)
 
     return base.Factorisation(

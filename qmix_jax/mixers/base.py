@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from qmix_jax.core import qvalues
 from qmix_jax.nn import functional
 from qmix_jax.types import Array, EnvSpec, record
 
@@ -27,6 +29,23 @@ class MixerInputs:
     q_greedy: Array
     actions: Array
     state: Array
+
+
+def inputs(q: Array, avail_actions: Array, actions: Array, state: Array) -> MixerInputs:
+    """What a mixer sees when `actions` are evaluated; any leading axes.
+
+    Args:
+      q: f32[..., N, A], utilities of one network.
+      avail_actions: bool[..., N, A], at least one True per row.
+      actions: i32[..., N].
+      state: f32[..., S].
+    """
+    return MixerInputs(
+        q_taken=qvalues.take(q, actions),
+        q_greedy=jnp.max(jnp.where(avail_actions, q, -jnp.inf), axis=-1),
+        actions=jax.nn.one_hot(actions, q.shape[-1]),
+        state=state,
+    )
 
 
 @record

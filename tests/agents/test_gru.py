@@ -27,29 +27,32 @@ def test_parameter_count_of_the_papers_agent():
 
 
 @pytest.mark.parametrize("form", samples.FORMS)
-def test_online_and_target_utilities_agree_with_a_loop(form):
+def test_online_and_target_networks_agree_with_a_loop(form):
     agent = gru.make(gru.Config(hidden=6), samples.SPEC)
     params, target_params = (samples.params(agent.init, seed) for seed in (0, 1))
     trajectory = samples.batch(form).trajectory
     pair = base.unroll_pair(agent, params, target_params, trajectory)
-    for q, parameters in zip(pair, (params, target_params), strict=True):
-        expected = oracles.utilities(oracles.double(parameters), trajectory)
-        np.testing.assert_allclose(q, expected, rtol=1e-4, atol=1e-6)
+    alone = base.unroll(agent, params, trajectory)
+    for outputs, parameters in zip((*pair, alone), (params, target_params, params), strict=True):
+        expected, hidden = oracles.unroll(oracles.double(parameters), trajectory)
+        np.testing.assert_allclose(outputs.q, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(outputs.hidden, hidden, rtol=1e-4, atol=1e-6)
 
 
-def test_no_gradient_flows_into_the_target_utilities():
+def test_no_gradient_flows_into_the_target_network():
     agent = gru.make(gru.Config(hidden=6), samples.SPEC)
     params, trajectory = samples.params(agent.init), samples.batch("segment").trajectory
 
     def total(target_params):
-        return base.unroll_pair(agent, params, target_params, trajectory)[1].sum()
+        _, target = base.unroll_pair(agent, params, target_params, trajectory)
+        return target.q.sum() + target.hidden.sum()
 
     for leaf in jax.tree.leaves(jax.grad(total)(params)):
         np.testing.assert_array_equal(leaf, 0.0)
 
 
 @pytest.mark.parametrize("form", samples.FORMS)
-def test_stacked_networks_give_the_same_utilities_and_gradients(form):
+def test_stacked_networks_give_the_same_outputs_and_gradients(form):
     """The gradient reaches the online parameters alone, in both formulations."""
     trajectory = samples.batch(form).trajectory
     found = {}
@@ -58,8 +61,8 @@ def test_stacked_networks_give_the_same_utilities_and_gradients(form):
         params, target = samples.params(agent.init), samples.params(agent.init, seed=1)
 
         def objective(params, target, agent=agent):
-            q, q_target = base.unroll_pair(agent, params, target, trajectory)
-            return jnp.sum(jnp.sin(q)) + jnp.sum(jnp.sin(q_target)), (q, q_target)
+            pair = base.unroll_pair(agent, params, target, trajectory)
+            return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(pair)), pair
 
         found[unroll] = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))(params, target)
     (own, of_target), values = found["stacked"]
@@ -79,7 +82,7 @@ def test_in_bfloat16_products_are_rounded_and_everything_outside_stays_float32()
     params, trajectory = samples.params(plain.init), samples.batch("segment").trajectory
 
     def objective(params, agent):
-        q, _ = base.unroll_pair(agent, params, params, trajectory)
+        q = base.unroll(agent, params, trajectory).q
         return jnp.sum(jnp.square(q)), q
 
     grads, q = jax.grad(objective, has_aux=True)(params, low)
