@@ -43,18 +43,67 @@ def one_step(reward, terminated, value_next, gamma):
     return target
 
 
-def peng_lambda(reward, terminated, value_next, gamma, td_lambda, chain):
-    """Peng's Q(lambda) of [T, B] arrays by recursion; one-step where `chain` is False."""
+def q_lambda(reward, terminated, value_next, baseline_next, gamma, td_lambda, chain):
+    """Q(lambda) of [T, ...] arrays by recursion; one-step where `chain` is False."""
     target = np.array(reward)
     for t in reversed(range(len(reward))):
         for index in np.ndindex(target.shape[1:]):
             here, after = (t, *index), (t + 1, *index)
             value = value_next[here]
             if chain[here]:
-                value = (1.0 - td_lambda) * value + td_lambda * target[after]
+                value = value + td_lambda * (target[after] - baseline_next[here])
             if not terminated[here]:
                 target[here] += gamma * value
     return target
+
+
+def n_step(reward, terminated, value_next, gamma, n, chain):
+    """Sums of n rewards of [T, ...] arrays, walked forwards; fewer where `chain` breaks."""
+    target = np.zeros_like(reward)
+    for start, *index in np.ndindex(target.shape):
+        t, discount = start, 1.0
+        for k in range(n):
+            here = (t, *index)
+            target[start, *index] += discount * reward[here]
+            discount *= gamma
+            if terminated[here]:
+                break
+            if k == n - 1 or not chain[here]:
+                target[start, *index] += discount * value_next[here]
+                break
+            t += 1
+    return target
+
+
+def targets(trajectory, hparams, value, best, target, n, independent=False):
+    """Multi-step targets [T, B, K] of the kind `target`; NaN where a step is not valid.
+
+    Args:
+      value: `(t, b, actions[N]) -> K values` of the target network.
+      best: (t, b) -> selected actions [N].
+      independent: values belong to agents.
+    """
+    steps, n_sequences = trajectory.valid.shape
+    shape = (steps, n_sequences, len(value(0, 0, best(0, 0))))
+    reward, value_next, executed = (np.full(shape, np.nan) for _ in range(3))
+    chain, greedy = np.zeros(shape, bool), np.zeros(shape, bool)
+    for t, b in np.argwhere(trajectory.valid):
+        reward[t, b] = float(hparams.reward_scale) * trajectory.reward[t, b]
+        value_next[t, b] = value(t + 1, b, best(t + 1, b))
+        if t + 1 < steps and trajectory.valid[t + 1, b] and not trajectory.reset[t + 1, b]:
+            chain[t, b] = True
+            actions = trajectory.actions[t + 1, b]
+            executed[t, b] = value(t + 1, b, actions)
+            same = np.array([a == c for a, c in zip(actions, best(t + 1, b), strict=True)])
+            greedy[t, b] = same if independent else same.all()
+    terminated = np.repeat(trajectory.terminated[..., None], shape[-1], axis=-1)
+    gamma, td_lambda = float(hparams.gamma), float(hparams.td_lambda)
+    if target == "n_step":
+        return n_step(reward, terminated, value_next, gamma, n, chain)
+    if target == "watkins":
+        chain &= greedy
+    baseline = executed if target == "harutyunyan" else value_next
+    return q_lambda(reward, terminated, value_next, baseline, gamma, td_lambda, chain)
 
 
 def best_available(q, avail):
@@ -109,19 +158,23 @@ def gru_agent(params, obs, prev_actions, carry):
     return dense(params["head"], carry), carry
 
 
-def utilities(params, trajectory):
-    """q[T+1, B, N, A] of the recurrent agent; nothing crosses the start of an episode."""
+def unroll(params, trajectory):
+    """(q[T+1, B, N, A], hidden[T+1, B, N, H]) of the recurrent agent; nothing crosses the start of
+    an episode."""
     entries, n_sequences, n_agents = trajectory.obs.shape[:3]
-    hidden, n_actions = params["head"]["kernel"].shape
-    q = np.zeros((entries, n_sequences, n_agents, n_actions), params["head"]["bias"].dtype)
+    size, n_actions = params["head"]["kernel"].shape
+    dtype = params["head"]["bias"].dtype
+    q = np.zeros((entries, n_sequences, n_agents, n_actions), dtype)
+    hidden = np.zeros((entries, n_sequences, n_agents, size), dtype)
     for b in range(n_sequences):
         for t in range(entries):
             if t == 0 or trajectory.reset[t, b]:
-                carry, previous = np.zeros((n_agents, hidden)), np.full(n_agents, -1)
+                carry, previous = np.zeros((n_agents, size)), np.full(n_agents, -1)
             else:
                 previous = trajectory.actions[t - 1, b]
             q[t, b], carry = gru_agent(params, trajectory.obs[t, b], previous, carry)
-    return q
+            hidden[t, b] = carry
+    return q, hidden
 
 
 WEIGHTS = {
@@ -166,44 +219,200 @@ def _cost(error, loss, delta):
     return delta * (2.0 * abs(error) - delta)
 
 
-def td(params, target_params, batch, hparams, mixer, double_q, loss):
-    """Loss, sums of the metrics and priorities of temporal differences.
+def mlp(params, x):
+    """Dense-relu layers and a linear one."""
+    for index in range(len(params) - 1):
+        x = relu(dense(params[f"hidden_{index}"], x))
+    return dense(params["output"], x)
 
-    Args:
-      mixer: `vdn`, `qmix`, or None for independent learners.
-    Returns:
-      A dict: `loss`, `priority` [B], `count`, and the sums `td_error_abs`, `q_taken`, `target`.
-    """
-    trajectory, joint = batch.trajectory, JOINT[mixer]
-    q = utilities(params["agent"], trajectory)
-    q_target = utilities(target_params["agent"], trajectory)
-    chooser = q if double_q else q_target
-    sums = dict.fromkeys(("count", "cost", "td_error_abs", "q_taken", "target"), 0.0)
-    priority, targets = np.zeros(len(batch.weight)), {}
-    for t, b in reversed(np.argwhere(trajectory.valid)):
-        following = [
-            q_target[t + 1, b, i, best_available(chooser[t + 1, b, i], avail)]
-            for i, avail in enumerate(trajectory.avail_actions[t + 1, b])
-        ]
-        state_next = trajectory.state[t + 1, b]
-        nexts = np.array(joint(target_params.get("mixer"), following, state_next))
-        if (t + 1, b) in targets and not trajectory.reset[t + 1, b]:
-            td_lambda = float(hparams.td_lambda)
-            nexts = (1.0 - td_lambda) * nexts + td_lambda * targets[t + 1, b]
-        bootstrap = 0.0 if trajectory.terminated[t, b] else float(hparams.gamma)
-        reward = float(hparams.reward_scale) * trajectory.reward[t, b]
-        targets[t, b] = reward + bootstrap * nexts
-        taken = [q[t, b, i, action] for i, action in enumerate(trajectory.actions[t, b])]
-        values = joint(params.get("mixer"), taken, trajectory.state[t, b])
-        for value, target in zip(values, targets[t, b], strict=True):
+
+def take(q, actions):
+    """q[N, A], actions[N] -> list of N utilities."""
+    return [q[i, action] for i, action in enumerate(actions)]
+
+
+def _best(q, trajectory):
+    """`(t, b) -> best available actions [N]` of utilities q[T+1, B, N, A]."""
+
+    def best(t, b):
+        available = trajectory.avail_actions[t, b]
+        return [best_available(q[t, b, i], avail) for i, avail in enumerate(available)]
+
+    return best
+
+
+def mean_cost(costs, batch):
+    """Mean over valid steps of costs[T, B, K] times the sequences' weights."""
+    total = count = 0.0
+    for t, b in np.argwhere(batch.trajectory.valid):
+        for cost in costs[t, b]:
+            total += batch.weight[b] * cost
+            count += 1
+    return total / max(count, 1)
+
+
+def regression(values, targets, batch, hparams, loss, scale=None):
+    """Loss, sums of the metrics and priorities of values[T, B, K] regressed to targets."""
+    sums = dict.fromkeys(("count", "td_error_abs", "q_taken", "target"), 0.0)
+    priority, costs = np.zeros(len(batch.weight)), np.zeros_like(values)
+    for t, b in np.argwhere(batch.trajectory.valid):
+        for k, (value, target) in enumerate(zip(values[t, b], targets[t, b], strict=True)):
             error = value - target
+            costs[t, b, k] = _cost(error, loss, float(hparams.huber_delta))
+            costs[t, b, k] *= 1.0 if scale is None else scale[t, b, k]
             sums["count"] += 1
-            sums["cost"] += batch.weight[b] * _cost(error, loss, float(hparams.huber_delta))
             sums["td_error_abs"] += abs(error)
             sums["q_taken"] += value
             sums["target"] += target
             priority[b] = max(priority[b], abs(error))
-    return {**sums, "loss": sums["cost"] / max(sums["count"], 1), "priority": priority}
+    return {**sums, "loss": mean_cost(costs, batch), "priority": priority}
+
+
+def _over_steps(function, trajectory):
+    """`function(t, b) -> K values` at every step, f64[T, B, K]."""
+    steps, n_sequences = trajectory.valid.shape
+    return np.array([[function(t, b) for b in range(n_sequences)] for t in range(steps)])
+
+
+def td(params, fixed, target_params, batch, hparams, mixer, *, double_q, loss, target, n_step, **_):
+    """Loss, sums of the metrics and priorities of temporal differences.
+
+    Args:
+      fixed: the same parameters where no gradient flows; not used here.
+      mixer: `vdn`, `qmix`, or None for independent learners.
+    Returns:
+      A dict: `loss`, `priority` [B], `count`, and the sums `td_error_abs`, `q_taken`, `target`.
+    """
+    del fixed
+    trajectory, joint = batch.trajectory, JOINT[mixer]
+    q, _ = unroll(params["agent"], trajectory)
+    q_target, _ = unroll(target_params["agent"], trajectory)
+
+    def next_value(t, b, actions):
+        taken = take(q_target[t, b], actions)
+        return joint(target_params.get("mixer"), taken, trajectory.state[t, b])
+
+    def value(t, b):
+        taken = take(q[t, b], trajectory.actions[t, b])
+        return joint(params.get("mixer"), taken, trajectory.state[t, b])
+
+    best = _best(q if double_q else q_target, trajectory)
+    goals = targets(trajectory, hparams, next_value, best, target, n_step, mixer is None)
+    return regression(_over_steps(value, trajectory), goals, batch, hparams, loss)
+
+
+def qtran_heads(params, hidden, actions, state, n_actions, variant):
+    """Q_jt of one situation: one value (`base`), or those of each agent's every action (`alt`)."""
+    acts = [one_hot(action, n_actions) for action in actions]
+    n_agents = len(acts)
+    if variant == "base":
+        pairs = [np.concatenate(pair) for pair in zip(hidden, acts, strict=True)]
+        encoded = sum(mlp(params["encoder"], pair) for pair in pairs)
+        return mlp(params["q"], np.concatenate([state, encoded]))
+    everyone = sum(mlp(params["hidden_encoder"], h) for h in hidden)
+    heads = []
+    for i in range(n_agents):
+        others = sum(mlp(params["action_encoder"], acts[j]) for j in range(n_agents) if j != i)
+        inputs = [state, one_hot(i, n_agents), everyone, others]
+        heads.append(mlp(params["q"], np.concatenate(inputs)))
+    return np.array(heads)
+
+
+def qtran(params, fixed, target_params, batch, hparams, mixer, *, variant, double_q, **options):
+    """As `td`; `fixed` are the parameters of Q_jt where it has no gradient."""
+    del mixer
+    trajectory = batch.trajectory
+    q, hidden = unroll(params["agent"], trajectory)
+    q_target, hidden_target = unroll(target_params["agent"], trajectory)
+    hidden_fixed = unroll(fixed["agent"], trajectory)[1]
+    best = _best(q, trajectory)
+
+    def heads(params, hidden, t, b, actions):
+        state = trajectory.state[t, b]
+        n_actions = q.shape[-1]
+        return qtran_heads(params["critic"], hidden[t, b], actions, state, n_actions, variant)
+
+    def q_jt(params, hidden, t, b, actions):
+        found = heads(params, hidden, t, b, actions)
+        return found if variant == "base" else take(found, actions)
+
+    def opt(t, b):
+        chosen = best(t, b)
+        total = sum(take(q[t, b], chosen)) + mlp(params["value"], trajectory.state[t, b])[0]
+        return [(total - fit) ** 2 for fit in q_jt(fixed, hidden_fixed, t, b, chosen)]
+
+    def nopt(t, b):
+        actions = trajectory.actions[t, b]
+        bounds = heads(fixed, hidden_fixed, t, b, actions)
+        v = mlp(params["value"], trajectory.state[t, b])[0]
+        utilities = take(q[t, b], actions)
+        if variant == "base":
+            return [min(sum(utilities) + v - bounds[0], 0.0) ** 2]
+        costs = []
+        for i in range(len(utilities)):
+            others = sum(utilities) - utilities[i]
+            available = np.flatnonzero(trajectory.avail_actions[t, b, i])
+            costs.append(min(q[t, b, i, a] + others + v - bounds[i, a] for a in available) ** 2)
+        return costs
+
+    goals = targets(
+        trajectory,
+        hparams,
+        lambda t, b, actions: q_jt(target_params, hidden_target, t, b, actions),
+        best if double_q else _best(q_target, trajectory),
+        options["target"],
+        options["n_step"],
+    )
+    values = _over_steps(
+        lambda t, b: q_jt(params, hidden, t, b, trajectory.actions[t, b]), trajectory
+    )
+    result = regression(values, goals, batch, hparams, options["loss"])
+    for name, costs in (("lambda_opt", opt), ("lambda_nopt", nopt)):
+        part = mean_cost(_over_steps(costs, trajectory), batch)
+        result["loss"] += float(hparams.algo[name]) * part
+    return result
+
+
+def wqmix(
+    params, fixed, target_params, batch, hparams, mixer, *, weighting, loss, target, n_step, **_
+):
+    """As `td`; the metrics are those of the monotonic value, the priorities those of Q*."""
+    del fixed
+    trajectory, joint = batch.trajectory, JOINT[mixer]
+    q, _ = unroll(params["agent"], trajectory)
+    central, _ = unroll(params["central_agent"], trajectory)
+    central_target, _ = unroll(target_params["central_agent"], trajectory)
+    best = _best(q, trajectory)
+
+    def q_star(params, utilities, t, b, actions):
+        state = trajectory.state[t, b]
+        inputs = np.concatenate([state, take(utilities[t, b], actions)])
+        return mlp(params["q"], inputs) + mlp(params["v"], state)
+
+    def fixed_q_star(t, b, actions):
+        return q_star(target_params["central"], central_target, t, b, actions)
+
+    def q_tot(t, b):
+        taken = take(q[t, b], trajectory.actions[t, b])
+        return joint(params["mixer"], taken, trajectory.state[t, b])
+
+    goals = targets(trajectory, hparams, fixed_q_star, best, target, n_step)
+    values = _over_steps(q_tot, trajectory)
+    scale = np.ones_like(values)
+    for t, b in np.argwhere(trajectory.valid):
+        goal, chosen = goals[t, b, 0], best(t, b)
+        if weighting == "optimistically":
+            full = values[t, b, 0] < goal
+        else:
+            same = list(trajectory.actions[t, b]) == chosen
+            full = same or goal > fixed_q_star(t, b, chosen)[0]
+        scale[t, b] = 1.0 if full else float(hparams.algo["alpha"])
+    result = regression(values, goals, batch, hparams, loss, scale)
+    values = _over_steps(
+        lambda t, b: q_star(params["central"], central, t, b, trajectory.actions[t, b]), trajectory
+    )
+    free = regression(values, goals, batch, hparams, loss)
+    return {**result, "loss": result["loss"] + free["loss"], "priority": free["priority"]}
 
 
 def directional_derivative(function, tree, direction, step=1e-6):

@@ -5,6 +5,7 @@ import itertools
 import re
 
 import pytest
+import samples
 import yaml
 from toys import counting
 
@@ -84,7 +85,9 @@ def test_algorithms_list_their_defaults(algo):
     mapping = composition.compose(f"algo={algo}")["algo"]
     assert mapping["name"] == algo
     name = mapping["factorisation"]["name"]
-    assert mapping["factorisation"] == _defaults("factorisations", name)
+    variants = samples.VARIANTS.get(name, ({},))
+    defaults = [_defaults("factorisations", name, options) for options in variants]
+    assert mapping["factorisation"] in defaults
     if mapping["mixer"] is not None:
         assert mapping["mixer"] == _defaults("mixers", mapping["mixer"]["name"])
 
@@ -110,6 +113,15 @@ def test_every_component_can_be_chosen():
         used["mixers"].add((mapping["algo"]["mixer"] or {}).get("name"))
     for kind in components.KINDS:
         assert set(components.names(kind)) <= used[kind]
+
+
+def test_every_variant_can_be_chosen():
+    chosen = [
+        composition.compose(f"algo={algo}")["algo"]["factorisation"] for algo in CHOICES["algo"]
+    ]
+    for name, variants in samples.VARIANTS.items():
+        for options in variants:
+            assert _defaults("factorisations", name, options) in chosen
 
 
 def test_two_step_is_the_published_setting():
@@ -154,9 +166,9 @@ def test_every_value_has_a_comment(path):
             assert re.search(r"  # \S", line), f"{path.name}:{number} has no comment: {line}"
 
 
-def _defaults(kind, name):
-    options = components.find(kind, name).Config().model_dump(mode="json")
-    return {"name": name, "options": options}
+def _defaults(kind, name, options=None):
+    chosen = components.find(kind, name).Config.model_validate(options or {})
+    return {"name": name, "options": chosen.model_dump(mode="json")}
 
 
 def _paths(node, prefix=""):

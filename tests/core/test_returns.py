@@ -53,59 +53,107 @@ def test_agrees_with_a_loop(run):
 
 
 LAMBDA = jnp.float32(0.5)
+TERMINATED = jnp.array([False, False, True])
+CHAIN = jnp.array([True, True, False])
+V_NEXT = jnp.array([1.0, 1.5, 7.0])  # of the best actions of states 1, 2 and after the end
+Q_NEXT = jnp.array([1.0, 1.2, 7.0])  # of the executed ones: greedy in state 1, not in state 2
+
+
+def _watkins(*arguments):
+    *others, chain = arguments
+    return returns.q_lambda(*others, chain & (Q_NEXT == V_NEXT))
 
 
 @pytest.mark.parametrize(
-    ("ends", "value_next", "expected"),
+    ("function", "baseline", "expected"),
     [
-        (True, [1.0, 1.5, 7.0], [2.15875, 1.575, 2.0]),
-        (False, [1.0, 1.5, 2.0], [2.52325, 2.385, 3.8]),
+        (returns.q_lambda, V_NEXT, [2.15875, 1.575, 2.0]),
+        (returns.q_lambda, Q_NEXT, [2.2195, 1.71, 2.0]),
+        (_watkins, V_NEXT, [2.0575, 1.35, 2.0]),
     ],
-    ids=["terminated", "truncated"],
+    ids=["peng", "harutyunyan", "watkins"],
 )
-def test_peng_lambda_by_hand(run, ends, value_next, expected):
-    """Backwards: 2 at the end (3.8 through a time limit), then
-    0 + 0.9 * (0.5 * 1.5 + 0.5 * 2) and 1 + 0.9 * (0.5 * 1.0 + 0.5 * 1.575)."""
-    terminated, chain = jnp.array([False, False, ends]), jnp.array([True, True, False])
-    target = run(returns.peng_lambda)(
-        REWARD, terminated, jnp.array(value_next), GAMMA, LAMBDA, chain
-    )
+def test_q_lambda_by_hand(run, function, baseline, expected):
+    """Backwards from 2 at the end, for example Harutyunyan: 0 + 0.9 * (1.5 + 0.5 * (2 - 1.2)), then
+    1 + 0.9 * (1 + 0.5 * (1.71 - 1))."""
+    target = run(function)(REWARD, TERMINATED, V_NEXT, baseline, GAMMA, LAMBDA, CHAIN)
+    np.testing.assert_allclose(target, expected, rtol=1e-6)
+
+
+def test_q_lambda_through_a_time_limit_by_hand(run):
+    """3.8 = 2 + 0.9 * 2 at the end, then 0.9 * (0.5 * 1.5 + 0.5 * 3.8), and
+    1 + 0.9 * (0.5 * 1 + 0.5 * 2.385)."""
+    value_next = jnp.array([1.0, 1.5, 2.0])
+    arguments = (REWARD, jnp.zeros(3, bool), value_next, value_next, GAMMA, LAMBDA, CHAIN)
+    np.testing.assert_allclose(run(returns.q_lambda)(*arguments), [2.52325, 2.385, 3.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "terminated", "value_next", "expected"),
+    [
+        (1, True, V_NEXT, [1.9, 1.35, 2.0]),
+        (2, True, V_NEXT, [2.215, 1.8, 2.0]),
+        (3, True, V_NEXT, [2.62, 1.8, 2.0]),
+        (9, True, V_NEXT, [2.62, 1.8, 2.0]),
+        (2, False, [1.0, 1.5, 2.0], [2.215, 3.42, 3.8]),
+    ],
+)
+def test_n_step_by_hand(run, n, terminated, value_next, expected):
+    """n = 2: 1 + 0.9 * 0 + 0.81 * 1.5, then 0 + 0.9 * 2 and, through a time limit, 0.81 * 2."""
+    function = run(lambda *rest: returns.n_step(*rest[:-1], n, rest[-1]))
+    ends = TERMINATED & terminated
+    target = function(REWARD, ends, jnp.asarray(value_next), GAMMA, CHAIN)
     np.testing.assert_allclose(target, expected, rtol=1e-6)
 
 
 def test_lambda_zero_is_one_step_and_lambda_one_sums_rewards(run):
-    terminated, chain = jnp.array([False, False, True]), jnp.array([True, True, False])
-    value_next = jnp.array([1.0, 1.5, 7.0])
-    target = run(returns.peng_lambda)
-    zero = target(REWARD, terminated, value_next, GAMMA, jnp.float32(0.0), chain)
-    one = target(REWARD, terminated, value_next, GAMMA, jnp.float32(1.0), chain)
-    np.testing.assert_allclose(zero, [1.9, 1.35, 2.0], rtol=1e-6)
-    np.testing.assert_allclose(one, [1.0 + 0.81 * 2.0, 0.9 * 2.0, 2.0], rtol=1e-6)
+    """At lambda 1 what exploration cost is added back with Harutyunyan's baseline: 0.9 * 0.3 in
+    state 2, 0.81 * 0.3 before."""
+    function = run(returns.q_lambda)
+    for baseline, loss in ((V_NEXT, 0.0), (Q_NEXT, 0.3)):
+        zero, one = (
+            function(REWARD, TERMINATED, V_NEXT, baseline, GAMMA, jnp.float32(td_lambda), CHAIN)
+            for td_lambda in (0.0, 1.0)
+        )
+        np.testing.assert_allclose(zero, [1.9, 1.35, 2.0], rtol=1e-6)
+        sums = [1.0 + 0.81 * (2.0 + loss), 0.9 * (2.0 + loss), 2.0]
+        np.testing.assert_allclose(one, sums, rtol=1e-6)
 
 
-def test_peng_lambda_agrees_with_a_loop_whatever_broken_chains_hide(run):
+@pytest.mark.parametrize("n", [None, 1, 3, 20], ids=["lambda", "n=1", "n=3", "n=20"])
+def test_multi_step_targets_agree_with_loops_whatever_broken_chains_hide(run, n):
     """Steps that no chain reaches hold NaN."""
     rng = np.random.default_rng(0)
-    reward, value_next = rng.standard_normal((2, 9, 4, 2), dtype=np.float32)
+    reward, value_next, baseline = rng.standard_normal((3, 9, 4, 2), dtype=np.float32)
     terminated = rng.random((9, 4, 2)) < 0.2
     chain = rng.random((9, 4, 2)) < 0.7
     chain[-1] = False
     reward[1:][~chain[:-1] & (rng.random((8, 4, 2)) < 0.5)] = np.nan
     value_next[terminated] = np.inf
-    target = run(returns.peng_lambda)(reward, terminated, value_next, GAMMA, LAMBDA, chain)
-    expected = oracles.peng_lambda(reward, terminated, value_next, 0.9, 0.5, chain)
+    baseline[~chain] = np.nan
+    if n is None:
+        rest = (baseline, 0.9, 0.5, chain)
+        target = run(returns.q_lambda)(reward, terminated, value_next, *map(jnp.asarray, rest))
+        expected = oracles.q_lambda(reward, terminated, value_next, *rest)
+    else:
+        function = run(lambda *inputs: returns.n_step(*inputs, GAMMA, n, chain))
+        target = function(reward, terminated, value_next)
+        expected = oracles.n_step(reward, terminated, value_next, 0.9, n, chain)
     assert np.isnan(expected).any() and np.isfinite(expected).any()
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_no_gradient_flows_through_peng_lambda(run):
-    def total(reward, value_next, gamma, td_lambda):
-        flags = jnp.zeros(3, bool), jnp.array([True, True, False])
-        target = returns.peng_lambda(reward, flags[0], value_next, gamma, td_lambda, flags[1])
-        return jnp.sum(target)
+def test_no_gradient_flows_through_multi_step_targets(run):
+    def total(reward, value_next, baseline, gamma, td_lambda):
+        flags = jnp.zeros(3, bool), CHAIN
+        rest = (value_next, baseline, gamma, td_lambda)
+        return jnp.sum(
+            returns.q_lambda(reward, flags[0], *rest, flags[1])
+            + returns.n_step(reward, flags[0], value_next, gamma, 2, flags[1])
+        )
 
-    inputs = (REWARD, REWARD + 1.0, GAMMA, LAMBDA)
-    for gradient in run(jax.grad(total, argnums=(0, 1, 2, 3)))(*inputs):
+    inputs = (REWARD, REWARD + 1.0, REWARD + 2.0, GAMMA, LAMBDA)
+    for gradient in run(jax.grad(total, argnums=(0, 1, 2, 3, 4)))(*inputs):
         np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
 
 
@@ -124,4 +172,6 @@ def test_refuses_what_would_broadcast(terminated):
     with pytest.raises(AssertionError):
         returns.one_step(REWARD, terminated, REWARD, GAMMA)
     with pytest.raises(AssertionError):
-        returns.peng_lambda(REWARD, terminated, REWARD, GAMMA, LAMBDA, jnp.zeros(3, bool))
+        returns.q_lambda(REWARD, terminated, REWARD, REWARD, GAMMA, LAMBDA, CHAIN)
+    with pytest.raises(AssertionError):
+        returns.n_step(REWARD, terminated, REWARD, GAMMA, 2, CHAIN)

@@ -1,16 +1,20 @@
 """Rank promotion is an error in this folder; comparison with the loops; a world of one step."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import oracles
 import pytest
 import ranks
 import samples
 
+from qmix_jax import components
 from qmix_jax.agents import base as agents
+from qmix_jax.envs import matrix
 from qmix_jax.types import Batch, EnvSpec, Trajectory
 
 strict = ranks.strict
@@ -18,7 +22,10 @@ strict = ranks.strict
 OPTIONS = {
     "gru": {"hidden": 6},
     "qmix": {"embed_dim": 3, "hypernet_embed": 4},
+    "qtran": {"hidden": 5, "layers": 1},
+    "wqmix": {"central_hidden": 4, "central_layers": 2},
 }
+ORACLES = {"qtran": oracles.qtran, "wqmix": oracles.wqmix}
 
 
 class Problem(NamedTuple):
@@ -27,28 +34,31 @@ class Problem(NamedTuple):
     loss_and_gradient: Any
     params: Any
     target_params: Any
+    oracle: Any
     settings: dict
 
 
-def _problem(name, mixer, double_q, loss):
+def _problem(name, mixer, options):
     agent = samples.component("agents", "gru", OPTIONS["gru"])
     mixing = mixer and samples.component("mixers", mixer, OPTIONS.get(mixer))
-    options = {"double_q": double_q, "loss": loss}
-    factorisation = samples.component("factorisations", name, options, agent, mixing)
+    module = components.find("factorisations", name)
+    cfg = module.Config.model_validate({**OPTIONS.get(name, {}), **options})
+    factorisation = module.make(cfg, samples.SPEC, agent, mixing)
     return Problem(
         jax.jit(jax.value_and_grad(factorisation.loss, has_aux=True)),
         samples.params(factorisation.init, seed=0),
         samples.params(factorisation.init, seed=1),
-        {"mixer": mixer, **options},
+        ORACLES.get(name, oracles.td),
+        {"mixer": mixer, **cfg.model_dump()},
     )
 
 
 @pytest.fixture(scope="session")
 def agrees_with_loops():
-    """Asserts that loss, metrics, priorities and gradients are those of `oracles.td`."""
+    """Asserts that loss, metrics, priorities and gradients are those of the oracle's."""
 
-    def check(name, mixer, double_q, loss):
-        problem = _problem(name, mixer, double_q, loss)
+    def check(name, mixer, **options):
+        problem = _problem(name, mixer, options)
         for form, td_lambda in (("segment", 0.0), ("segment", 0.6), ("episode", 0.6)):
             _check(problem, samples.batch(form), samples.hparams(td_lambda=td_lambda))
 
@@ -59,18 +69,20 @@ def _check(problem, batch, hparams):
     (loss, extras), gradient = problem.loss_and_gradient(
         problem.params, problem.target_params, batch, hparams, jax.random.key(2)
     )
-    fixed = (oracles.double(problem.target_params), oracles.double(batch), hparams)
     params = oracles.double(problem.params)
-    expected = oracles.td(params, *fixed, **problem.settings)
+    fixed = (params, oracles.double(problem.target_params), oracles.double(batch), hparams)
+
+    def oracle(tree):
+        return problem.oracle(tree, *fixed, **problem.settings)
+
+    expected = oracle(params)
     np.testing.assert_allclose(loss, expected["loss"], rtol=1e-4)
     np.testing.assert_allclose(extras.priority, expected["priority"], rtol=1e-4)
     for metric in ("td_error_abs", "q_taken", "target"):
         summed, count = extras.metrics[metric]
         np.testing.assert_allclose(summed, expected[metric], rtol=1e-3, err_msg=metric)
         assert count == expected["count"]
-    _check_gradient(
-        lambda tree: oracles.td(tree, *fixed, **problem.settings)["loss"], params, gradient
-    )
+    _check_gradient(lambda tree: oracle(tree)["loss"], params, gradient)
 
 
 def _check_gradient(function, params, gradient):
@@ -132,3 +144,70 @@ def one_step():
         return Batch(trajectory=trajectory, weight=jnp.ones(1), index=jnp.zeros(1, jnp.int32))
 
     return OneStep(spec, agent, batch)
+
+
+class Played(NamedTuple):
+    """A matrix game after training: payoff [A, A]; of each seed the payoff of the greedy actions
+    [P], the joint values and the unrestricted ones [P, A, A]."""
+
+    payoff: np.ndarray
+    greedy: np.ndarray
+    joint: np.ndarray
+    unrestricted: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def play_matrix_games():
+    """Trains 16 seeds on Q3 and HARD with a feed-forward agent: full-batch gradients of the real
+    loss over all joint actions, which is uniform exploration with infinite data."""
+
+    def play(name, options, mixer, learning_rate, steps=1_500):
+        games = [matrix.make(matrix.Config(game=game)) for game in ("Q3", "HARD")]
+        spec, payoffs = games[0].spec, [game.decision_points[0].optimal for game in games]
+        modules = [components.find(*x) for x in (("agents", "mlp"), ("mixers", "qmix"))]
+        agent = modules[0].make(modules[0].Config(hidden=16), spec)
+        mixing = mixer and modules[1].make(modules[1].Config(**mixer), spec)
+        module = components.find("factorisations", name)
+        made = module.make(module.Config(**options), spec, agent, mixing)
+        algo = module.Coefficients().model_dump()
+        hparams = samples.hparams(reward_scale=1.0, td_lambda=0.0, algo=algo)
+        train = functools.partial(_play, made, spec, hparams, optax.adam(learning_rate), steps)
+        keys = jax.random.split(jax.random.key(0), 16)
+        over_games = jax.vmap(jax.vmap(train, in_axes=(0, None)), in_axes=(None, 0))
+        played = jax.tree.map(np.asarray, jax.jit(over_games)(keys, jnp.array(payoffs, "f4")))
+        return [Played(payoff, *x) for payoff, *x in zip(payoffs, *played, strict=True)]
+
+    return play
+
+
+def _play(made, spec, hparams, optimiser, steps, key, payoff):
+    """(payoff of the greedy actions, joint values, unrestricted values)."""
+    joint = jnp.array(list(np.ndindex(payoff.shape)), jnp.int32)
+    entries = (2, len(joint))
+    flags, everything = jnp.ones(entries, bool), jnp.ones((*entries, 2, 3), bool)
+    obs, state = jnp.ones((*entries, 2, *spec.obs_shape)), jnp.ones((*entries, spec.state_size))
+    trajectory = Trajectory(
+        obs=obs,
+        state=state,
+        avail_actions=everything,
+        reset=flags,
+        actions=joint[None],
+        reward=payoff.reshape(1, -1),
+        terminated=flags[:1],
+        valid=flags[:1],
+    )
+    weight, index = jnp.ones(len(joint)), jnp.arange(len(joint))
+    batch = Batch(trajectory=trajectory, weight=weight, index=index)
+
+    def step(state, _):
+        params, moments = state
+        gradient, _ = jax.grad(made.loss, has_aux=True)(params, params, batch, hparams, key)
+        moves, moments = optimiser.update(gradient, moments)
+        return (optax.apply_updates(params, moves), moments), None
+
+    params = made.init(key)
+    (params, _), _ = jax.lax.scan(step, (params, optimiser.init(params)), None, length=steps)
+    best = jnp.argmax(made.utilities(params, obs[0, 0]), axis=-1)
+    seen = params, obs[0, 0], state[0, 0], everything[0, 0], joint
+    tables = made.joint_values(*seen), made.unrestricted_values(*seen)
+    return payoff[best[0], best[1]], *(table.reshape(payoff.shape) for table in tables)

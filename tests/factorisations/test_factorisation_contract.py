@@ -15,17 +15,26 @@ SPEC = samples.SPEC
 N, A = SPEC.n_agents, SPEC.n_actions_max
 
 
+CASES = {
+    "-".join((name, *options.values())): (name, options)
+    for name in components.names("factorisations")
+    for options in samples.VARIANTS.get(name, ({},))
+}
+"""Label -> name and options: several for what is several algorithms."""
+
+
 def _combinations():
-    """Every factorisation with every mixer that it takes, and without one if it takes none."""
+    """Every factorisation without a mixer if it takes none, `td` with every mixer, and any other
+    with one."""
     agent = samples.component("agents", "mlp")
-    for name in components.names("factorisations"):
-        for mixer in (None, *components.names("mixers")):
+    for case, (name, options) in CASES.items():
+        for mixer in (None, *(components.names("mixers") if name == "td" else ("qmix",))):
             mixing = mixer and samples.component("mixers", mixer)
             try:
-                samples.component("factorisations", name, {}, agent, mixing)
+                samples.component("factorisations", name, options, agent, mixing)
             except ValueError:
                 continue
-            yield name, mixer
+            yield case, mixer
 
 
 COMBINATIONS = tuple(_combinations())
@@ -37,18 +46,19 @@ KEY = jax.random.key(3)
 
 
 @functools.cache
-def factorisation_case(name, mixer):
+def factorisation_case(case, mixer):
     """(factorisation, params, target_params, jitted value and gradient of the loss)."""
     agent = samples.component("agents", "gru", {"hidden": 8})
     mixing = mixer and samples.component("mixers", mixer)
-    made = samples.component("factorisations", name, {}, agent, mixing)
+    name, options = CASES[case]
+    made = samples.component("factorisations", name, options, agent, mixing)
     params, target_params = (samples.params(made.init, seed) for seed in (0, 1))
     target_params = target_params if made.uses_target else ()
     return made, params, target_params, jax.jit(jax.value_and_grad(made.loss, has_aux=True))
 
 
 def test_every_component_is_tried():
-    assert {name for name, _ in COMBINATIONS} == set(components.names("factorisations"))
+    assert {name for name, _ in COMBINATIONS} == set(CASES)
     assert {mixer for _, mixer in COMBINATIONS} == {None, *components.names("mixers")}
 
 

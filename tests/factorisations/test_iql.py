@@ -10,9 +10,11 @@ from qmix_jax.factorisations import iql
 from qmix_jax.mixers import vdn
 
 
-@pytest.mark.parametrize(("double_q", "loss"), [(True, "mse"), (False, "mse"), (True, "huber")])
-def test_agrees_with_loops(agrees_with_loops, double_q, loss):
-    agrees_with_loops("iql", None, double_q, loss)
+@pytest.mark.parametrize(
+    "options", [{}, {"double_q": False}, {"loss": "huber"}, {"target": "watkins"}], ids=str
+)
+def test_agrees_with_loops(agrees_with_loops, options):
+    agrees_with_loops("iql", None, **options)
 
 
 def test_by_hand(one_step):

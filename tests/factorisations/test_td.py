@@ -14,9 +14,13 @@ HPARAMS = samples.hparams(reward_scale=2.0, gamma=0.9, huber_delta=4.0)
 
 
 @pytest.mark.parametrize("mixer", ["vdn", "qmix"])
-@pytest.mark.parametrize(("double_q", "loss"), [(True, "mse"), (False, "mse"), (True, "huber")])
-def test_agrees_with_loops(agrees_with_loops, mixer, double_q, loss):
-    agrees_with_loops("td", mixer, double_q, loss)
+@pytest.mark.parametrize("options", [{}, {"double_q": False}, {"loss": "huber"}], ids=str)
+def test_agrees_with_loops(agrees_with_loops, mixer, options):
+    agrees_with_loops("td", mixer, **options)
+
+
+def test_harutyunyans_target_mixes_the_executed_actions(agrees_with_loops):
+    agrees_with_loops("td", "qmix", target="harutyunyan")
 
 
 def _vdn(one_step, **options):

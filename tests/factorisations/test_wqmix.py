@@ -1,0 +1,226 @@
+"""Weighted QMIX: centrally (CW) and optimistically (OW)."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import samples
+
+from qmix_jax.agents import base as agents
+from qmix_jax.factorisations import base, wqmix
+from qmix_jax.mixers import vdn
+from qmix_jax.types import Batch, Start, Trajectory
+
+weightings = pytest.mark.parametrize("weighting", ["centrally", "optimistically"])
+KEY = jax.random.key(0)
+
+
+@weightings
+def test_agrees_with_loops(agrees_with_loops, weighting):
+    agrees_with_loops("wqmix", "qmix", weighting=weighting, target="harutyunyan")
+
+
+def _seen(**changes):
+    """Underestimated by Q_tot; not better than what Q* says of the best actions."""
+    numbers = {"target": 3.0, "q_tot": 2.0, "q_star_best": 4.0, "all_best": False, **changes}
+    return wqmix._Weighing(**jax.tree.map(jnp.asarray, numbers))
+
+
+@pytest.mark.parametrize(
+    ("changes", "centrally", "optimistically"),
+    [
+        ({}, False, True),
+        ({"q_tot": 3.5}, False, False),
+        ({"q_star_best": 2.5}, True, True),
+        ({"q_star_best": 2.5, "q_tot": 3.5}, True, False),
+        ({"all_best": True}, True, True),
+        ({"all_best": True, "q_tot": 3.5}, True, False),
+    ],
+)
+def test_what_keeps_its_weight(changes, centrally, optimistically):
+    assert bool(wqmix._FULL["centrally"](_seen(**changes))) == centrally
+    assert bool(wqmix._FULL["optimistically"](_seen(**changes))) == optimistically
+
+
+class World(NamedTuple):
+    """The world of one step with VDN as the monotonic mixer and Q* the sum of the central agents'
+    utilities; `trees` are parameters and target parameters.
+
+    Q_tot is 3 and Q* of the taken actions 6; the target's central agents have `target_scale`.
+    """
+
+    made: base.Factorisation
+    trees: tuple
+    batch: Batch
+
+    def loss(self, params):
+        numbers = samples.hparams(reward_scale=2.0, gamma=0.9, algo={"alpha": 0.25})
+        return self.made.loss(params, self.trees[1], self.batch, numbers, KEY)
+
+    def metrics(self):
+        _, extras = self.loss(self.trees[0])
+        return {name: float(value) for name, (value, _) in extras.metrics.items()}
+
+
+def make_world(one_step, weighting, target_scale=-1.0, choice=False):
+    """With `choice` all actions are available at first, so that the taken ones are not the best."""
+    cfg = wqmix.Config(weighting=weighting, central_hidden=2, central_layers=1)
+    made = wqmix.make(cfg, one_step.spec, one_step.agent, vdn.make(vdn.Config(), one_step.spec))
+    # One hidden layer lets positive and negative sums pass; the state is no use.
+    central = jax.tree.map(jnp.zeros_like, made.init(KEY)["central"])
+    central["q"]["hidden_0"]["kernel"] = jnp.array([[0.0, 0.0], [1.0, -1.0], [1.0, -1.0]])
+    central["q"]["output"]["kernel"] = jnp.array([[1.0], [-1.0]])
+
+    def tree(scale, central_scale):
+        agents = {"agent": scale, "central_agent": central_scale}
+        scales = {name: {"scale": jnp.float32(value)} for name, value in agents.items()}
+        return {**scales, "mixer": {}, "central": central}
+
+    batch = one_step.batch()
+    if choice:
+        avail = batch.trajectory.avail_actions.at[0].set(True)
+        batch = batch.replace(trajectory=replace(batch.trajectory, avail_actions=avail))
+    return World(made, (tree(1.0, 2.0), tree(7.0, target_scale)), batch)
+
+
+@pytest.mark.parametrize(("weighting", "weight"), [("centrally", 1.0), ("optimistically", 0.25)])
+def test_both_losses_share_the_target_of_the_central_target_network(one_step, weighting, weight):
+    """The online agents select actions 1 and 1, worth 1 and -2: to central target agents scaled by
+    -1 that is y = 2 * 0.5 + 0.9 * 1 = 1.9. Q_tot = 3 is off by 1.1, Q* of the taken actions by 4.1.
+    Those are the only available ones: full weight in CW. Q_tot is above y: alpha in OW."""
+    world = make_world(one_step, weighting)
+    (loss, extras), gradient = jax.value_and_grad(world.loss, has_aux=True)(world.trees[0])
+    metrics = world.metrics()
+    np.testing.assert_allclose(metrics["target"], 1.9, rtol=1e-6)
+    np.testing.assert_allclose(metrics["weight"], weight)
+    np.testing.assert_allclose(metrics["loss_monotonic"], weight * 1.1**2, rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss_central"], 4.1**2, rtol=1e-5)
+    np.testing.assert_allclose(loss, weight * 1.1**2 + 4.1**2, rtol=1e-5)
+    np.testing.assert_allclose(extras.priority, [4.1], rtol=1e-5)
+    # Q_tot is 3 times its agents' scale, and so is Q*; weights and target have no gradient.
+    np.testing.assert_allclose(gradient["agent"]["scale"], weight * 2 * 1.1 * 3, rtol=1e-5)
+    np.testing.assert_allclose(gradient["central_agent"]["scale"], 2 * 4.1 * 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "target_scale", "weight"),
+    [
+        # y = 1.9; the best actions are worth -18 to the target network and 36 to the online one
+        ("centrally", -1.0, 1.0),
+        # y = 1 - 0.9 * 0.1; the best actions are worth 1.8 and the taken ones 0.3
+        ("centrally", 0.1, 0.25),
+        # y = 1 + 0.9 * 4 is above Q_tot = 3 and below Q* = 6
+        ("optimistically", -4.0, 1.0),
+    ],
+)
+def test_weights_compare_with_the_right_value(one_step, weighting, target_scale, weight):
+    world = make_world(one_step, weighting, target_scale, choice=True)
+    np.testing.assert_allclose(world.metrics()["weight"], weight)
+
+
+def _random_problem(weighting, agent, seed=0):
+    made = samples.component(
+        "factorisations",
+        "wqmix",
+        {"weighting": weighting, "central_hidden": 4, "central_layers": 1},
+        samples.component("agents", agent, {"hidden": 6}),
+        samples.component("mixers", "qmix", SMALL_QMIX),
+    )
+    return made, samples.params(made.init, seed)
+
+
+SMALL_QMIX = {"embed_dim": 3, "hypernet_embed": 4}
+
+
+@weightings
+def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
+    """With gamma 0 both regress the reward: same loss, same gradient of agent and mixer, whatever
+    the critic is."""
+    made, params = _random_problem(weighting, "mlp")
+    agent, mixer = (samples.component("agents", "mlp", {"hidden": 6}), SMALL_QMIX)
+    mixer = samples.component("mixers", "qmix", mixer)
+    plain = samples.component("factorisations", "td", {}, agent, mixer)
+    batch, hparams = samples.batch("segment"), samples.hparams(gamma=0.0, algo={"alpha": 1.0})
+    shared = {name: params[name] for name in ("agent", "mixer")}
+    (loss, _), right = jax.value_and_grad(plain.loss, has_aux=True)(
+        shared, shared, batch, hparams, KEY
+    )
+    _, other = _random_problem(weighting, "mlp", seed=5)
+    gradient = jax.jit(jax.value_and_grad(made.loss, has_aux=True))
+    for tree in (params, {**other, **shared}):
+        (_, extras), found = gradient(tree, other, batch, hparams, KEY)
+        np.testing.assert_allclose(extras.metrics["loss_monotonic"][0], loss, rtol=1e-5)
+        for name in shared:
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+                found[name],
+                right[name],
+            )
+
+
+def test_windows_go_on_with_the_carry_of_both_agent_networks():
+    """Cut in the middle of episodes, with what acting carried there: the loss of the whole sequence
+    with only its end valid."""
+    made, params = _random_problem("centrally", "gru")
+    batch, hparams, cut = samples.batch("segment"), samples.hparams(), 4
+    whole = batch.trajectory
+    assert not whole.reset[cut].any()
+    act, carry = jax.jit(made.act), made.initial_carry(3)
+    none = np.full((3, samples.SPEC.n_agents), -1, np.int32)
+    prev_actions = agents.previous_actions(whole.actions, whole.reset, none)
+    for t in range(cut):
+        seen = whole.obs[t], prev_actions[t], whole.reset[t], whole.avail_actions[t]
+        carry, _ = act(params, carry, *seen, jnp.float32(0.5), KEY)
+    start = Start(carry=carry, prev_actions=whole.actions[cut - 1])
+    entries = {name: value[cut:] for name, value in whole.items() if value is not None}
+    late = np.arange(len(whole.valid))[:, None] >= cut
+    loss = jax.jit(made.loss)
+    (expected, right), (found, ours) = (
+        loss(params, params, batch.replace(trajectory=trajectory), hparams, KEY)
+        for trajectory in (
+            replace(whole, valid=whole.valid & late),
+            Trajectory(**entries, start=start),
+        )
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for name, value in ours.metrics.items():
+        np.testing.assert_allclose(value, right.metrics[name], rtol=1e-4, err_msg=name)
+
+
+def test_needs_a_monotonic_mixer(one_step):
+    mixer = vdn.make(vdn.Config(), one_step.spec)._replace(monotonic=False)
+    for refused in (None, mixer):
+        with pytest.raises(ValueError, match=r"algo\.mixer\.name"):
+            wqmix.make(wqmix.Config(), one_step.spec, one_step.agent, refused)
+
+
+def test_unrestricted_values_are_those_of_the_central_agents(one_step):
+    world = make_world(one_step, "centrally")
+    obs, state = jnp.array([[1.0, 9.0], [-2.0, 3.0]]), jnp.zeros(1)
+    actions, everything = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]]), jnp.ones((2, 2), bool)
+    inputs = world.trees[0], obs, state, everything, actions
+    np.testing.assert_allclose(world.made.joint_values(*inputs), [-1.0, 4.0, 7.0, 12.0])
+    np.testing.assert_allclose(world.made.unrestricted_values(*inputs), [-2.0, 8.0, 14.0, 24.0])
+
+
+@pytest.mark.parametrize(
+    ("weighting", "elsewhere"), [("centrally", (-6.0, -4.5)), ("optimistically", (-1.09, None))]
+)
+def test_matrix_games_are_solved_where_their_payoff_is_learnt(
+    play_matrix_games, weighting, elsewhere
+):
+    """Every seed whose Q* has the payoff finds the optimum that QMIX misses. Q_tot gives up all
+    else: to the mean of the other payoffs in CW; in OW, of which 4 of 8 in Q3 are underestimated,
+    to -12 alpha / (1 + alpha)."""
+    options = {"weighting": weighting, "central_hidden": 32, "central_layers": 2}
+    played = play_matrix_games("wqmix", options, {"embed_dim": 8, "hypernet_layers": 1}, 5e-3)
+    for game, rest in zip(played, elsewhere, strict=True):
+        exact = np.abs(game.unrestricted - game.payoff).max(axis=(1, 2)) < 0.5
+        assert exact.mean() > 0.7
+        np.testing.assert_array_equal(game.greedy[exact], 8.0)
+        assert np.abs(game.joint[exact, 0, 0] - 8.0).max() < 1.0
+        others = game.joint[exact].reshape(-1, 9)[:, 1:]
+        assert rest is None or np.abs(others - rest).max() < 0.3
