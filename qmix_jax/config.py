@@ -134,20 +134,23 @@ FloatCode = Literal["float32", "float16", "bfloat16", "uint8"]
 
 
 class Replay(Model):
-    """The sequence ring of one member."""
+    """Where one member's minibatches come from."""
 
+    kind: Literal["uniform", "prioritised", "on_policy"] = "uniform"
     batch_size: PositiveInt = 16
     capacity: PositiveInt | None = None
     byte_budget: Bytes = 512 * 2**20
     obs_dtype: FloatCode = "float32"
     state_dtype: FloatCode = "float32"
+    priority_exponent: Fraction = 0.6
+    importance_exponent: FractionSchedule = FractionSchedule(start=0.4, end=1.0, steps=600_000.0)
 
 
 class Trainer(Model):
     """Budget, collection and update-to-data ratio; steps are env steps unless said."""
 
     env_steps: PositiveInt = 600_000
-    warm_up: PositiveInt = 5_000
+    warm_up: Count = 5_000
     collector: Literal["episode", "segment", "window"] = "window"
     n_envs: PositiveInt = 64
     window: PositiveInt | None = 16

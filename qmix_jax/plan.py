@@ -120,7 +120,10 @@ def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int
     first_batch = math.ceil(cfg.replay.batch_size / trainer.n_envs) - 1
     warm_up = max(math.ceil(trainer.warm_up / steps_per_update), first_batch)
     n_updates = max(1, math.ceil(trainer.env_steps / steps_per_update) - warm_up)
-    collected = (warm_up + n_updates) * trainer.n_envs
+    useful = min((warm_up + n_updates) * trainer.n_envs, _most(longest_episode, window))
+    if cfg.replay.kind == "on_policy":
+        _check_epochs(cfg)
+        useful = trainer.n_envs
     return Plan(
         window=window,
         burn_in=trainer.burn_in,
@@ -130,7 +133,7 @@ def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int
         gradient_steps=trainer.gradient_steps,
         log_every=math.ceil(trainer.log_every / steps_per_update),
         eval_every=math.ceil(cfg.eval.every / steps_per_update),
-        capacity=_capacity(cfg, sequence_bytes, min(collected, _most(longest_episode, window))),
+        capacity=_capacity(cfg, sequence_bytes, useful),
         sequence_bytes=sequence_bytes,
     )
 
@@ -156,6 +159,33 @@ def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int) ->
         )
     wanted = max(math.ceil(useful / n_envs) * n_envs, needed)
     return min(wanted, affordable // n_envs * n_envs)
+
+
+def _check_epochs(cfg: config.ExperimentConfig) -> None:
+    """The last rollout is all there is, and minibatches use every sequence of it equally often."""
+    n_envs, batch_size, steps = (
+        cfg.trainer.n_envs,
+        cfg.replay.batch_size,
+        cfg.trainer.gradient_steps,
+    )
+    if n_envs % batch_size:
+        fitting = max(size for size in range(1, min(batch_size, n_envs) + 1) if n_envs % size == 0)
+        raise config.ConfigError(
+            f"plan: replay.kind=on_policy with replay.batch_size={batch_size}, which does not "
+            f"divide trainer.n_envs={n_envs}; use {fitting}"
+        )
+    per_epoch = n_envs // batch_size
+    if steps % per_epoch:
+        raise config.ConfigError(
+            f"plan: replay.kind=on_policy with trainer.gradient_steps={steps}, no multiple of the "
+            f"{per_epoch} minibatches of an epoch (trainer.n_envs / replay.batch_size); use "
+            f"{math.ceil(steps / per_epoch) * per_epoch}"
+        )
+    if cfg.replay.capacity not in (None, n_envs):
+        raise config.ConfigError(
+            f"plan: replay.kind=on_policy with replay.capacity={cfg.replay.capacity}, but only the "
+            "last rollout is kept; set it to null"
+        )
 
 
 def _check_capacity(capacity: int, batch_size: int, n_envs: int) -> None:

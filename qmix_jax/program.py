@@ -61,6 +61,7 @@ def build(cfg: config.ExperimentConfig) -> Program:
     env = components.find("envs", cfg.env.name).make(cfg.env.options)
     spec = env.spec
     factorisation = make_factorisation(cfg, spec)
+    _check_target(cfg, factorisation)
     codes = replay.Codes(cfg.replay.obs_dtype, cfg.replay.state_dtype)
     replay.check_codes(spec, codes)
     shapes = _sequence_shapes(cfg, spec, codes, factorisation)
@@ -74,7 +75,7 @@ def build(cfg: config.ExperimentConfig) -> Program:
         factorisation=factorisation,
         collector=_collector(trainer, training_env, factorisation, arithmetic.window),
         learner=learner.make(factorisation, learner.make_optimiser(**cfg.optimiser.model_dump())),
-        buffer=replay.make(spec, shapes, codes, arithmetic.capacity, cfg.replay.batch_size),
+        buffer=_buffer(cfg.replay, replay.make_ring(spec, shapes, codes, arithmetic.capacity)),
         timeline=train_step.Timeline(
             n_envs=trainer.n_envs,
             window=arithmetic.window,
@@ -101,12 +102,9 @@ def hparams(cfg: config.HParams) -> HParams:
     def scalar(value: float) -> Array:
         return jnp.asarray(value, jnp.float32)
 
-    def schedule(value: config.Schedule) -> Schedule:
-        return Schedule(start=scalar(value.start), end=scalar(value.end), steps=scalar(value.steps))
-
     return HParams(
-        learning_rate=schedule(cfg.learning_rate),
-        epsilon=schedule(cfg.epsilon),
+        learning_rate=_schedule(cfg.learning_rate),
+        epsilon=_schedule(cfg.epsilon),
         gamma=scalar(cfg.gamma),
         td_lambda=scalar(cfg.td_lambda),
         reward_scale=scalar(cfg.reward_scale),
@@ -116,6 +114,11 @@ def hparams(cfg: config.HParams) -> HParams:
         huber_delta=scalar(cfg.huber_delta),
         algo={name: scalar(value) for name, value in cfg.algo.model_dump().items()},
     )
+
+
+def _schedule(cfg: config.Schedule) -> Schedule:
+    values = {name: jnp.asarray(value, jnp.float32) for name, value in cfg.model_dump().items()}
+    return Schedule(**values)
 
 
 def make_factorisation(cfg: config.ExperimentConfig, spec: EnvSpec) -> factorisations.Factorisation:
@@ -144,11 +147,31 @@ def _sequence_shapes(
     factorisation: factorisations.Factorisation,
 ) -> replay.BufferState:
     length = plan.window_length(cfg, spec.max_steps) + cfg.trainer.burn_in
+    kind = cfg.replay.kind
     if cfg.trainer.collector != "window":
-        return replay.sequence_shapes(spec, length, codes)
+        return replay.sequence_shapes(spec, length, codes, kind=kind)
     carry = jax.eval_shape(lambda: factorisation.initial_carry(1))
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
-    return replay.sequence_shapes(spec, length, codes, one)
+    return replay.sequence_shapes(spec, length, codes, one, kind)
+
+
+def _check_target(
+    cfg: config.ExperimentConfig, factorisation: factorisations.Factorisation
+) -> None:
+    if cfg.replay.kind == "on_policy" and factorisation.uses_target:
+        raise config.ConfigError(
+            f"algo: {cfg.algo.name} has a target network, which replay.kind=on_policy is to do "
+            "without; use algo=pqn_vdn or algo=pqn_qmix, or set replay.kind=uniform"
+        )
+
+
+def _buffer(cfg: config.Replay, ring: replay.Ring) -> replay.Buffer:
+    if cfg.kind == "on_policy":
+        return replay.make_on_policy(ring, cfg.batch_size)
+    if cfg.kind == "prioritised":
+        correction = _schedule(cfg.importance_exponent)
+        return replay.make_prioritised(ring, cfg.batch_size, cfg.priority_exponent, correction)
+    return replay.make_uniform(ring, cfg.batch_size)
 
 
 def _collector(

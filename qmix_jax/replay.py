@@ -2,7 +2,8 @@
 
 The ring is `[capacity, T, ...]`; a minibatch is gathered, decoded and transposed to `[T, B, ...]`
 once, on the way out. Everything that positions the ring comes from the unbatched `Clock`, so `add`
-is one in-place slice update, for every member at the same place.
+is one in-place slice update, for every member at the same place. Buffers differ in what they draw:
+sequences of all rollouts, uniformly or by priority, or each sequence of the last rollout in turn.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from qmix_jax import config
-from qmix_jax.types import Array, Batch, Clock, EnvSpec, Start, Trajectory
+from qmix_jax.core import schedules
+from qmix_jax.types import Array, Batch, Clock, EnvSpec, Schedule, Start, Trajectory
 
 BufferState = dict[str, Any]
-"""Field of `Trajectory` -> its ring `[capacity, T, ...]`, `start` (a tree) without T."""
+"""Field of `Trajectory` -> its ring `[capacity, T, ...]`, `start` (a tree) without T; and what a
+buffer notes of each sequence, `[capacity]`.
+"""
+
+NOTES = {"uniform": {}, "prioritised": {"priority": jnp.float32}, "on_policy": {"used": jnp.bool_}}
+"""Kind of buffer -> what it notes of each sequence."""
+
+_LEAST_PRIORITY = 1e-6
+"""Added to every error, so that a sequence without any can still be drawn."""
 
 
 class Codes(NamedTuple):
@@ -42,8 +52,7 @@ class Buffer(NamedTuple):
     Attributes:
       init: `() -> state`.
       add: `(state, Trajectory[T, B], Clock) -> state`; B must divide the capacity.
-      sample: `(state, key, Clock) -> Batch`; different sequences of those stored,
-        every subset equally likely.
+      sample: `(state, key, Clock) -> Batch` of different sequences.
       update: `(state, Batch, priority f32[B]) -> state`.
     """
 
@@ -114,12 +123,15 @@ def _codecs(spec: EnvSpec, codes: Codes) -> dict[str, Codec]:
     }
 
 
-def sequence_shapes(spec: EnvSpec, length: int, codes: Codes, carry: Any = None) -> BufferState:
+def sequence_shapes(
+    spec: EnvSpec, length: int, codes: Codes, carry: Any = None, kind: str = "uniform"
+) -> BufferState:
     """The fields of one stored sequence: its bytes are known before anything runs.
 
     Args:
       spec: sizes.  length: T, steps per sequence.  codes: how floats are kept.
       carry: shapes of one sequence's carry, where sequences continue episodes.
+      kind: of the buffer, one of `NOTES`.
     """
     n, a = spec.n_agents, spec.n_actions_max
     shapes = {
@@ -136,6 +148,7 @@ def sequence_shapes(spec: EnvSpec, length: int, codes: Codes, carry: Any = None)
     fields = {
         name: jax.ShapeDtypeStruct(shape, codecs[name].dtype) for name, shape in shapes.items()
     }
+    fields |= {name: jax.ShapeDtypeStruct((), dtype) for name, dtype in NOTES[kind].items()}
     if carry is None:
         return fields
     previous: Any = jax.ShapeDtypeStruct((n,), codecs["actions"].dtype)
@@ -165,22 +178,39 @@ def _distinct(key: Array, n: Array, count: int) -> Array:
     return jnp.where(taken, last, drawn)
 
 
-def make(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int, batch: int) -> Buffer:
-    """A uniform sequence ring.
+class Ring(NamedTuple):
+    """Where sequences are kept; `rows` are encoded, `[B, T, ...]`.
+
+    Attributes:
+      init: `() -> state`.
+      encode: `(Trajectory[T, B]) -> rows`.
+      write: `(state, rows, Clock) -> state`, over the oldest sequences.
+      read: `(state, index i32[B]) -> Trajectory[T, B]`.
+      n_stored: `(Clock) -> i32[]`.
+    """
+
+    init: Callable[[], BufferState]
+    encode: Callable[[Trajectory], BufferState]
+    write: Callable[[BufferState, BufferState, Clock], BufferState]
+    read: Callable[[BufferState, Array], Trajectory]
+    n_stored: Callable[[Clock], Array]
+
+
+def make_ring(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int) -> Ring:
+    """An empty ring.
 
     Args:
       spec: sizes.
       shapes: of one sequence, from `sequence_shapes`.
       codes: how floats are kept.
       capacity: sequences kept.
-      batch: B, sequences per sample; the first sample needs as many stored.
     """
     codecs = _codecs(spec, codes)
 
     def init() -> BufferState:
         return jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
 
-    def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
+    def encode(trajectory: Trajectory) -> BufferState:
         chex.assert_is_divisible(capacity, trajectory.reward.shape[1])
         rows: BufferState = {
             name: codec.encode(jnp.swapaxes(getattr(trajectory, name), 0, 1))
@@ -190,14 +220,15 @@ def make(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int, batch:
             rows["start"] = jax.tree.map(
                 lambda x, like: x.astype(like.dtype), trajectory.start, shapes["start"]
             )
+        return rows
+
+    def write(state: BufferState, rows: BufferState, clock: Clock) -> BufferState:
         first = clock.n_added % capacity
         return jax.tree.map(
             lambda ring, x: jax.lax.dynamic_update_slice_in_dim(ring, x, first, axis=0), state, rows
         )
 
-    def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
-        filled = jnp.minimum(clock.n_added, capacity)
-        index = _distinct(key, filled, batch)
+    def read(state: BufferState, index: Array) -> Trajectory:
         rows = jax.tree.map(lambda ring: ring[index], state)
         fields: BufferState = {
             name: jnp.swapaxes(codec.decode(rows[name]), 0, 1) for name, codec in codecs.items()
@@ -205,10 +236,107 @@ def make(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int, batch:
         if "start" in rows:
             previous = rows["start"].prev_actions.astype(jnp.int32)
             fields["start"] = replace(rows["start"], prev_actions=previous)
-        return Batch(trajectory=Trajectory(**fields), weight=jnp.ones((batch,)), index=index)
+        return Trajectory(**fields)
+
+    def n_stored(clock: Clock) -> Array:
+        return jnp.minimum(clock.n_added, capacity)
+
+    return Ring(init, encode, write, read, n_stored)
+
+
+def make_uniform(ring: Ring, batch: int) -> Buffer:
+    """Every subset of `batch` stored sequences is equally likely; the first sample needs as many
+    stored.
+    """
+
+    def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
+        return ring.write(state, ring.encode(trajectory), clock)
+
+    def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
+        return _alike(ring, state, _distinct(key, ring.n_stored(clock), batch))
 
     def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
         del batch, priority
         return state
 
-    return Buffer(init, add, sample, update)
+    return Buffer(ring.init, add, sample, update)
+
+
+def make_prioritised(ring: Ring, batch: int, exponent: float, correction: Schedule) -> Buffer:
+    """Sequences of large error are drawn more often, and weigh less.
+
+        P(i) = p_i^exponent / sum_j p_j^exponent;   w_i = P(i)^-c / max_j P(j)^-c over the batch
+
+    Priorities are those of the last loss; a new sequence has the largest stored one.
+
+    Args:
+      ring: capacity and codes; the first sample needs `batch` sequences stored.
+      batch: B.
+      exponent: 0 draws uniformly.
+      correction: c over env steps; 1 corrects the bias in full, 0 not at all.
+    Reference: Schaul et al. 2016, section 3 (proportional); Kapturowski et al. 2019 for sequences.
+    Deviation: drawn without replacement, for which the weights are right as far as a batch is a
+    small share of the priorities; the priority of a sequence is its largest error alone (their
+    eta = 1).
+    """
+
+    def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
+        rows, highest = ring.encode(trajectory), jnp.max(state["priority"])
+        newest = jnp.where(clock.n_added > 0, highest, 1.0)
+        rows["priority"] = jnp.broadcast_to(newest, rows["reward"].shape[:1])
+        return ring.write(state, rows, clock)
+
+    def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
+        priority = state["priority"]
+        is_stored = jnp.arange(len(priority)) < ring.n_stored(clock)
+        log_share = jnp.where(is_stored, exponent * jnp.log(priority), -jnp.inf)
+        index = _draw(key, log_share, batch)
+        drawn = log_share[index]
+        strength = schedules.linear(correction, clock.env_steps)
+        weight = jnp.exp(strength * (jnp.min(drawn) - drawn))
+        return Batch(trajectory=ring.read(state, index), weight=weight, index=index)
+
+    def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
+        renewed = state["priority"].at[batch.index].set(priority + _LEAST_PRIORITY)
+        return {**state, "priority": renewed}
+
+    return Buffer(ring.init, add, sample, update)
+
+
+def make_on_policy(ring: Ring, batch: int) -> Buffer:
+    """Only the last rollout, every sequence of it once per epoch, in an order drawn anew each time.
+
+    A sample is a uniform draw from what the epoch has not used yet, which `update` marks: the same
+    distribution as slices of a permutation, and no key outlives its gradient step.
+
+    Args:
+      ring: its capacity is the rollout's B.
+      batch: sequences per minibatch, a divisor of the rollout's.
+    """
+
+    def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
+        rows = {**ring.encode(trajectory), "used": jnp.zeros_like(state["used"])}
+        return ring.write(state, rows, clock)
+
+    def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
+        del clock
+        return _alike(ring, state, _draw(key, jnp.where(state["used"], -jnp.inf, 0.0), batch))
+
+    def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
+        del priority
+        used = state["used"].at[batch.index].set(True)
+        return {**state, "used": used & ~jnp.all(used)}
+
+    return Buffer(ring.init, add, sample, update)
+
+
+def _alike(ring: Ring, state: BufferState, index: Array) -> Batch:
+    """Sequences of weight 1."""
+    return Batch(trajectory=ring.read(state, index), weight=jnp.ones(index.shape), index=index)
+
+
+def _draw(key: Array, log_share: Array, count: int) -> Array:
+    """`count` different indices, one after the other with probability proportional to
+    `exp(log_share)` f32[capacity] among those left: the Gumbel top-k trick (Kool et al. 2019).
+    """
+    return jax.lax.top_k(log_share + jax.random.gumbel(key, log_share.shape), count)[1]

@@ -27,7 +27,7 @@ SPEC = EnvSpec(
 
 def make(capacity, batch, codes=replay.Codes(), carry=None):  # noqa: B008
     shapes = replay.sequence_shapes(SPEC, T, codes, carry)
-    return replay.make(SPEC, shapes, codes, capacity, batch)
+    return replay.make_uniform(replay.make_ring(SPEC, shapes, codes, capacity), batch)
 
 
 def clock(n_added):

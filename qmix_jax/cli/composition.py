@@ -19,7 +19,7 @@ PRIMARY = "config"
 """Name of the root YAML file."""
 HYDRA_VERSION_BASE = "1.3"
 
-_INTERNAL_GROUPS = ("hydra", "experiment_algo")
+_INTERNAL_GROUPS = ("hydra", "experiment_algo", "experiment_trainer")
 
 _ERRORS = (
     errors.HydraException,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from qmix_jax import config
@@ -107,6 +108,16 @@ def next_values(
         hidden_next=target.hidden[1:],
         next_actions=qvalues.double_q_action(online.q[1:], target.q[1:], avail_next, cfg.double_q),
     )
+
+
+def init_agent_and_mixer(agent: agents.Agent, mixer: mixers.Mixer) -> Callable[[Array], Params]:
+    """`Factorisation.init` of the parameters `agent` and `mixer`."""
+
+    def init(key: Array) -> Params:
+        key_agent, key_mixer = jax.random.split(key)
+        return {"agent": agent.init(key_agent), "mixer": mixer.init(key_mixer)}
+
+    return init
 
 
 def target(

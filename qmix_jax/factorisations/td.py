@@ -34,10 +34,6 @@ def make(
             "algo: factorisation 'td' needs a mixer; set algo.mixer.name, or use 'iql' without one"
         )
 
-    def init(key: Array) -> base.Params:
-        key_agent, key_mixer = jax.random.split(key)
-        return {"agent": agent.init(key_agent), "mixer": mixer.init(key_mixer)}
-
     def loss(
         params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams, key: Array
     ) -> tuple[Array, base.Extras]:
@@ -57,7 +53,7 @@ def make(
         return td_loss + masked.mean(mixed.penalty, trajectory.valid), extras
 
     return base.Factorisation(
-        init=init,
+        init=base.init_agent_and_mixer(agent, mixer),
         initial_carry=agent.initial_carry,
         act=base.make_act(agent, lambda params: params["agent"]),
         loss=loss,

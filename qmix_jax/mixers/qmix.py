@@ -3,8 +3,8 @@
     hidden = elu(q @ |W1(s)| + b1(s));   q_tot = hidden . |w2(s)| + V(s)
 
 Reference: Rashid et al. 2018; JMLR 2020. Deviation: optional weight functions `softplus` and
-`square` (0.5 x^2) besides the absolute value, and an optional factor on the hypernetworks' last
-layers.
+`square` (0.5 x^2) besides the absolute value, an optional factor on the hypernetworks' last layers,
+and optional LayerNorm on the state and inside V.
 """
 
 from typing import Annotated, Literal
@@ -39,6 +39,9 @@ class Config(config.Model):
     """What makes mixing weights non-negative."""
     init_scale: config.PositiveFloat = 1.0
     """Factor on the initial bounds of the hypernetworks' last layers."""
+    layer_norm: bool = False
+    """Normalise the state, and V's hidden layer (Ba et al. 2016): for learning without a target
+    network. A state of one number would be lost."""
 
 
 class _Mixer(nn.Module):
@@ -49,6 +52,8 @@ class _Mixer(nn.Module):
         cfg, embed = self.cfg, self.cfg.embed_dim
         q, state = inputs.q_taken, inputs.state
         weight = _WEIGHT[cfg.weight]
+        if cfg.layer_norm:
+            state = nn.LayerNorm(name="state_norm")(state)
 
         def hyper(features: int, name: str) -> Array:
             net = hypernetwork.Hypernetwork(
@@ -62,8 +67,10 @@ class _Mixer(nn.Module):
         # A product and a sum: a batch of [1, N] x [N, E] matrix products is slower everywhere.
         hidden = nn.elu(jnp.sum(q[..., None] * w1, axis=-2) + b1)
         w2 = weight(hyper(embed, "w2"))
-        value = hypernetwork.Hypernetwork(1, 2, embed, cfg.init_scale, name="v")(state)
-        return base.without_penalty(jnp.sum(hidden * w2, axis=-1) + value[..., 0])
+        v = hypernetwork.Hypernetwork(
+            1, 2, embed, cfg.init_scale, layer_norm=cfg.layer_norm, name="v"
+        )
+        return base.without_penalty(jnp.sum(hidden * w2, axis=-1) + v(state)[..., 0])
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:

@@ -15,6 +15,7 @@ class Hypernetwork(nn.Module):
       hidden: width of the hidden layers where there are any.
       init_scale: factor on the initial bounds of the last layer.
       output_bias: the last layer has a bias.
+      layer_norm: normalise hidden layers before their relu.
     Reference: Ha et al. 2017; Rashid et al. 2018 (QMIX), section 4.1.
     """
 
@@ -23,6 +24,7 @@ class Hypernetwork(nn.Module):
     hidden: int
     init_scale: float = 1.0
     output_bias: bool = True
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, state: Array) -> Array:
@@ -30,7 +32,8 @@ class Hypernetwork(nn.Module):
         x = state
         for index in range(self.layers - 1):
             name = f"hidden_{index}" if index else "hidden"
-            x = nn.relu(initialisers.Dense(self.hidden, name=name)(x))
+            x = initialisers.Dense(self.hidden, name=name)(x)
+            x = nn.relu(nn.LayerNorm(name=f"{name}_norm")(x) if self.layer_norm else x)
         output = initialisers.Dense(self.features, self.init_scale, self.output_bias, name="output")
         return output(x)
 
