@@ -129,6 +129,7 @@ def test_ctrl_c_ends_a_run_cleanly(tmp_path):
     assert ((rows["kind"] == "train") & (rows["update"] == last)).sum() == 1, "the last row is kept"
 
 
+PQN = {"algo": {"name": "pqn", "factorisation": {"name": "pqn"}, "mixer": {"name": "vdn"}}}
 BAD = {
     "plan: replay.batch_size=64 exceeds replay.capacity=12; raise capacity or lower batch_size": {
         "replay": {"batch_size": 64}
@@ -142,6 +143,22 @@ BAD = {
     "episode; set it to 0, or collector=window": {"trainer": {"burn_in": 2}},
     "plan: trainer.burn_in=4 exceeds trainer.window=3; lower it": {
         "trainer": {"collector": "window", "window": 3, "burn_in": 4}
+    },
+    "plan: replay.kind=on_policy with replay.batch_size=4, which does not divide "
+    "trainer.n_envs=6; use 3": {"replay": {"kind": "on_policy"}, "trainer": {"n_envs": 6}, **PQN},
+    "plan: replay.kind=on_policy with trainer.gradient_steps=2, no multiple of the 3 minibatches "
+    "of an epoch (trainer.n_envs / replay.batch_size); use 3": {
+        "replay": {"kind": "on_policy", "batch_size": 1},
+        **PQN,
+    },
+    "plan: replay.kind=on_policy with replay.capacity=12, but only the last rollout is kept; set "
+    "it to null": {"replay": {"kind": "on_policy", "batch_size": 3}, **PQN},
+    "algo: qmix has a target network, which replay.kind=on_policy is to do without; use "
+    "algo=pqn_vdn or algo=pqn_qmix, or set replay.kind=uniform": {
+        "replay": {"kind": "on_policy", "batch_size": 3, "capacity": None}
+    },
+    "algo: factorisation 'pqn' needs a mixer; set algo.mixer.name": {
+        "algo": {"name": "pqn", "factorisation": {"name": "pqn"}, "mixer": None}
     },
     "algo: factorisation 'td' needs a mixer; set algo.mixer.name, or use 'iql' without one": {
         "algo": {"name": "qmix", "factorisation": {"name": "td"}, "mixer": None}

@@ -23,8 +23,8 @@ PAIRS = [(group, choice) for group, names in CHOICES.items() for choice in names
 
 def test_the_public_names_exist():
     assert {"agent", "algo", "env", "experiment", "trainer"} <= set(CHOICES)
-    assert {"iql", "vdn", "qmix"} <= set(CHOICES["algo"])
-    assert {"modern", "pymarl"} <= set(CHOICES["trainer"])
+    assert {"iql", "vdn", "qmix", "pqn_vdn", "pqn_qmix"} <= set(CHOICES["algo"])
+    assert {"modern", "pymarl", "pqn"} <= set(CHOICES["trainer"])
     mapping = composition.compose()
     for key in ("seed", "seeds", "replay.batch_size", "replay.capacity", "env.options.scenario"):
         node = mapping
@@ -148,7 +148,9 @@ def test_two_step_is_the_published_setting():
 )
 def test_every_experiment_can_be_planned(experiment, preset):
     """The run arithmetic holds: windows, capacity, warm-up, budget."""
-    loaded = config.load(composition.compose(f"experiment={experiment}", f"trainer={preset}"))
+    algo = "pqn_qmix" if preset == "pqn" else "qmix"
+    mapping = composition.compose(f"experiment={experiment}", f"trainer={preset}", f"algo={algo}")
+    loaded = config.load(mapping)
     plan = program.build(loaded).plan
     assert plan.n_updates > 0
     if loaded.replay.capacity is not None:

@@ -14,6 +14,7 @@ ALGOS = {
         "mixer": {"name": "qmix", "options": {"embed_dim": 8, "hypernet_layers": 1}},
     },
 }
+ALGOS["pqn_qmix"] = {**ALGOS["qmix"], "name": "pqn_qmix", "factorisation": {"name": "pqn"}}
 
 
 def load(env, algo, **changes):
@@ -71,6 +72,24 @@ def test_two_step_game_of_the_qmix_paper(algo, tolerance, greedy_return):
         assert np.abs(learned.mean(axis=0) - exact).max() < tolerance, point.name
         if algo == "qmix":
             assert np.abs(learned - exact).max() < 0.2, f"{point.name}: every seed"
+
+
+def test_the_two_step_game_without_replay_or_target_network():
+    """As before, from the last 32 episodes only: 2 epochs of 2 minibatches."""
+    cfg = load(
+        {"name": "two_step"},
+        "pqn_qmix",
+        seeds=4,
+        hparams={"gamma": 0.99, "learning_rate": {"start": 5e-3, "end": 2e-4, "steps": 2_500.0}},
+        optimiser={"name": "radam"},
+        replay={"kind": "on_policy", "batch_size": 16, "capacity": None},
+        trainer={"env_steps": 40_000, "warm_up": 0, "n_envs": 32, "gradient_steps": 4},
+    )
+    trained = members.train(cfg)
+    np.testing.assert_array_equal(trained.evaluation["return"], 8)
+    tables = trained.members.tables(trained.parameters)
+    for point, learned in zip(trained.program.decision_points, tables, strict=True):
+        assert np.abs(learned.mean(axis=0) - point.optimal).max() < 0.1, point.name
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,31 @@ def test_the_training_program_has_no_callback_and_no_cond(collector):
     assert found["qr"] == found["householder_product"] == 0
 
 
+PQN = {**members.TINY["algo"], "name": "pqn", "factorisation": {"name": "pqn"}}
+KINDS = {
+    "prioritised": {"replay": {"kind": "prioritised"}},
+    "on_policy": {
+        "algo": PQN,
+        "replay": {"kind": "on_policy", "batch_size": 3, "capacity": None},
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "scans"), [("prioritised", 6), ("on_policy", 5)])
+def test_other_buffers_add_no_cond_and_no_loop(kind, scans):
+    found = primitives(program_jaxpr(members.load(**KINDS[kind])).jaxpr)
+    assert (found["cond"], found["while"], found["top_k"]) == (0, 2, 1)
+    assert found["scan"] == scans, "one unroll less without a target network"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plan_knows_the_bytes_of_every_buffer(kind):
+    built = program.build(members.load(**KINDS[kind]))
+    kept = jax.eval_shape(built.step.init, 0).replay
+    assert built.plan.replay_bytes == sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))
+    assert built.plan.capacity == (3 if kind == "on_policy" else 12)
+
+
 def test_one_trace_serves_every_call_length(monkeypatch):
     """`train` is traced once however often and for however many updates it is called."""
     traced = []

@@ -29,7 +29,8 @@ ORACLES = {"qtran": oracles.qtran, "wqmix": oracles.wqmix}
 
 
 class Problem(NamedTuple):
-    """A factorisation on small networks, compiled once; `settings` are the oracle's."""
+    """A factorisation on small networks, compiled once; `settings` are the oracle's, to which a
+    factorisation without target network has one of the same parameters, held fixed."""
 
     loss_and_gradient: Any
     params: Any
@@ -47,7 +48,7 @@ def _problem(name, mixer, options):
     return Problem(
         jax.jit(jax.value_and_grad(factorisation.loss, has_aux=True)),
         samples.params(factorisation.init, seed=0),
-        samples.params(factorisation.init, seed=1),
+        samples.params(factorisation.init, seed=1) if factorisation.uses_target else (),
         ORACLES.get(name, oracles.td),
         {"mixer": mixer, **cfg.model_dump()},
     )
@@ -70,7 +71,8 @@ def _check(problem, batch, hparams):
         problem.params, problem.target_params, batch, hparams, jax.random.key(2)
     )
     params = oracles.double(problem.params)
-    fixed = (params, oracles.double(problem.target_params), oracles.double(batch), hparams)
+    target_params = oracles.double(problem.target_params) or params
+    fixed = (params, target_params, oracles.double(batch), hparams)
 
     def oracle(tree):
         return problem.oracle(tree, *fixed, **problem.settings)

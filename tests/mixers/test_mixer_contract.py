@@ -22,6 +22,7 @@ OPTIONS = {
         {"hypernet_layers": 2},
         {"weight": "softplus"},
         {"weight": "square"},
+        {"layer_norm": True},
     ),
     "qatten": ({}, {"weighted_heads": False, "query_bias": True}, {"nonlinear": True}),
     "qplex": ({}, {"importance_layers": 3}),
