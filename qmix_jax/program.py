@@ -160,8 +160,8 @@ def _check_target(
 ) -> None:
     if cfg.replay.kind == "on_policy" and factorisation.uses_target:
         raise config.ConfigError(
-            f"algo: {cfg.algo.name} has a target network, which replay.kind=on_policy is to do "
-            "without; use algo=pqn_vdn or algo=pqn_qmix, or set replay.kind=uniform"
+            f"algo: {cfg.algo.name} has a target network, and replay.kind=on_policy learns without "
+            "one; use algo=pqn_vdn or algo=pqn_qmix, or set replay.kind=uniform"
         )
 
 

@@ -275,9 +275,9 @@ def make_prioritised(ring: Ring, batch: int, exponent: float, correction: Schedu
       exponent: 0 draws uniformly.
       correction: c over env steps; 1 corrects the bias in full, 0 not at all.
     Reference: Schaul et al. 2016, section 3 (proportional); Kapturowski et al. 2019 for sequences.
-    Deviation: drawn without replacement, for which the weights are right as far as a batch is a
-    small share of the priorities; the priority of a sequence is its largest error alone (their
-    eta = 1).
+    Deviation: drawn without replacement, while the weights are those of drawing with it (the same
+    where a batch holds a small share of all priorities); the priority of a sequence is its largest
+    error alone (their eta = 1).
     """
 
     def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
@@ -306,8 +306,8 @@ def make_prioritised(ring: Ring, batch: int, exponent: float, correction: Schedu
 def make_on_policy(ring: Ring, batch: int) -> Buffer:
     """Only the last rollout, every sequence of it once per epoch, in an order drawn anew each time.
 
-    A sample is a uniform draw from what the epoch has not used yet, which `update` marks: the same
-    distribution as slices of a permutation, and no key outlives its gradient step.
+    A sample is a uniform draw from what the epoch has not used yet, which `update` marks: as the
+    k-th slice of an epoch's permutation is distributed, but no key outlives its gradient step.
 
     Args:
       ring: its capacity is the rollout's B.
@@ -315,6 +315,7 @@ def make_on_policy(ring: Ring, batch: int) -> Buffer:
     """
 
     def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
+        chex.assert_shape(state["used"], trajectory.reward.shape[1:])
         rows = {**ring.encode(trajectory), "used": jnp.zeros_like(state["used"])}
         return ring.write(state, rows, clock)
 

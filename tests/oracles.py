@@ -184,16 +184,26 @@ WEIGHTS = {
 }
 
 
+def layer_norm(params, x):
+    """Mean 0 and variance 1 over the features x[F], then a scale and a bias."""
+    centred = x - x.mean()
+    return params["scale"] * centred / np.sqrt(np.mean(centred**2) + 1e-6) + params["bias"]
+
+
 def hypernetwork(params, state):
-    """Any number of hidden layers; the last layer may lack its bias."""
+    """Any number of hidden layers, normalised or not; the last layer may lack its bias."""
     x = state
     for name in ("hidden", "hidden_1"):
-        x = relu(dense(params[name], x)) if name in params else x
+        if name in params:
+            x = dense(params[name], x)
+            x = relu(layer_norm(params[f"{name}_norm"], x) if f"{name}_norm" in params else x)
     return dense({"bias": 0.0, **params["output"]}, x)
 
 
 def qmix(params, q, state, weight="abs"):
     """Joint value of one situation: q[N], state[S] -> scalar."""
+    if "state_norm" in params:
+        state = layer_norm(params["state_norm"], state)
     b1 = dense(params["b1"], state)
     w1 = WEIGHTS[weight](hypernetwork(params["w1"], state))
     w2 = WEIGHTS[weight](hypernetwork(params["w2"], state))
@@ -274,7 +284,9 @@ def _over_steps(function, trajectory):
     return np.array([[function(t, b) for b in range(n_sequences)] for t in range(steps)])
 
 
-def td(params, fixed, target_params, batch, hparams, mixer, *, double_q, loss, target, n_step, **_):
+def td(
+    params, fixed, target_params, batch, hparams, mixer, *, loss, target, n_step, double_q=True, **_
+):
     """Loss, sums of the metrics and priorities of temporal differences.
 
     Args:

@@ -153,7 +153,7 @@ BAD = {
     },
     "plan: replay.kind=on_policy with replay.capacity=12, but only the last rollout is kept; set "
     "it to null": {"replay": {"kind": "on_policy", "batch_size": 3}, **PQN},
-    "algo: qmix has a target network, which replay.kind=on_policy is to do without; use "
+    "algo: qmix has a target network, and replay.kind=on_policy learns without one; use "
     "algo=pqn_vdn or algo=pqn_qmix, or set replay.kind=uniform": {
         "replay": {"kind": "on_policy", "batch_size": 3, "capacity": None}
     },

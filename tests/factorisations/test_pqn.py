@@ -14,7 +14,7 @@ from qmix_jax.types import Batch, Trajectory
 @pytest.mark.parametrize(("mixer", "loss"), [("vdn", "mse"), ("qmix", "mse"), ("qmix", "huber")])
 def test_agrees_with_loops(agrees_with_loops, mixer, loss):
     """Temporal differences whose target network is the learnt one, held fixed for the gradient."""
-    agrees_with_loops("pqn", mixer, None, loss)
+    agrees_with_loops("pqn", mixer, loss=loss)
 
 
 def _pqn(one_step):
@@ -88,8 +88,8 @@ def test_unrolls_the_agent_once():
     counted = agent._replace(unroll=lambda *args: calls.append(1) or agent.unroll(*args))
     mixer = samples.component("mixers", "qmix")
     made = samples.component("factorisations", "pqn", {}, counted, mixer)
-    key = jax.random.key(0)
-    made.loss(samples.params(made.init), (), samples.batch("segment"), samples.hparams(), key)
+    params, key = samples.params(made.init), jax.random.key(0)
+    jax.eval_shape(made.loss, params, (), samples.batch("segment"), samples.hparams(), key)
     assert calls == [1]
 
 

@@ -61,9 +61,9 @@ def test_utilities_and_biases_keep_their_sign(worked):
 
 
 @pytest.mark.parametrize("weight", ["abs", "softplus", "square"])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_agrees_with_a_loop(weight, layers):
-    cfg = qmix.Config(embed_dim=3, hypernet_layers=layers, hypernet_embed=4, weight=weight)
+@pytest.mark.parametrize("options", [{"hypernet_layers": 1}, {}, {"layer_norm": True}])
+def test_agrees_with_a_loop(weight, options):
+    cfg = qmix.Config(embed_dim=3, hypernet_embed=4, weight=weight, **options)
     mixer = qmix.make(cfg, samples.SPEC)
     params = samples.params(mixer.init)
     rng = np.random.default_rng(0)
@@ -80,6 +80,21 @@ def test_parameter_count_of_the_papers_mixer(layers, count):
     init = qmix.make(qmix.Config(hypernet_layers=layers), spec).init
     params = jax.eval_shape(init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+def test_layer_norm_sees_no_scale_and_no_offset_of_the_state():
+    """Nor of the hidden layer of V, whose parameters it has besides those of the state."""
+    cfg = qmix.Config(embed_dim=3, hypernet_embed=4, layer_norm=True)
+    mixer = qmix.make(cfg, samples.SPEC)
+    params = samples.params(mixer.init)
+    rng = np.random.default_rng(0)
+    q, state = samples.normal(rng, 20, 2), samples.normal(rng, 20, 5)
+    expected = _apply(mixer, params, q, state)
+    np.testing.assert_allclose(_apply(mixer, params, q, 9.0 * state - 4.0), expected, rtol=1e-3)
+    v = {**params["v"], "hidden": jax.tree.map(lambda x: 9.0 * x, params["v"]["hidden"])}
+    np.testing.assert_allclose(_apply(mixer, {**params, "v": v}, q, state), expected, rtol=1e-3)
+    plain = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), samples.SPEC)
+    assert "state_norm" not in plain.init(jax.random.key(0))
 
 
 def test_a_small_initial_scale_shrinks_the_output():
