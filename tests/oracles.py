@@ -136,26 +136,42 @@ def gru_step(params, carry, x):
     return (1.0 - z) * n + z * carry
 
 
-def gru(params, carry, x, reset):
-    """h[T, R, H] of x[T, R, I]; row by row, from zeros at every reset."""
-    hidden = np.zeros((*x.shape[:2], carry.shape[-1]), carry.dtype)
+def lstm_step(params, carry, x):
+    """One LSTM step, one gate at a time: carry[..., 2H] = (h, c), x[..., I] -> the next."""
+    h, c = np.split(carry, 2, axis=-1)
+    into = np.split(params["input_kernel"], 4, axis=-1)
+    within = np.split(params["recurrent_kernel"], 4, axis=-1)
+    biases = np.split(params["bias"], 4)
+    i, f, o, g = (x @ into[k] + h @ within[k] + biases[k] for k in range(4))
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return np.concatenate([sigmoid(o) * np.tanh(c), c], axis=-1)
+
+
+STEPS = {"gru": gru_step, "lstm": lstm_step}
+
+
+def recurrent(step, params, carry, x, reset):
+    """Carries [T, R, ...] after each of x[T, R, I]; row by row, from zeros at every reset."""
+    after = np.zeros((*x.shape[:2], carry.shape[-1]), carry.dtype)
     for row in range(x.shape[1]):
-        h = carry[row]
+        current = carry[row]
         for t in range(len(x)):
-            h = gru_step(params, np.zeros_like(h) if reset[t, row] else h, x[t, row])
-            hidden[t, row] = h
-    return hidden
+            before = np.zeros_like(current) if reset[t, row] else current
+            after[t, row] = current = step(params, before, x[t, row])
+    return after
 
 
-def gru_agent(params, obs, prev_actions, carry):
-    """One step of one team: obs[N, O], prev_actions[N], carry[N, H] -> (q[N, A], carry)."""
+def recurrent_agent(params, obs, prev_actions, carry):
+    """One step of one team: obs[N, O], prev_actions[N], carry[N, ...] -> (q[N, A], carry)."""
     n_actions = params["head"]["bias"].shape[0]
     inputs = [
         np.concatenate([obs[i], one_hot(prev_actions[i], n_actions), one_hot(i, len(obs))])
         for i in range(len(obs))
     ]
-    carry = gru_step(params["gru"], carry, relu(dense(params["embed"], np.array(inputs))))
-    return dense(params["head"], carry), carry
+    core = next(name for name in STEPS if name in params)
+    carry = STEPS[core](params[core], carry, relu(dense(params["embed"], np.array(inputs))))
+    hidden = carry[:, : len(params["head"]["kernel"])]
+    return dense(params["head"], hidden), carry
 
 
 def unroll(params, trajectory):
@@ -163,17 +179,18 @@ def unroll(params, trajectory):
     an episode."""
     entries, n_sequences, n_agents = trajectory.obs.shape[:3]
     size, n_actions = params["head"]["kernel"].shape
+    width = 2 * size if "lstm" in params else size
     dtype = params["head"]["bias"].dtype
     q = np.zeros((entries, n_sequences, n_agents, n_actions), dtype)
     hidden = np.zeros((entries, n_sequences, n_agents, size), dtype)
     for b in range(n_sequences):
         for t in range(entries):
             if t == 0 or trajectory.reset[t, b]:
-                carry, previous = np.zeros((n_agents, size)), np.full(n_agents, -1)
+                carry, previous = np.zeros((n_agents, width)), np.full(n_agents, -1)
             else:
                 previous = trajectory.actions[t - 1, b]
-            q[t, b], carry = gru_agent(params, trajectory.obs[t, b], previous, carry)
-            hidden[t, b] = carry
+            q[t, b], carry = recurrent_agent(params, trajectory.obs[t, b], previous, carry)
+            hidden[t, b] = carry[:, :size]
     return q, hidden
 
 
@@ -425,6 +442,26 @@ def wqmix(
     )
     free = regression(values, goals, batch, hparams, loss)
     return {**result, "loss": result["loss"] + free["loss"], "priority": free["priority"]}
+
+
+def convolution(kernel, bias, image):
+    """Stride 1, padded with zeros to equal size: image[h, w, c] -> [h, w, features]."""
+    height, width = image.shape[:2]
+    size = len(kernel)
+    out = np.zeros((height, width, len(bias))) + bias
+    for row, column in np.ndindex(height, width):
+        for i, j in np.ndindex(size, size):
+            y, x = row + i - (size - 1) // 2, column + j - (size - 1) // 2
+            if 0 <= y < height and 0 <= x < width:
+                out[row, column] += image[y, x] @ kernel[i, j]
+    return out
+
+
+def layer_norm(params, x):
+    """To mean 0 and variance 1 over the last axis, then scaled and shifted."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    std = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6)
+    return centred / std * params["scale"] + params["bias"]
 
 
 def directional_derivative(function, tree, direction, step=1e-6):

@@ -12,6 +12,15 @@ ENVS = {
     "speaker_listener": {"id": "MPE_simple_speaker_listener_v4"},
     "switch_riddle": {"id": "switch_riddle"},
 }
+# Here agents differ in observations and actions: each has its own network, in the fullest program.
+OWN_NETWORKS = {
+    "agent": {
+        "name": "lstm",
+        "options": {"hidden": 8, "sharing": "groups", "unroll": "stacked", "layer_norm": True},
+    },
+    "precision": "bfloat16",
+    "population": {"batching": "vmap", "devices": 1},
+}
 
 
 @pytest.mark.slow
@@ -19,11 +28,13 @@ ENVS = {
 def test_trains(name):
     smax = ENVS[name]["id"] == SMAX["id"]
     code = "uint8" if smax else "float16"
+    own_networks = name == "speaker_listener"
     cfg = members.load(
         env={"name": "jaxmarl", "options": ENVS[name]},
         seeds=2,
         replay={"batch_size": 2, "capacity": 6, "obs_dtype": code, "state_dtype": code},
-        trainer={"collector": "window", "window": 4} if smax else {},
+        trainer={"collector": "window", "window": 4} if smax or own_networks else {},
+        **(OWN_NETWORKS if own_networks else {}),
     )
     trained = members.train(cfg, calls=(3,))
     for first in trained.metrics.first_nonfinite.values():

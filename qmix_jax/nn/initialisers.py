@@ -1,6 +1,7 @@
 """Uniform initialisers: batched QR (orthogonal ones) can hang jaxlib 0.10 on a two-core CPU."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,11 @@ from qmix_jax.nn import functional
 from qmix_jax.types import Array
 
 
-def uniform(bound: float) -> Callable[[Array, tuple[int, ...]], Array]:
-    """Values in U(-bound, +bound); PyTorch's default biases with `bound = 1/sqrt(fan_in)`."""
-    return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+def uniform(bound: float) -> Callable[..., Array]:
+    """`(key, shape[, dtype])` -> values in U(-bound, +bound); PyTorch's default biases with `bound
+    = 1/sqrt(fan_in)`.
+    """
+    return partial(jax.random.uniform, minval=-bound, maxval=bound)
 
 
 class Dense(nn.Module):

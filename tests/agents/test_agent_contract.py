@@ -1,7 +1,8 @@
-"""What every agent promises, over every one that ships."""
+"""What every agent promises, over every one that ships and every way to share parameters."""
 
 import functools
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,23 @@ import samples
 
 from qmix_jax import components
 
-SPEC = samples.SPEC
+SPEC = replace(
+    samples.SPEC,
+    agent_names=("a", "b", "c"),
+    agent_groups=(0, 1, 0),
+    n_actions=(3, 2, 3),
+    obs_shapes=((4,), (3,), (4,)),
+)
 N, A = SPEC.n_agents, SPEC.n_actions_max
-AGENTS = components.names("agents")
-# Options under which every input shows; an agent that is not named is tried as it comes.
-OPTIONS = {"mlp": {"last_action": True}}
+AGENTS = list(itertools.product(components.names("agents"), ("all", "none", "groups")))
+every_agent = pytest.mark.parametrize("name", AGENTS, ids="-".join)
 
 
 @functools.cache
 def agent_case(name):
-    """(agent, params, jitted unroll)."""
-    agent = samples.component("agents", name, OPTIONS.get(name, {}))
+    """(agent, params, jitted unroll) of an agent with every input."""
+    module = components.find("agents", name[0])
+    agent = module.make(module.Config(last_action=True, sharing=name[1], hidden=8), SPEC)
     return agent, samples.params(agent.init), jax.jit(agent.unroll)
 
 
@@ -34,7 +41,7 @@ def history(seed=0, t=7, b=3):
     return samples.normal(rng, t, b, N, *SPEC.obs_shape), prev_actions, reset
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@every_agent
 def test_shapes_and_dtypes(name):
     agent, params, unroll = agent_case(name)
     carry, q, hidden = unroll(params, agent.initial_carry(3), *history())
@@ -44,7 +51,7 @@ def test_shapes_and_dtypes(name):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@every_agent
 def test_acting_is_a_slice_of_learning(name):
     """Steps of T = 1 with the carry handed on are the unroll of T = 7."""
     agent, params, unroll = agent_case(name)
@@ -58,7 +65,7 @@ def test_acting_is_a_slice_of_learning(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), carry, last)
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@every_agent
 def test_sequences_do_not_mix(name):
     agent, params, unroll = agent_case(name)
     obs, prev_actions, reset = history()
@@ -71,21 +78,21 @@ def test_sequences_do_not_mix(name):
         np.testing.assert_allclose(alone[:, 0], q[:, b], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@every_agent
 def test_utilities_are_decentralised(name):
-    """Other observations and actions of the second agent change nothing for the first."""
+    """Other observations and actions of the second agent change nothing for the others."""
     agent, params, unroll = agent_case(name)
     obs, prev_actions, reset = history()
     q = unroll(params, agent.initial_carry(3), obs, prev_actions, reset)[1]
-    second = np.array([False, True])
+    second = np.arange(N) == 1
     obs = np.where(second[:, None], obs + 3.0, obs)
     prev_actions = np.where(second, (prev_actions + 1) % A, prev_actions)
     other = unroll(params, agent.initial_carry(3), obs, prev_actions, reset)[1]
-    np.testing.assert_array_equal(other[:, :, 0], q[:, :, 0])
+    np.testing.assert_array_equal(other[:, :, ::2], q[:, :, ::2])
     assert (np.asarray(other[:, :, 1] != q[:, :, 1])).all()
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@every_agent
 def test_forgets_what_came_before_an_episode(name):
     agent, params, unroll = agent_case(name)
     obs, prev_actions, reset = history()
@@ -101,7 +108,7 @@ def test_forgets_what_came_before_an_episode(name):
     assert (np.asarray(other[:4] != q[:4])).any(axis=(1, 2, 3)).all()
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@every_agent
 def test_tells_no_last_action_from_any_action(name):
     """-1 is none of the actions: its utilities differ from every action's."""
     agent, params, unroll = agent_case(name)
@@ -114,7 +121,7 @@ def test_tells_no_last_action_from_any_action(name):
         assert not np.allclose(one, other)
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@every_agent
 def test_gradients_are_finite_and_reach_every_parameter(name):
     agent, params, _ = agent_case(name)
 

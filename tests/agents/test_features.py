@@ -43,7 +43,9 @@ def test_previous_actions_start_anew_with_every_episode():
         np.testing.assert_array_equal(going_on, [first, *trajectory.actions])
 
 
-@pytest.mark.parametrize(("name", "first_layer"), [("gru", "embed"), ("mlp", "hidden_0")])
+@pytest.mark.parametrize(
+    ("name", "first_layer"), [("gru", "embed"), ("lstm", "embed"), ("mlp", "hidden_0")]
+)
 @pytest.mark.parametrize("last_action", [True, False])
 @pytest.mark.parametrize("agent_id", [True, False])
 def test_switches_set_the_input_width(name, first_layer, last_action, agent_id):

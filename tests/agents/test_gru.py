@@ -1,4 +1,4 @@
-"""The recurrent agent."""
+"""The recurrent agents."""
 
 import re
 from dataclasses import replace
@@ -11,6 +11,8 @@ import pytest
 import samples
 
 from qmix_jax.agents import base, gru
+
+each_core = pytest.mark.parametrize("core", ["gru", "lstm"])
 
 
 def test_parameter_count_of_the_papers_agent():
@@ -26,9 +28,10 @@ def test_parameter_count_of_the_papers_agent():
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 28_169
 
 
+@each_core
 @pytest.mark.parametrize("form", samples.FORMS)
-def test_online_and_target_networks_agree_with_a_loop(form):
-    agent = gru.make(gru.Config(hidden=6), samples.SPEC)
+def test_online_and_target_networks_agree_with_a_loop(core, form):
+    agent = samples.component("agents", core, {"hidden": 6})
     params, target_params = (samples.params(agent.init, seed) for seed in (0, 1))
     trajectory = samples.batch(form).trajectory
     pair = base.unroll_pair(agent, params, target_params, trajectory)
@@ -51,13 +54,19 @@ def test_no_gradient_flows_into_the_target_network():
         np.testing.assert_array_equal(leaf, 0.0)
 
 
-@pytest.mark.parametrize("form", samples.FORMS)
-def test_stacked_networks_give_the_same_outputs_and_gradients(form):
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        *((form, {}) for form in samples.FORMS),
+        ("segment", {"sharing": "none", "layer_norm": True, "embed_layers": 2}),
+    ],
+)
+def test_stacked_networks_give_the_same_outputs_and_gradients(form, options):
     """The gradient reaches the online parameters alone, in both formulations."""
     trajectory = samples.batch(form).trajectory
     found = {}
     for unroll in ("sequential", "stacked"):
-        agent = samples.component("agents", "gru", {"hidden": 8, "unroll": unroll})
+        agent = samples.component("agents", "gru", {"hidden": 8, "unroll": unroll, **options})
         params, target = samples.params(agent.init), samples.params(agent.init, seed=1)
 
         def objective(params, target, agent=agent):
@@ -76,8 +85,10 @@ def test_stacked_networks_give_the_same_outputs_and_gradients(form):
         np.testing.assert_array_equal(leaf, 0.0)
 
 
-def test_in_bfloat16_products_are_rounded_and_everything_outside_stays_float32():
-    plain = samples.component("agents", "gru", {"hidden": 8})
+@pytest.mark.parametrize("sharing", ["all", "none"])
+@each_core
+def test_in_bfloat16_products_are_rounded_and_everything_outside_stays_float32(core, sharing):
+    plain = samples.component("agents", core, {"hidden": 8, "sharing": sharing})
     low = base.in_bfloat16(plain)
     params, trajectory = samples.params(plain.init), samples.batch("segment").trajectory
 

@@ -1,6 +1,6 @@
-"""The reset-aware GRU and its written gradient."""
+"""The reset-aware recurrences and their written gradients."""
 
-import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,121 +14,178 @@ from qmix_jax.nn import functional, recurrent
 T, R, I, H = 12, 5, 3, 4  # noqa: E741
 
 
-@pytest.fixture(params=[False, True], ids=["in_scan", "hoisted"])
-def unroll(request):
-    """`recurrent.unroll` in each formulation."""
-    return functools.partial(recurrent.unroll, request.param)
+class Problem(NamedTuple):
+    """A live state, inputs, and episode starts anywhere; `step` is the oracle's."""
+
+    cell: recurrent.Cell
+    step: Any
+    weights: recurrent.Weights
+    state: recurrent.State
+    x: Any
+    reset: Any
 
 
-@pytest.fixture(scope="module")
-def problem():
-    """(weights, carry, x, reset) with a live carry and episode starts anywhere."""
+def draw(kind):
     rng = np.random.default_rng(0)
 
     def normal(*shape):
         return jnp.asarray(rng.standard_normal(shape, dtype=np.float32))
 
-    weights = recurrent.Weights(normal(I, 3 * H), normal(H, 3 * H), normal(3 * H), normal(H))
     reset = np.zeros((T, R), bool)
     for row, starts in enumerate([(0, 5), (3,), (0, 1, 2, 8), (T - 1,), (4, 9)]):
         reset[list(starts), row] = True
-    return weights, normal(R, H), normal(T, R, I), jnp.asarray(reset)
+    gates = {"gru": 3, "lstm": 4}[kind]
+    weights = recurrent.Weights(normal(I, gates * H), normal(H, gates * H), normal(gates * H))
+    cell, state = recurrent.LSTM_CELL, recurrent.State(normal(R, H), normal(R, H))
+    if kind == "gru":
+        cell, state = recurrent.GRU_CELL, recurrent.State(state.hidden)
+        weights = weights._replace(candidate_bias=normal(H))
+    return Problem(cell, oracles.STEPS[kind], weights, state, normal(T, R, I), jnp.asarray(reset))
 
 
-def plain_scan(weights, carry, x, reset):
+PROBLEMS = {kind: draw(kind) for kind in ("gru", "lstm")}
+
+
+@pytest.fixture(params=[False, True], ids=["in_scan", "hoisted"])
+def hoisted(request):
+    return request.param
+
+
+@pytest.fixture(params=PROBLEMS)
+def problem(request):
+    return PROBLEMS[request.param]
+
+
+def unroll(problem, hoisted, weights, state, x, reset):
+    return recurrent.unroll(problem.cell, hoisted, weights, state, x, reset)
+
+
+def plain_scan(problem, weights, state, x, reset):
     """The same recurrence, differentiated by JAX."""
 
-    def step(h, inputs):
+    def step(state, inputs):
         x_t, reset_t = inputs
-        h = jnp.where(reset_t[:, None], 0.0, h)
-        from_x = x_t @ weights.input_kernel + weights.bias[None]
-        from_h = h @ weights.recurrent_kernel
-        r = jax.nn.sigmoid(from_x[:, :H] + from_h[:, :H])
-        z = jax.nn.sigmoid(from_x[:, H : 2 * H] + from_h[:, H : 2 * H])
-        n = jnp.tanh(from_x[:, 2 * H :] + r * (from_h[:, 2 * H :] + weights.candidate_bias[None]))
-        h = (1.0 - z) * n + z * h
-        return h, h
+        state = jax.tree.map(lambda leaf: jnp.where(reset_t[:, None], 0.0, leaf), state)
+        projected = x_t @ weights.input_kernel + weights.bias[None]
+        state, _ = problem.cell.step(weights, state, projected)
+        return state, state.hidden
 
-    return jax.lax.scan(step, carry, (x, reset))[1]
+    last, hidden = jax.lax.scan(step, state, (x, reset))
+    return hidden, last.cell
 
 
-def test_agrees_with_a_loop(problem, unroll):
-    weights, carry, x, reset = problem
-    expected = oracles.gru(
-        oracles.double(weights._asdict()), *map(np.asarray, oracles.double((carry, x))), reset
-    )
-    np.testing.assert_allclose(unroll(*problem), expected, rtol=1e-5, atol=1e-6)
+def test_agrees_with_a_loop(problem, hoisted):
+    hidden, cell = unroll(problem, hoisted, *problem[2:])
+    carry = oracles.double(jnp.concatenate(jax.tree.leaves(problem.state), axis=-1))
+    weights, x = oracles.double((problem.weights._asdict(), problem.x))
+    expected = oracles.recurrent(problem.step, weights, carry, x, problem.reset)
+    np.testing.assert_allclose(hidden, expected[..., :H], rtol=1e-5, atol=1e-6)
+    for leaf in jax.tree.leaves(cell):
+        np.testing.assert_allclose(leaf, expected[-1, :, H:], rtol=1e-5, atol=1e-6)
 
 
-def test_the_forward_pass_of_the_gradient_is_the_same(problem, unroll):
-    value, _ = jax.vjp(lambda *args: unroll(*args, problem[-1]), *problem[:-1])
-    np.testing.assert_array_equal(value, unroll(*problem))
+def test_the_forward_pass_of_the_gradient_is_the_same(problem, hoisted):
+    *arguments, reset = problem[2:]
+    value, _ = jax.vjp(lambda *args: unroll(problem, hoisted, *args, reset), *arguments)
+    jax.tree.map(np.testing.assert_array_equal, value, unroll(problem, hoisted, *problem[2:]))
 
 
-def test_the_written_gradient_is_the_plain_scans(problem, unroll):
-    weights, carry, x, reset = problem
-    cotangent = jax.random.normal(jax.random.key(1), (T, R, H))
+def test_the_written_gradient_is_the_plain_scans(problem, hoisted):
+    """Of the hidden states and of the last memory cell."""
+    *arguments, reset = problem[2:]
+    weight = jax.random.normal(jax.random.key(1), (T, R, H))
 
     def gradients(function):
-        def objective(weights, carry, x):
-            return jnp.sum(function(weights, carry, x, reset) * cotangent)
+        def objective(*args):
+            hidden, cell = function(*args, reset)
+            return jnp.sum(hidden * weight) + sum(map(jnp.sum, jax.tree.leaves(cell)))
 
-        return jax.jit(jax.grad(objective, argnums=(0, 1, 2)))(weights, carry, x)
+        return jax.jit(jax.grad(objective, argnums=(0, 1, 2)))(*arguments)
 
-    written, expected = gradients(unroll), gradients(plain_scan)
+    written = gradients(lambda *args: unroll(problem, hoisted, *args))
+    expected = gradients(lambda *args: plain_scan(problem, *args))
     paths = jax.tree_util.tree_leaves_with_path(expected)
     for (path, right), ours in zip(paths, jax.tree.leaves(written), strict=True):
         error = jnp.linalg.norm(ours - right) / jnp.linalg.norm(right)
         assert error < 1e-5, f"{jax.tree_util.keystr(path)}: relative error {error}"
 
 
-def test_no_gradient_crosses_a_reset(problem, unroll):
-    weights, carry, x, reset = problem
-
+def test_no_gradient_crosses_a_reset(problem, hoisted):
     def last(x):
-        return jnp.sum(unroll(weights, carry, x, reset)[-1])
+        args = problem._replace(x=x)[2:]
+        return jnp.sum(unroll(problem, hoisted, *args)[0][-1])
 
-    gradient = np.asarray(jax.grad(last)(x))
+    gradient = np.asarray(jax.grad(last)(problem.x))
     for row in range(R):
-        start = np.flatnonzero(reset[:, row])[-1]
+        start = np.flatnonzero(problem.reset[:, row])[-1]
         np.testing.assert_array_equal(gradient[:start, row], 0.0)
         assert np.abs(gradient[start:, row]).min() > 0.0
 
 
-def test_is_flaxs_gru(problem, unroll):
+def split(weights, gates):
+    """Parameters as flax names them, by gate; `gates` in the order of the weights."""
+    parts = [jnp.split(leaf, len(gates), axis=-1) for leaf in weights[:3]]
+    return {gate: (into, within, bias) for gate, into, within, bias in zip(gates, *parts)}  # noqa: B905
+
+
+def test_is_flaxs_gru(hoisted):
     """Parity with `flax.linen.GRUCell`, which splits the same parameters by gate."""
-    weights, carry, x, _ = problem
-    into, within = (jnp.split(k, 3, axis=-1) for k in weights[:2])
-    bias = jnp.split(weights.bias, 3)
-    params = {
-        **{f"i{gate}": {"kernel": into[i], "bias": bias[i]} for i, gate in enumerate("rzn")},
-        **{f"h{gate}": {"kernel": within[i]} for i, gate in enumerate("rz")},
-        "hn": {"kernel": within[2], "bias": weights.candidate_bias},
-    }
-    ours = unroll(weights, carry, x, jnp.zeros((T, R), bool))
+    problem = PROBLEMS["gru"]
+    params = {}
+    for gate, (into, within, bias) in split(problem.weights, "rzn").items():
+        params[f"i{gate}"] = {"kernel": into, "bias": bias}
+        params[f"h{gate}"] = {"kernel": within}
+    params["hn"]["bias"] = problem.weights.candidate_bias
+    ours, _ = unroll(problem, hoisted, *problem[2:5], jnp.zeros((T, R), bool))
+    carry = problem.state.hidden
     for t in range(3):
-        carry, _ = nn.GRUCell(H).apply({"params": params}, carry, x[t])
+        carry, _ = nn.GRUCell(H).apply({"params": params}, carry, problem.x[t])
         np.testing.assert_allclose(ours[t], carry, rtol=1e-5, atol=1e-6)
 
 
-def test_joined_episodes_are_separate_episodes(problem, unroll):
-    weights, carry, x, _ = problem
+def test_is_flaxs_lstm(hoisted):
+    """Parity with `flax.linen.LSTMCell`, whose carry is (cell, hidden)."""
+    problem = PROBLEMS["lstm"]
+    params = {}
+    for gate, (into, within, bias) in split(problem.weights, "ifog").items():
+        params[f"i{gate}"] = {"kernel": into}
+        params[f"h{gate}"] = {"kernel": within, "bias": bias}
+    ours, cell = unroll(problem, hoisted, *problem[2:5], jnp.zeros((T, R), bool))
+    carry = problem.state.cell, problem.state.hidden
+    for t in range(T):
+        carry, hidden = nn.LSTMCell(H).apply({"params": params}, carry, problem.x[t])
+        np.testing.assert_allclose(ours[t], hidden, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(cell, carry[0], rtol=1e-5, atol=1e-6)
+
+
+def test_joined_episodes_are_separate_episodes(problem, hoisted):
     starts = (0, 4, 9)
     reset = jnp.zeros((T, R), bool).at[np.array(starts)].set(True)
-    joined = unroll(weights, carry, x, reset)
+    joined, last_cell = unroll(problem, hoisted, *problem[2:5], reset)
+    nothing = jax.tree.map(jnp.zeros_like, problem.state)
     for start, end in zip(starts, (*starts[1:], T), strict=True):
-        alone = unroll(weights, jnp.zeros((R, H)), x[start:end], jnp.zeros((end - start, R), bool))
+        x, none = problem.x[start:end], jnp.zeros((end - start, R), bool)
+        alone, cell = unroll(problem, hoisted, problem.weights, nothing, x, none)
         np.testing.assert_allclose(joined[start:end], alone, rtol=0, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last_cell, cell)
 
 
-def test_module_returns_the_last_hidden_state_and_starts_within_pytorchs_bounds():
-    init, apply = functional.pure(recurrent.GRU(64))
+@pytest.mark.parametrize(
+    ("layer", "n_gates", "n_params"),
+    [(recurrent.GRU(64), 3, 48 * 192 + 64 * 192 + 192 + 64),
+     (recurrent.LSTM(64), 4, 48 * 256 + 64 * 256 + 256)],
+)  # fmt: skip
+def test_module_returns_the_last_state_and_starts_within_pytorchs_bounds(layer, n_gates, n_params):
+    init, apply = functional.pure(layer)
     x, reset = jnp.ones((2, R, 48)), jnp.zeros((2, R), bool)
-    params = init(jax.random.key(0), jnp.zeros((R, 64)), x, reset)
-    carry, hidden = apply(params, jnp.zeros((R, 64)), x, reset)
-    np.testing.assert_array_equal(carry, hidden[-1])
+    zeros = jnp.zeros((R, 64))
+    carry = zeros if n_gates == 3 else recurrent.State(zeros, zeros)
+    params = init(jax.random.key(0), carry, x, reset)
+    last, hidden = apply(params, carry, x, reset)
+    assert jax.tree.structure(last) == jax.tree.structure(carry)
+    np.testing.assert_array_equal(jax.tree.leaves(last)[0], hidden[-1])
     bound = 1.0 / np.sqrt(64)
     for name, leaf in params.items():
         assert 0.9 * bound < np.abs(leaf).max() <= bound, name
         np.testing.assert_allclose(np.std(leaf), bound / np.sqrt(3), rtol=0.2, err_msg=name)
-    assert sum(leaf.size for leaf in params.values()) == 48 * 192 + 64 * 192 + 192 + 64
+    assert sum(leaf.size for leaf in params.values()) == n_params
