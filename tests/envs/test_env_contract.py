@@ -14,7 +14,17 @@ def _jaxmarl(id_, **options):
     return ("jaxmarl", {"id": id_, **options})
 
 
-# (component, options), an action that does nothing (played throughout, it reaches the time limit)
+SMALL_HANABI = {"num_colors": 2, "num_ranks": 2, "hand_size": 1, "max_info_tokens": 2}
+
+
+def hint_or_discard(key, timestep):
+    """The longest game of Hanabi: hints while there are tokens, then discards; never plays."""
+    order = jnp.array([1, 0, 2, 2, 2, 2, 3])  # discard, play, hints, no-op
+    return jnp.argmax(jnp.where(timestep.avail_actions, order, -1), axis=1).astype(jnp.int32)
+
+
+# (component, options), what does nothing (played throughout, it reaches the longest episode): an
+# action or a policy
 CASES = {
     "matrix": (("matrix", {}), 0),
     "matrix_2x4": (("matrix", {"game": None, "payoff": ((1, 2, 3, 4), (5, 6, 7, 8))}), 0),
@@ -31,6 +41,25 @@ CASES = {
     "reference": (_jaxmarl("MPE_simple_reference_v3"), 0),
     "switch_riddle": (_jaxmarl("switch_riddle"), 0),
     "switch_riddle_5": (_jaxmarl("switch_riddle", kwargs={"num_agents": 5}), 0),
+    "overcooked": (_jaxmarl("overcooked", kwargs={"max_steps": 9, "random_reset": True}), 4),
+    "overcooked_v2": (
+        _jaxmarl(
+            "overcooked_v2",
+            kwargs={"layout": "grounded_coord_simple", "max_steps": 9, "agent_view_size": 2},
+        ),
+        4,
+    ),
+    "hanabi": (_jaxmarl("hanabi", kwargs=SMALL_HANABI), hint_or_discard),
+    "coin_game": (_jaxmarl("coin_game", kwargs={"num_inner_steps": 3, "num_outer_steps": 2}), 4),
+    "jaxnav": (
+        _jaxmarl("jaxnav", kwargs={"map_size": 5, "max_steps": 9, "lidar_num_beams": 4}),
+        2,
+    ),
+    "predator_prey": (
+        ("predator_prey", {"size": 4, "n_agents": 3, "n_prey": 2, "max_steps": 9}),
+        4,
+    ),
+    "mmdp": (("mmdp", {"max_steps": 9}), 0),
 }
 
 
@@ -54,6 +83,7 @@ def episodes(case, play, random_policy):
     def idle_policy(key, timestep):
         return jnp.full((env.spec.n_agents,), idle, jnp.int32)
 
+    idle_policy = idle if callable(idle) else idle_policy
     return play(env, (idle_policy, random_policy), n_steps=env.spec.max_steps + 1)
 
 
@@ -134,7 +164,7 @@ def test_an_episode_ends_once_and_for_one_reason(episodes):
 
 
 def test_idling_is_cut_by_the_limit_unless_the_task_itself_ends(case, episodes):
-    by_task = case.startswith(("matrix", "two_step"))
+    by_task = case.startswith(("matrix", "two_step", "hanabi"))
     assert (episodes.final(episodes.steps.terminated)[:4] == by_task).all()
     assert (episodes.final(episodes.steps.truncated)[:4] != by_task).all()
 

@@ -249,13 +249,13 @@ def test_types_that_change_between_episodes_are_normalised_by_their_own_cooldown
     raw = np.array(obs["world_state"])
     unit_types = raw[-10:].astype(int)
     assert len(set(unit_types)) > 1
-    state = suite.state(obs)
+    state = suite.state(obs, None)
     np.testing.assert_allclose(state[-10:], unit_types / 5)
     np.testing.assert_allclose(state[1:100:10], raw[1:100:10] / 32, rtol=1e-6)
     per_type = np.array([0.61, 1.07, 1.87, 0.86, 0.5, 0.59])
     for share, expected in ((-30.0, 0.0), (0.25, 0.25), (1.2, 1.0)):
         raw[3:100:10] = share * per_type[unit_types]
-        state = suite.state({"world_state": jnp.asarray(raw)})
+        state = suite.state({"world_state": jnp.asarray(raw)}, None)
         np.testing.assert_allclose(state[3:100:10], expected, rtol=1e-6)
 
 

@@ -32,15 +32,11 @@ def test_refused_by_name_with_a_reason(id_):
     ("id_", "reason"),
     [
         ("MPE_simple_tag_v3", "agents compete"),
-        ("storm_2p", "rewards conflict"),
+        ("storm_2p", "social dilemma"),
         ("SMAX", "use HeuristicEnemySMAX"),
         ("LearnedPolicyEnemySMAX", "use HeuristicEnemySMAX"),
         ("ant_4x2", "continuous"),
         ("MPE_simple_facmac_3a_v1", "continuous"),
-        ("hanabi", "not supported yet"),
-        ("overcooked_v2", "convolutional"),
-        ("coin_game", "rewards conflict"),
-        ("jaxnav", "not supported yet"),
         ("JaxRobotarium_rware", "jaxrobotarium"),
     ],
 )
@@ -79,6 +75,31 @@ def test_reasons(id_, reason):
         ({"id": "switch_riddle", "kwargs": {"num_agents": 2}}, "kwargs.num_agents=2.*equal to 3"),
         ({"scenario": "3m", "kwargs": {"max_steps": 0}}, "kwargs.max_steps=0 .*greater than 0"),
         ({"scenario": "3m", "kwargs": {"attack_mode": "near"}}, "kwargs.attack_mode='near'"),
+        (
+            {"id": "overcooked", "kwargs": {"layout": "cramped_rom"}},
+            "kwargs.layout='cramped_rom' of overcooked is unknown; did you mean 'cramped_room'",
+        ),
+        (
+            {"id": "overcooked_v2", "kwargs": {"layout": "kitchen"}},
+            "kwargs.layout='kitchen' of overcooked_v2 is unknown; .*allowed: .*grounded_coord_ring",
+        ),
+        (
+            {"id": "overcooked", "kwargs": {"agent_view_size": 2}},
+            "kwargs.agent_view_size is not an argument of overcooked",
+        ),
+        ({"id": "hanabi", "kwargs": {"num_agents": 6}}, "kwargs.num_agents=6 .*equal to 5"),
+        (
+            {"id": "hanabi", "kwargs": {"num_colors": 1}},
+            "deals 2 hands of 5 out of 10 cards and has none left to draw",
+        ),
+        (
+            {"id": "jaxnav", "kwargs": {"act_type": "Continuous"}},
+            "kwargs.act_type='Continuous' of jaxnav: input should be 'Discrete'",
+        ),
+        (
+            {"id": "coin_game", "kwargs": {"shared_rewards": False}},
+            "kwargs.shared_rewards is not an argument of coin_game",
+        ),
     ],
 )
 def test_errors_say_where_and_what_is_allowed(options, message):

@@ -1,4 +1,4 @@
-"""Cooperative, discrete JaxMARL environments: SMAX, MPE and the switch riddle.
+"""Cooperative, discrete JaxMARL environments, one module per suite.
 
 Every other registered environment is refused by name, with the reason.
 """
@@ -11,12 +11,23 @@ from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.envs.jaxmarl import adapter, mpe, smax, switch_riddle
+from qmix_jax.envs.jaxmarl import (
+    adapter,
+    coin_game,
+    hanabi,
+    jaxnav,
+    mpe,
+    overcooked,
+    smax,
+    switch_riddle,
+)
 
-SUPPORTED = (*smax.IDS, *mpe.IDS, *switch_riddle.IDS)
+_SUITES = (smax, mpe, switch_riddle, overcooked, hanabi, coin_game, jaxnav)
+_SUITE_OF = {env_id: suite for suite in _SUITES for env_id in suite.IDS}
+SUPPORTED = tuple(_SUITE_OF)
 
 _COMPETITIVE = "its agents compete, and value factorisation needs one team reward"
-_MIXED = "its agents' rewards conflict, and value factorisation needs one team reward"
+_DILEMMA = "its payoffs are a social dilemma's, and value factorisation needs one team reward"
 _CONTINUOUS = "its actions are continuous, and Q-learning needs a finite set"
 _ROBOTARIUM = (
     "not supported yet: it needs the jaxrobotarium package, which JaxMARL does not install"
@@ -38,14 +49,9 @@ REFUSED = {
     "hopper_3x1": _CONTINUOUS,
     "humanoid_9|8": _CONTINUOUS,
     "walker2d_2x3": _CONTINUOUS,
-    "storm": _MIXED,
-    "storm_2p": _MIXED,
-    "storm_np": _MIXED,
-    "coin_game": _MIXED,
-    "hanabi": "not supported yet: its agents move in turns, which needs an adapter of its own",
-    "overcooked": "not supported yet: its image observations need a convolutional agent",
-    "overcooked_v2": "not supported yet: its image observations need a convolutional agent",
-    "jaxnav": "not supported yet: its actions are continuous by default",
+    "storm": _DILEMMA,
+    "storm_2p": _DILEMMA,
+    "storm_np": _DILEMMA,
     "JaxRobotarium_navigation": _ROBOTARIUM,
     "JaxRobotarium_discovery": _ROBOTARIUM,
     "JaxRobotarium_material_transport": _ROBOTARIUM,
@@ -100,8 +106,9 @@ def make(cfg: Config) -> base.Env:
       ConfigError: unknown or refused id, unknown scenario, setting of another suite, bad kwargs.
     """
     _check_id(cfg.id)
-    if cfg.id in smax.IDS:
-        kwargs = _checked_kwargs(cfg, smax.kwargs_model(cfg.id))
+    module = _SUITE_OF[cfg.id]
+    kwargs = _checked_kwargs(cfg, module.kwargs_model(cfg.id))
+    if module is smax:
         name, scenario = _scenario(cfg)
         env, suite = smax.build(cfg.id, {**kwargs, "scenario": scenario}, cfg.normalise_state)
         return adapter.adapt(f"{cfg.id}/{name}", env, suite)
@@ -111,8 +118,7 @@ def make(cfg: Config) -> base.Env:
                 f"env jaxmarl: {field}={getattr(cfg, field)!r} applies to {smax.IDS[0]} only, "
                 f"not to id={cfg.id!r}; set {field} to null"
             )
-    module = mpe if cfg.id in mpe.IDS else switch_riddle
-    env, suite = module.build(cfg.id, _checked_kwargs(cfg, module.kwargs_model(cfg.id)))
+    env, suite = module.build(cfg.id, kwargs)
     return adapter.adapt(cfg.id, env, suite)
 
 

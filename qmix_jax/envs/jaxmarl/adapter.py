@@ -3,6 +3,7 @@
 import importlib
 import io
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,19 +22,21 @@ class Suite(NamedTuple):
 
     Attributes:
       max_steps: the true limit, in env steps.
-      state: `(what JaxMARL observes) -> f32[S]`.
+      state: `(what JaxMARL observes, env_state) -> f32[S]`.
       team_reward: `(f32[N]) -> f32[]`, the rule from per-agent rewards to the team's.
       outcome: `(env_state before, env_state after, actions i32[N]) -> (bool[], metrics)`: did the
-        task end the episode, and what the metrics are (bool[] each) if this step is its last.
+        task end the episode, and what the metrics are (scalars) if this step is its last.
+      variant: tells environments of one id apart, for people: a layout, a number of players.
       metric_names: keys of those metrics.
       avail_actions: `(env_state) -> bool[N, A]`, or None: every action that the agent has.
       agent_state, obs_bounds, state_bounds: as in `EnvSpec`.
     """
 
     max_steps: int
-    state: Callable[[Mapping[str, Array]], Array]
+    state: Callable[[Mapping[str, Array], Any], Array]
     team_reward: Callable[[Array], Array]
     outcome: Callable[[Any, Any, Array], tuple[Array, dict[str, Array]]]
+    variant: str = ""
     metric_names: tuple[str, ...] = ()
     avail_actions: Callable[[Any], Array] | None = None
     agent_state: np.ndarray | None = None
@@ -64,7 +67,9 @@ def construct(env_id: str, kwargs: Mapping[str, Any]) -> Any:
     """
     jaxmarl = quiet_import("jaxmarl")
     try:
-        return jaxmarl.make(env_id, **kwargs)
+        with warnings.catch_warnings():  # about versions and defaults of its own
+            warnings.simplefilter("ignore")
+            return jaxmarl.make(env_id, **kwargs)
     except (AssertionError, TypeError, ValueError) as error:
         raise config.ConfigError(
             f"env jaxmarl: {env_id} does not accept kwargs={dict(kwargs)!r}: {error}"
@@ -77,9 +82,20 @@ def obs_shapes(env: Any) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in obs.items()}
 
 
-def concatenated(agents: list[str]) -> Callable[[Mapping[str, Array]], Array]:
+def concatenated(agents: list[str]) -> Callable[[Mapping[str, Array], Any], Array]:
     """A state for suites that have none: the agents' observations in a row, unpadded."""
-    return lambda obs: jnp.concatenate([obs[agent] for agent in agents])
+    return lambda obs, env_state: jnp.concatenate([obs[agent] for agent in agents])
+
+
+def agent_zeros(rewards: Array) -> Array:
+    """The team reward where all agents get the same."""
+    return rewards[0]
+
+
+def time_limit(before: Any, after: Any, actions: Array) -> tuple[Array, dict[str, Array]]:
+    """The outcome where the task has no end of its own."""
+    del before, after, actions
+    return jnp.zeros((), bool), {}
 
 
 def own_columns(env: Any) -> np.ndarray | None:
@@ -99,10 +115,11 @@ def adapt(name: str, env: Any, suite: Suite) -> base.Env:
 
     Args:
       name: shown to people.
-      env: a JaxMARL environment with one-dimensional observations and discrete actions.
+      env: a JaxMARL environment with discrete actions; observations are vectors, padded to the
+        longest, or images `[height, width, channels]` of one shape.
       suite: the rest.
     """
-    spec = _spec(name, env, suite)
+    spec = _spec(f"{name}/{suite.variant}" if suite.variant else name, env, suite)
     n_actions = np.array(spec.n_actions, np.int32)
 
     def show(obs: Mapping[str, Array], env_state: Any) -> TimeStep:
@@ -110,8 +127,8 @@ def adapt(name: str, env: Any, suite: Suite) -> base.Env:
         if suite.avail_actions is not None:
             avail = suite.avail_actions(env_state)
         return base.first_timestep(
-            obs=jnp.stack([_pad(obs[agent], spec.obs_shape[0]) for agent in spec.agent_names]),
-            state=_f32(suite.state(obs)),
+            obs=jnp.stack([_pad(obs[agent], spec.obs_shape) for agent in spec.agent_names]),
+            state=_f32(suite.state(obs, env_state)),
             avail_actions=jnp.asarray(avail, bool),
             metric_names=suite.metric_names,
         )
@@ -131,7 +148,7 @@ def adapt(name: str, env: Any, suite: Suite) -> base.Env:
             reward=_f32(suite.team_reward(jnp.stack([rewards[a] for a in spec.agent_names]))),
             terminated=_strong(over & by_task),
             truncated=_strong(over & ~by_task),
-            metrics={name: _f32(over & metrics[name]) for name in suite.metric_names},
+            metrics={name: jnp.where(over, _f32(metrics[name]), 0.0) for name in metrics},
         )
         return _strong(after), timestep
 
@@ -139,10 +156,9 @@ def adapt(name: str, env: Any, suite: Suite) -> base.Env:
 
 
 def _spec(name: str, env: Any, suite: Suite) -> EnvSpec:
-    shapes = obs_shapes(env)
-    own_shapes = tuple(shapes[agent] for agent in env.agents)
+    obs, env_state = jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
+    own_shapes = tuple(obs[agent].shape for agent in env.agents)
     n_actions = tuple(int(env.action_space(agent).n) for agent in env.agents)
-    observed = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     return EnvSpec(
         name=name,
         agent_names=tuple(env.agents),
@@ -150,7 +166,7 @@ def _spec(name: str, env: Any, suite: Suite) -> EnvSpec:
         n_actions=n_actions,
         obs_shapes=own_shapes,
         obs_shape=max(own_shapes),
-        state_size=jax.eval_shape(suite.state, observed).shape[0],
+        state_size=jax.eval_shape(suite.state, obs, env_state).shape[0],
         max_steps=suite.max_steps,
         metric_names=suite.metric_names,
         agent_state=suite.agent_state,
@@ -159,8 +175,8 @@ def _spec(name: str, env: Any, suite: Suite) -> EnvSpec:
     )
 
 
-def _pad(obs: Array, width: int) -> Array:
-    return jnp.pad(_f32(obs), (0, width - obs.shape[0]))
+def _pad(obs: Array, shape: tuple[int, ...]) -> Array:
+    return jnp.pad(_f32(obs), [(0, wide - own) for own, wide in zip(obs.shape, shape, strict=True)])
 
 
 def _f32(value: Array) -> Array:

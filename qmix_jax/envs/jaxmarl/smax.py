@@ -123,8 +123,8 @@ def build(env_id: str, kwargs: Mapping[str, Any], normalise: bool) -> tuple[Any,
     normaliser = _normaliser(env) if normalise else lambda state: state
     suite = adapter.Suite(
         max_steps=env.max_steps + 1,
-        state=lambda obs: normaliser(obs["world_state"]),
-        team_reward=lambda rewards: rewards[0],
+        state=lambda obs, env_state: normaliser(obs["world_state"]),
+        team_reward=adapter.agent_zeros,
         outcome=outcome,
         metric_names=("win_rate",),
         avail_actions=avail_actions,

@@ -43,7 +43,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
     suite = adapter.Suite(
         max_steps=env.max_steps,
         state=adapter.concatenated(env.agents),
-        team_reward=lambda rewards: rewards[0],
+        team_reward=adapter.agent_zeros,
         outcome=_outcome,
         metric_names=("win_rate",),
         agent_state=adapter.own_columns(env),

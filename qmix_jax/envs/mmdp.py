@@ -1,0 +1,105 @@
+"""A two-state process on which linear factorisations may diverge (Wang et al. 2021, QPLEX).
+
+In state A the joint action (0, 0) pays 1, and (1, 1) leads to B for good; in B nothing pays. Played
+well, an episode of 100 steps returns 100, discounted by 0.99 it is worth 63.397. Values bootstrap
+through the time limit, as everywhere here, so exact values are those of play without end: 100 and
+not 63.397; trainer.truncation=terminate gives the published form, in which the limit is an end.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qmix_jax import config
+from qmix_jax.envs import base
+from qmix_jax.types import Array, EnvSpec, TimeStep, record
+
+STATES = ("A", "B")
+
+
+class Config(config.Model):
+    """The published process."""
+
+    max_steps: config.PositiveInt = 100
+    """Env steps per episode."""
+    exact_gamma: config.Fraction = 0.99
+    """Discount of the exact tables in `decision_points`; the process does not read it."""
+
+
+@record
+class State:
+    """`place` i32[], an index into `STATES`; `step` i32[]."""
+
+    place: Array
+    step: Array
+
+
+def make(cfg: Config) -> base.Env:
+    """The process; both agents observe the state as a one-hot vector.
+
+    Args:
+      cfg: limit, and the discount of the exact tables.
+    Returns:
+      An `Env` whose decision points are the two states; no fit of theirs is fixed, so `exact` is
+      empty.
+    Raises:
+      ConfigError: a discount of 1, for which the values are infinite.
+    """
+    if cfg.exact_gamma == 1:
+        raise config.ConfigError("env mmdp: exact_gamma=1.0 has infinite values; set it below 1")
+    spec = EnvSpec(
+        name="mmdp",
+        agent_names=("agent_0", "agent_1"),
+        agent_groups=(0, 0),
+        n_actions=(2, 2),
+        obs_shapes=((2,), (2,)),
+        obs_shape=(2,),
+        state_size=2,
+        max_steps=cfg.max_steps,
+        obs_bounds=(0.0, 1.0),
+        state_bounds=(0.0, 1.0),
+    )
+
+    def show(place: Array) -> TimeStep:
+        state = jax.nn.one_hot(place, len(STATES), dtype=jnp.float32)
+        return base.first_timestep(
+            obs=jnp.stack([state, state]), state=state, avail_actions=jnp.ones((2, 2), bool)
+        )
+
+    def reset(key: Array) -> tuple[State, TimeStep]:
+        del key
+        zero = jnp.zeros((), jnp.int32)
+        return State(place=zero, step=zero), show(zero)
+
+    def step(key: Array, env_state: State, actions: Array) -> tuple[State, TimeStep]:
+        del key
+        pays = (env_state.place == 0) & (actions == 0).all()
+        leaves = (actions == 1).all()
+        after = State(
+            place=jnp.where(leaves, 1, env_state.place).astype(jnp.int32), step=env_state.step + 1
+        )
+        return after, replace(
+            show(after.place),
+            reward=pays.astype(jnp.float32),
+            truncated=after.step >= cfg.max_steps,
+        )
+
+    return base.Env(spec, reset, step, _decision_points(cfg.exact_gamma))
+
+
+def _decision_points(gamma: float) -> tuple[base.DecisionPoint, ...]:
+    stays = gamma / (1 - gamma)
+    tables = np.array([[[1 + stays, stays], [stays, 0]], np.zeros((2, 2))], np.float32)
+    one_hot = np.eye(len(STATES), dtype=np.float32)
+    return tuple(
+        base.DecisionPoint(
+            name=name,
+            obs=np.stack([one_hot[i], one_hot[i]]),
+            state=one_hot[i],
+            optimal=tables[i],
+            exact={},
+        )
+        for i, name in enumerate(STATES)
+    )
