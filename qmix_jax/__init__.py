@@ -7,10 +7,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qmix_jax.api import Halving, Job, Objective, Result, plan_runs, train, train_many
+    from qmix_jax.api import (
+        Halving,
+        Job,
+        Objective,
+        Result,
+        plan_runs,
+        train,
+        train_many,
+    )
     from qmix_jax.config import ConfigError, ExperimentConfig, with_values
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
+    from qmix_jax.lab.baseline import Baseline, baseline
     from qmix_jax.reports.build import Report, report
     from qmix_jax.runtime.loop import NonFiniteError
     from qmix_jax.runtime.parameters import load_parameters
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Baseline",
     "ConfigError",
     "ExperimentConfig",
     "Halving",
@@ -29,6 +39,7 @@ __all__ = [
     "Report",
     "Result",
     "__version__",
+    "baseline",
     "dump_config",
     "load_config",
     "load_parameters",
@@ -40,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Baseline": ("qmix_jax.lab.baseline", "Baseline"),
     "ConfigError": ("qmix_jax.config", "ConfigError"),
     "Halving": ("qmix_jax.api", "Halving"),
     "Objective": ("qmix_jax.api", "Objective"),
@@ -49,6 +61,7 @@ _HOMES = {
     "Report": ("qmix_jax.reports.build", "Report"),
     "ProcessError": ("qmix_jax.runtime.team", "ProcessError"),
     "Result": ("qmix_jax.api", "Result"),
+    "baseline": ("qmix_jax.lab.baseline", "baseline"),
     "dump_config": ("qmix_jax.config", "dump"),
     "load_config": ("qmix_jax.config", "load"),
     "load_parameters": ("qmix_jax.runtime.parameters", "load_parameters"),

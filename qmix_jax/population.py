@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qmix_jax import memory, train_step
 from qmix_jax import program as programs
-from qmix_jax.types import Device, HParams
+from qmix_jax.types import Array, Device, HParams
 
 _AXIS = "members"
 Tree = Any
@@ -116,6 +116,12 @@ def layout(
     per_device = -(-alive // len(used)) if alive == n_members else alive // len(used)
     lanes, rounds = (1, per_device) if batching == "map" else (per_device, 1)
     return Layout(min(n_members, per_device * len(used)), used, lanes, rounds, batching)
+
+
+def each_seed(run: Callable[[Array], Tree], seeds: Sequence[int]) -> Tree:
+    """`run(key)` for every seed, one after another on one device; numpy leaves [P, ...]."""
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    return jax.tree.map(np.asarray, jax.jit(lambda k: jax.lax.map(run, k))(keys))
 
 
 def compile_programs(

@@ -96,6 +96,39 @@ def build(cfg: config.ExperimentConfig) -> Program:
     )
 
 
+def baseline(
+    cfg: config.ExperimentConfig, policy: str
+) -> tuple[str, Callable[[Array], dict[str, Array]]]:
+    """The environment's name, and `(key) -> name -> f32[]`, an evaluation in which a policy written
+    by hand plays.
+
+    Args:
+      cfg: of which the environment and `eval.episodes` matter.
+      policy: `random`, uniform over available actions, or `heuristic`, the environment's own.
+    Raises:
+      ConfigError: the environment has no such policy.
+    """
+    env = components.find("envs", cfg.env.name).make(cfg.env.options)
+    known = {"random": envs.uniform_policy(), "heuristic": env.heuristic}
+    policies = {name: found for name, found in known.items() if found is not None}
+    if policy not in policies:
+        raise config.ConfigError(
+            f"baseline: {env.spec.name} has no policy={policy}; "
+            f"{config.suggest(policy, tuple(policies))}"
+        )
+    played = envs.played_by(env, policies[policy])
+
+    def idle(carry: tuple[()], obs: Array, prev_actions: Array, *rest: Array) -> Any:
+        del obs, rest
+        return carry, jnp.zeros_like(prev_actions)
+
+    def run(key: Array) -> dict[str, Array]:
+        event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
+        return evaluate.evaluate(played, idle, (), cfg.eval.episodes, event)
+
+    return env.spec.name, run
+
+
 def hparams(cfg: config.HParams) -> HParams:
     """The traced numbers of a configuration as scalars."""
 

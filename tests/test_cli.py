@@ -213,6 +213,40 @@ def test_cfg_prints_and_runs_nothing(api, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+# Baselines
+
+
+def test_a_baseline_as_a_table_and_as_json(capsys):
+    """(0, 0) pays 1 in a quarter of all steps until (1, 1) happens, which is as likely."""
+    arguments = ("baseline", "experiment=mmdp", "eval.episodes=32", "env.options.max_steps=9")
+    assert run(*arguments, "seed=7", "seeds=2", "--json", "policy=random") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["env"], shown["policy"], shown["episodes"], shown["seed"]) == (
+        "mmdp",
+        "random",
+        32,
+        7,
+    )
+    first, second = shown["metrics"]["return"]
+    assert first != second and 0.5 < first < 1.5
+    assert shown["metrics"]["length"] == [9, 9]
+    assert run(*arguments, "seed=7", "seeds=1") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "return" in line)
+    assert float(line.split()[1]) == pytest.approx(first, rel=1e-2), "random by default"
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("heuristic", "mmdp has no policy=heuristic; allowed: random"),
+        ("randm", "mmdp has no policy=randm; did you mean 'random'? allowed: random"),
+    ],
+)
+def test_a_policy_that_an_environment_lacks_is_one_line(policy, message, capsys):
+    assert run("baseline", "experiment=mmdp", f"policy={policy}") == 2
+    assert capsys.readouterr().err == f"error: baseline: {message}\n"
+
+
 # Exit codes of the trainer
 
 

@@ -92,7 +92,7 @@ def test_algorithms_list_their_defaults(algo):
         assert mapping["mixer"] == _defaults("mixers", mapping["mixer"]["name"])
 
 
-@pytest.mark.parametrize("env", ["matrix", "two_step"])
+@pytest.mark.parametrize("env", ["matrix", "mmdp", "predator_prey", "two_step"])
 def test_games_list_their_defaults(env):
     assert composition.compose(f"env={env}")["env"] == _defaults("envs", env)
 
@@ -122,6 +122,16 @@ def test_every_variant_can_be_chosen():
     for name, variants in samples.VARIANTS.items():
         for options in variants:
             assert _defaults("factorisations", name, options) in chosen
+
+
+def test_predator_prey_is_the_published_setting():
+    loaded = config.load(composition.compose("experiment=predator_prey"))
+    assert (loaded.trainer.env_steps, loaded.eval.every, loaded.eval.episodes) == (
+        1_000_000,
+        10_000,
+        16,
+    )
+    assert (loaded.hparams.epsilon.steps, loaded.hparams.gamma) == (50_000, 0.99)
 
 
 def test_two_step_is_the_published_setting():

@@ -1,8 +1,10 @@
-"""Every kind of JaxMARL environment trains: a few updates, finite numbers, lawful statistics."""
+"""Every kind of environment trains: a few updates, finite numbers, lawful statistics."""
 
 import numpy as np
 import pytest
 from toys import members
+
+from qmix_jax import components
 
 SMAX = {"id": "HeuristicEnemySMAX"}
 ENVS = {
@@ -11,6 +13,9 @@ ENVS = {
     "simple_spread": {"id": "MPE_simple_spread_v3"},
     "speaker_listener": {"id": "MPE_simple_speaker_listener_v4"},
     "switch_riddle": {"id": "switch_riddle"},
+    "overcooked_v2": {"id": "overcooked_v2", "kwargs": {"max_steps": 20, "agent_view_size": 1}},
+    "hanabi": {"id": "hanabi", "kwargs": {"num_colors": 2, "num_ranks": 2, "hand_size": 2}},
+    "predator_prey": {"size": 4, "n_agents": 3, "n_prey": 2, "max_steps": 20},
 }
 # Here agents differ in observations and actions: each has its own network, in the fullest program.
 OWN_NETWORKS = {
@@ -26,11 +31,12 @@ OWN_NETWORKS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENVS)
 def test_trains(name):
-    smax = ENVS[name]["id"] == SMAX["id"]
+    component = name if name in components.names("envs") else "jaxmarl"
+    smax = ENVS[name].get("id") == SMAX["id"]
     code = "uint8" if smax else "float16"
     own_networks = name == "speaker_listener"
     cfg = members.load(
-        env={"name": "jaxmarl", "options": ENVS[name]},
+        env={"name": component, "options": ENVS[name]},
         seeds=2,
         replay={"batch_size": 2, "capacity": 6, "obs_dtype": code, "state_dtype": code},
         trainer={"collector": "window", "window": 4} if smax or own_networks else {},

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 training failed, 2 the user's mistake (one line on stderr)
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import shlex
@@ -24,13 +25,14 @@ from qmix_jax.cli import composition, launcher, search
 
 compose = composition.compose
 
-_COMMANDS = ("train", "plan", "report")
+_COMMANDS = ("train", "plan", "baseline", "report")
 
 _HELP = """\
 qmix-jax {version}: QMIX and its family, trained end to end in JAX
 
 usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
        qmix-jax plan [the same] [--memory 24GiB]     what that would need; trains nothing
+       qmix-jax baseline policy=random [the same] [--json]   how an untrained policy does
        qmix-jax report DIR ... [--out FOLDER]        compares what runs and sweeps came to
 
 examples
@@ -40,6 +42,7 @@ examples
   qmix-jax train -m algo=iql,vdn,qmix                one run after another
   qmix-jax train -m hydra/launcher=fused hparams.gamma=0.9,0.95,0.99   all in one program
   qmix-jax train -m hydra/sweeper=optuna 'hparams.gamma=interval(0.9,0.999)'   a search
+  qmix-jax baseline policy=heuristic seeds=8         SMAX 3m, played by a hand-written policy
   qmix-jax report runs/multirun/2025-01-31_12-00-00  a ranking, curves and a page of that sweep
   qmix-jax train -m hydra/launcher=fused_slurm algo=vdn,qmix seed=1,2   a cluster job per program
   qmix-jax train --cfg job                           show every key, run nothing
@@ -54,6 +57,9 @@ flags
   --hydra-help         the rest of Hydra's flags
   -h, --help           this text
   --version            the version
+
+flag of baseline
+  --json               one line of JSON per configuration instead of a table
 
 flags of report
   --out FOLDER         where to write; by default `report` in the first DIR
@@ -91,7 +97,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     command, *rest = arguments
     if command in _COMMANDS:
-        return {"train": _train, "plan": _plan, "report": _compare}[command](rest)
+        commands = {"train": _train, "plan": _plan, "baseline": _baseline, "report": _compare}
+        return commands[command](rest)
     if "=" in command or command.startswith("-"):
         raise config.ConfigError(
             f"command line: a command comes first; try: qmix-jax train {shlex.join(arguments)}"
@@ -164,6 +171,25 @@ def _plan(arguments: list[str]) -> int:
     from qmix_jax import api  # it brings in JAX, which `--help` need not wait for
 
     api.plan_runs(configs, memory)
+    return 0
+
+
+def _baseline(arguments: list[str]) -> int:
+    """Evaluates a policy that is not trained, and prints what it reached."""
+    rest = [argument for argument in arguments if argument != "--json"]
+    policies = [argument for argument in rest if argument.startswith("policy=")]
+    policy = policies[-1].removeprefix("policy=") if policies else "random"
+    configs = _check(_flags([argument for argument in rest if argument not in policies]))
+    from qmix_jax.lab import baseline  # these bring in JAX, which `--help` need not wait for
+    from qmix_jax.runtime import report, sinks
+
+    for cfg in configs:
+        done = baseline.baseline(cfg, policy)
+        if "--json" in arguments:
+            print(json.dumps(sinks.plain({**done._asdict(), "seed": cfg.seed})))
+        else:
+            title = f"{done.env}, policy {policy}: {done.episodes} episodes of {cfg.seeds} seed(s)"
+            report.scores(title, done.metrics)
     return 0
 
 

@@ -8,9 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qmix_jax.types import Array, EnvSpec, TimeStep
+from qmix_jax.core import exploration
+from qmix_jax.types import Array, EnvSpec, TimeStep, record
 
 EnvState = Any
+
+
+class Policy(NamedTuple):
+    """A joint policy written by hand, to compare with; unlike an agent it may see the env state.
+
+    Attributes:
+      initial: its memory when an episode starts, a tree of arrays; `()` for none.
+      act: `(key, env_state, TimeStep, memory) -> (actions i32[N], memory)`, one environment.
+    """
+
+    initial: Any
+    act: Callable[[Array, EnvState, TimeStep, Any], tuple[Array, Any]]
 
 
 class Env(NamedTuple):
@@ -22,12 +35,14 @@ class Env(NamedTuple):
       step: `(key, env_state, actions i32[N]) -> (env_state, TimeStep)`; the time step after the
         last action of an episode holds the true final observation.
       decision_points: small environments name the points at which joint values can be tabulated.
+      heuristic: a policy that knows the task; None for most.
     """
 
     spec: EnvSpec
     reset: Callable[[Array], tuple[EnvState, TimeStep]]
     step: Callable[[Array, EnvState, Array], tuple[EnvState, TimeStep]]
     decision_points: "tuple[DecisionPoint, ...]" = ()
+    heuristic: Policy | None = None
 
 
 class DecisionPoint(NamedTuple):
@@ -118,6 +133,44 @@ def with_truncation_as_termination(env: Env) -> Env:
         )
 
     return env._replace(step=step)
+
+
+def uniform_policy() -> Policy:
+    """Every agent draws one of its available actions, all alike."""
+
+    def act(key: Array, env_state: EnvState, timestep: TimeStep, memory: tuple[()]) -> Any:
+        del env_state
+        return exploration.uniform_available(key, timestep.avail_actions), memory
+
+    return Policy((), act)
+
+
+def played_by(env: Env, policy: Policy) -> Env:
+    """The same environment in which the policy acts, whatever actions it is given."""
+
+    def reset(key: Array) -> tuple[EnvState, TimeStep]:
+        env_state, timestep = env.reset(key)
+        memory = jax.tree.map(jnp.asarray, policy.initial)
+        return _Seat(env_state=env_state, timestep=timestep, memory=memory), timestep
+
+    def step(key: Array, env_state: _Seat, actions: Array) -> tuple[EnvState, TimeStep]:
+        del actions
+        key_act, key_env = jax.random.split(key)
+        seat = env_state
+        actions, memory = policy.act(key_act, seat.env_state, seat.timestep, seat.memory)
+        after, timestep = env.step(key_env, seat.env_state, actions)
+        return _Seat(env_state=after, timestep=timestep, memory=memory), timestep
+
+    return env._replace(reset=reset, step=step)
+
+
+@record
+class _Seat:
+    """What a policy acts on."""
+
+    env_state: EnvState
+    timestep: TimeStep
+    memory: Any
 
 
 def select(condition: Array, on_true: Any, on_false: Any) -> Any:

@@ -36,10 +36,15 @@ def _nested(value: Any) -> Any:
     return tuple(map(_nested, value)) if isinstance(value, list) else value
 
 
+Game = Literal["Q3", "HARD", "P2", "G104", "CLIMB", "PEN", "COORD", "2B"]
+GAMES: tuple[str, ...] = Game.__args__
+"""Names of the games; each one's decision point holds its optimum and its exact fits."""
+
+
 class Config(config.Model):
     """Which game: a named one or a payoff of one's own, never both."""
 
-    game: Literal["Q3", "HARD", "P2", "G104", "CLIMB", "PEN", "COORD", "2B"] | None = "Q3"
+    game: Game | None = "Q3"
     """A named game; null when `payoff` is given."""
     payoff: Annotated[tuple[Any, ...], BeforeValidator(_payoff_tuple)] | None = None
     """Team reward by joint action, nested once per agent: `payoff[a_1][a_2]` for two agents."""

@@ -216,10 +216,7 @@ def summary(
     """
     console = console or progress.terminal()
     n_seeds = len(np.unique(metrics["seed"]))
-    table = rich.table.Table(title="Result", title_justify="left", box=rich.box.SIMPLE_HEAD)
-    table.add_column("greedy evaluation")
-    table.add_column("mean [95 % interval]", justify="right")
-    table.add_column("seeds, min .. max", justify="right")
+    table = _score_table("Result", "greedy evaluation")
     for name, label in reversed(_SCORES.items()):
         _, values = series(metrics, name)
         if values.size:
@@ -241,6 +238,24 @@ def summary(
         *(("file", _short(path)) for path in files),
     ):
         console.print(rich.text.Text(f"  {label:<6} {text}"), soft_wrap=True)
+
+
+def scores(
+    title: str,
+    metrics: Mapping[str, np.ndarray],
+    console: rich.console.Console | None = None,
+) -> None:
+    """Prints mean, 95 % interval and range over seeds of the metrics of one evaluation.
+
+    Args:
+      title: what was evaluated.
+      metrics: as an evaluation's, for example `return` -> f[P].
+      console: where to print; standard output where left out.
+    """
+    table = _score_table(title, "evaluation")
+    for name, values in metrics.items():
+        _score_row(table, name, f"eval/{name}", values)
+    (console or progress.terminal()).print(table)
 
 
 def joint_tables(
@@ -332,6 +347,14 @@ def _cell(mean: float, std: float | None) -> str:
     if np.isnan(mean):  # an action that this agent does not have
         return ""
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+
+
+def _score_table(title: str, heading: str) -> rich.table.Table:
+    table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    table.add_column(heading)
+    table.add_column("mean [95 % interval]", justify="right")
+    table.add_column("seeds, min .. max", justify="right")
+    return table
 
 
 def _score_row(table: rich.table.Table, label: str, name: str, values: np.ndarray) -> None:

@@ -56,6 +56,43 @@ def test_additive_fits_are_the_known_ones(game):
     np.testing.assert_allclose(point.exact["additive"], ADDITIVE[game], atol=6e-4)
 
 
+@pytest.mark.parametrize(
+    ("penalty", "corner", "edge", "centre"),
+    [(0.0, 4.222, 1.556, -1.111), (-100.0, -40.222, -9.556, 21.111)],
+)
+def test_additive_fits_of_the_penalty_game(penalty, corner, edge, centre):
+    (point,) = matrix.make(matrix.Config(game="PEN", penalty=penalty)).decision_points
+    expected = [[corner, edge, corner], [edge, centre, edge], [corner, edge, corner]]
+    np.testing.assert_allclose(point.exact["additive"], expected, atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("game", "penalty", "best", "reached"),
+    [
+        ("Q3", 0, 8, {0}),
+        ("HARD", 0, 8, {0, 6}),
+        ("P2", 0, 12, {12}),
+        ("G104", 0, 10.4, {10}),
+        ("CLIMB", 0, 11, {5}),
+        ("PEN", 0, 10, {0, 10}),
+        ("PEN", -25, 10, {2}),
+        ("PEN", -100, 10, {2}),
+        ("COORD", 0, 1, {0, 1}),
+        ("2B", 0, 8, {8}),
+    ],
+)
+def test_what_the_games_are_worth_and_what_an_additive_learner_gets(game, penalty, best, reached):
+    """Ties in the fit leave several payoffs."""
+    (point,) = matrix.make(matrix.Config(game=game, penalty=penalty)).decision_points
+    fit = point.exact["additive"]
+    assert point.optimal.max() == pytest.approx(best)
+    assert set(point.optimal[np.isclose(fit, fit.max())].tolist()) == reached
+
+
+def test_every_named_game_is_known_here():
+    assert set(matrix.GAMES) == set(PAYOFFS) == set(ADDITIVE)
+
+
 @pytest.mark.parametrize(("game", "error"), [("Q3", 455.11), ("HARD", 580.44), ("COORD", 1.0)])
 def test_squared_error_of_the_additive_fit(game, error):
     (point,) = matrix.make(matrix.Config(game=game)).decision_points

@@ -22,7 +22,7 @@ def make(**options):
 
 def small(agents, prey, actions, key=0, frozen=(), **options):
     """One step of four agents and two prey on a 5 x 5 grid; actors not given are frozen, caught."""
-    env, step = make(size=5, n_agents=4, n_prey=2, max_steps=9, **options)
+    _, step = make(size=5, n_agents=4, n_prey=2, max_steps=9, **options)
     agents, active = _filled(agents, 4)
     prey, alive = _filled(prey, 2)
     active[list(frozen)] = False

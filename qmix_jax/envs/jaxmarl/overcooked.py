@@ -4,8 +4,8 @@ kitchen and are paid for the soups that they deliver.
 Observations are JaxMARL's images `[height, width, channels]`, unscaled. Team reward: agent 0's (all
 cooks get the same), plus `shaped_reward` times the sum of the cooks' shaped rewards (onions in
 pots, plates, soups) if asked for. Metrics: `sparse_return`, what deliveries paid, and
-`shaped_return`, the shaped rewards before weighting. There is no end but the time limit: `truncated`
-after `max_steps`.
+`shaped_return`, the shaped rewards before weighting. There is no end but the time limit:
+`truncated` after `max_steps`.
 
 State, JaxMARL has none: for each cook the cell as one-hot over the floor, direction and what is
 held; what lies on each piece of furniture; pots (and the recipe in v2). All entries in [0, 1].
@@ -128,12 +128,14 @@ class _Scored:
 
     def step_env(self, key: Array, state: _State, actions: Mapping[str, Array]) -> Any:
         """As JaxMARL's, but the reward of every agent is the team's."""
-        obs, kitchen, rewards, *rest, info = self._env.step_env(key, state.kitchen, actions)
-        sparse = adapter.agent_zeros(jnp.stack([rewards[agent] for agent in self._env.agents]))
+        obs, kitchen, *rest = self._env.step_env(key, state.kitchen, actions)
+        rewards, dones, info = rest
+        sparse = rewards[self._env.agents[0]]
         shaped = sum(info["shaped_reward"].values(), jnp.zeros(()))
         after = _State(kitchen=kitchen, sparse=state.sparse + sparse, shaped=state.shaped + shaped)
-        team = sparse + self._weight * shaped
-        return obs, after, dict.fromkeys(self._env.agents, team), *rest, info
+        team = dict.fromkeys(self._env.agents, sparse + self._weight * shaped)
+        rest = (team, dones, info)
+        return obs, after, *rest
 
 
 def _outcome(before: Any, after: _State, actions: Array) -> tuple[Array, dict[str, Array]]:
