@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
     from qmix_jax.lab.baseline import Baseline, baseline
+    from qmix_jax.lab.build import Lab, lab
     from qmix_jax.reports.build import Report, report
     from qmix_jax.runtime.loop import NonFiniteError
     from qmix_jax.runtime.parameters import load_parameters
@@ -33,6 +34,7 @@ __all__ = [
     "ExperimentConfig",
     "Halving",
     "Job",
+    "Lab",
     "NonFiniteError",
     "Objective",
     "ProcessError",
@@ -41,6 +43,7 @@ __all__ = [
     "__version__",
     "baseline",
     "dump_config",
+    "lab",
     "load_config",
     "load_parameters",
     "plan_runs",
@@ -57,6 +60,8 @@ _HOMES = {
     "Objective": ("qmix_jax.api", "Objective"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
     "Job": ("qmix_jax.api", "Job"),
+    "Lab": ("qmix_jax.lab.build", "Lab"),
+    "lab": ("qmix_jax.lab.build", "lab"),
     "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),
     "Report": ("qmix_jax.reports.build", "Report"),
     "ProcessError": ("qmix_jax.runtime.team", "ProcessError"),

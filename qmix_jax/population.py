@@ -177,6 +177,11 @@ def tables(program: programs.Program, params: Tree) -> tuple[np.ndarray, ...]:
     return _host(jax.jit(jax.vmap(program.tables))(params))
 
 
+def utilities(program: programs.Program, params: Tree) -> tuple[np.ndarray, ...]:
+    """`program.utilities` of parameters [P, ...]: one array [P, N, A] per decision point."""
+    return _host(jax.jit(jax.vmap(program.utilities))(params))
+
+
 class _Binder(NamedTuple):
     """Compiled programs of a round, to be given members; `state` and `tally` are their shapes."""
 

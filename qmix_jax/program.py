@@ -39,6 +39,7 @@ class Program(NamedTuple):
       tables: `(params) -> one array per decision point`: joint values f32[A, ..., A], or utilities
         f32[N, A] (NaN for actions an agent lacks) where the factorisation has no joint value.
       joint_tables: `tables` are joint values.
+      utilities: `(params) -> f32[N, A] per decision point`, NaN for actions that an agent lacks.
     """
 
     spec: EnvSpec
@@ -50,6 +51,7 @@ class Program(NamedTuple):
     decision_points: tuple[envs.DecisionPoint, ...]
     tables: Callable[[Any], tuple[Array, ...]]
     joint_tables: bool
+    utilities: Callable[[Any], tuple[Array, ...]]
 
 
 def build(cfg: config.ExperimentConfig) -> Program:
@@ -93,6 +95,7 @@ def build(cfg: config.ExperimentConfig) -> Program:
         decision_points=env.decision_points,
         tables=_make_tables(factorisation, env),
         joint_tables=factorisation.joint_values is not None,
+        utilities=_make_utilities(factorisation, env),
     )
 
 
@@ -237,16 +240,26 @@ def _make_evaluate(
 def _make_tables(
     factorisation: factorisations.Factorisation, env: envs.Env
 ) -> Callable[[Any], tuple[Array, ...]]:
-    if not env.decision_points:
-        return lambda params: ()
+    joint_values = factorisation.joint_values
+    if joint_values is None:
+        return _make_utilities(factorisation, env)
     sizes = env.spec.n_actions
-    joint = jnp.asarray(list(itertools.product(*map(range, sizes))), jnp.int32)
-    exists = jnp.arange(env.spec.n_actions_max) < jnp.asarray(sizes)[:, None]
+    exists = jnp.asarray(envs.existing_actions(sizes))
 
     def table(params: Any, point: envs.DecisionPoint) -> Array:
+        joint = jnp.asarray(list(itertools.product(*map(range, sizes))), jnp.int32)
         obs, state = jnp.asarray(point.obs), jnp.asarray(point.state)
-        if factorisation.joint_values is None:
-            return jnp.where(exists, factorisation.utilities(params, obs), jnp.nan)
-        return factorisation.joint_values(params, obs, state, exists, joint).reshape(sizes)
+        return joint_values(params, obs, state, exists, joint).reshape(sizes)
 
     return lambda params: tuple(table(params, point) for point in env.decision_points)
+
+
+def _make_utilities(
+    factorisation: factorisations.Factorisation, env: envs.Env
+) -> Callable[[Any], tuple[Array, ...]]:
+    exists = jnp.asarray(envs.existing_actions(env.spec.n_actions))
+
+    def utilities(params: Any, point: envs.DecisionPoint) -> Array:
+        return jnp.where(exists, factorisation.utilities(params, jnp.asarray(point.obs)), jnp.nan)
+
+    return lambda params: tuple(utilities(params, point) for point in env.decision_points)

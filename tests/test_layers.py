@@ -21,11 +21,12 @@ LAYERS = (
     ("runtime",),
     ("reports",),
     ("api",),
+    ("lab",),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HOST = frozenset({"runtime", "reports", "api", "cli", "__main__"})
+HOST = frozenset({"runtime", "reports", "api", "lab", "cli", "__main__"})
 
 ALLOWED = {
     "hydra": {"cli"},
@@ -38,8 +39,8 @@ ALLOWED = {
     "time": HOST,
     "json": HOST,
     "logging": HOST,
-    "rich": {"runtime", "reports"},
-    "matplotlib": {"runtime", "reports"},
+    "rich": {"runtime", "reports", "lab"},
+    "matplotlib": {"runtime", "reports", "lab"},
 }
 """Module -> the units that may import it. A component's `Config` may use pydantic's fields."""
 

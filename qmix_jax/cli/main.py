@@ -21,11 +21,11 @@ from hydra.core import hydra_config
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import composition, launcher, search
+from qmix_jax.cli import composition, lab, launcher, search
 
 compose = composition.compose
 
-_COMMANDS = ("train", "plan", "baseline", "report")
+_COMMANDS = ("train", "plan", "baseline", "report", "lab")
 
 _HELP = """\
 qmix-jax {version}: QMIX and its family, trained end to end in JAX
@@ -34,6 +34,8 @@ usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
        qmix-jax plan [the same] [--memory 24GiB]     what that would need; trains nothing
        qmix-jax baseline policy=random [the same] [--json]   how an untrained policy does
        qmix-jax report DIR ... [--out FOLDER]        compares what runs and sweeps came to
+       qmix-jax lab [--games A,B] [--algos A,B] [--out FOLDER] [key=value ...]
+                                                     factorisations on games with exact solutions
 
 examples
   qmix-jax train                                     QMIX on SMAX 3m
@@ -97,7 +99,9 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     command, *rest = arguments
     if command in _COMMANDS:
-        commands = {"train": _train, "plan": _plan, "baseline": _baseline, "report": _compare}
+        commands = {
+            "train": _train, "plan": _plan, "baseline": _baseline, "report": _compare, "lab": _lab,
+        }  # fmt: skip
         return commands[command](rest)
     if "=" in command or command.startswith("-"):
         raise config.ConfigError(
@@ -204,6 +208,17 @@ def _compare(arguments: list[str]) -> int:
     for name in ("--last", "--resamples", "--drawn"):
         parser.add_argument(name, type=int)
     qmix_jax.report(**vars(parser.parse_intermixed_args(arguments)))
+    return 0
+
+
+def _lab(arguments: list[str]) -> int:
+    """What every factorisation learns on games that can be solved exactly."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = _refuse
+    for flag in ("--games", "--algos", "--out"):
+        parser.add_argument(flag)
+    parser.add_argument("overrides", nargs="*")
+    lab.run(**vars(parser.parse_intermixed_args(arguments)))
     return 0
 
 

@@ -1,0 +1,96 @@
+"""`qmix_jax.lab`: every factorisation on every small game, measured against what is exact."""
+
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from qmix_jax import api, components, config, population, program
+from qmix_jax.envs import base
+from qmix_jax.lab import figures, measure, page
+from qmix_jax.runtime import progress
+
+Configs = Mapping[tuple[str, str], config.ExperimentConfig]
+"""(game, algorithm) -> what to train."""
+
+
+class Lab(NamedTuple):
+    """Attributes:
+    cells: one per algorithm and game, in the order of the configurations.
+    page: Markdown with tables and pictures, beside which the pictures lie.
+    """
+
+    cells: tuple[measure.Cell, ...]
+    page: pathlib.Path
+
+
+def lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
+    """Trains every configuration over its seeds and compares what was learnt.
+
+    Args:
+      configs: games of two agents whose joint values can be tabulated (`matrix`, `two_step`).
+      directory: a new or empty one; gets `factorisations.md`, a picture per game, `lab.json`, and
+        the run directories in `runs`.
+    Returns:
+      A `Lab`.
+    Raises:
+      ConfigError: a game without decision points or with other than two agents, or a setting that
+        cannot be honoured; before anything is compiled.
+    """
+    points = {game: _points(game, cfg) for (game, _), cfg in configs.items()}
+    root = pathlib.Path(directory)
+    jobs = [
+        api.Job(cfg, root / "runs" / f"{game}_{algo}", "qmix-jax lab", f"{game} {algo}")
+        for (game, algo), cfg in configs.items()
+    ]
+    results = api.train_many(jobs, root / "runs")
+    cells = tuple(
+        _cell(*key, result)
+        for key, result in zip(configs, results, strict=True)
+        if result is not None and not result.interrupted
+    )
+    return Lab(cells, write(cells, points, root))
+
+
+def write(
+    cells: Sequence[measure.Cell],
+    points: Mapping[str, Sequence[base.DecisionPoint]],
+    root: pathlib.Path,
+) -> pathlib.Path:
+    """Writes page, pictures and numbers, and prints the tables; the page's path."""
+    root.mkdir(parents=True, exist_ok=True)
+    games = {game: list(found) for game, found in itertools.groupby(cells, lambda cell: cell.game)}
+    for game, found in games.items():
+        (root / f"{game}.png").write_bytes(figures.tables(found, points[game]))
+    numbers = [page.plain(cell) for cell in cells]
+    (root / "lab.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    path = root / "factorisations.md"
+    path.write_text(page.markdown(games, points), encoding="utf-8")
+    console = progress.terminal()
+    for game, found in games.items():
+        console.print(page.table(game, found))
+    console.print(f"written to {path}", highlight=False, soft_wrap=True)
+    return path
+
+
+def _points(game: str, cfg: config.ExperimentConfig) -> tuple[base.DecisionPoint, ...]:
+    """Decision points of a game, without starting JAX: devices are settled when training begins."""
+    found = components.find("envs", cfg.env.name).make(cfg.env.options).decision_points
+    tables = [np.asarray(point.optimal) for point in found]
+    if tables and all(table.ndim == 2 and np.isfinite(table).all() for table in tables):
+        return found
+    raise config.ConfigError(
+        f"lab: {game!r} is not a game of two agents with equally many actions whose joint values "
+        "can be tabulated; choose env=matrix or env=two_step"
+    )
+
+
+def _cell(game: str, algo: str, result: api.Result) -> measure.Cell:
+    built = program.build(result.config)
+    joint = result.tables if built.joint_tables else None
+    utilities = population.utilities(built, result.parameters)
+    return measure.cell(game, algo, result, built.decision_points, joint, utilities)
