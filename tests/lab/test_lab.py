@@ -1,0 +1,46 @@
+"""`qmix-jax lab` from start to end, and its mistakes."""
+
+import json
+
+import pytest
+
+from qmix_jax.cli import main
+
+TINY = (
+    "--games", "COORD,two_step", "--algos", "vdn,iql", "seeds=2", "trainer.env_steps=64",
+    "trainer.warm_up=64", "trainer.n_envs=4", "replay.capacity=64", "replay.batch_size=8",
+    "agent.options.hidden=8",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_lab_writes_a_page_with_pictures_and_numbers(tmp_path, capsys):
+    assert main.main(["lab", *TINY, "--out", str(tmp_path / "lab")]) == 0
+    folder = tmp_path / "lab"
+    cells = json.loads((folder / "lab.json").read_text())
+    assert [(c["game"], c["algo"]) for c in cells] == [
+        ("COORD", "vdn"), ("COORD", "iql"), ("two_step", "vdn"), ("two_step", "iql"),
+    ]  # fmt: skip
+    assert all(sum(one["seeds"] for one in c["reached"]) == c["seeds"] == 2 for c in cells)
+    assert [len(c["points"]) for c in cells] == [1, 1, 3, 3]
+    assert {path.name for path in folder.glob("*.png")} == {"COORD.png", "two_step.png"}
+    assert (folder / "runs" / "COORD_vdn" / "metrics.csv").exists()
+    page = (folder / "factorisations.md").read_text()
+    assert "## two_step" in page
+    assert "to additive" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--games", "Q4"), "lab: --games 'Q4': did you mean 'Q3'"),
+        (("--algos", "qmx"), "lab: --algos 'qmx': did you mean 'qmix'"),
+        (("--games", "Q3", "--algos", "vdn", "env=smax"), "lab: 'Q3' is not a game of two agents"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["lab", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
