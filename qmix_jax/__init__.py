@@ -7,20 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qmix_jax.api import (
-        Halving,
-        Job,
-        Objective,
-        Result,
-        plan_runs,
-        train,
-        train_many,
-    )
+    from qmix_jax.api import Halving, Job, Objective, Result, plan_runs, train, train_many
     from qmix_jax.config import ConfigError, ExperimentConfig, with_values
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
-    from qmix_jax.lab.baseline import Baseline, baseline
-    from qmix_jax.lab.build import Lab, lab
+    from qmix_jax.laboratory.baseline import Baseline, baseline
+    from qmix_jax.laboratory.build import Lab, lab
+    from qmix_jax.laboratory.weights import weights
     from qmix_jax.reports.build import Report, report
     from qmix_jax.runtime.loop import NonFiniteError
     from qmix_jax.runtime.parameters import load_parameters
@@ -50,23 +43,24 @@ __all__ = [
     "report",
     "train",
     "train_many",
+    "weights",
     "with_values",
 ]
 
 _HOMES = {
-    "Baseline": ("qmix_jax.lab.baseline", "Baseline"),
+    "Baseline": ("qmix_jax.laboratory.baseline", "Baseline"),
     "ConfigError": ("qmix_jax.config", "ConfigError"),
     "Halving": ("qmix_jax.api", "Halving"),
     "Objective": ("qmix_jax.api", "Objective"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
     "Job": ("qmix_jax.api", "Job"),
-    "Lab": ("qmix_jax.lab.build", "Lab"),
-    "lab": ("qmix_jax.lab.build", "lab"),
+    "Lab": ("qmix_jax.laboratory.build", "Lab"),
+    "lab": ("qmix_jax.laboratory.build", "lab"),
     "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),
     "Report": ("qmix_jax.reports.build", "Report"),
     "ProcessError": ("qmix_jax.runtime.team", "ProcessError"),
     "Result": ("qmix_jax.api", "Result"),
-    "baseline": ("qmix_jax.lab.baseline", "baseline"),
+    "baseline": ("qmix_jax.laboratory.baseline", "baseline"),
     "dump_config": ("qmix_jax.config", "dump"),
     "load_config": ("qmix_jax.config", "load"),
     "load_parameters": ("qmix_jax.runtime.parameters", "load_parameters"),
@@ -75,6 +69,7 @@ _HOMES = {
     "report": ("qmix_jax.reports.build", "report"),
     "train": ("qmix_jax.api", "train"),
     "train_many": ("qmix_jax.api", "train_many"),
+    "weights": ("qmix_jax.laboratory.weights", "weights"),
 }
 
 

@@ -12,7 +12,7 @@ from qmix_jax.agents import base as agents
 from qmix_jax.envs import base as envs
 from qmix_jax.factorisations import base as factorisations
 from qmix_jax.mixers import base as mixers
-from qmix_jax.types import Array, EnvSpec, HParams, Schedule
+from qmix_jax.types import Array, EnvSpec, HParams, Schedule, Trajectory
 
 
 class Parts(NamedTuple):
@@ -162,18 +162,51 @@ def make_factorisation(cfg: config.ExperimentConfig, spec: EnvSpec) -> factorisa
 
     Raises: ConfigError if they do not fit together.
     """
+    chosen = cfg.algo.factorisation
+    module = components.find("factorisations", chosen.name)
+    try:
+        return module.make(chosen.options, spec, *_networks(cfg, spec))
+    except ValueError as error:
+        raise config.ConfigError(str(error)) from error
+
+
+def explain(
+    cfg: config.ExperimentConfig,
+) -> tuple[EnvSpec, Callable[[Array, Any], tuple[Trajectory, dict[str, Array]]]]:
+    """The environment, and `(key, params) -> (trajectory, info)`: one greedy episode, B = 1, and
+    what the mixer shows of each step, `MixerOutput.info` [T, 1, ...].
+
+    Raises: ConfigError for an algorithm without a mixer.
+    """
+    env = components.find("envs", cfg.env.name).make(cfg.env.options)
+    agent, mixer = _networks(cfg, env.spec)
+    if mixer is None:
+        raise config.ConfigError(f"weights: algo {cfg.algo.name!r} has no mixer to look into")
+    factorisation = make_factorisation(cfg, env.spec)
+    longest = env.spec.max_steps
+    collector = rollout.make_episode(env, factorisation.initial_carry, 1, longest)
+
+    def run(key: Array, params: Any) -> tuple[Trajectory, dict[str, Array]]:
+        greedy = train_step.behaviour(factorisation, params, jnp.zeros(()))
+        trajectory = collector.collect(key, (), greedy)[1]
+        q = agents.unroll(agent, params["agent"], trajectory).q[:-1]
+        avail, state = trajectory.avail_actions[:-1], trajectory.state[:-1]
+        inputs = mixers.inputs(q, avail, trajectory.actions, state)
+        return trajectory, mixer.apply(params["mixer"], inputs).info
+
+    return env.spec, run
+
+
+def _networks(
+    cfg: config.ExperimentConfig, spec: EnvSpec
+) -> tuple[agents.Agent, mixers.Mixer | None]:
     agent = components.find("agents", cfg.agent.name).make(cfg.agent.options, spec)
     chosen = cfg.algo.mixer
     mixer = chosen and components.find("mixers", chosen.name).make(chosen.options, spec)
     if cfg.precision == "bfloat16":
         agent = agents.in_bfloat16(agent)
         mixer = mixer and mixers.in_bfloat16(mixer)
-    chosen = cfg.algo.factorisation
-    module = components.find("factorisations", chosen.name)
-    try:
-        return module.make(chosen.options, spec, agent, mixer)
-    except ValueError as error:
-        raise config.ConfigError(str(error)) from error
+    return agent, mixer
 
 
 def _sequence_shapes(

@@ -202,9 +202,10 @@ WEIGHTS = {
 
 
 def layer_norm(params, x):
-    """Mean 0 and variance 1 over the features x[F], then a scale and a bias."""
-    centred = x - x.mean()
-    return params["scale"] * centred / np.sqrt(np.mean(centred**2) + 1e-6) + params["bias"]
+    """To mean 0 and variance 1 over the last axis, then scaled and shifted."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    std = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6)
+    return centred / std * params["scale"] + params["bias"]
 
 
 def hypernetwork(params, state):
@@ -455,13 +456,6 @@ def convolution(kernel, bias, image):
             if 0 <= y < height and 0 <= x < width:
                 out[row, column] += image[y, x] @ kernel[i, j]
     return out
-
-
-def layer_norm(params, x):
-    """To mean 0 and variance 1 over the last axis, then scaled and shifted."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    std = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6)
-    return centred / std * params["scale"] + params["bias"]
 
 
 def directional_derivative(function, tree, direction, step=1e-6):

@@ -21,12 +21,12 @@ LAYERS = (
     ("runtime",),
     ("reports",),
     ("api",),
-    ("lab",),
+    ("laboratory",),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HOST = frozenset({"runtime", "reports", "api", "lab", "cli", "__main__"})
+HOST = frozenset({"runtime", "reports", "api", "laboratory", "cli", "__main__"})
 
 ALLOWED = {
     "hydra": {"cli"},
@@ -39,8 +39,8 @@ ALLOWED = {
     "time": HOST,
     "json": HOST,
     "logging": HOST,
-    "rich": {"runtime", "reports", "lab"},
-    "matplotlib": {"runtime", "reports", "lab"},
+    "rich": {"runtime", "reports", "laboratory"},
+    "matplotlib": {"runtime", "reports", "laboratory"},
 }
 """Module -> the units that may import it. A component's `Config` may use pydantic's fields."""
 

@@ -43,7 +43,7 @@ def run(games: str | None, algos: str | None, out: str | None, overrides: Sequen
         for game in chosen
         for algo in picked
     }
-    from qmix_jax.lab import build  # it brings in JAX, which `--help` need not wait for
+    from qmix_jax.laboratory import build  # it brings in JAX, which `--help` need not wait for
 
     build.lab(configs, out or pathlib.Path("runs", "lab", now))
 

@@ -25,7 +25,7 @@ from qmix_jax.cli import composition, lab, launcher, search
 
 compose = composition.compose
 
-_COMMANDS = ("train", "plan", "baseline", "report", "lab")
+_COMMANDS = ("train", "plan", "baseline", "report", "lab", "weights")
 
 _HELP = """\
 qmix-jax {version}: QMIX and its family, trained end to end in JAX
@@ -36,6 +36,8 @@ usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
        qmix-jax report DIR ... [--out FOLDER]        compares what runs and sweeps came to
        qmix-jax lab [--games A,B] [--algos A,B] [--out FOLDER] [key=value ...]
                                                      factorisations on games with exact solutions
+       qmix-jax weights DIR [--member N] [--seed N] [--out FILE]
+                                                     a mixer's weights over an episode, as a picture
 
 examples
   qmix-jax train                                     QMIX on SMAX 3m
@@ -101,6 +103,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command in _COMMANDS:
         commands = {
             "train": _train, "plan": _plan, "baseline": _baseline, "report": _compare, "lab": _lab,
+            "weights": _weights,
         }  # fmt: skip
         return commands[command](rest)
     if "=" in command or command.startswith("-"):
@@ -184,7 +187,7 @@ def _baseline(arguments: list[str]) -> int:
     policies = [argument for argument in rest if argument.startswith("policy=")]
     policy = policies[-1].removeprefix("policy=") if policies else "random"
     configs = _check(_flags([argument for argument in rest if argument not in policies]))
-    from qmix_jax.lab import baseline  # these bring in JAX, which `--help` need not wait for
+    from qmix_jax.laboratory import baseline  # these bring in JAX, which `--help` need not wait for
     from qmix_jax.runtime import report, sinks
 
     for cfg in configs:
@@ -219,6 +222,20 @@ def _lab(arguments: list[str]) -> int:
         parser.add_argument(flag)
     parser.add_argument("overrides", nargs="*")
     lab.run(**vars(parser.parse_intermixed_args(arguments)))
+    return 0
+
+
+def _weights(arguments: list[str]) -> int:
+    """Draws what a trained mixer looks at over an episode."""
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    parser.error = _refuse
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("--out")
+    for name in ("--member", "--seed"):
+        parser.add_argument(name, type=int)
+    print(f"written to {qmix_jax.weights(**vars(parser.parse_intermixed_args(arguments)))}")
     return 0
 
 

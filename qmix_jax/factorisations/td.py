@@ -8,8 +8,6 @@ Reference: Rashid et al. 2018 (QMIX), section 4. Deviation: time limits are boot
 unless `trainer.truncation` says otherwise; the loss has no factor 1/2 (as PyMARL's).
 """
 
-import jax
-
 from qmix_jax.agents import base as agents
 from qmix_jax.core import masked
 from qmix_jax.factorisations import base

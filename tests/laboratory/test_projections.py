@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from qmix_jax.lab import projections
+from qmix_jax.laboratory import projections
 
 Q3 = np.array([[8.0, -12, -12], [-12, 0, 0], [-12, 0, 0]])
 HARD = np.array([[8.0, -12, -12], [-12, 6, 0], [-12, 0, 6]])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qmix_jax.envs import base
-from qmix_jax.lab import projections
+from qmix_jax.laboratory import projections
 from qmix_jax.runtime import report
 
 _TOLERANCE = 1e-3

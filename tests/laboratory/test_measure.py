@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qmix_jax.envs import matrix
-from qmix_jax.lab import figures, measure, page
+from qmix_jax.laboratory import figures, measure, page
 
 GAME = matrix.make(matrix.Config(game="COORD")).decision_points
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from qmix_jax import api, components, config, population, program
 from qmix_jax.envs import base
-from qmix_jax.lab import figures, measure, page
+from qmix_jax.laboratory import figures, measure, page
 from qmix_jax.runtime import progress
 
 Configs = Mapping[tuple[str, str], config.ExperimentConfig]

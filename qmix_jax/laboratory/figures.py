@@ -10,7 +10,7 @@ from matplotlib import figure as mpl_figure
 from matplotlib import patches
 
 from qmix_jax.envs import base
-from qmix_jax.lab import measure
+from qmix_jax.laboratory import measure
 
 _COLUMNS = 6
 _PANEL = 1.7

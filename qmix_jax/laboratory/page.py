@@ -7,7 +7,7 @@ import rich.box
 import rich.table
 
 from qmix_jax.envs import base
-from qmix_jax.lab import measure
+from qmix_jax.laboratory import measure
 
 _HEAD = """# What each factorisation learns on games that can be solved exactly
 
