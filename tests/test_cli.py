@@ -12,6 +12,7 @@ from qmix_jax import config
 from qmix_jax.cli import composition, main
 from qmix_jax.runtime import loop
 
+ALGOS = ", ".join(composition.choices()["algo"])
 TINY = (
     "experiment=two_step",
     "seeds=2",
@@ -87,7 +88,7 @@ REFUSED = [
     (("train", "-m", "--cfg", "job"), "command line: --run, --multirun, --cfg, --info and "),
     (
         ("train", "algo=qmx"),
-        "config: unknown choice algo=qmx; did you mean 'qmix'? allowed: iql, qmix, vdn",
+        f"config: unknown choice algo=qmx; did you mean 'qmix'? allowed: {ALGOS}\n",
     ),
     (("train", "algox=qmix"), "config: unknown key 'algox'; did you mean 'algo'? allowed: agent, "),
     (
@@ -147,7 +148,7 @@ def test_mistake_in_a_process(run_python, tmp_path):
     result = run_python("-m", "qmix_jax", "train", "algo=qmx")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
-        "error: config: unknown choice algo=qmx; did you mean 'qmix'? allowed: iql, qmix, vdn\n"
+        f"error: config: unknown choice algo=qmx; did you mean 'qmix'? allowed: {ALGOS}\n"
     )
     assert not list(tmp_path.iterdir())
 
