@@ -4,6 +4,7 @@ Sequences are as collectors store them, and written as one mark per step: `.` th
 `t` the action terminated it, `x` it hit the time limit, `-` padding.
 """
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -120,6 +121,10 @@ VARIANTS = {
     "wqmix": ({"weighting": "centrally"}, {"weighting": "optimistically"}),
 }
 """Components that are several algorithms: their options, the defaults first."""
+
+
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""For what runs a few times only: it compiles in a third of the time."""
 
 
 def coefficients():

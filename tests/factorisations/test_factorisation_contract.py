@@ -54,7 +54,7 @@ def factorisation_case(case, mixer):
     made = samples.component("factorisations", name, options, agent, mixing)
     params, target_params = (samples.params(made.init, seed) for seed in (0, 1))
     target_params = target_params if made.uses_target else ()
-    return made, params, target_params, jax.jit(jax.value_and_grad(made.loss, has_aux=True))
+    return made, params, target_params, samples.jit(jax.value_and_grad(made.loss, has_aux=True))
 
 
 def test_every_component_is_tried():
@@ -140,7 +140,7 @@ def test_joined_episodes_are_separate_episodes(name, mixer):
             trajectory=batch.trajectory.replace(**fields), weight=np.ones(1), index=np.zeros(1)
         )
 
-    loss = jax.jit(made.loss)
+    loss = samples.jit(made.loss)
     joined = loss(params, target_params, part(0, 0, 7), hparams, KEY)[1].metrics
     pieces = [
         loss(params, target_params, part(0, start, end), hparams, KEY)[1].metrics
@@ -171,7 +171,7 @@ def test_no_gradient_reaches_the_target_parameters(name, mixer):
     def value(target_params):
         return made.loss(params, target_params, samples.batch("segment"), samples.hparams(), KEY)[0]
 
-    for leaf in jax.tree.leaves(jax.jit(jax.grad(value))(target_params)):
+    for leaf in jax.tree.leaves(samples.jit(jax.grad(value))(target_params)):
         np.testing.assert_array_equal(leaf, 0.0)
 
 
@@ -199,7 +199,7 @@ def test_acting_takes_no_state(name, mixer):
 def test_acting_is_decentralised(name, mixer, epsilon):
     """Everything about the second agent changes; the first does the same, also when exploring."""
     made, params, *_ = factorisation_case(name, mixer)
-    act = jax.jit(made.act)
+    act = samples.jit(made.act)
     obs, prev_actions, reset, avail = crowd()
     carry = samples.live_carry(made, len(obs))
     _, actions = act(params, carry, obs, prev_actions, reset, avail, epsilon, KEY)
@@ -215,7 +215,7 @@ def test_acting_is_decentralised(name, mixer, epsilon):
 @once_each
 def test_unavailable_actions_are_never_taken(name, mixer):
     made, params, *_ = factorisation_case(name, mixer)
-    act = jax.jit(made.act)
+    act = samples.jit(made.act)
     obs, prev_actions, reset, avail = crowd()
     assert not avail.all(axis=-1).any(axis=0).all()
     carry = made.initial_carry(len(obs))
@@ -231,7 +231,7 @@ def test_greedy_acting_maximises_the_utilities(name, mixer):
     made, params, *_ = factorisation_case(name, mixer)
     obs, prev_actions, _, avail = crowd(b=20)
     start, none = np.ones(20, bool), np.full_like(prev_actions, -1)
-    act = jax.jit(made.act)
+    act = samples.jit(made.act)
     _, actions = act(params, samples.live_carry(made, 20), obs, none, start, avail, 0.0, KEY)
-    q = jax.jit(jax.vmap(made.utilities, in_axes=(None, 0)))(params, obs)
+    q = samples.jit(jax.vmap(made.utilities, in_axes=(None, 0)))(params, obs)
     np.testing.assert_array_equal(actions, np.argmax(np.where(avail, q, -np.inf), axis=-1))

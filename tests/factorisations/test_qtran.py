@@ -1,16 +1,17 @@
 """QTRAN, both variants."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import samples
 
-from qmix_jax.factorisations import qtran
+from qmix_jax.factorisations import base, qtran
 from qmix_jax.mixers import vdn
 
 variants = pytest.mark.parametrize("variant", ["base", "alt"])
-HPARAMS = samples.hparams(gamma=0.9, reward_scale=1.0)
 
 
 @variants
@@ -38,66 +39,71 @@ def test_the_bounds_by_hand():
     np.testing.assert_allclose(_bound("alt", q, v, heads, actions, everything), [-1.5, 1.5])
 
 
-def _made(one_step, variant):
-    cfg = qtran.Config(variant=variant, hidden=3, layers=1)
+class World(NamedTuple):
+    """A variant in the world of one step; `gradient(lambda_opt, lambda_nopt)` is the loss's, with
+    the loss's extras. Q_jt is so high that the bounds are violated."""
+
+    made: base.Factorisation
+    params: dict
+    target_params: dict
+    gradient: Any
+
+
+@pytest.fixture(scope="module", params=["base", "alt"])
+def world(request, one_step):
+    cfg = qtran.Config(variant=request.param, hidden=8, layers=1)
     made = qtran.make(cfg, one_step.spec, one_step.agent, None)
-    trees = (samples.params(made.init, seed) for seed in (0, 1))
-    # The stand-in for an agent has one parameter, of which no gradient rule knows a width.
-    return made, *({**tree, "agent": {"scale": jnp.float32(1.0)}} for tree in trees)
+    params, target_params = (
+        {**samples.params(made.init, seed), "agent": {"scale": jnp.float32(1.0)}} for seed in (0, 1)
+    )
+    params["critic"]["q"]["output"]["bias"] += 100.0
+    gradient = samples.jit(jax.grad(made.loss, has_aux=True))
+
+    def weighted(lambda_opt, lambda_nopt):
+        algo = {"lambda_opt": lambda_opt, "lambda_nopt": lambda_nopt}
+        hparams = samples.hparams(gamma=0.9, reward_scale=1.0, algo=algo)
+        return gradient(params, target_params, one_step.batch(), hparams, jax.random.key(0))
+
+    return World(made, params, target_params, weighted)
 
 
-def _gradient(one_step, variant, lambda_opt, lambda_nopt):
-    made, params, target_params = _made(one_step, variant)
-    algo = {"lambda_opt": jnp.float32(lambda_opt), "lambda_nopt": jnp.float32(lambda_nopt)}
-    inputs = target_params, one_step.batch(), HPARAMS.replace(algo=algo), KEY
-    return jax.grad(made.loss, has_aux=True)(params, *inputs)
+def test_td_trains_the_joint_value_but_neither_utilities_nor_v(world):
+    """(Hidden states it does train; the stand-in for an agent has none of its own.)"""
+    gradient, _ = world.gradient(0.0, 0.0)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient["value"])) == 0
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient["critic"])) > 0
+    assert gradient["agent"]["scale"] == 0
 
 
-KEY = jax.random.key(0)
-
-
-@variants
-def test_td_trains_the_joint_value_and_the_agents_but_not_v(one_step, variant):
-    gradient, _ = _gradient(one_step, variant, 0.0, 0.0)
-    assert all(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(gradient["value"]))
-    assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["critic"]))
-    assert np.abs(gradient["agent"]["scale"]) > 0  # through the hidden states
-
-
-@variants
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0)], ids=["opt", "nopt"])
-def test_the_bounds_train_utilities_and_v_but_not_the_joint_value(one_step, variant, weights):
-    td, _ = _gradient(one_step, variant, 0.0, 0.0)
-    both, extras = _gradient(one_step, variant, *weights)
+def test_the_bounds_train_utilities_and_v_but_not_the_joint_value(world, weights):
+    td, _ = world.gradient(0.0, 0.0)
+    both, extras = world.gradient(*weights)
     bound = jax.tree.map(lambda a, b: np.abs(a - b).max(), both, td)
-    assert sum(extras.metrics[name][0] for name in ("loss_opt", "loss_nopt")) > 0
+    assert min(extras.metrics[name][0] for name in ("loss_opt", "loss_nopt")) > 0
     assert max(jax.tree.leaves(bound["critic"])) == 0
     assert max(jax.tree.leaves(bound["value"])) > 0 and bound["agent"]["scale"] > 0
 
 
-@variants
-def test_the_target_is_the_target_networks_joint_value_of_the_online_choice(one_step, variant):
+def test_the_target_is_the_target_networks_joint_value_of_the_online_choice(world, one_step):
     """Only actions (1, 1) can follow: action 0 is unavailable to the first agent, worse for the
     second. The successor's state and observation are those of the batch."""
-    made, params, target_params = _made(one_step, variant)
-    batch = one_step.batch()
-    _, extras = made.loss(params, target_params, batch, HPARAMS, KEY)
-    obs, state = batch.trajectory.obs[1, 0], batch.trajectory.state[1, 0]
-    everything, following = jnp.ones((2, 2), bool), jnp.array([[1, 1]])
-    value = made.unrestricted_values(target_params, obs, state, everything, following)
+    _, extras = world.gradient(0.0, 0.0)
+    trajectory, following = one_step.batch().trajectory, jnp.array([[1, 1]])
+    seen = trajectory.obs[1, 0], trajectory.state[1, 0], jnp.ones((2, 2), bool), following
+    value = world.made.unrestricted_values(world.target_params, *seen)
     summed, count = extras.metrics["target"]
     np.testing.assert_allclose(summed / count, 0.5 + 0.9 * value[0], rtol=1e-5)
 
 
-@variants
-def test_joint_values_are_the_sum_of_utilities_and_v(one_step, variant):
-    """Greedy for the utilities, so `act` takes their best joint action."""
-    made, params, _ = _made(one_step, variant)
+def test_joint_values_are_the_sum_of_utilities_and_v(world):
+    """Their greedy joint action is the one that `act` takes."""
     obs, state = jnp.array([[1.0, 9.0], [-2.0, 3.0]]), jnp.array([0.7])
     actions, everything = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]]), jnp.ones((2, 2), bool)
-    values = jax.jit(made.joint_values)(params, obs, state, everything, actions)
+    inputs = world.params, obs, state, everything, actions
+    values = world.made.joint_values(*inputs)
     np.testing.assert_allclose(values - values[0], [0.0, 5.0, 8.0, 13.0], rtol=1e-5)
-    other = made.unrestricted_values(params, obs, state, everything, actions)
+    other = world.made.unrestricted_values(*inputs)
     assert other.shape == (4,) and np.ptp(other - values) > 0.1
 
 
@@ -108,15 +114,12 @@ def test_refuses_a_mixer(one_step):
 
 
 @variants
-def test_matrix_games_are_solved_where_their_payoff_is_learnt(play_matrix_games, variant):
-    """Every seed whose Q_jt has the payoff finds the optimum that penalties hide, and its sum of
-    utilities bounds Q_jt from above and meets it on the best actions."""
-    options = {"variant": variant, "hidden": 32}
-    played = play_matrix_games("qtran", options, None, 2e-3)
-    for game in played:
-        exact = np.abs(game.unrestricted - game.payoff).max(axis=(1, 2)) < 0.5
-        assert exact.mean() > 0.7
-        np.testing.assert_array_equal(game.greedy[exact], 8.0)
-        gap = game.joint[exact] - game.payoff
+def test_matrix_games_are_solved(play_matrix_games, variant):
+    """Every seed finds the optimum behind its penalties, and Q_jt knows it; the sum of utilities
+    bounds Q_jt from above and meets it on the best actions."""
+    for game in play_matrix_games("qtran", {"variant": variant}, None, 1e-3):
+        np.testing.assert_array_equal(game.greedy, 8.0)
+        np.testing.assert_allclose(game.unrestricted[:, 0, 0], 8.0, atol=0.3)
+        gap = game.joint - game.unrestricted
         assert gap.min() > -0.3
         assert np.abs(gap[:, 0, 0]).max() < 0.3
