@@ -36,7 +36,8 @@ class EnvSpec:
         action sizes and the same role.
       n_actions: number of actions of each agent; actions beyond it are never available.
       obs_shapes: true observation shape of each agent, before padding.
-      obs_shape: the padded shape `(O,)` that all agents share.
+      obs_shape: the padded shape that all agents share: `(O,)`, or an image's (height, width,
+        channels).
       state_size: S.
       max_steps: the longest possible episode in env steps (the true limit: SMAX 101, MPE 26).
       metric_names: names in `TimeStep.metrics`.

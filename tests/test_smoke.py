@@ -47,6 +47,8 @@ def test_trains(name):
         assert (first == members.NEVER).all()
     for leaf in members.leaves(trained.parameters):
         assert np.isfinite(leaf).all()
+    if own_networks:
+        assert all(leaf.shape[:2] == (2, 2) for leaf in members.leaves(trained.parameters["agent"]))
     evaluation, spec = trained.evaluation, trained.program.spec
     assert 1 <= evaluation["length"][0] <= spec.max_steps
     if spec.name.startswith("HeuristicEnemySMAX"):

@@ -1,7 +1,7 @@
 """The agent contract and what agents share."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from qmix_jax.types import Array, EnvSpec, Start, Trajectory
 
 Params = Any
 Carry = Any
+_T = TypeVar("_T")
+_Several = Annotated[tuple[_T, ...], Field(min_length=1)]
 
 
 class Agent(NamedTuple):
@@ -38,7 +40,7 @@ class Agent(NamedTuple):
 class Convolutions(config.Model):
     """How images are read: convolutions of stride 1 with relu, then one Dense-relu layer."""
 
-    channels: Annotated[tuple[config.PositiveInt, ...], Field(min_length=1)] = (32, 32)
+    channels: _Several[config.PositiveInt] = (32, 32)
     """Output channels of each convolution."""
     kernel: config.PositiveInt = 3
     """Height and width of each convolution."""
@@ -64,7 +66,7 @@ class Config(config.Model):
     """The convolutions, where there are any."""
     sharing: Literal["all", "none", "groups"] = "all"
     """Which agents share parameters; see `groups`."""
-    groups: tuple[tuple[str, ...], ...] | None = None
+    groups: _Several[_Several[str]] | None = None
     """With sharing=groups, names of the agents of each group; None: the environment's groups, whose
     agents have the same observation and action sizes and the same role."""
 
@@ -152,14 +154,13 @@ def _named_groups(cfg: Config, spec: EnvSpec) -> tuple[tuple[int, ...], ...]:
             f"{where} with sharing={cfg.sharing}; set sharing=groups, or groups=null"
         )
     chosen = [name for group in groups for name in group]
-    if unknown := [name for name in chosen if name not in names]:
-        hint = config.suggest(unknown[0], names)
-        raise config.ConfigError(f"{where}: {spec.name} has no agent {unknown[0]!r}; {hint}")
-    if sorted(chosen) != sorted(names) or not all(groups):
-        wrong = [name for name in names if chosen.count(name) != 1] or ["an empty group"]
-        raise config.ConfigError(
-            f"{where}: every agent belongs to one group; look for {', '.join(wrong)}"
-        )
+    for name in dict.fromkeys((*chosen, *names)):
+        if name not in names:
+            hint = config.suggest(name, names)
+            raise config.ConfigError(f"{where}: {spec.name} has no agent {name!r}; {hint}")
+        if chosen.count(name) != 1:
+            times = "in no group" if name not in chosen else "in more than one place"
+            raise config.ConfigError(f"{where}: {name!r} is {times}; name every agent once")
     return tuple(tuple(names.index(name) for name in group) for group in groups)
 
 

@@ -85,8 +85,7 @@ def test_stacked_networks_give_the_same_outputs_and_gradients(form, options):
         np.testing.assert_array_equal(leaf, 0.0)
 
 
-@pytest.mark.parametrize("sharing", ["all", "none"])
-@each_core
+@pytest.mark.parametrize(("core", "sharing"), [("gru", "all"), ("lstm", "none")])
 def test_in_bfloat16_products_are_rounded_and_everything_outside_stays_float32(core, sharing):
     plain = samples.component("agents", core, {"hidden": 8, "sharing": sharing})
     low = base.in_bfloat16(plain)
@@ -96,8 +95,8 @@ def test_in_bfloat16_products_are_rounded_and_everything_outside_stays_float32(c
         q = base.unroll(agent, params, trajectory).q
         return jnp.sum(jnp.square(q)), q
 
-    grads, q = jax.grad(objective, has_aux=True)(params, low)
-    exact_grads, exact = jax.grad(objective, has_aux=True)(params, plain)
+    gradient = jax.jit(jax.grad(objective, has_aux=True), static_argnums=1)
+    (grads, q), (exact_grads, exact) = gradient(params, low), gradient(params, plain)
     assert q.dtype == jnp.float32 and {leaf.dtype for leaf in jax.tree.leaves(grads)} == {q.dtype}
     assert 1e-4 < np.abs(q - exact).max() / np.abs(exact).max() < 0.05
     for ours, right in zip(jax.tree.leaves(grads), jax.tree.leaves(exact_grads), strict=True):

@@ -1,4 +1,4 @@
-"""Which agents share parameters."""
+"""Which agents share parameters; `test_agent_contract.py` runs all agents under every choice."""
 
 from dataclasses import replace
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import samples
 
-from qmix_jax import components, config
-from qmix_jax.agents import base, gru, mlp
+from qmix_jax import config
+from qmix_jax.agents import gru, mlp
 
 N, A, T, B = 3, 3, 4, 2
 SPEC = replace(
@@ -29,6 +29,10 @@ each_form = pytest.mark.parametrize(("options", "group_of"), FORMS.values(), ids
 
 def make(**options):
     return gru.make(gru.Config(hidden=5, **options), SPEC)
+
+
+def make_mlp(**options):
+    return mlp.make(mlp.Config(hidden=5, **options), SPEC)
 
 
 def history():
@@ -66,8 +70,8 @@ def test_one_group_of_all_agents_is_the_same_program(shared):
         for one in (agent, together)
     ]
     assert programs[0] == programs[1]
-    key = jax.random.key(0)
-    jax.tree.map(np.testing.assert_array_equal, agent.init(key), together.init(key))
+    inits = [str(jax.make_jaxpr(one.init)(jax.random.key(0))) for one in (agent, together)]
+    assert inits[0] == inits[1]
 
 
 @each_form
@@ -76,64 +80,65 @@ def test_groups_with_equal_parameters_are_one_network(shared, options, group_of)
     grouped, size = make(**options), max(group_of) + 1
     copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * size), params)
     carry = samples.live_carry(agent, B)
-    expected = agent.unroll(params, carry, *history())
-    found = grouped.unroll(copies, carry, *history())
+    expected = jax.jit(agent.unroll)(params, carry, *history())
+    found = jax.jit(grouped.unroll)(copies, carry, *history())
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected
     )
 
 
 @each_form
-def test_every_agent_uses_its_own_groups_parameters_and_no_other(shared, options, group_of):
-    agent, grouped = shared[0], make(**options)
-    params, carry = samples.params(grouped.init), samples.live_carry(agent, B)
-    q = grouped.unroll(params, carry, *history())[1]
+def test_every_agent_uses_its_own_groups_parameters_and_no_other(options, group_of):
+    """Gradients of one agent's values reach the parameters of its group alone."""
+    together, grouped = make_mlp(), make_mlp(**options)
+    params, inputs = samples.params(grouped.init), history()
 
-    def own_values(params, i):
-        return jnp.sum(jnp.square(grouped.unroll(params, carry, *history())[1][:, :, i]))
+    @jax.jit
+    def values(params, weight):
+        q = grouped.unroll(params, (), *inputs)[1]
+        return jnp.sum(jnp.square(q) * weight), q
 
-    gradient = jax.jit(jax.grad(own_values), static_argnums=1)
+    gradient = jax.grad(values, has_aux=True)
     for i, group in enumerate(group_of):
+        own = np.zeros((T, B, N, A), np.float32)
+        own[:, :, i] = 1.0
+        grads, q = gradient(params, own)
         alone = jax.tree.map(lambda leaf, group=group: leaf[group], params)
-        expected = agent.unroll(alone, carry, *history())[1]
+        expected = together.unroll(alone, (), *inputs)[1]
         np.testing.assert_allclose(q[:, :, i], expected[:, :, i], rtol=1e-5, atol=1e-6)
-        for leaf in jax.tree.leaves(gradient(params, i)):
+        for leaf in jax.tree.leaves(grads):
             assert len(leaf) == max(group_of) + 1
             reached = np.abs(leaf).reshape(len(leaf), -1).max(axis=1) > 0
             assert list(np.flatnonzero(reached)) == [group]
 
 
-@each_form
-def test_groups_begin_with_different_parameters(options, group_of):
-    params = jax.jit(make(**options).init)(jax.random.key(0))
+def test_groups_begin_with_different_parameters():
+    params = jax.jit(make_mlp(sharing="none").init)(jax.random.key(0))
     for leaf in jax.tree.leaves(params):
-        assert len(leaf) == len({row.tobytes() for row in np.asarray(leaf)}) == max(group_of) + 1
-
-
-def test_agents_of_an_environment_with_different_sizes_have_groups_of_their_own():
-    """The speaker sees 3 numbers and says one of 3 words, the listener sees 11 and moves."""
-    env = components.find("envs", "jaxmarl")
-    with jax.numpy_rank_promotion("allow"):
-        spec = env.make(env.Config(id="MPE_simple_speaker_listener_v4")).spec
-    assert (spec.obs_shapes, spec.n_actions) == (((3,), (11,)), (3, 5))
-    assert base.sharing_groups(base.Config(sharing="groups"), spec) == ((0,), (1,))
-    agent = mlp.make(mlp.Config(hidden=5, sharing="groups"), spec)
-    params = jax.eval_shape(agent.init, jax.random.key(0))
-    assert params["hidden_0"]["kernel"].shape == (2, 11 + 2, 5)
+        assert len({row.tobytes() for row in np.asarray(leaf)}) == N
 
 
 @pytest.mark.parametrize(
     ("sharing", "groups", "words"),
     [
         ("groups", (("a", "x"), ("b", "c")), "no agent 'x'; allowed: a, b, c"),
-        ("groups", (("a", "b"),), "belongs to one group; look for c"),
-        ("groups", (("a", "b"), ("b", "c")), "belongs to one group; look for b"),
-        ("groups", (("a", "b", "c"), ()), "look for an empty group"),
-        ("groups", (), "look for a, b, c"),
+        ("groups", (("a", "b"),), "'c' is in no group; name every agent once"),
+        ("groups", (("a", "b"), ("b", "c")), "'b' is in more than one place"),
+        ("groups", (("a", "b", "c"), ("c",)), "'c' is in more than one place"),
         ("none", (("a", "b", "c"),), "sharing=none; set sharing=groups"),
     ],
 )
 def test_groups_that_are_no_partition_are_refused_in_one_line(sharing, groups, words):
     with pytest.raises(config.ConfigError, match=words) as error:
         make(sharing=sharing, groups=groups)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("groups", [[], [["a", "b", "c"], []]])
+def test_empty_groups_are_refused_in_one_line(groups):
+    options = {"sharing": "groups", "groups": groups}
+    with pytest.raises(
+        config.ConfigError, match=r"agent\.options\.groups.*at least 1 item"
+    ) as error:
+        config.load({"agent": {"name": "gru", "options": options}})
     assert "\n" not in str(error.value)

@@ -69,7 +69,7 @@ def test_convolutions_agree_with_a_loop(kernel, layer_norm):
 def test_convolutions_start_within_pytorchs_bounds():
     image = IMAGE._replace(shape=(3, 4, 16), channels=(64,))
     init, _ = functional.pure(torso.Convolutions(image, layer_norm=False))
-    params = init(jax.random.key(0), jnp.zeros(image.shape))
+    params = jax.jit(init)(jax.random.key(0), jnp.zeros(image.shape))
     bound = 1.0 / np.sqrt(16 * 9)
     for leaf in params["conv_0"].values():
         assert 0.9 * bound < np.abs(leaf).max() <= bound
