@@ -18,6 +18,8 @@ GAMES = {
     "two_step": ("env=two_step",),
 }  # fmt: skip
 """Game -> overrides."""
+_TRAINERS = {"pqn_qmix": ("trainer=pqn",), "pqn_vdn": ("trainer=pqn",)}
+"""Algorithms that learn without replay."""
 
 
 def run(games: str | None, algos: str | None, out: str | None, overrides: Sequence[str]) -> None:
@@ -37,7 +39,11 @@ def run(games: str | None, algos: str | None, out: str | None, overrides: Sequen
     configs = {
         (game, algo): config.load(
             composition.compose(
-                f"experiment={_EXPERIMENT}", *GAMES[game], f"algo={algo}", *overrides
+                f"experiment={_EXPERIMENT}",
+                f"algo={algo}",
+                *GAMES[game],
+                *_TRAINERS.get(algo, ()),
+                *overrides,
             )
         )
         for game in chosen
