@@ -252,10 +252,11 @@ def scores(
       metrics: as an evaluation's, for example `return` -> f[P].
       console: where to print; standard output where left out.
     """
-    table = _score_table(title, "evaluation")
+    table = _score_table(None, "evaluation")
     for name, values in metrics.items():
         _score_row(table, name, f"eval/{name}", values)
-    (console or progress.terminal()).print(table)
+    console = console or progress.terminal()
+    console.print(rich.text.Text(title, style="bold"), table, sep="\n")
 
 
 def joint_tables(
@@ -349,7 +350,7 @@ def _cell(mean: float, std: float | None) -> str:
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
-def _score_table(title: str, heading: str) -> rich.table.Table:
+def _score_table(title: str | None, heading: str) -> rich.table.Table:
     table = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
     table.add_column(heading)
     table.add_column("mean [95 % interval]", justify="right")

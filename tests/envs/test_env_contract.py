@@ -176,6 +176,15 @@ def test_values_are_finite_and_metrics_wait_for_the_end(episodes):
         np.testing.assert_array_equal(episodes.total(values), episodes.final(values))
 
 
+def test_values_stay_within_the_bounds_that_are_stated(case, episodes):
+    """SMAX units may be pushed a little past the map's edge."""
+    spec = make(case).spec
+    for field, bounds in (("obs", spec.obs_bounds), ("state", spec.state_bounds)):
+        low, high = bounds or (-np.inf, np.inf)
+        values = getattr(episodes.steps, field)[episodes.happened]
+        assert low - 0.1 <= values.min() and values.max() <= high + 0.1
+
+
 def test_agent_state_columns_of_different_agents_differ(case):
     columns = make(case).spec.agent_state
     if columns is not None:
