@@ -112,7 +112,7 @@ REFUSED = [
     ({"env": "smax"}, "config: env='smax': a component is a mapping with a text `name` and"),
     (
         {"env": {"name": "smaxx"}},
-        "config: env.name='smaxx': unknown name 'smaxx'; allowed: jaxmarl, matrix, two_step, or ",
+        "config: env.name='smaxx': unknown name 'smaxx'; allowed: jaxmarl, matrix, mmdp, ",
     ),
     (
         {"algo": {**QMIX, "mixer": {"name": "qmix", "option": {}}}},

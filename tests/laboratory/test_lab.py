@@ -35,7 +35,10 @@ def test_the_lab_writes_a_page_with_pictures_and_numbers(tmp_path, capsys):
     [
         (("--games", "Q4"), "lab: --games 'Q4': did you mean 'Q3'"),
         (("--algos", "qmx"), "lab: --algos 'qmx': did you mean 'qmix'"),
-        (("--games", "Q3", "--algos", "vdn", "env=smax"), "lab: 'Q3' is not a game of two agents"),
+        (
+            ("--games", "two_step", "--algos", "vdn", "env=switch_riddle"),
+            "lab: 'two_step' is not a game of two agents",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
