@@ -11,6 +11,7 @@ from qmix_jax import config
 NAMES = {
     "train": "the whole program, split into rollout, replay and gradient steps",
     "update": "one gradient update alone, as a share of the matrix-product rate",
+    "family": "one gradient update of every algorithm, relative to QMIX",
     "rollout": "collection alone, over numbers of environments",
     "replay": "adding and sampling alone, over storage types and capacities",
     "compile": "seconds to the first result, cold and with the persistent cache",

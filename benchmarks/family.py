@@ -1,0 +1,66 @@
+"""One gradient update of every algorithm on the same batch, relative to QMIX's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import cases, measure
+from qmix_jax import config, learner, memory, program
+from qmix_jax.cli import composition
+from qmix_jax.types import Batch, EnvSpec
+
+
+def run(options: measure.Options) -> None:
+    """Prints milliseconds per update, the ratio to QMIX, and parameters of every algorithm."""
+    base = cases.SMOKE if options.smoke else ("experiment=smax_3m",)
+    names = [name for name in composition.choices()["algo"] if name != "own"]
+    chosen = ("qmix", "vdn") if options.smoke else sorted(names, key=lambda name: name != "qmix")
+    made = {
+        name: _update(name, cases.load((*base, f"algo={name}", *options.overrides)))
+        for name in chosen
+    }
+    timings = measure.interleaved({name: call for name, (call, _) in made.items()}, options.repeats)
+    rows = [
+        row
+        | {
+            "update ms": 1e3 * timings[name].median,
+            "iqr ms": 1e3 * timings[name].iqr,
+            "to qmix": timings[name].median / timings["qmix"].median,
+            "repeats": timings[name].repeats,
+        }
+        for name, (_, row) in made.items()
+    ]
+    notes = ["random sequences; sampling, collection and evaluation are apart"]
+    measure.report("family", rows, options, notes)
+
+
+def _update(name: str, cfg: config.ExperimentConfig) -> tuple[Callable[[], Any], measure.Row]:
+    spec = cases.environment(cfg).spec
+    batch = _batch(cfg, spec)
+    factorisation = program.make_factorisation(cfg, spec)
+    engine = learner.make(factorisation, learner.make_optimiser(**cfg.optimiser.model_dump()))
+    state = engine.init(jax.random.key(0))
+    rest = (batch, program.hparams(cfg.hparams), jnp.int32(0), jax.random.key(1))
+    compiled = measure.compile_call(engine.update, state, *rest, keeps=True)
+    steps, sequences = batch.trajectory.reward.shape
+    return compiled.call, {
+        "case": name,
+        "T": steps,
+        "B": sequences,
+        "parameters": memory.tree_bytes(state.params) // 4,
+        "compile s": compiled.compile_s,
+    }
+
+
+def _batch(cfg: config.ExperimentConfig, spec: EnvSpec) -> Batch:
+    sizes = cases.Sizes(
+        T=cfg.trainer.window or spec.max_steps,
+        B=cfg.replay.batch_size,
+        N=spec.n_agents,
+        O=spec.obs_shape[0],
+        S=spec.state_size,
+        A=spec.n_actions_max,
+    )
+    return cases.random_batch(sizes)
