@@ -279,12 +279,13 @@ def _check_fit(group: Group, needed: memory.Memory, used: Sequence[Device], most
     human, limit = progress.human, memory_limit(group)
     parts = ", ".join(f"{name} {human(size)}B" for name, size in needed.parts.items() if size)
     wanted = "one" if slices else f"{members} (population.slices=false)"
+    running = f" and {human(needed.temporaries)}B while it trains" if needed.temporaries else ""
     raise config.ConfigError(
-        f"memory: a member takes {human(needed.kept)}B ({parts}) and {human(needed.temporaries)}B "
-        f"while it trains, one on each of {len(used)} device(s), but there are {human(limit)}B for "
-        f"{wanted}; lower replay.byte_budget, replay.capacity or trainer.n_envs, store "
-        "replay.obs_dtype=uint8 replay.state_dtype=uint8, set population.devices=1, or raise "
-        "population.memory if it is set too low"
+        f"memory: a member takes {human(needed.kept)}B ({parts}){running}, one on each of "
+        f"{len(used)} device(s), but there are {human(limit)}B for {wanted}; lower "
+        "replay.byte_budget, replay.capacity or trainer.n_envs, store replay.obs_dtype=uint8 "
+        "replay.state_dtype=uint8, set population.devices=1, or raise population.memory if it is "
+        "set too low"
     )
 
 
