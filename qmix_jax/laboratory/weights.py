@@ -54,7 +54,9 @@ def weights(
             "qatten, qplex, qplex_attention"
         )
     steps = int(trajectory.valid.sum())
-    shown = {name: np.asarray(values)[:steps, 0] for name, values in info.items()}
+    # A greedy episode has no advantages: what is the same everywhere is not worth a panel.
+    cut = {name: np.asarray(values)[:steps, 0] for name, values in info.items()}
+    shown = {name: values for name, values in cut.items() if np.ptp(values) > 0.0} or cut
     title = f"{cfg.algo.name} on {spec.name}: one greedy episode, return {_return(trajectory):.2f}"
     path = pathlib.Path(out or root / "weights.png")
     with sinks.atomic(path) as file:
