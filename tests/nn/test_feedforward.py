@@ -1,12 +1,13 @@
-"""Dense layers and hypernetworks."""
+"""Dense layers, stacks of them, and hypernetworks."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+import samples
 
-from qmix_jax.nn import functional, hypernetwork, initialisers
+from qmix_jax.nn import functional, hypernetwork, initialisers, mlp
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.01])
@@ -26,6 +27,17 @@ def test_dense_by_hand_under_any_leading_axes(leading):
     params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "bias": jnp.array([0.5, -0.5])}
     x = jnp.broadcast_to(jnp.array([1.0, -1.0]), (*leading, 2))
     np.testing.assert_array_equal(apply(params, x), np.broadcast_to([-1.5, -2.5], (*leading, 2)))
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+@pytest.mark.parametrize("leading", [(), (2, 3)])
+def test_mlp_agrees_with_a_loop_under_any_leading_axes(layers, leading):
+    init, apply = functional.pure(mlp.MLP(2, 4, layers))
+    params = samples.params(lambda key: init(key, jnp.zeros((5,))))
+    x = samples.normal(np.random.default_rng(0), *leading, 5)
+    assert len(params) == layers + 1
+    expected = oracles.mlp(oracles.double(params), x)
+    np.testing.assert_allclose(apply(params, x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_hypernetwork_of_one_layer_is_linear():
