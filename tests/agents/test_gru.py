@@ -12,8 +12,6 @@ import samples
 
 from qmix_jax.agents import base, gru
 
-each_core = pytest.mark.parametrize("core", ["gru", "lstm"])
-
 
 def test_parameter_count_of_the_papers_agent():
     """SMAC 3m: 30 observation features, 9 actions, 3 agents: 42 inputs, hidden 64."""
@@ -28,7 +26,7 @@ def test_parameter_count_of_the_papers_agent():
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 28_169
 
 
-@each_core
+@pytest.mark.parametrize("core", ["gru", "lstm"])
 @pytest.mark.parametrize("form", samples.FORMS)
 def test_online_and_target_networks_agree_with_a_loop(core, form):
     agent = samples.component("agents", core, {"hidden": 6})
