@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qmix_jax.api import Halving, Job, Objective, Result, plan_runs, train, train_many
+    from qmix_jax.api import Halving, Job, Objective, Result, load_run, plan_runs, train, train_many
     from qmix_jax.config import ConfigError, ExperimentConfig, with_values
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
@@ -39,6 +39,7 @@ __all__ = [
     "lab",
     "load_config",
     "load_parameters",
+    "load_run",
     "plan_runs",
     "report",
     "train",
@@ -64,6 +65,7 @@ _HOMES = {
     "dump_config": ("qmix_jax.config", "dump"),
     "load_config": ("qmix_jax.config", "load"),
     "load_parameters": ("qmix_jax.runtime.parameters", "load_parameters"),
+    "load_run": ("qmix_jax.api", "load_run"),
     "with_values": ("qmix_jax.config", "with_values"),
     "plan_runs": ("qmix_jax.api", "plan_runs"),
     "report": ("qmix_jax.reports.build", "report"),

@@ -1,17 +1,15 @@
 """The Python face: train configurations, get arrays and paths back."""
 
 import contextlib
-import dataclasses
 import datetime
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-import numpy as np
-
-from qmix_jax import config, groups, plan, population
+from qmix_jax import config, groups, results
 from qmix_jax.program import build
+from qmix_jax.results import Result, load_run
 from qmix_jax.runtime import (
     compile_cache,
     devices,
@@ -31,8 +29,8 @@ from qmix_jax.runtime.scores import Objective
 from qmix_jax.runtime.training import Programs
 
 __all__ = [
-    "Halving", "Job", "NonFiniteError", "Objective", "Programs", "Result", "plan_runs", "train",
-    "train_many",
+    "Halving", "Job", "NonFiniteError", "Objective", "Programs", "Result", "load_run", "plan_runs",
+    "train", "train_many",
 ]  # fmt: skip
 
 _COMMAND = "qmix_jax.train"
@@ -53,38 +51,6 @@ class Job(NamedTuple):
     directory: str | os.PathLike[str] | None = None
     command: str | None = None
     label: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a run came to.
-
-    Attributes:
-      config: the configuration.
-      plan: its arithmetic.
-      directory: the run directory with `config.yaml`, `manifest.json`, `metrics.csv`,
-        `metrics.jsonl`, `parameters_final.npz`, `parameters_best.npz` and `curves.png`.
-      metrics: columns of `metrics.csv` -> array with one entry per row.
-      parameters, best_parameters: nested dicts of numpy arrays, member axis first.
-      tables: one array [P, ...] per decision point of the environment (matrix games), in reward
-        units.
-      interrupted: ended early by Ctrl-C.
-      failures: member -> why it was frozen: its loss or gradient was not finite.
-      objective: one number to compare settings by, NaN where nothing was evaluated.
-      pruned: ended early by successive halving.
-    """
-
-    config: config.ExperimentConfig
-    plan: plan.Plan
-    directory: pathlib.Path
-    metrics: dict[str, np.ndarray]
-    parameters: Any
-    best_parameters: Any
-    tables: tuple[np.ndarray, ...]
-    interrupted: bool
-    failures: Mapping[int, str]
-    objective: float
-    pruned: bool = False
 
 
 def train(
@@ -197,7 +163,7 @@ def _train_many(
             training.check(one)
     labels = [job.label for job in jobs]
     kept = directory if everyone.first else None
-    results: dict[int, Result] = {}
+    done: dict[int, Result] = {}
     with sinks.claimed(paths if everyone.first else []), _display(everyone.first) as shown:
         display, stop = shown
         index = sweep_index.Index(kept, labels, paths, found, how.objective)
@@ -205,9 +171,9 @@ def _train_many(
             display.note(line)
         for number, trained in _trained(everyone, wholes, how, display, stop, index):
             own = found[number].jobs
-            results |= zip(own, _results(wholes[number], trained, how.objective), strict=True)
-            index.finish(number, [results[i] for i in own], trained)
-    ordered = tuple(results.get(i) for i in range(len(jobs)))
+            done |= zip(own, _results(wholes[number], trained, how.objective), strict=True)
+            index.finish(number, [done[i] for i in own], trained)
+    ordered = tuple(done.get(i) for i in range(len(jobs)))
     if everyone.first:
         tables.sweep(labels, ordered, index.path, how.objective)
     return ordered
@@ -347,25 +313,9 @@ def _results(
     whole: training.Group, trained: training.Trained, objective: Objective
 ) -> list[Result]:
     """A result per job."""
-    metrics = [sinks.read_metrics(job.path / "metrics.csv") for job in whole.jobs]
     return [
-        Result(
-            config=job.config,
-            plan=whole.program.plan,
-            directory=job.path,
-            metrics=columns,
-            parameters=outcome.parameters,
-            best_parameters=outcome.best_parameters,
-            tables=tuple(
-                table / job.config.hparams.reward_scale
-                for table in population.tables(whole.program, outcome.parameters)
-            ),
-            interrupted=outcome.interrupted,
-            failures=outcome.failures,
-            objective=objective.of(columns),
-            pruned=outcome.pruned,
-        )
-        for job, outcome, columns in zip(whole.jobs, trained.outcomes, metrics, strict=True)
+        results.make(job, outcome, whole.program, objective)
+        for job, outcome in zip(whole.jobs, trained.outcomes, strict=True)
     ]
 
 

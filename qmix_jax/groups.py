@@ -41,7 +41,12 @@ def static_part(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
 
 def separating_keys(groups: Sequence[Group]) -> tuple[str, ...]:
     """Dotted static keys in which the groups differ: why there is more than one."""
-    flat = [_flatten(config.dump(static_part(group.config))) for group in groups]
+    return differing_keys(*(static_part(group.config) for group in groups))
+
+
+def differing_keys(*configs: config.ExperimentConfig) -> tuple[str, ...]:
+    """Dotted keys in which not all of the configurations agree."""
+    flat = [_flatten(config.dump(cfg)) for cfg in configs]
     keys = dict.fromkeys(key for values in flat for key in values)
     missing = object()
     return tuple(

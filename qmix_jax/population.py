@@ -172,14 +172,11 @@ def compile_programs(
     return binder.bind(seeds, hparams)
 
 
-def tables(program: programs.Program, params: Tree) -> tuple[np.ndarray, ...]:
-    """`program.tables` of parameters [P, ...]: one array [P, ...] per decision point."""
-    return _host(jax.jit(jax.vmap(program.tables))(params))
-
-
-def utilities(program: programs.Program, params: Tree) -> tuple[np.ndarray, ...]:
-    """`program.utilities` of parameters [P, ...]: one array [P, N, A] per decision point."""
-    return _host(jax.jit(jax.vmap(program.utilities))(params))
+def each_member(run: Callable[[Tree], Tree], params: Tree) -> Tree:
+    """`run(params)`, for example `Program.tables`, of every member of parameters [P, ...]; numpy
+    leaves [P, ...].
+    """
+    return _host(jax.jit(jax.vmap(run))(params))
 
 
 class _Binder(NamedTuple):
@@ -212,7 +209,7 @@ class _Binder(NamedTuple):
             empty_tallies=_make_empty_tallies(self.tally, used.rounds),
             evaluate=_make_evaluate(compiled["evaluate"], used),
             parameters=lambda states: _gather([s.learner.params for s in states], used),
-            tables=lambda params: tables(self.program, params),
+            tables=lambda params: each_member(self.program.tables, params),
             metrics=lambda tallies: _to_metrics(_gather(tallies, used)),
             rebind=self.bind,
             adopt=lambda rounds, keep, old: _move(rounds, keep, old, used, self.sharding),

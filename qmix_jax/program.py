@@ -39,6 +39,8 @@ class Program(NamedTuple):
       tables: `(params) -> one array per decision point`: joint values f32[A, ..., A], or utilities
         f32[N, A] (NaN for actions an agent lacks) where the factorisation has no joint value.
       joint_tables: `tables` are joint values.
+      unrestricted_tables: as `tables`, of the second joint value where the factorisation has one
+        (`Factorisation.unrestricted_values`), else None.
       utilities: `(params) -> f32[N, A] per decision point`, NaN for actions that an agent lacks.
     """
 
@@ -51,6 +53,7 @@ class Program(NamedTuple):
     decision_points: tuple[envs.DecisionPoint, ...]
     tables: Callable[[Any], tuple[Array, ...]]
     joint_tables: bool
+    unrestricted_tables: Callable[[Any], tuple[Array, ...]] | None
     utilities: Callable[[Any], tuple[Array, ...]]
 
 
@@ -85,6 +88,7 @@ def build(cfg: config.ExperimentConfig) -> Program:
             warm_up=arithmetic.warm_up_collects,
         ),
     )
+    joint, free = factorisation.joint_values, factorisation.unrestricted_values
     return Program(
         spec=spec,
         plan=arithmetic,
@@ -93,8 +97,9 @@ def build(cfg: config.ExperimentConfig) -> Program:
         evaluate=_make_evaluate(env, factorisation, cfg.eval.episodes),
         act=factorisation.act,
         decision_points=env.decision_points,
-        tables=_make_tables(factorisation, env),
-        joint_tables=factorisation.joint_values is not None,
+        tables=_make_tables(joint, env) if joint else _make_utilities(factorisation, env),
+        joint_tables=joint is not None,
+        unrestricted_tables=free and _make_tables(free, env),
         utilities=_make_utilities(factorisation, env),
     )
 
@@ -271,11 +276,8 @@ def _make_evaluate(
 
 
 def _make_tables(
-    factorisation: factorisations.Factorisation, env: envs.Env
+    joint_values: Callable[..., Array], env: envs.Env
 ) -> Callable[[Any], tuple[Array, ...]]:
-    joint_values = factorisation.joint_values
-    if joint_values is None:
-        return _make_utilities(factorisation, env)
     sizes = env.spec.n_actions
     exists = jnp.asarray(envs.existing_actions(sizes))
 

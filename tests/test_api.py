@@ -99,7 +99,7 @@ def test_a_member_that_diverges_ends_the_run_by_name_and_keeps_what_was_written(
     rows = sinks.read_metrics(tmp_path / "run" / "metrics.csv")
     assert (rows["kind"] == "eval").sum() >= 2
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert "not finite" in manifest["reached"]["failure"]
+    assert all("not finite" in text for text in manifest["reached"]["failures"].values())
     assert (tmp_path / "run" / "parameters_best.npz").exists()
 
 

@@ -19,14 +19,14 @@ LAYERS = (
     ("train_step", "evaluate"),
     ("program", "memory", "population"),
     ("runtime",),
-    ("reports",),
+    ("reports", "results"),
     ("api",),
     ("laboratory",),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HOST = frozenset({"runtime", "reports", "api", "laboratory", "cli", "__main__"})
+HOST = frozenset({"runtime", "reports", "results", "api", "laboratory", "cli", "__main__"})
 
 ALLOWED = {
     "hydra": {"cli"},

@@ -100,7 +100,7 @@ def test_two_processes_write_what_one_does(two, alone, run):
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (spread, whole)]
     shares = {"one": [2, 1], "0": [2, 1], "1": [2, 1], "2": [1, 0]}
     assert manifests[0]["members_of_processes"] == shares[run]
-    for key in ("updates", "env_steps", "gradient_steps", "interrupted", "failure"):
+    for key in ("updates", "env_steps", "gradient_steps", "interrupted", "failures"):
         assert manifests[0]["reached"][key] == manifests[1]["reached"][key]
     assert manifests[0]["config"]["seeds"] == manifests[1]["config"]["seeds"]
 

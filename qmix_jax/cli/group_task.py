@@ -109,14 +109,11 @@ def _path(job: api.Job) -> pathlib.Path:
 def _ended(job: api.Job) -> Ended | None:
     """How the run in the job's directory ended; None where none has."""
     path = _path(job)
-    if not all((path / name).is_file() for name in record.FILES):
-        return None
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    reached = manifest.get("reached")
+    reached = record.reached(path)
     if reached is None or reached["interrupted"]:
         return None
     objective = scores.Objective().of(sinks.read_metrics(path / "metrics.csv"))
-    failures = {0: reached["failure"]} if reached["failure"] else {}
+    failures = {int(member): text for member, text in reached["failures"].items()}
     return Ended(job.config, objective, interrupted=False, failures=failures)
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qmix_jax import api, components, config, population, program
+from qmix_jax import api, components, config, groups, population, program
 from qmix_jax.envs import base
 from qmix_jax.laboratory import figures, measure, page
-from qmix_jax.runtime import progress
+from qmix_jax.runtime import progress, provenance, record, sinks
 
 Configs = Mapping[tuple[str, str], config.ExperimentConfig]
 """(game, algorithm) -> what to train."""
@@ -33,27 +33,47 @@ def lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
 
     Args:
       configs: games of two agents whose joint values can be tabulated (`matrix`, `two_step`).
-      directory: a new or empty one; gets `factorisations.md`, a picture per game, `lab.json`, and
-        the run directories in `runs`.
+      directory: gets `factorisations.md`, a picture per game, `lab.json`, and the run directories
+        in `runs`. What an earlier call has trained there is not trained again; a run that did not
+        end is put aside and starts over.
     Returns:
       A `Lab`.
     Raises:
-      ConfigError: a game without decision points or with other than two agents, or a setting that
-        cannot be honoured; before anything is compiled.
+      ConfigError: a game without decision points or with other than two agents, a setting that
+        cannot be honoured, or one that differs from an earlier call's; before anything is compiled.
     """
     points = {game: _points(game, cfg) for (game, _), cfg in configs.items()}
     root = pathlib.Path(directory)
-    jobs = [
-        api.Job(cfg, root / "runs" / f"{game}_{algo}", "qmix-jax lab", f"{game} {algo}")
-        for (game, algo), cfg in configs.items()
-    ]
-    results = api.train_many(jobs, root / "runs")
+    paths = {(game, algo): root / "runs" / f"{game}_{algo}" for game, algo in configs}
+    missing = [key for key, cfg in configs.items() if not _ended(cfg, paths[key])]
+    jobs = [api.Job(configs[key], paths[key], "qmix-jax lab", " ".join(key)) for key in missing]
+    for key in missing:
+        sinks.move_aside(paths[key], "stopped")
+    if jobs:
+        api.train_many(jobs, root / "runs")
     cells = tuple(
-        _cell(*key, result)
-        for key, result in zip(configs, results, strict=True)
-        if result is not None and not result.interrupted
+        _cell(*key, api.load_run(paths[key]))
+        for key, cfg in configs.items()
+        if _ended(cfg, paths[key])
     )
     return Lab(cells, write(cells, points, root))
+
+
+def _ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
+    """Whether a run of this configuration has come to its end there.
+
+    Raises: ConfigError for one of another configuration.
+    """
+    reached = record.reached(path)
+    if reached is None or reached["interrupted"]:
+        return False
+    found = config.load(provenance.read_config(path / "config.yaml"))
+    if found == cfg:
+        return True
+    changed = ", ".join(groups.differing_keys(found, cfg))
+    raise config.ConfigError(
+        f"lab: {str(path)!r} holds a run with other settings ({changed}); give another folder"
+    )
 
 
 def write(
@@ -91,6 +111,11 @@ def _points(game: str, cfg: config.ExperimentConfig) -> tuple[base.DecisionPoint
 
 def _cell(game: str, algo: str, result: api.Result) -> measure.Cell:
     built = program.build(result.config)
-    joint = result.tables if built.joint_tables else None
-    utilities = population.utilities(built, result.parameters)
-    return measure.cell(game, algo, result, built.decision_points, joint, utilities)
+    scale = result.config.hparams.reward_scale
+    free = built.unrestricted_tables
+    learnt = measure.Learnt(
+        joint=result.tables if built.joint_tables else None,
+        unrestricted=free and [t / scale for t in population.each_member(free, result.parameters)],
+        utilities=population.each_member(built.utilities, result.parameters),
+    )
+    return measure.cell(game, algo, result, built.decision_points, learnt)

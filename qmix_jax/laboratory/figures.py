@@ -22,7 +22,8 @@ _COLOURS = mpl_colors.LinearSegmentedColormap.from_list(
 
 def tables(cells: Sequence[measure.Cell], points: Sequence[base.DecisionPoint]) -> bytes:
     """A PNG: a block of panels per decision point; first what is exact, then what each algorithm
-    learnt (mean over seeds), the best joint action framed.
+    learnt (mean over seeds), the best joint action framed; `free` is a joint value that is not
+    bound to the agents' utilities.
     """
     blocks = [_block(i, point, cells) for i, point in enumerate(points)]
     heights = [-(-len(block) // _COLUMNS) for block in blocks]
@@ -48,9 +49,11 @@ def _block(
     number: int, point: base.DecisionPoint, cells: Sequence[measure.Cell]
 ) -> dict[str, np.ndarray]:
     """Title -> table."""
-    learnt = ((cell.algo, cell.points[number].table) for cell in cells)
-    exact = {f"exact: {name}": table for name, table in measure.exact_tables(point).items()}
-    return exact | {title: table for title, table in learnt if table is not None}
+    shown = {f"exact: {name}": table for name, table in measure.exact_tables(point).items()}
+    for cell in cells:
+        learnt = cell.points[number]
+        shown |= {cell.algo: learnt.table, f"{cell.algo}: free": learnt.unrestricted}
+    return {title: table for title, table in shown.items() if table is not None}
 
 
 def _draw(panel: mpl_axes.Axes, title: str, table: np.ndarray, scale: mpl_colors.Normalize) -> None:

@@ -23,12 +23,25 @@ class Point(NamedTuple):
       violations: seeds whose agents' own best actions are not the best joint action (IGM); None
         where there is no joint value.
       errors: name of an exact table -> largest deviation of `table` from it.
+      unrestricted: f64[A1, A2], as `table`, of the joint value that is not bound to the agents'
+        utilities (QTRAN's Q_jt, weighted QMIX's Q*); None where there is none.
     """
 
     name: str
     table: np.ndarray | None
     violations: int | None
     errors: Mapping[str, float]
+    unrestricted: np.ndarray | None = None
+
+
+class Learnt(NamedTuple):
+    """What the members learnt, an array per decision point: joint values f[P, A1, A2] and
+    unrestricted ones, None where there are none, and utilities f[P, N, A].
+    """
+
+    joint: Sequence[np.ndarray] | None
+    unrestricted: Sequence[np.ndarray] | None
+    utilities: Sequence[np.ndarray]
 
 
 class Cell(NamedTuple):
@@ -65,16 +78,14 @@ def cell(
     algo: str,
     result: Any,
     points: Sequence[base.DecisionPoint],
-    joint: Sequence[np.ndarray] | None,
-    utilities: Sequence[np.ndarray],
+    learnt: Learnt,
 ) -> Cell:
     """Measures a run.
 
     Args:
       result: `api.Result`.
       points: decision points of the environment.
-      joint: for each point the joint values f[P, A1, A2], None where there are none.
-      utilities: for each point f[P, N, A].
+      learnt: one array per point.
     """
     _, returns = report.series(result.metrics, "eval/return")
     reached = collections.Counter(float(value) + 0.0 for value in np.round(returns[:, -1], 1))
@@ -83,20 +94,27 @@ def cell(
         algo=algo,
         seeds=len(returns),
         reached=dict(sorted(reached.items(), reverse=True)),
-        points=[
-            _point(*one)
-            for one in zip(points, joint or [None] * len(points), utilities, strict=True)
-        ],
+        points=[_point(point, learnt, i) for i, point in enumerate(points)],
     )
 
 
-def _point(point: base.DecisionPoint, tables: np.ndarray | None, utilities: np.ndarray) -> Point:
-    if tables is None:
+def _point(point: base.DecisionPoint, learnt: Learnt, number: int) -> Point:
+    if learnt.joint is None:
         return Point(point.name, None, None, {})
     exact = exact_tables(point)
-    mean = np.mean(np.asarray(tables, np.float64), axis=0)
-    errors = {name: float(np.max(np.abs(mean - table))) for name, table in exact.items()}
-    return Point(point.name, mean, violations(tables, utilities), errors)
+    tables = learnt.joint[number]
+    mean = _mean(tables)
+    return Point(
+        name=point.name,
+        table=mean,
+        violations=violations(tables, learnt.utilities[number]),
+        errors={name: float(np.max(np.abs(mean - table))) for name, table in exact.items()},
+        unrestricted=None if learnt.unrestricted is None else _mean(learnt.unrestricted[number]),
+    )
+
+
+def _mean(tables: np.ndarray) -> np.ndarray:
+    return np.mean(np.asarray(tables, np.float64), axis=0)
 
 
 def violations(tables: np.ndarray, utilities: np.ndarray) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import rich.box
 import rich.table
 
@@ -29,12 +30,16 @@ def plain(cell: measure.Cell) -> dict[str, Any]:
         {
             **point._asdict(),
             "errors": dict(point.errors),
-            "table": None if point.table is None else point.table.tolist(),
+            **{name: _nested(getattr(point, name)) for name in ("table", "unrestricted")},
         }
         for point in cell.points
     ]
     reached = [{"return": value, "seeds": n} for value, n in cell.reached.items()]
     return {**cell._asdict(), "reached": reached, "points": points}
+
+
+def _nested(values: np.ndarray | None) -> list[Any] | None:
+    return None if values is None else values.tolist()
 
 
 def table(game: str, cells: Sequence[measure.Cell]) -> rich.table.Table:

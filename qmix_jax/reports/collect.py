@@ -46,7 +46,8 @@ class Run:
     @property
     def failure(self) -> str | None:
         """Why members of it were frozen."""
-        return lookup(self.manifest, "reached", "failure")
+        failures = lookup(self.manifest, "reached", "failures") or {}
+        return "; ".join(failures.values()) or None
 
     @property
     def unfinished(self) -> str:

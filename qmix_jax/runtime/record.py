@@ -1,6 +1,7 @@
 """The files of one run besides its metrics."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,13 @@ FILES = (
     "curves.png", "metrics.csv", "parameters_best.npz", "parameters_final.npz", "manifest.json",
 )  # fmt: skip
 """What a person opens, in this order."""
+
+
+def reached(path: pathlib.Path) -> dict[str, Any] | None:
+    """What the run in a directory came to, from its manifest; None where none has ended there."""
+    if not all((path / name).is_file() for name in FILES):
+        return None
+    return json.loads((path / "manifest.json").read_text(encoding="utf-8")).get("reached")
 
 
 class Record:
@@ -70,7 +78,7 @@ class Record:
             "eval_s": outcome.eval_s,
             "interrupted": outcome.interrupted,
             "pruned": outcome.pruned,
-            "failure": "; ".join(outcome.failures.values()) or None,
+            "failures": outcome.failures,
         }
         provenance.write_json(path / "manifest.json", {**self._manifest, "reached": reached})
         title = f"{cfg.name}: {cfg.algo.name} on {self._program.spec.name}"

@@ -47,3 +47,19 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_lab_goes_on_where_it_stopped(tmp_path, capsys):
+    folder = tmp_path / "lab"
+    arguments = ("lab", "--games", "COORD", *TINY[2:], "--out", str(folder))
+    assert main.main(list(arguments)) == 0
+    first = json.loads((folder / "lab.json").read_text())
+    trained = (folder / "runs" / "COORD_vdn" / "metrics.csv").stat().st_mtime_ns
+    (folder / "runs" / "COORD_iql" / "parameters_final.npz").unlink()  # as if it had been killed
+    assert main.main(list(arguments)) == 0
+    assert json.loads((folder / "lab.json").read_text()) == first
+    assert (folder / "runs" / "COORD_vdn" / "metrics.csv").stat().st_mtime_ns == trained
+    assert (folder / "runs" / "COORD_iql.stopped-1").is_dir()
+    assert main.main([*arguments, "hparams.gamma=0.5"]) == 2
+    assert "holds a run with other settings (hparams.gamma)" in capsys.readouterr().err

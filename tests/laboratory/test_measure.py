@@ -22,8 +22,9 @@ def result(returns):
     )
 
 
-def cell(joint, utilities, returns=(1.0, 0.0)):
-    return measure.cell("COORD", "toy", result(returns), GAME, joint, utilities)
+def cell(joint, utilities, returns=(1.0, 0.0), free=None):
+    learnt = measure.Learnt(joint, None if free is None else [free], utilities)
+    return measure.cell("COORD", "toy", result(returns), GAME, learnt)
 
 
 AGREEING = np.array([[[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]])
@@ -47,6 +48,16 @@ def test_errors_are_those_of_the_mean_table():
     np.testing.assert_allclose(point.table, [[1.0, 0.0], [0.0, 0.7]])
     assert point.errors["optimal"] == pytest.approx(0.3)
     assert point.errors["additive"] == pytest.approx(0.5)
+
+
+def test_the_unrestricted_value_is_a_mean_too():
+    tables = np.zeros((2, 2, 2))
+    free = np.array([np.eye(2), 3 * np.eye(2)])
+    (point,) = cell([tables], [AGREEING], free=free).points
+    np.testing.assert_allclose(point.unrestricted, 2 * np.eye(2))
+    bare, drawn = (cell([tables], [AGREEING], free=one) for one in (None, free))
+    assert page.plain(drawn)["points"][0]["unrestricted"] == [[2.0, 0.0], [0.0, 2.0]]
+    assert figures.tables([drawn], GAME) != figures.tables([bare], GAME)
 
 
 def test_without_a_joint_value_there_is_nothing_to_compare():

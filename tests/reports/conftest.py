@@ -61,7 +61,7 @@ def manifest(n_seeds, details):
         "train_s": 20.0,
         "eval_s": 4.0,
         "interrupted": False,
-        "failure": details.get("failure"),
+        "failures": {"0": details["failure"]} if "failure" in details else {},
     }
     return {
         "started": details.get("started", "2025-01-01T00:00:00+00:00"),

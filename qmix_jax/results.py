@@ -1,0 +1,96 @@
+"""What a run came to, just trained or read from its directory."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from qmix_jax import config, plan, population
+from qmix_jax.program import Program, build
+from qmix_jax.runtime import loop, parameters, provenance, record, sinks, training
+from qmix_jax.runtime.scores import Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+      config: the configuration.
+      plan: its arithmetic.
+      directory: the run directory with `config.yaml`, `manifest.json`, `metrics.csv`,
+        `metrics.jsonl`, `parameters_final.npz`, `parameters_best.npz` and `curves.png`.
+      metrics: columns of `metrics.csv` -> array with one entry per row.
+      parameters, best_parameters: nested dicts of numpy arrays, member axis first.
+      tables: one array [P, ...] per decision point of the environment (matrix games), in reward
+        units.
+      interrupted: ended early by Ctrl-C.
+      failures: member -> why it was frozen: its loss or gradient was not finite.
+      objective: one number to compare settings by, NaN where nothing was evaluated.
+      pruned: ended early by successive halving.
+    """
+
+    config: config.ExperimentConfig
+    plan: plan.Plan
+    directory: pathlib.Path
+    metrics: dict[str, np.ndarray]
+    parameters: Any
+    best_parameters: Any
+    tables: tuple[np.ndarray, ...]
+    interrupted: bool
+    failures: Mapping[int, str]
+    objective: float
+    pruned: bool = False
+
+
+def make(
+    job: training.Job, outcome: loop.Outcome, program: Program, objective: Objective
+) -> Result:
+    """The result of a job, from its outcome and the metrics in its directory."""
+    columns = sinks.read_metrics(job.path / "metrics.csv")
+    return Result(
+        config=job.config,
+        plan=program.plan,
+        directory=job.path,
+        metrics=columns,
+        parameters=outcome.parameters,
+        best_parameters=outcome.best_parameters,
+        tables=tuple(
+            table / job.config.hparams.reward_scale
+            for table in population.each_member(program.tables, outcome.parameters)
+        ),
+        interrupted=outcome.interrupted,
+        failures=outcome.failures,
+        objective=objective.of(columns),
+        pruned=outcome.pruned,
+    )
+
+
+def load_run(directory: str | os.PathLike[str]) -> Result:
+    """What a run came to, from its directory.
+
+    Returns:
+      The `Result` that training returned.
+    Raises:
+      ConfigError: not a run directory, or one of a run that has not ended.
+    """
+    path = pathlib.Path(directory)
+    cfg = config.load(provenance.read_config(path / "config.yaml"))
+    reached = record.reached(path)
+    if reached is None:
+        raise config.ConfigError(
+            f"run directory: {str(path)!r} lacks what a run writes at its end; give that of a run "
+            "that has ended"
+        )
+    outcome = loop.Outcome(
+        parameters=parameters.load_parameters(path / "parameters_final.npz"),
+        best_parameters=parameters.load_parameters(path / "parameters_best.npz"),
+        update=reached["updates"],
+        failures={int(member): text for member, text in reached["failures"].items()},
+        **{name: reached[name] for name in ("env_steps", "train_s", "eval_s", "interrupted")},
+        pruned=reached["pruned"],
+    )
+    return make(training.Job(cfg, path, ""), outcome, build(cfg), Objective())
