@@ -1,8 +1,14 @@
 """Learning probes: games with known answers, and values that tell which rule the code applies."""
 
+import jax
 import numpy as np
 import pytest
+import samples
+import tabular
 from toys import members
+
+from qmix_jax import components
+from qmix_jax.envs import mmdp
 
 MLP = {"name": "mlp", "options": {"hidden": 32}}
 ALGOS = {
@@ -163,6 +169,42 @@ def test_no_value_leaks_across_episode_ends():
     np.testing.assert_allclose(q[:, 0], 0.0, atol=0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "mixer", "options", "stays"),
+    [
+        ("td", "vdn", {}, False),
+        ("td", "qatten", {"heads": 2, "embed_dim": 4, "hypernet_embed": 8}, False),
+        ("td", "qplex", {"importance_layers": 1, "hypernet_embed": 8}, True),
+        ("qtran", None, {"hidden": 16, "layers": 1}, True),
+    ],
+)
+def test_values_of_the_two_state_process_stay_bounded_or_diverge(name, mixer, options, stays):
+    """The best value is 100. Where the greedy value of A is v, the additive fit of its targets
+    (1 + g v, g v, g v, 0) makes it 0.75 + 1.25 g v: with g = 0.99 that has no end."""
+    env = mmdp.make(mmdp.Config())
+    modules = [components.find("factorisations", name), mixer and components.find("mixers", mixer)]
+    mixing = mixer and modules[1].make(modules[1].Config(**options), env.spec)
+    cfg = modules[0].Config(**({} if mixer else options))
+    made = modules[0].make(cfg, env.spec, tabular.agent(env.spec), mixing)
+    algo = {} if mixer else modules[0].Coefficients().model_dump()
+    hparams = tabular.hparams(0.03, 4_000, target_period=10, algo=algo)
+    batch = tabular.every_play(env, 2)
+
+    def learn(key):
+        params = tabular.learn(made, batch, hparams, 4_000, key)
+        kinds = [made.joint_values, made.unrestricted_values]
+        return [tabular.tables(f, params, env.decision_points) for f in kinds if f]
+
+    for in_a, in_b in samples.jit(jax.vmap(learn))(jax.random.split(jax.random.key(0), 4)):
+        size = np.abs(in_a).max(axis=(1, 2))
+        if not stays:
+            assert size.min() > 150.0
+            continue
+        assert size.max() < 150.0 and np.abs(in_b).max() < 150.0
+        assert in_a[:, 0, 0].min() > 80.0, "and the optimum is nearly learnt"
+
+
 def test_bfloat16_networks_learn_the_two_step_game():
     cfg = load({"name": "two_step"}, "qmix", precision="bfloat16")
     np.testing.assert_array_equal(members.train(cfg).evaluation["return"], 8)
@@ -170,8 +212,6 @@ def test_bfloat16_networks_learn_the_two_step_game():
 
 def _initial_utilities(trained):
     """f32[P, kinds]: the lone agent's utility of action 0 in each kind of episode."""
-    import jax
-
     from qmix_jax.agents import mlp
 
     agent = mlp.make(mlp.Config(hidden=32), trained.program.spec)

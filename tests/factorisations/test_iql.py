@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import samples
+import tabular
 
+from qmix_jax.envs import matrix, two_step
 from qmix_jax.factorisations import iql
 from qmix_jax.mixers import vdn
 
@@ -36,3 +38,26 @@ def test_refuses_a_mixer_and_has_no_joint_value(one_step):
     with pytest.raises(ValueError, match=r"algo\.mixer=null"):
         mixer = vdn.make(vdn.Config(), one_step.spec)
         iql.make(iql.Config(), one_step.spec, one_step.agent, mixer)
+
+
+@pytest.mark.parametrize(
+    ("env", "steps", "utilities"),
+    [
+        (matrix.make(matrix.Config(game="Q3")), 1, [[[-16 / 3, -4, -4]] * 2]),
+        (
+            two_step.make(two_step.Config()),
+            2,
+            [[[6.93, 4.455], [5.6925, 5.6925]], [[7, 7]] * 2, [[0.5, 4.5]] * 2],
+        ),
+    ],
+    ids=["Q3", "two steps"],
+)
+def test_utilities_become_means_over_what_the_others_do(env, steps, utilities):
+    """And over what follows their own best action: 0.99 * (7 + 4.5) / 2 for the second agent, who
+    has no say in the first step."""
+    made = iql.make(iql.Config(), env.spec, tabular.agent(env.spec), None)
+    batch, hparams = tabular.every_play(env, steps), tabular.hparams(0.03, 2_000)
+    learn = samples.jit(lambda key: tabular.learn(made, batch, hparams, 2_000, key))
+    params = learn(jax.random.key(0))
+    for point, expected in zip(env.decision_points, utilities, strict=True):
+        np.testing.assert_allclose(made.utilities(params, point.obs), expected, atol=1e-2)

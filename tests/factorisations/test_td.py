@@ -6,8 +6,12 @@ import numpy as np
 import oracles
 import pytest
 import samples
+import tabular
 
+from qmix_jax import components
+from qmix_jax.envs import two_step
 from qmix_jax.factorisations import td
+from qmix_jax.mixers import base as mixers
 from qmix_jax.mixers import qmix, vdn
 
 HPARAMS = samples.hparams(reward_scale=2.0, gamma=0.9, huber_delta=4.0)
@@ -86,3 +90,46 @@ def test_joint_values_mix_the_utilities_of_the_given_actions(one_step):
     expected = [oracles.qmix(weights, [obs[0, i], obs[1, j]], state) for i, j in actions]
     np.testing.assert_allclose(values, expected, rtol=1e-4)
     np.testing.assert_array_equal(factorisation.utilities(params, obs), obs)
+
+
+@pytest.mark.parametrize(("target_scale", "target"), [(-10.0, 19.0), (10.0, -8.0)])
+def test_the_target_mixer_sees_its_own_networks_best_utilities(one_step, target_scale, target):
+    """Scaled by -10 they are -10 and 30 (the selected action has 20): y = 1 + 0.9 * (-10 + 30).
+    Scaled by 10 they are 10 (40 is unavailable) and -20: y = 1 + 0.9 * (10 - 20)."""
+    best = mixers.Mixer(
+        init=lambda key: {},
+        apply=lambda params, inputs: mixers.without_penalty(jnp.sum(inputs.q_greedy, axis=-1)),
+        monotonic=False,
+        igm=False,
+    )
+    made = td.make(td.Config(), one_step.spec, one_step.agent, best)
+    _, extras = _loss(made, one_step.batch(), target_scale)
+    np.testing.assert_allclose(extras.metrics["target"], (target, 1.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "options", "greedy_return"),
+    [("vdn", {}, 7), ("vdn_s", {"embed_dim": 8}, 7), ("qmix_ns", {"embed_dim": 8}, 8)],
+)
+def test_what_becomes_of_the_two_step_game(mixer, options, greedy_return):
+    """Additive values stay at their least-squares fit of 2B, whose best entry 6.5 is less than the
+    7 of 2A; a value of the state is no help. One monotonic function for all states is enough."""
+    env = two_step.make(two_step.Config())
+    module = components.find("mixers", mixer)
+    mixing = module.make(module.Config(**options), env.spec)
+    made = td.make(td.Config(), env.spec, tabular.agent(env.spec), mixing)
+    batch, hparams = tabular.every_play(env, 2), tabular.hparams(0.03, 2_000)
+
+    def learn(key):
+        params = tabular.learn(made, batch, hparams, 2_000, key)
+        return tabular.tables(made.joint_values, params, env.decision_points)
+
+    learned = samples.jit(jax.vmap(learn))(jax.random.split(jax.random.key(0), 4))
+    for point, table in zip(env.decision_points, learned, strict=True):
+        exact = point.optimal if greedy_return == 8 else point.exact["additive"]
+        np.testing.assert_allclose(table, np.broadcast_to(exact, table.shape), atol=1e-2)
+    first, _, last = (np.asarray(table) for table in learned)
+    enters_2b = first.max(axis=2).argmax(axis=1)
+    chosen = last.reshape(4, -1).argmax(axis=1)
+    payoff = env.decision_points[2].optimal.ravel()[chosen]
+    np.testing.assert_array_equal(np.where(enters_2b, payoff, 7.0), greedy_return)

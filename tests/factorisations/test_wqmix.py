@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import samples
+import tabular
 
 from qmix_jax.agents import base as agents
 from qmix_jax.factorisations import base, wqmix
-from qmix_jax.mixers import vdn
+from qmix_jax.mixers import qmix_ns, vdn
 from qmix_jax.types import Batch, Start, Trajectory
 
 weightings = pytest.mark.parametrize("weighting", ["centrally", "optimistically"])
@@ -224,3 +225,60 @@ def test_matrix_games_are_solved_where_their_optimum_is_learnt(
         table[0, 0] = 8.0
         mean = game.joint[solved].mean(axis=0)
         assert rest is None or np.abs(mean - table).max() < 0.3
+
+
+def _knowing_the_payoff(weighting):
+    """`make(payoff, spec, agent)` of weighted QMIX whose Q* is the payoff: the central agents'
+    utilities are the numbers of their actions."""
+    cfg = wqmix.Config(weighting=weighting)
+    numbers = jnp.broadcast_to(jnp.arange(3.0), (2, 1, 3))
+
+    def make(payoff, spec, agent):
+        def q_star(params, q_taken, state):
+            actions = q_taken.astype(jnp.int32)
+            return payoff[actions[..., 0], actions[..., 1]]
+
+        def init(key):
+            parts = {"agent": agent.init(key), "mixer": mixer.init(key)}
+            return {**parts, "central_agent": {"q": numbers}, "central": ()}
+
+        mixer = qmix_ns.make(qmix_ns.Config(embed_dim=8), spec)
+        loss = wqmix._make_loss(cfg, agent, mixer, q_star)
+        return wqmix.make(cfg, spec, agent, mixer)._replace(init=init, loss=loss)
+
+    return make
+
+
+def _optimum_and_rest(best, rest):
+    table = np.full((3, 3), rest)
+    table[0, 0] = best
+    return table
+
+
+@pytest.mark.slow
+def test_central_weights_solve_games_whose_payoff_is_known():
+    """All of 64 seeds. With more weight on it, the optimum keeps its value and everything else is
+    the mean of the other payoffs."""
+    games, alpha = ("Q3", "HARD", "CLIMB", "P2"), [{"alpha": 0.1}]
+    make = _knowing_the_payoff("centrally")
+    ends = tabular.play_one_step_games(make, games, alpha, 0.02, 1_500)
+    np.testing.assert_array_equal(ends.greedy[:, 0].T, np.tile([8.0, 8.0, 11.0, 12.0], (64, 1)))
+    for index, rest in enumerate((-6.0, -4.5)):
+        expected = np.broadcast_to(_optimum_and_rest(8.0, rest), (64, 3, 3))
+        np.testing.assert_allclose(ends.tables[index, 0], expected, atol=0.1)
+
+
+@pytest.mark.slow
+def test_optimistic_weights_solve_games_whose_payoff_is_known():
+    """All of 64 seeds on Q3 and most on HARD. Where the optimum is found on Q3, the rest is worth
+    -12 alpha / (1 + alpha): four underestimates of 0 and four overestimates of -12."""
+    coefficients = [{"alpha": alpha} for alpha in (0.1, 0.5)]
+    make = _knowing_the_payoff("optimistically")
+    ends = tabular.play_one_step_games(make, ("Q3", "HARD", "P2"), coefficients, 0.02, 1_500)
+    assert ends.reached(0, 8.0)[0] == 64 and ends.reached(1, 8.0)[0] >= 48
+    np.testing.assert_array_equal(ends.reached(2, 12.0), [64, 64])
+    for index, rest in enumerate((-12.0 / 11.0, -4.0)):
+        found = ends.tables[0, index][ends.greedy[0, index] == 8.0]
+        assert len(found) > 32
+        expected = np.broadcast_to(_optimum_and_rest(8.0, rest), found.shape)
+        np.testing.assert_allclose(found, expected, atol=0.1)

@@ -63,7 +63,7 @@ def test_importance_is_positive_and_no_action_has_an_advantage_over_the_best():
     mixer, params = case(2)
     info = jax.jit(mixer.apply)(params, situations()).info
     assert info["importance"].min() > 0.0 and info["weight"].min() > 0.0
-    assert info["advantage"].min() < -0.1
+    assert info["advantage"].min() < -0.1 and info["advantage"].max() <= 0.0
     np.testing.assert_array_equal(np.asarray(info["advantage"]).ravel()[::2], 0.0)
 
 
