@@ -146,7 +146,9 @@ def _independent(keys: list[str], flats: Sequence[Mapping[str, str]]) -> list[st
     """Without the keys of a component that its name settles: `algo.mixer.name` by `algo.name`."""
 
     def settled(key: str) -> bool:
-        names = [name for start, name in _CHOICES.items() if key.startswith(start) and key != name]
+        names = [
+            name for start, name in _CHOICES.items() if f"{key}.".startswith(start) and key != name
+        ]
         pairs = {(flat.get(name), flat.get(key)) for name in names for flat in flats}
         return bool(names) and names[0] in keys and len(pairs) == len({name for name, _ in pairs})
 

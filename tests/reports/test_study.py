@@ -60,6 +60,12 @@ def test_an_algorithm_s_name_stands_for_its_parts(make_run, build):
     }
 
 
+def test_an_algorithm_s_own_numbers_do_not_name_those_that_have_none(make_run, build):
+    make_run("0", {0: LOW}, {"algo.name": "vdn", "hparams.algo": {}})
+    make_run("1", {0: LOW}, {"algo.name": "ow_qmix", "hparams.algo": {"alpha": 0.1}})
+    assert list(build().settings) == ["algo.name=vdn", "algo.name=ow_qmix"]
+
+
 def test_tasks_are_apart_and_what_differs_between_them_is_no_setting(make_run, build):
     for env, budget in (("toy/a", 300), ("toy/b", 900)):
         for gamma in (0.9, 0.99):
