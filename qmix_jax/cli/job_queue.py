@@ -12,6 +12,10 @@ from qmix_jax.cli import group_task
 from qmix_jax.runtime import sweep_index
 
 _POLL_S = 1.0
+_PATIENCE_S = 30.0
+"""How long a cancelled job may take to end before it is told again: where Ctrl-C is ignored at
+first (as in a shell's background) a signal that comes before the job listens is lost.
+"""
 
 
 class Queue:
@@ -75,7 +79,7 @@ class Queue:
         for job in self._running.values():
             job.cancel()
         for number, job in self._running.items():
-            job.wait()
+            _await_end(job)
             self._index.stop(number, "cancelled")
             self._say(number, "cancelled")
 
@@ -144,3 +148,13 @@ def first_line(text: str) -> str:
 
 def _listed(paths: Sequence[pathlib.Path]) -> str:
     return ", ".join(str(path) for path in paths)
+
+
+def _await_end(job: Any) -> None:
+    """Waits for a cancelled job, telling it again from time to time."""
+    told = time.monotonic()
+    while not job.done():
+        time.sleep(_POLL_S)
+        if time.monotonic() - told > _PATIENCE_S:
+            job.cancel()
+            told = time.monotonic()
