@@ -73,7 +73,7 @@ def load_run(directory: str | os.PathLike[str]) -> Result:
     """What a run came to, from its directory.
 
     Returns:
-      The `Result` that training returned.
+      The `Result` that training returned, its objective the default one.
     Raises:
       ConfigError: not a run directory, or one of a run that has not ended.
     """

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 from toys import members
@@ -44,6 +45,17 @@ def test_everything_is_on_disk(finished):
     assert manifest["parameters_per_member"]["mixer"] > 0
     assert manifest["precision"] == "default" and manifest["compile_s"]["total"] > 0
     assert manifest["population"] == {"members": 3, "inert_members": 1, "batching": "map"}
+
+
+def test_a_run_is_read_back_as_it_was_returned(finished, tmp_path):
+    result, _ = finished
+    again = qmix_jax.load_run(result.directory)
+    assert (again.config, again.plan, again.failures) == (result.config, result.plan, {})
+    for name in ("parameters", "best_parameters", "metrics", "tables"):
+        pair = (getattr(one, name) for one in (again, result))
+        jax.tree.map(np.testing.assert_array_equal, *pair)
+    with pytest.raises(config.ConfigError, match=r"give the config.yaml of a run"):
+        qmix_jax.load_run(tmp_path)
 
 
 def test_metrics_have_one_row_per_kind_step_and_seed(finished):

@@ -408,3 +408,12 @@ def test_the_yaml_file_lists_every_option(name, model):
     assert set(options) == {"_target_", *model.model_fields}
     del options["_target_"]
     assert config.validate(model, options, ()).model_dump() == options
+
+
+def test_a_cancelled_job_that_did_not_hear_it_is_told_again(monkeypatch):
+    told = []
+    job = types.SimpleNamespace(cancel=lambda: told.append(1), done=lambda: len(told) > 1)
+    monkeypatch.setattr(job_queue, "_POLL_S", 0.0)
+    monkeypatch.setattr(job_queue, "_PATIENCE_S", 0.0)
+    job_queue._await_end(job)
+    assert len(told) == 2

@@ -83,20 +83,7 @@ def make(cfg: Config) -> base.Env:
             f"env predator_prey: n_agents={cfg.n_agents} and n_prey={cfg.n_prey} need more than "
             f"the {cells} cells of size={cfg.size}; raise size"
         )
-    obs_shape = ((2 * cfg.view_radius + 1) ** 2 * _PLANES,)
-    spec = EnvSpec(
-        name=f"predator_prey/{cfg.n_agents}_vs_{cfg.n_prey}",
-        agent_names=tuple(f"agent_{i}" for i in range(cfg.n_agents)),
-        agent_groups=(0,) * cfg.n_agents,
-        n_actions=(len(MOVES),) * cfg.n_agents,
-        obs_shapes=(obs_shape,) * cfg.n_agents,
-        obs_shape=obs_shape,
-        state_size=cells * _PLANES,
-        max_steps=cfg.max_steps,
-        metric_names=("captures",),
-        obs_bounds=(0.0, 1.0),
-        state_bounds=(0.0, 1.0),
-    )
+    spec = _spec(cfg)
 
     def reset(key: Array) -> tuple[State, TimeStep]:
         chosen = jax.random.permutation(key, cells)[:n_actors]
@@ -127,6 +114,23 @@ def make(cfg: Config) -> base.Env:
         )
 
     return base.Env(spec, reset, step)
+
+
+def _spec(cfg: Config) -> EnvSpec:
+    obs_shape = ((2 * cfg.view_radius + 1) ** 2 * _PLANES,)
+    return EnvSpec(
+        name=f"predator_prey/{cfg.n_agents}_vs_{cfg.n_prey}",
+        agent_names=tuple(f"agent_{i}" for i in range(cfg.n_agents)),
+        agent_groups=(0,) * cfg.n_agents,
+        n_actions=(len(MOVES),) * cfg.n_agents,
+        obs_shapes=(obs_shape,) * cfg.n_agents,
+        obs_shape=obs_shape,
+        state_size=cfg.size**2 * _PLANES,
+        max_steps=cfg.max_steps,
+        metric_names=("captures",),
+        obs_bounds=(0.0, 1.0),
+        state_bounds=(0.0, 1.0),
+    )
 
 
 def _inside(cfg: Config, cell: Array) -> Array:
