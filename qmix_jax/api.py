@@ -108,7 +108,7 @@ class _How(NamedTuple):
 
     halving: Halving | None
     objective: Objective
-    programs: Programs
+    programs: Programs | None
 
 
 def train_many(
@@ -142,7 +142,7 @@ def train_many(
             "train: successive halving trains in one process; set population.distributed=false"
         )
     with team.join(configs) as everyone:
-        how = _How(halving, objective, programs or Programs())
+        how = _How(halving, objective, programs)
         return _train_many(everyone, jobs, directory, how)
 
 
@@ -196,15 +196,16 @@ def _trained(
             return
         for number in range(len(wholes)):
             index.start(number)
+        programs = how.programs or Programs()
         yield from enumerate(
-            halvings.train(wholes, how.halving, how.objective, how.programs, display, stop)
+            halvings.train(wholes, how.halving, how.objective, programs, display, stop)
         )
 
 
 def _in_turn(
     everyone: team.Team,
     wholes: Sequence[training.Group],
-    programs: Programs,
+    programs: Programs | None,
     display: progress.Progress,
     stop: Callable[[], bool],
     index: sweep_index.Index,
@@ -213,7 +214,10 @@ def _in_turn(
         if any(everyone.gather(f"{number}/stop", stop())):
             return
         index.start(number)
-        yield number, processes.train(everyone, number, whole, programs, display, stop)
+        # Without a later use, a program goes when its group is done: some 40 would fill the
+        # process's table of memory maps.
+        own = Programs() if programs is None else programs
+        yield number, processes.train(everyone, number, whole, own, display, stop)
 
 
 def plan_runs(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import types
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from toys import members
 
 from qmix_jax import api, config
-from qmix_jax.runtime import scores, sweep_index
+from qmix_jax.runtime import scores, sweep_index, team
 
 DIVERGING = {"learning_rate": {"start": 1e-3, "end": 1e38, "steps": 60}, "max_grad_norm": 1e30}
 SETTINGS = (
@@ -139,3 +140,20 @@ def test_the_objective_is_the_interquartile_mean_of_the_last_evaluations():
     assert scores.Objective().of(metrics) == pytest.approx(3.5 / 200)
     assert scores.Objective("eval/return").of(metrics) == 3.5
     assert np.isnan(scores.Objective("eval/none").of(metrics))
+
+
+def test_a_program_goes_with_its_group_unless_the_caller_keeps_it(monkeypatch):
+    """Dozens of programs would fill the process's table of memory maps."""
+
+    def train(everyone, number, whole, programs, *_):
+        seen.append(programs)
+
+    seen = []
+    monkeypatch.setattr(api.processes, "train", train)
+    groups = [types.SimpleNamespace(state="new")] * 2
+    index = types.SimpleNamespace(start=lambda number: None)
+    kept = api.Programs()
+    for programs in (None, kept):
+        list(api._in_turn(team.Team(), groups, programs, None, lambda: False, index))
+    assert seen[0] is not seen[1]
+    assert seen[2] is seen[3] is kept
