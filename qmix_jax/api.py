@@ -127,7 +127,8 @@ def train_many(
       directory: where to keep `index.json`: jobs, directories, groups, results; None for no index.
       halving: end the worse jobs early, by successive halving over all of them.
       objective: what `index.json` and the closing table compare jobs by.
-      programs: compiled ones of an earlier call, to be used again; new ones are added.
+      programs: compiled ones of an earlier call, to be used again; new ones are added. Without it
+        each goes when its group is done.
     Returns:
       A `Result` per job; None for those that Ctrl-C kept from starting. A member that diverged is
       in `Result.failures`; it stops nobody else.

@@ -150,7 +150,7 @@ def test_a_program_goes_with_its_group_unless_the_caller_keeps_it(monkeypatch):
 
     seen = []
     monkeypatch.setattr(api.processes, "train", train)
-    groups = [types.SimpleNamespace(state="new")] * 2
+    groups = [None, None]
     index = types.SimpleNamespace(start=lambda number: None)
     kept = api.Programs()
     for programs in (None, kept):
