@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qmix_jax import config, population
-from qmix_jax.runtime import loop, progress, record, scores, sinks, training
+from qmix_jax.runtime import loop, progress, record, rows, scores, sinks, training
 
 _KNOBS = "lower hydra.sweeper.batch or seeds, or what `qmix-jax plan` shows to be large"
 
@@ -74,7 +74,10 @@ class _Track:
         self.group, self._programs, self._display = group, programs, display
         self.members, self._compile_s = members, compile_s
         names = loop.columns(self.members.metric_names, group.program.spec.metric_names)
-        self._files = [stack.enter_context(sinks.MetricsFiles(j.path, names)) for j in group.jobs]
+        self._files = [
+            stack.enter_context(rows.open_rows(job.config, job.path, names, display.note))
+            for job in group.jobs
+        ]
         self._records = [
             record.Record(job.config, job.path, job.command, group.program, self.members)
             for job in group.jobs
@@ -83,8 +86,8 @@ class _Track:
             item.begin(compile_s)
         self.alive = list(range(len(group.jobs)))
         self._outcomes: dict[int, loop.Outcome] = {}
-        plan, rows = group.program.plan, self._rows()
-        self.run = loop.Run(self.members, plan, group.seeds, rows, display, stop)
+        plan, shared = group.program.plan, self._rows()
+        self.run = loop.Run(self.members, plan, group.seeds, shared, display, stop)
 
     def proceed(self, update: int) -> None:
         """Trains those still in the race."""

@@ -13,7 +13,7 @@ import jax
 
 from qmix_jax import config, groups, memory, population
 from qmix_jax import program as programs
-from qmix_jax.runtime import devices, loop, progress, record, sinks
+from qmix_jax.runtime import devices, loop, progress, record, rows, sinks
 from qmix_jax.types import Device
 
 _COLLECTED = {
@@ -196,14 +196,17 @@ def _slices(
     names = loop.columns(members.metric_names, group.program.spec.metric_names)
     owners = [i for i, job in enumerate(group.jobs) for _ in range(job.config.seeds)]
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(sinks.MetricsFiles(job.path, names)) for job in group.jobs]
+        files = [
+            stack.enter_context(rows.open_rows(job.config, job.path, names, display.note))
+            for job in group.jobs
+        ]
         for begin in range(0, len(seeds), n_together):
             part = slice(begin, begin + n_together)
-            rows = sinks.Shared([files[i] for i in owners[part]])
+            shared = sinks.Shared([files[i] for i in owners[part]])
             bound = members.rebind(seeds[part], numbers[part])
             first = group.first + begin
             yield loop.Run(
-                bound, group.program.plan, seeds[part], rows, display, stop, first
+                bound, group.program.plan, seeds[part], shared, display, stop, first
             ).train()
 
 
