@@ -1,4 +1,5 @@
-"""Settings of every test: two host devices, settled before JAX starts its backend."""
+"""Settings of every test: two host devices, and compiling takes little time. All of it is settled
+before JAX starts its backend, and holds for the processes that tests start."""
 
 import atexit
 import functools
@@ -17,9 +18,22 @@ from toys import members
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Runs of the command line share compiled programs, and leave the user's own cache alone.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="qmix_jax-tests-")
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+# Nothing touches the user's own cache. Workers of xdist take what the process that started them
+# has set here.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="qmix_jax-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+# Whatever one process has compiled, down to single operations, the others load.
+for name, value in {
+    "jax_compilation_cache_dir": os.path.join(os.environ["XDG_CACHE_HOME"], "tests"),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}.items():
+    os.environ[name.upper()] = str(value)
+    jax.config.update(name, value)
+# What tests compile runs a few times only. Training programs set the level of their own, so their
+# results are a user's, bit for bit.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 2)
 
