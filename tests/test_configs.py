@@ -120,9 +120,7 @@ def test_every_component_can_be_chosen():
 
 
 def test_every_variant_can_be_chosen():
-    chosen = [
-        compose(f"algo={algo}")["algo"]["factorisation"] for algo in CHOICES["algo"]
-    ]
+    chosen = [compose(f"algo={algo}")["algo"]["factorisation"] for algo in CHOICES["algo"]]
     for name, variants in samples.VARIANTS.items():
         for options in variants:
             assert _defaults("factorisations", name, options) in chosen
