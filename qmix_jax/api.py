@@ -16,6 +16,7 @@ from qmix_jax.runtime import (
     interrupt,
     processes,
     progress,
+    rows,
     sinks,
     sweep_index,
     tables,
@@ -255,6 +256,7 @@ def _check(configs: Sequence[config.ExperimentConfig]) -> None:
                 f"train: got {type(cfg).__name__}, not a configuration; pass "
                 "qmix_jax.load_config(...)"
             )
+        rows.check(cfg)
     if not configs:
         raise config.ConfigError("train: no jobs; give at least one configuration")
 

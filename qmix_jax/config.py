@@ -177,6 +177,16 @@ class Population(Model):
     distributed: bool = False
 
 
+class Sinks(Model):
+    """Where rows go besides the files of the run directory; None is off. The options of each are
+    those of the module `qmix_jax.sinks.<name>`, or of one's own.
+    """
+
+    tensorboard: pydantic.SerializeAsAny[Model] | None = None
+    wandb: pydantic.SerializeAsAny[Model] | None = None
+    own: Component | None = None
+
+
 class ExperimentConfig(Model):
     """Everything that defines a run."""
 
@@ -194,6 +204,7 @@ class ExperimentConfig(Model):
     trainer: Trainer = Trainer()
     eval: Eval = Eval()
     population: Population = Population()
+    sink: Sinks = Sinks()
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -235,6 +246,8 @@ def load(mapping: Mapping[str, Any], find: Callable = components.find) -> Experi
         if algo.get("mixer") is not None:
             algo["mixer"], _ = _component("mixers", algo["mixer"], ("algo", "mixer"), find)
         raw["algo"] = {"mixer": None, **algo}
+    if isinstance(raw.get("sink"), Mapping):
+        raw["sink"] = _sinks(raw["sink"], find)
     if isinstance(hparams := raw.get("hparams", {}), Mapping):
         numbers = validate(hparams_model, hparams.get("algo", {}), ("hparams", "algo"))
         raw["hparams"] = {**hparams, "algo": numbers}
@@ -289,6 +302,17 @@ def _component(kind: str, raw: Any, path: tuple[str, ...], find: Callable) -> tu
         raise ConfigError(f"config: {where}.name={raw['name']!r}: {error}") from error
     options = raw.get("options", {})
     return {**raw, "options": validate(module.Config, options, (*path, "options"))}, module
+
+
+def _sinks(raw: Mapping[str, Any], find: Callable) -> dict[str, Any]:
+    """Replaces the options of each sink by its module's validated `Config`."""
+    found = dict(raw)
+    for name in ("tensorboard", "wandb"):
+        if found.get(name) is not None:
+            found[name] = validate(find("sinks", name).Config, found[name], ("sink", name))
+    if found.get("own") is not None:
+        found["own"], _ = _component("sinks", found["own"], ("sink", "own"), find)
+    return found
 
 
 def validate(model: type[_M], raw: Any, path: tuple[str, ...]) -> _M:
@@ -363,6 +387,7 @@ __all__ = [
     "PositiveInt",
     "Replay",
     "Schedule",
+    "Sinks",
     "Trainer",
     "dump",
     "load",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from qmix_jax import config
 
 TRACED = ("hparams", "seed", "seeds")
-"""Keys, with all below them, in which members of one program may differ; `name` as well."""
+"""Keys, with all below them, in which members of one program may differ (`name`, `sink` too)."""
 
 
 class Group(NamedTuple):
@@ -35,8 +35,9 @@ def split(configs: Sequence[config.ExperimentConfig]) -> tuple[Group, ...]:
 
 
 def static_part(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
-    """The configuration with everything traced, and its name, made equal."""
-    return cfg.model_copy(update={"name": "", "seed": 0, "seeds": 1, "hparams": config.HParams()})
+    """The configuration with everything traced, its name and its sinks made equal."""
+    equal = {"name": "", "seed": 0, "seeds": 1, "hparams": config.HParams(), "sink": config.Sinks()}
+    return cfg.model_copy(update=equal)
 
 
 def separating_keys(groups: Sequence[Group]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ LAYERS = (
     ("factorisations", "learner", "rollout"),
     ("train_step", "evaluate"),
     ("program", "memory", "population"),
+    ("sinks",),
     ("runtime",),
     ("reports", "results"),
     ("api",),
@@ -26,7 +27,7 @@ LAYERS = (
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HOST = frozenset({"runtime", "reports", "results", "api", "laboratory", "cli", "__main__"})
+HOST = frozenset({"sinks", "runtime", "reports", "results", "api", "laboratory", "cli", "__main__"})
 
 ALLOWED = {
     "hydra": {"cli"},
@@ -44,7 +45,7 @@ ALLOWED = {
 }
 """Module -> the units that may import it. A component's `Config` may use pydantic's fields."""
 
-COMPONENT_KINDS = {"envs", "agents", "mixers", "factorisations"}
+COMPONENT_KINDS = {"envs", "agents", "mixers", "factorisations", "sinks"}
 
 MAX_BODY_LINES = 50
 MAX_DEPTH = 2

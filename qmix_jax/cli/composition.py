@@ -157,6 +157,9 @@ def _suggest_key(key: str, overrides: tuple[str, ...], config_name: str) -> str:
     section, _, leaf = key.rpartition(".")
     if section and omegaconf.OmegaConf.select(composed, section) == {}:
         return f"{section!r} is empty; add to it with +{key}=..."
+    group, _, choice = section.partition(".")
+    if choice in choices().get(group, ()):
+        return f"{section!r} is off; choose it: {group}={choice}"
     keys = _keys(omegaconf.OmegaConf.to_container(composed))
     beside = sorted(path for path in keys if path.rpartition(".")[0] == section)
     if not beside:

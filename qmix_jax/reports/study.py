@@ -1,7 +1,7 @@
 """Groups runs into tasks and settings: what is compared, and with which seeds.
 
 A *task* is an environment as its adapter names it. A *setting* is a configuration without `seed`,
-`seeds`, `name` and whatever differs between tasks only; its runs are pooled.
+`seeds`, `name`, `sink` and whatever differs between tasks only; its runs are pooled.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from qmix_jax.reports import collect
 from qmix_jax.runtime import report, scores
 
-_NO_SETTING = ("seed", "seeds", "name")
+_NO_SETTING = ("seed", "seeds", "name", "sink")
 _CHOICES = {
     "env.": "env.name",
     "agent.": "agent.name",

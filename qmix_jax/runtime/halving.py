@@ -74,10 +74,10 @@ class _Track:
         self.group, self._programs, self._display = group, programs, display
         self.members, self._compile_s = members, compile_s
         names = loop.columns(self.members.metric_names, group.program.spec.metric_names)
-        self._files = [
-            stack.enter_context(rows.open_rows(job.config, job.path, names, display.note))
-            for job in group.jobs
-        ]
+        self._files, failed = [], set()
+        for job in group.jobs:
+            mine = rows.open_rows(job.config, job.path, names, display.note, failed=failed)
+            self._files.append(stack.enter_context(mine))
         self._records = [
             record.Record(job.config, job.path, job.command, group.program, self.members)
             for job in group.jobs

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from qmix_jax.runtime import loop, parameters, progress, record, sinks, training
+from qmix_jax.runtime import loop, parameters, progress, record, rows, sinks, training
 from qmix_jax.runtime import team as teams
 
 _REACHED = ("update", "env_steps", "train_s", "eval_s", "interrupted", "failures")
@@ -50,7 +50,7 @@ def train(
         f"{team.count} processes: this one trains {len(share)} of "
         f"{progress.count(len(whole.seeds), 'member')}"
     )
-    own = split(whole, share, f".part-{team.index}")
+    own = split(whole, share, f"{rows.PART}{team.index}")
     mine = whole._replace(jobs=list(own.values()), first=share.start)
     trained = None
     if own:
@@ -103,7 +103,7 @@ def _report(own: Mapping[int, training.Job], trained: training.Trained | None) -
 def _parts(i: int, path: pathlib.Path, reports: Sequence[Mapping[str, Any]]) -> list[Part]:
     """The parts of run `i`, in the order of its members."""
     return [
-        Part(path / f".part-{process}", report["jobs"][str(i)])
+        Part(path / f"{rows.PART}{process}", report["jobs"][str(i)])
         for process, report in enumerate(reports)
         if str(i) in report["jobs"]
     ]

@@ -2,27 +2,71 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from qmix_jax import config
+from qmix_jax import components, config
 from qmix_jax.runtime import sinks
+from qmix_jax.sinks import base
+
+PART = ".part-"
+"""Folders of a run directory that begin so are run directories of single processes."""
+
+
+class _Chosen(NamedTuple):
+    """A sink of a configuration: what it is called, and what its module is called and told."""
+
+    label: str
+    module: str
+    options: config.Model
+
+
+def check(cfg: config.ExperimentConfig) -> None:
+    """Raises: ConfigError for a sink that cannot be had: a missing extra, no login."""
+    for chosen in _chosen(cfg):
+        module = components.find("sinks", chosen.module)
+        if hasattr(module, "check"):
+            module.check(chosen.options)
 
 
 class JobRows(contextlib.AbstractContextManager["JobRows"]):
-    """Attributes:
-    files: `metrics.csv` and `metrics.jsonl`.
+    """The rows of one run on their way to everything that is open.
+
+    Attributes:
+      files: `metrics.csv` and `metrics.jsonl`; what goes wrong there goes wrong with the run.
     """
 
-    def __init__(self, files: sinks.MetricsFiles) -> None:
+    def __init__(
+        self, files: sinks.MetricsFiles, open_sinks: dict[str, base.Sink], note: Callable
+    ) -> None:
+        """`note` shows the user a line."""
         self.files = files
+        self._open, self._note = open_sinks, note
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends rows, one per member at a time, to everything that is open."""
+        """Appends rows, one per member at a time."""
+        rows = list(rows)
         self.files.write(rows)
+        finite = [
+            {name: value for name, value in sinks.plain(row).items() if value is not None}
+            for row in rows
+        ]
+        for label, sink in list(self._open.items()):
+            with _off(label, self._note) as failure:
+                sink.write(finite)
+            if failure:
+                self._close(label, failed=True)
 
     def __exit__(self, *error: Any) -> None:
-        self.files.__exit__(*error)
+        try:
+            self.files.__exit__(*error)
+        finally:
+            for label in list(self._open):
+                self._close(label, failed=error[0] is not None)
+
+    def _close(self, label: str, failed: bool) -> None:
+        with _off(label, self._note):
+            self._open.pop(label).close(failed)
 
 
 def open_rows(
@@ -31,6 +75,7 @@ def open_rows(
     names: Sequence[str],
     note: Callable[[str], None],
     resumed_at_update: int | None = None,
+    failed: set[str] | None = None,
 ) -> JobRows:
     """Opens everything that the rows of one run go to.
 
@@ -40,7 +85,54 @@ def open_rows(
       names: columns of all metrics that any row will have, in order.
       note: shows the user a line.
       resumed_at_update: the update that a run that goes on was at; None for a new one.
+      failed: sinks that failed to start for another run, to which those of this one are added;
+        they are not tried again.
     Raises:
       ConfigError: the directory already holds metrics.
     """
-    return JobRows(sinks.MetricsFiles(path, names))
+    files = sinks.MetricsFiles(path, names)
+    run = base.Run(
+        directory=path.parent if path.name.startswith(PART) else path,
+        config=config.dump(cfg),
+        seeds=tuple(range(cfg.seed, cfg.seed + cfg.seeds)),
+        columns=tuple(names),
+        resumed_after=None if resumed_at_update is None else _last_step(path),
+    )
+    tried = failed if failed is not None else set()
+    found: dict[str, base.Sink] = {}
+    for chosen in _chosen(cfg):
+        if chosen.label in tried:
+            continue
+        with _off(chosen.label, note) as failure:
+            module = components.find("sinks", chosen.module)
+            found[chosen.label] = module.make(chosen.options, run)
+            note(f"sink {chosen.label}: {found[chosen.label].where}")
+        tried.update({chosen.label} if failure else ())
+    return JobRows(files, found, note)
+
+
+def _chosen(cfg: config.ExperimentConfig) -> Iterator[_Chosen]:
+    for label in ("tensorboard", "wandb"):
+        if (options := getattr(cfg.sink, label)) is not None:
+            yield _Chosen(label, label, options)
+    if cfg.sink.own is not None:
+        yield _Chosen(cfg.sink.own.name, cfg.sink.own.name, cfg.sink.own.options)
+
+
+@contextlib.contextmanager
+def _off(label: str, note: Callable[[str], None]) -> Iterator[list[Exception]]:
+    """Whatever goes wrong with a sink is one line, and in the list; the run goes on."""
+    failure: list[Exception] = []
+    try:
+        yield failure
+    except Exception as error:  # anything at all: sinks are other people's code
+        failure.append(error)
+        reason = (str(error).splitlines() or [""])[0]
+        kind = type(error).__name__
+        note(f"sink {label}: {kind}: {reason}; it is switched off, the run goes on")
+
+
+def _last_step(path: pathlib.Path) -> int:
+    """Env steps of the last row that a run that goes on keeps."""
+    steps = sinks.read_metrics(path / "metrics.csv")["env_steps"]
+    return int(steps.max()) if len(steps) else -1

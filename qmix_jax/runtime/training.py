@@ -196,13 +196,13 @@ def _slices(
     names = loop.columns(members.metric_names, group.program.spec.metric_names)
     owners = [i for i, job in enumerate(group.jobs) for _ in range(job.config.seeds)]
     with contextlib.ExitStack() as stack:
-        files = [
-            stack.enter_context(rows.open_rows(job.config, job.path, names, display.note))
-            for job in group.jobs
-        ]
+        opened, failed = [], set()
+        for job in group.jobs:
+            mine = rows.open_rows(job.config, job.path, names, display.note, failed=failed)
+            opened.append(stack.enter_context(mine))
         for begin in range(0, len(seeds), n_together):
             part = slice(begin, begin + n_together)
-            shared = sinks.Shared([files[i] for i in owners[part]])
+            shared = sinks.Shared([opened[i] for i in owners[part]])
             bound = members.rebind(seeds[part], numbers[part])
             first = group.first + begin
             yield loop.Run(
