@@ -21,7 +21,7 @@ _SECTIONS = ("env", "agent", "algo")
 def reference() -> str:
     """All sections as Markdown."""
     parts = [*_core(), *_presets(), *_environments(), *_agents(), *_algorithms()]
-    parts += [*_experiments(), *_others(), *_hydra()]
+    parts += [*_sinks(), *_experiments(), *_others(), *_hydra()]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
@@ -304,6 +304,17 @@ def _algorithms() -> list[str]:
     return parts
 
 
+def _sinks() -> list[str]:
+    """The options of each sink."""
+    parts = ["## sink (group)", "Several: `sink=[tensorboard,wandb]` ([sinks](../sinks.md)).\n"]
+    parts += [_own("sink.own").replace("sink.own=own", "sink=own"), _choices("sink")]
+    for name, file in comments.files("sink").items():
+        model = components.find("sinks", name).Config
+        values = model().model_dump(mode="json")
+        parts += [f"### sink={name}", option_table(f"sink.{name}", model, file.comments, values)]
+    return parts
+
+
 def _experiments() -> list[str]:
     parts = [
         "## experiment",
@@ -325,7 +336,7 @@ def _experiments() -> list[str]:
 
 def _others() -> list[str]:
     """Groups without a section of their own above."""
-    described = {"env", "agent", "algo", "trainer", "experiment"}
+    described = {"env", "agent", "algo", "trainer", "experiment", "sink"}
     others = [group for group in composition.choices() if group not in described]
     return [part for group in others for part in (f"## {group} (group)", _choices(group))]
 
