@@ -5,7 +5,8 @@ import functools
 import importlib
 import inspect
 import pathlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -54,12 +55,23 @@ def numerics() -> str:
     return _page([(f"core.{name}", _members(f"qmix_jax.core.{name}")) for name in _NUMERICS])
 
 
-def _page(groups: Iterable[tuple[str, Sequence[Name]]]) -> str:
+def _page(groups: Sequence[tuple[str, Sequence[Name]]]) -> str:
     parts = []
     for title, names in groups:
         parts.append(f"## {title}")
         parts += [_entry(name) for name in names]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    shown = [name.shown for _, names in groups for name in names]
+    return _linked("\n\n".join(part.strip() for part in parts) + "\n", shown)
+
+
+def _linked(page: str, names: Sequence[str]) -> str:
+    """Names of the page that its text mentions become links; headings and signatures do not."""
+    mention = re.compile(rf"`({'|'.join(map(re.escape, names))})`")
+    parts = re.split(r"(^```.*?^```$|^#.*$)", page, flags=re.DOTALL | re.MULTILINE)
+    linked = (
+        mention.sub(r"[`\1`](#\1)", part) if i % 2 == 0 else part for i, part in enumerate(parts)
+    )
+    return "".join(linked)
 
 
 def _public(name: str) -> Name:
