@@ -157,6 +157,9 @@ def _allowed(field: Mapping[str, Any], root: Mapping[str, Any]) -> str:
 
 
 def _range(node: Mapping[str, Any]) -> str:
+    if "minimum" in node and "maximum" in node:
+        ends = (markdown.value_text(node[name]) for name in ("minimum", "maximum"))
+        return f", {'&nbsp;to&nbsp;'.join(ends)}"
     signs = (("exclusiveMinimum", ">"), ("gt", ">"), ("minimum", ">="), ("ge", ">="),
              ("exclusiveMaximum", "<"), ("lt", "<"), ("maximum", "<="), ("le", "<="))  # fmt: skip
     bounds = [f"{sign} {markdown.value_text(node[name])}" for name, sign in signs if name in node]

@@ -30,10 +30,12 @@ class Name(NamedTuple):
 
     Attributes:
       shown: as users write it.
+      anchor: the fragment that links to it.
       node: its definition.
     """
 
     shown: str
+    anchor: str
     node: ast.ClassDef | ast.FunctionDef
 
 
@@ -60,31 +62,36 @@ def _page(groups: Sequence[tuple[str, Sequence[Name]]]) -> str:
     for title, names in groups:
         parts.append(f"## {title}")
         parts += [_entry(name) for name in names]
-    shown = [name.shown for _, names in groups for name in names]
-    return _linked("\n\n".join(part.strip() for part in parts) + "\n", shown)
+    every = [name for _, names in groups for name in names]
+    return _linked("\n\n".join(part.strip() for part in parts) + "\n", every)
 
 
-def _linked(page: str, names: Sequence[str]) -> str:
-    """Names of the page that its text mentions become links; headings and signatures do not."""
-    mention = re.compile(rf"`({'|'.join(map(re.escape, names))})`")
-    parts = re.split(r"(^```.*?^```$|^#.*$)", page, flags=re.DOTALL | re.MULTILINE)
-    linked = (
-        mention.sub(r"[`\1`](#\1)", part) if i % 2 == 0 else part for i, part in enumerate(parts)
-    )
-    return "".join(linked)
+def _linked(page: str, names: Sequence[Name]) -> str:
+    """Classes, and names with their package, become links; headings and signatures do not."""
+    anchors = {name.shown: name.anchor for name in names}
+    every = "|".join(map(re.escape, anchors))
+    classes = "|".join(re.escape(name) for name in anchors if name[0].isupper())
+    mention = re.compile(rf"`(?:qmix_jax\.({every})|({classes or every}))`")
+    parts = re.split(r"(^```.*?^```$|^#[^\n]*$)", page, flags=re.DOTALL | re.MULTILINE)
+
+    def link(match: re.Match[str]) -> str:
+        return f"[{match[0]}](#{anchors[match[1] or match[2]]})"
+
+    return "".join(part if i % 2 else mention.sub(link, part) for i, part in enumerate(parts))
 
 
 def _public(name: str) -> Name:
     """A name of `__all__`, which may be another one at home (`load_config` is `config.load`)."""
     value = getattr(qmix_jax, name)
     module = importlib.import_module(value.__module__)
-    return Name(name, _definitions(module)[value.__name__])
+    return Name(name, name, _definitions(module)[value.__name__])
 
 
 def _members(module_name: str) -> list[Name]:
     module = importlib.import_module(module_name)
+    short = module_name.removeprefix("qmix_jax.").removesuffix(".base")
     return [
-        Name(name, node)
+        Name(name, f"{short}.{name}", node)
         for name, node in _definitions(module).items()
         if not name.startswith("_") and ast.get_docstring(node)
     ]
@@ -101,7 +108,7 @@ def _entry(name: Name) -> str:
     """Heading, signature, text, tables."""
     docstring = docstrings.parse(ast.get_docstring(name.node))
     parts = [
-        f"### `{name.shown}` {{ #{name.shown} data-toc-label='{name.shown}' }}",
+        f"### `{name.shown}` {{ #{name.anchor} data-toc-label='{name.shown}' }}",
         _signature(name),
     ]
     parts.append(markdown.paragraphs(docstring.text))
