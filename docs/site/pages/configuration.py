@@ -157,14 +157,17 @@ def _allowed(field: Mapping[str, Any], root: Mapping[str, Any]) -> str:
 
 
 def _range(node: Mapping[str, Any]) -> str:
-    if "minimum" in node and "maximum" in node:
-        ends = (markdown.value_text(node[name]) for name in ("minimum", "maximum"))
-        return f", {'&nbsp;to&nbsp;'.join(ends)}"
-    signs = (("exclusiveMinimum", ">"), ("gt", ">"), ("minimum", ">="), ("ge", ">="),
-             ("exclusiveMaximum", "<"), ("lt", "<"), ("maximum", "<="), ("le", "<="))  # fmt: skip
-    bounds = [f"{sign} {markdown.value_text(node[name])}" for name, sign in signs if name in node]
-    text = f" {' and '.join(bounds)}".replace(" ", "&nbsp;").replace("&nbsp;and&nbsp;", " and ")
-    return text.replace(">", "&gt;").replace("<", "&lt;") if bounds else ""
+    # a range behind a validator keeps pydantic's names instead of the schema's
+    low, high = (node.get(a, node.get(b)) for a, b in (("minimum", "ge"), ("maximum", "le")))
+    above, below = (
+        node.get(a, node.get(b))
+        for a, b in (("exclusiveMinimum", "gt"), ("exclusiveMaximum", "lt"))
+    )
+    if low is not None and high is not None:
+        return f", {markdown.value_text(low)}&nbsp;to&nbsp;{markdown.value_text(high)}"
+    signs = (("&gt;", above), ("&gt;=", low), ("&lt;", below), ("&lt;=", high))
+    bounds = [f"{sign}&nbsp;{markdown.value_text(end)}" for sign, end in signs if end is not None]
+    return f" {' and '.join(bounds)}" if bounds else ""
 
 
 def _sentence(text: str) -> str:
