@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from qmix_jax.runtime import (
     processes,
     progress,
     rows,
+    resuming,
     sinks,
     sweep_index,
     tables,
@@ -63,10 +65,12 @@ def train(
 
     Args:
       cfg: from `qmix_jax.load_config`.
-      directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`.
+      directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`. With
+        `resume: auto` in the configuration one that may hold this run already: it goes on from its
+        last checkpoint, or begins if there is none.
       command: what to record as the command; by default a call of this function.
     Returns:
-      A `Result`. After Ctrl-C it holds what was reached.
+      A `Result`. After Ctrl-C, SIGTERM or SIGUSR1 it holds what was reached.
     Raises:
       ConfigError: a setting that cannot be honoured, before anything is compiled.
       NonFiniteError: a member's loss was not finite. It was frozen as it was before, the other
@@ -84,14 +88,17 @@ def _train(
     directory: str | os.PathLike[str] | None,
     command: str,
 ) -> Result:
+    (path,) = everyone.paths("directory", directories([Job(cfg, directory)]))
+    cfg = resuming.settle(cfg, path)
+    if resuming.ended(cfg, path):
+        return _ended(path, shown=everyone.first)
     lines = _prepare([cfg], everyone)
     program = build(cfg)
     devices.local(cfg.seeds, cfg.population.devices)
-    (path,) = everyone.paths("directory", [directory or _default_directory(cfg)])
     whole = training.Group([training.Job(cfg, path, command)], program, "")
     if everyone.count == 1:
         training.check(whole)
-    own = [path] if everyone.first else []
+    own = {path: cfg.resume is not None} if everyone.first else {}
     with sinks.claimed(own), _display(everyone.first) as (display, stop):
         for line in lines:
             display.note(line)
@@ -102,6 +109,13 @@ def _train(
     if result.failures:
         raise NonFiniteError("; ".join(result.failures.values()))
     return result
+
+
+def _ended(path: pathlib.Path, shown: bool) -> Result:
+    """What a run came to that has nothing left to train."""
+    if shown:
+        print(f"resume: {path} has ended; to train on, raise trainer.env_steps", flush=True)
+    return load_run(path)
 
 
 class _How(NamedTuple):
@@ -154,8 +168,12 @@ def _train_many(
     directory: str | os.PathLike[str] | None,
     how: _How,
 ) -> tuple[Result | None, ...]:
-    lines = _prepare([job.config for job in jobs], everyone)
     paths = everyone.paths("directories", directories(jobs))
+    jobs = [
+        job._replace(config=resuming.settle(job.config, path))
+        for job, path in zip(jobs, paths, strict=True)
+    ]
+    lines = _prepare([job.config for job in jobs], everyone)
     found = groups.split([job.config for job in jobs])
     wholes = _groups(jobs, paths, found)
     for one in wholes:
@@ -166,7 +184,8 @@ def _train_many(
     labels = [job.label for job in jobs]
     kept = directory if everyone.first else None
     done: dict[int, Result] = {}
-    with sinks.claimed(paths if everyone.first else []), _display(everyone.first) as shown:
+    claims = {path: job.config.resume is not None for path, job in zip(paths, jobs, strict=True)}
+    with sinks.claimed(claims if everyone.first else {}), _display(everyone.first) as shown:
         display, stop = shown
         index = sweep_index.Index(kept, labels, paths, found, how.objective)
         for line in (*lines, *_group_lines(found)):
@@ -215,11 +234,21 @@ def _in_turn(
     for number, whole in enumerate(wholes):
         if any(everyone.gather(f"{number}/stop", stop())):
             return
+        if all(resuming.ended(job.config, job.path) for job in whole.jobs):
+            display.note(f"{whole.heading}had ended")
+            yield number, _reached(whole)
+            continue
         index.start(number)
         # Without a later use, a program goes when its group is done: some 40 would fill the
         # process's table of memory maps.
         own = Programs() if programs is None else programs
         yield number, processes.train(everyone, number, whole, own, display, stop)
+
+
+def _reached(whole: training.Group) -> training.Trained:
+    """A group that had ended before, from its run directories."""
+    outcomes = [results.read_outcome(job.path) for job in whole.jobs]
+    return training.Trained(outcomes, None, math.nan, math.nan, math.nan)
 
 
 def plan_runs(
@@ -296,6 +325,11 @@ def claim(paths: Sequence[pathlib.Path]) -> None:
 
 def directories(jobs: Sequence[Job]) -> list[pathlib.Path]:
     """Where each job writes. Raises: ConfigError where two would share one."""
+    if any(job.directory is None and job.config.resume for job in jobs):
+        raise config.ConfigError(
+            "resume: resume=auto goes on in a directory that is the same each time, and none is "
+            "given; set hydra.run.dir, or `directory` in Python"
+        )
     chosen = [pathlib.Path(job.directory or _default_directory(job.config)) for job in jobs]
     for i, path in enumerate(chosen):
         if path in chosen[:i]:

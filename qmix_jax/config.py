@@ -187,6 +187,15 @@ class Sinks(Model):
     own: Component | None = None
 
 
+class Checkpoint(Model):
+    """What a run keeps to go on from."""
+
+    enabled: bool = True
+    every_s: Annotated[float, Field(ge=0)] = 60.0
+    keep: PositiveInt = 2
+    replay: Literal["always", "running", "never"] = "running"
+
+
 class ExperimentConfig(Model):
     """Everything that defines a run."""
 
@@ -195,6 +204,7 @@ class ExperimentConfig(Model):
     seeds: PositiveInt = 2
     precision: Literal["default", "high", "highest", "bfloat16"] = "default"
     compile_cache: bool = True
+    resume: Literal["auto"] | None = None
     env: Component
     agent: Component
     algo: Algo
@@ -205,6 +215,7 @@ class ExperimentConfig(Model):
     eval: Eval = Eval()
     population: Population = Population()
     sink: Sinks = Sinks()
+    checkpoint: Checkpoint = Checkpoint()
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -371,6 +382,7 @@ def _bare(annotation: Any) -> Any:
 
 __all__ = [
     "Algo",
+    "Checkpoint",
     "Component",
     "ConfigError",
     "Count",

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 from qmix_jax import config
 
 TRACED = ("hparams", "seed", "seeds")
-"""Keys, with all below them, in which members of one program may differ (`name`, `sink` too)."""
+"""Keys, with all below them, in which members of one program may differ (`name`, `sink`, `resume`
+too).
+"""
 
 
 class Group(NamedTuple):
@@ -36,7 +38,8 @@ def split(configs: Sequence[config.ExperimentConfig]) -> tuple[Group, ...]:
 
 def static_part(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
     """The configuration with everything traced, its name and its sinks made equal."""
-    equal = {"name": "", "seed": 0, "seeds": 1, "hparams": config.HParams(), "sink": config.Sinks()}
+    equal = {"name": "", "seed": 0, "seeds": 1, "resume": None, "hparams": config.HParams()}
+    equal["sink"] = config.Sinks()
     return cfg.model_copy(update=equal)
 
 
@@ -47,12 +50,21 @@ def separating_keys(groups: Sequence[Group]) -> tuple[str, ...]:
 
 def differing_keys(*configs: config.ExperimentConfig) -> tuple[str, ...]:
     """Dotted keys in which not all of the configurations agree."""
-    flat = [_flatten(config.dump(cfg)) for cfg in configs]
-    keys = dict.fromkeys(key for values in flat for key in values)
-    missing = object()
-    return tuple(
-        key for key in keys if any(v.get(key, missing) != flat[0].get(key, missing) for v in flat)
-    )
+    first, *others = map(config.dump, configs)
+    return tuple(dict.fromkeys(key for other in others for key in differences(first, other)))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys of nested mappings -> their values in each, where these differ; a key that one
+    does not have is None there.
+    """
+    old, new = _flatten(before), _flatten(now)
+    keys = dict.fromkeys([*old, *new])
+    return {key: (old.get(key), new.get(key)) for key in keys if _other(key, old, new)}
+
+
+def _other(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return (key in old) != (key in new) or old[key] != new[key]
 
 
 def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

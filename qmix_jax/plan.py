@@ -50,6 +50,11 @@ class Plan:
         """Env steps collected before update `update`."""
         return (self.warm_up_collects + update) * self.steps_per_update
 
+    def stored_at(self, update: int) -> int:
+        """Sequences in one member's replay before update `update`."""
+        added = (self.warm_up_collects + update) * self.steps_per_update // self.window
+        return min(added, self.capacity)
+
     def stops(self) -> tuple[int, ...]:
         """Updates after which something is written, in order; the last is `n_updates`."""
         points = {self.n_updates}

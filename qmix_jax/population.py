@@ -7,8 +7,9 @@ member's arrays are donated whole. `vmap` is one round. The last round is padded
 of the last member, whose results are dropped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,9 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from qmix_jax import memory, train_step
+from qmix_jax import memory, train_step, transfer
 from qmix_jax import program as programs
 from qmix_jax.types import Array, Device, HParams
+
+REPLAY = "state/replay/"
+"""Beginning of the names that the replay's arrays have in a snapshot."""
 
 _AXIS = "members"
 Tree = Any
@@ -76,8 +80,12 @@ class Population(NamedTuple):
       tables: `(parameters) -> one numpy array [P, ...] per decision point`.
       metrics: `(tallies) -> Metrics`.
       rebind: `(seeds, hparams) -> Population` of other members, with the same compiled programs.
-      adopt: `(rounds, keep, layout) -> rounds` of this population: the members `keep` of another
-        one's states or tallies, which `layout` placed; unchanged, wherever they now live.
+      adopt: `(states, tallies, keep) -> (states, tallies)` of this population: the members `keep`
+        of another one, unchanged, wherever they now live.
+      snapshot: `(states, tallies, stored) -> name -> numpy array [P, ...]`, copies of everything;
+        of the replay the first `stored` sequences, none of it with 0.
+      restore: `(name -> numpy array) -> (states, tallies)` of a snapshot, of this population or of
+        an equal one on other devices. Raises ValueError for that of another program.
     """
 
     layout: Layout
@@ -93,7 +101,9 @@ class Population(NamedTuple):
     tables: Callable[[Tree], tuple[np.ndarray, ...]]
     metrics: Callable[[Rounds], Metrics]
     rebind: Callable[[Sequence[int], Sequence[HParams]], "Population"]
-    adopt: Callable[[Rounds, Sequence[int], Layout], Rounds]
+    adopt: Callable[[Rounds, Rounds, Sequence[int]], tuple[Rounds, Rounds]]
+    snapshot: Callable[[Rounds, Rounds, int], dict[str, np.ndarray]]
+    restore: Callable[[Mapping[str, np.ndarray]], tuple[Rounds, Rounds]]
 
 
 def layout(
@@ -212,8 +222,30 @@ class _Binder(NamedTuple):
             tables=lambda params: each_member(self.program.tables, params),
             metrics=lambda tallies: _to_metrics(_gather(tallies, used)),
             rebind=self.bind,
-            adopt=lambda rounds, keep, old: _move(rounds, keep, old, used, self.sharding),
+            adopt=partial(self._adopt, used.rounds),
+            snapshot=partial(_snapshot, used.n_members),
+            restore=partial(self._restore, used.rounds),
         )
+
+    def _adopt(
+        self, n_rounds: int, states: Rounds, tallies: Rounds, keep: Sequence[int]
+    ) -> tuple[Rounds, Rounds]:
+        pairs = (states, self.state), (tallies, self.tally)
+        states, tallies = (
+            transfer.adopt(rounds, keep, like, n_rounds, self.sharding) for rounds, like in pairs
+        )
+        return states, tallies
+
+    def _restore(
+        self, n_rounds: int, arrays: Mapping[str, np.ndarray]
+    ) -> tuple[Rounds, Rounds]:
+        parts = {name: _under(name, arrays) for name in ("state", "tally")}
+        likes = {"state": self.state, "tally": self.tally}
+        states, tallies = (
+            transfer.to_devices(parts[name], like, n_rounds, self.sharding)
+            for name, like in likes.items()
+        )
+        return states, tallies
 
     def _memory(self) -> memory.Memory:
         found = [program.memory_analysis() for program in self.compiled.values()]
@@ -223,31 +255,32 @@ class _Binder(NamedTuple):
         )
 
 
+def _snapshot(
+    n_members: int, states: Rounds, tallies: Rounds, stored: int
+) -> dict[str, np.ndarray]:
+    kept = transfer.to_host(states, n_members, {"replay/": stored})
+    counted = transfer.to_host(tallies, n_members, {})
+    return {
+        **{f"state/{name}": values for name, values in kept.items()},
+        **{f"tally/{name}": values for name, values in counted.items()},
+    }
+
+
+def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    prefix = f"{part}/"
+    return {
+        name.removeprefix(prefix): values
+        for name, values in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
 def _deal(places: Layout, sharding: NamedSharding, members: Sequence[Tree]) -> Rounds:
     """Stacks one tree per member into rounds on the devices, padding with the last member."""
     padded = [*members, *[members[-1]] * (places.rounds * places.size - len(members))]
     rounds = [padded[i : i + places.size] for i in range(0, len(padded), places.size)]
     stacked = (jax.tree.map(lambda *leaves: np.stack(leaves), *group) for group in rounds)
     return tuple(jax.device_put(tree, sharding) for tree in stacked)
-
-
-def _move(
-    rounds: Rounds, keep: Sequence[int], old: Layout, new: Layout, sharding: NamedSharding
-) -> Rounds:
-    """The members `keep`, by way of the host: this happens a few times in a run."""
-    padded = [*keep, *[keep[-1]] * (new.rounds * new.size - len(keep))]
-    trees = [jax.tree.flatten(tree) for tree in rounds]
-
-    def move(*leaves: jax.Array) -> list[jax.Array]:
-        is_key = jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key)
-        host = [np.asarray(jax.random.key_data(x) if is_key else x) for x in leaves]
-        rows = [host[member // old.size][member % old.size] for member in padded]
-        chunks = [np.stack(rows[i : i + new.size]) for i in range(0, len(rows), new.size)]
-        placed = [jax.device_put(chunk, sharding) for chunk in chunks]
-        return [jax.random.wrap_key_data(x) for x in placed] if is_key else placed
-
-    moved = [move(*leaves) for leaves in zip(*(leaves for leaves, _ in trees), strict=True)]
-    return tuple(jax.tree.unflatten(trees[0][1], leaves) for leaves in zip(*moved, strict=True))
 
 
 def _spmd(fn: Callable, mesh: Mesh, lanes: int, n_shared: int, donate: tuple[int, ...]) -> Callable:

@@ -17,7 +17,7 @@ LAYERS = (
     ("agents", "mixers", "envs", "replay"),
     ("factorisations", "learner", "rollout"),
     ("train_step", "evaluate"),
-    ("program", "memory", "population"),
+    ("program", "memory", "transfer", "population"),
     ("sinks",),
     ("runtime",),
     ("reports", "results"),

@@ -2,27 +2,34 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from qmix_jax import plan, population, train_step
-from qmix_jax.runtime import progress, sinks
+from qmix_jax.runtime import best, progress, sinks
 
 _CALL_SECONDS = 4.0
 """What one compiled call should last: long enough to hide its cost, short enough for Ctrl-C."""
 
-SCORES = ("win_rate", "return")
-"""What the best parameters are chosen by, the first one first; not every environment has both."""
+_NUMBERS = ("update", "passed", "row_update", "row_s", "row_steps", "train_s", "eval_s")
+"""Numbers of a run in progress that go into a snapshot as they are."""
 
 
 class NonFiniteError(RuntimeError):
     """A member's loss or gradient was not finite; every file is written, the member's last finite
     parameters among them.
     """
+
+
+class Snapshot(NamedTuple):
+    """A run in progress: what JSON has, and arrays [P, ...] by name."""
+
+    numbers: dict[str, Any]
+    arrays: dict[str, np.ndarray]
 
 
 @dataclasses.dataclass
@@ -103,9 +110,12 @@ class Run:
         display: progress.Progress,
         interrupted: Callable[[], bool],
         first: int = 0,
+        save: Callable[["Run", bool], None] = lambda run, last: None,
     ) -> None:
         """Everything is made by the caller; `files` gets one row per member at a time,
         `interrupted` is asked between compiled calls, and messages count members from `first`.
+        `save(run, last)` is called where `snapshot` is whole: every few seconds, and with `last`
+        when the run ends, early or not.
         """
         self._members = members
         self._plan = arithmetic
@@ -113,45 +123,98 @@ class Run:
         self._files = files
         self._display = display
         self._interrupted = interrupted
+        self._save = save
         self._update = -arithmetic.warm_up_collects
         self._started = time.perf_counter()
         self._train_s = self._eval_s = 0.0
         self._row_s = self._row_steps = 0.0
-        self._row_update = 0
+        self._row_update = self._passed = 0
         self._per_update_s = 0.0
         self._states: population.Rounds = ()
         self._tallies: population.Rounds = ()
         self._numbers: Sequence[int] = range(first, first + len(seeds))
-        self._best: Any = None
-        self._best_scores = [np.full(len(seeds), -np.inf) for _ in SCORES]
+        self._best = best.Best(len(seeds))
         self._failures: dict[int, str] = {}
 
-    def train(self) -> Outcome:
-        """Trains to the end of the plan or to an interruption, and evaluates on the way."""
-        self.begin()
-        self.proceed(self._plan.n_updates)
-        return self.outcome()
+    @property
+    def update(self) -> int:
+        """Updates done; negative while the replay fills."""
+        return self._update
+
+    @property
+    def ended(self) -> bool:
+        """Whether the plan is done."""
+        return self._update == self._plan.n_updates
 
     def begin(self) -> None:
         """Makes the members, evaluates them untrained, and fills the replay."""
         self._states = self._members.init()
+        self._tallies = self._members.empty_tallies()
         _wait(self._states)
         self._evaluate()
         self._warm_up()
 
+    def resume(self, numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Goes on where `snapshot` was taken, instead of `begin`.
+
+        Raises:
+          ValueError: it is of another program.
+        """
+        self._states, self._tallies = self._members.restore(arrays)
+        self._best.restore(numbers["best_scores"], arrays)
+        self._failures = {int(member): text for member, text in numbers["failures"].items()}
+        for name in _NUMBERS:
+            setattr(self, f"_{name}", numbers[name])
+        self._started = time.perf_counter() - numbers["elapsed_s"]
+        self._show()
+        if self._update < 0:
+            self._warm_up()
+
+    def refill(self, members: population.Population, first: int, n_collects: int) -> None:
+        """Collects the replay anew, for a snapshot without it.
+
+        Args:
+          members: the same ones, exploring as they are to.
+          first: index of the first collect, negative, so that nothing is learnt.
+        """
+        tallies = members.empty_tallies()
+        self._states, _ = members.train(self._states, tallies, first, n_collects)
+        _wait(self._states)
+
+    def snapshot(self, with_replay: bool) -> Snapshot:
+        """All there is to go on from; see `resume`."""
+        stored = self._plan.stored_at(self._update) if with_replay else 0
+        best_scores, best_arrays = self._best.snapshot()
+        return Snapshot(
+            numbers={
+                **{name: getattr(self, f"_{name}") for name in _NUMBERS},
+                "elapsed_s": time.perf_counter() - self._started,
+                "best_scores": best_scores,
+                "failures": dict(self._failures),
+            },
+            arrays={
+                **self._members.snapshot(self._states, self._tallies, stored),
+                **best_arrays,
+            },
+        )
+
     def proceed(self, last: int) -> None:
         """Trains up to update `last`, one of the plan's stops, or to an interruption."""
         for stop in self._plan.stops():
-            if not self._update < stop <= last:
+            if not self._passed < stop <= last:
                 continue
             self._advance(stop)
-            ending = self._stopped() or self._ended()
+            ending = self._stopped() or self.ended
+            if self._interrupted() and not self.ended:
+                self._save(self, True)  # before a row that an uninterrupted run would not have
             if (ending or stop % self._plan.log_every == 0) and self._update > self._row_update:
                 self._write_train_row()
-            if self._interrupted() and not self._ended():
+            if self._interrupted() and not self.ended:
                 return
             if ending or stop % self._plan.eval_every == 0:
                 self._evaluate()
+            self._passed = stop
+            self._save(self, ending)
             if ending:
                 return
 
@@ -165,13 +228,9 @@ class Run:
           members: the compiled population of these.
           files: where their rows go.
         """
-        old = self._members.layout
-        self._states = members.adopt(self._states, keep, old)
-        self._tallies = members.adopt(self._tallies, keep, old)
+        self._states, self._tallies = members.adopt(self._states, self._tallies, keep)
         self._members, self._files = members, files
-        chosen = np.asarray(keep)
-        self._best_scores = [scores[chosen] for scores in self._best_scores]
-        self._best = jax.tree.map(lambda leaf: leaf[chosen], self._best)
+        self._best.narrow(keep)
         self._failures = {
             i: self._failures[member] for i, member in enumerate(keep) if member in self._failures
         }
@@ -182,18 +241,17 @@ class Run:
         """What the members came to so far."""
         return Outcome(
             parameters=self._members.parameters(self._states),
-            best_parameters=self._best,
+            best_parameters=self._best.parameters,
             update=max(self._update, 0),
             env_steps=self._plan.env_steps_at(self._update),
             train_s=self._train_s,
             eval_s=self._eval_s,
-            interrupted=not self._ended() and not self._all_failed(),
+            interrupted=not self.ended and not self._all_failed(),
             failures=dict(self._failures),
         )
 
     def _warm_up(self) -> None:
         """Fills the replay; its speed says nothing of training, and its metrics are nobody's."""
-        self._tallies = self._members.empty_tallies()
         self._advance(0)
         self._tallies = self._members.empty_tallies()
         self._per_update_s = self._row_s = self._row_steps = 0.0
@@ -215,15 +273,14 @@ class Run:
             self._row_steps += n_updates * self._plan.steps_per_update * len(self._seeds)
             self._note_failures()
             self._show()
+            if self._update < stop:
+                self._save(self, False)
 
     def _call_length(self) -> int:
         """Updates of the next call; the first one is short, for its speed is not known."""
         if not self._per_update_s:
             return 1
         return max(1, int(_CALL_SECONDS / self._per_update_s))
-
-    def _ended(self) -> bool:
-        return self._update == self._plan.n_updates
 
     def _all_failed(self) -> bool:
         return len(self._failures) == len(self._seeds)
@@ -262,21 +319,8 @@ class Run:
         results = self._members.evaluate(self._states, index)
         self._eval_s += time.perf_counter() - started
         self._write("eval", {f"eval/{name}": values for name, values in results.items()})
-        self._keep_best([results[name] for name in SCORES if name in results])
+        self._best.see(results, self._members.parameters(self._states))
         self._show(results)
-
-    def _keep_best(self, scores: list[np.ndarray]) -> None:
-        better = np.zeros(len(self._seeds), bool)
-        tied = ~better
-        for score, best in zip(scores, self._best_scores, strict=False):
-            better |= tied & (score > best)
-            tied &= score == best
-        self._best_scores = [
-            np.where(better, score, best)
-            for score, best in zip(scores, self._best_scores, strict=False)
-        ]
-        current = self._members.parameters(self._states)
-        self._best = current if self._best is None else _choose(better, current, self._best)
 
     def _write(self, kind: str, columns: dict[str, np.ndarray]) -> None:
         update = max(self._update, 0)
@@ -319,13 +363,6 @@ def columns(program_metrics: Sequence[str], metric_names: Sequence[str]) -> tupl
     """
     evaluated = [f"eval/{name}" for name in ("return", *metric_names, "length")]
     return tuple(evaluated + sorted(program_metrics) + ["perf/env_steps_per_s", "time_s"])
-
-
-def _choose(better: np.ndarray, current: Any, best: Any) -> Any:
-    def pick(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-        return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(pick, current, best)
 
 
 def _wait(tree: Any) -> None:

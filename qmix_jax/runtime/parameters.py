@@ -3,7 +3,7 @@
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -23,10 +23,9 @@ def save_parameters(path: str | os.PathLike[str], params: Mapping[str, Any]) -> 
     Raises:
       ValueError: a key that is not text or has a `/` in it, or a leaf that is no such array.
     """
-    flat = dict(_flatten(params, ""))
-    with sinks.atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in flat.items():
-            _write_array(archive, f"{name}.npy", array)
+    flat = flatten(params)
+    with sinks.atomic(path) as file:
+        write_arrays(file, flat)
 
 
 def load_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -44,15 +43,28 @@ def load_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise config.ConfigError(
             f"parameters: cannot read {str(path)!r} ({error}); give a .npz file saved by a run"
         ) from error
+    return nest(arrays)
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays by path, as `save_parameters` names them. Raises: as it does."""
+    return dict(_flatten(params, ""))
+
+
+def nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The nested dicts of what `flatten` gave."""
     params: dict[str, Any] = {}
     for name, array in arrays.items():
         _insert(params, name.split("/"), array)
     return params
 
 
-def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    with archive.open(name, "w", force_zip64=True) as entry:
-        np.lib.format.write_array(entry, array, allow_pickle=False)
+def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an uncompressed `.npz` archive; NumPy's own writer cannot name every entry."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def _flatten(node: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:

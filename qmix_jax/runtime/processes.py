@@ -82,7 +82,7 @@ def split(whole: training.Group, share: range, folder: str) -> dict[int, trainin
         seeds = min(share.stop - first, job.config.seeds) - begin
         if seeds > 0:
             members = {"seed": job.config.seed + begin, "seeds": seeds}
-            path = sinks.claim(job.path / folder)
+            path = sinks.claim(job.path / folder, resume=job.config.resume is not None)
             found[i] = job._replace(config=job.config.model_copy(update=members), path=path)
         first += job.config.seeds
     return found

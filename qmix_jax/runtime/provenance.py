@@ -48,11 +48,7 @@ def manifest(
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sinks.plain(command),
-        "versions": {
-            "python": platform.python_version(),
-            **{p: _version(p) for p in _PACKAGES},
-            "qmix_jax": qmix_jax.__version__,
-        },
+        "versions": versions(),
         "git": _git(pathlib.Path(__file__)),
         "device": {
             "platform": devices[0].platform,
@@ -63,6 +59,15 @@ def manifest(
         "config": values,
         "config_hash": hashlib.sha256(canonical.encode()).hexdigest()[:12],
         **sinks.plain(extra),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python, this package and what it stands on; None for what is not installed."""
+    return {
+        "python": platform.python_version(),
+        **{package: _version(package) for package in _PACKAGES},
+        "qmix_jax": qmix_jax.__version__,
     }
 
 

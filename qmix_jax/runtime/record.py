@@ -44,10 +44,12 @@ class Record:
 
     def begin(self, compile_s: float, more: Mapping[str, Any] | None = None) -> None:
         """Writes the configuration and the manifest, with `more` fields."""
-        provenance.write_config(self._path / "config.yaml", config.dump(self._cfg))
+        # How a run came to go on is no setting of it.
+        settings = config.dump(self._cfg.model_copy(update={"resume": None}))
+        provenance.write_config(self._path / "config.yaml", settings)
         places = self._members.layout
         self._manifest = provenance.manifest(
-            config.dump(self._cfg),
+            settings,
             self._command,
             places.devices,
             {

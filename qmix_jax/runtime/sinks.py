@@ -19,10 +19,14 @@ from qmix_jax import config
 KEYS = ("kind", "env_steps", "update", "gradient_step", "seed")
 """First columns of `metrics.csv`; every row has them."""
 
+_METRICS = ("metrics.csv", "metrics.jsonl")
 
-def claim(directory: str | os.PathLike[str]) -> pathlib.Path:
+
+def claim(directory: str | os.PathLike[str], resume: bool = False) -> pathlib.Path:
     """Creates the run directory and proves that files can be written there.
 
+    Args:
+      resume: the run may be there already.
     Raises:
       ConfigError: it cannot be created or written, or it holds the metrics of another run.
     """
@@ -35,35 +39,53 @@ def claim(directory: str | os.PathLike[str]) -> pathlib.Path:
             f"run directory: cannot write to {str(path)!r} ({error.strerror}); "
             "choose another hydra.run.dir"
         ) from error
-    _refuse_used(path)
+    if not resume:
+        _refuse_used(path)
     return path
 
 
 @contextlib.contextmanager
-def claimed(directories: Sequence[pathlib.Path]) -> Iterator[None]:
-    """Claims run directories; those still empty go again where a run cannot be honoured."""
-    for directory in directories:
-        claim(directory)
+def claimed(directories: Mapping[pathlib.Path, bool]) -> Iterator[None]:
+    """Claims run directories; those still empty go again where a run cannot be honoured.
+
+    Args:
+      directories: each with whether its run may be there already.
+    """
+    for directory, resume in directories.items():
+        claim(directory, resume)
     try:
         yield
     except config.ConfigError:
         for directory in itertools.filterfalse(_filled, directories):
-            directory.rmdir()
+            _remove(directory)
         raise
 
 
 def _filled(directory: pathlib.Path) -> bool:
-    return any(directory.iterdir())
+    """Whether there is more than the lock of a run that did not begin."""
+    return any(path.is_file() and path.name != ".lock" for path in directory.rglob("*"))
 
 
-def move_aside(path: pathlib.Path, why: str) -> pathlib.Path | None:
-    """Keeps what a run wrote, if anything, as `<path>.<why>-<n>`, and says where."""
-    if not path.is_dir() or not any(path.iterdir()):
+def _remove(directory: pathlib.Path) -> None:
+    for path in directory.rglob(".lock"):
+        path.unlink()
+        path.parent.rmdir()
+    with contextlib.suppress(OSError):  # an empty folder of somebody else's
+        directory.rmdir()
+
+
+def set_aside(directory: pathlib.Path) -> str | None:
+    """Renames the metrics in a directory, if any, to `metrics.interrupted-<n>.*`; the new name."""
+    used = [name for name in _METRICS if (directory / name).exists()]
+    if not used:
         return None
     number = 1
-    while (aside := path.with_name(f"{path.name}.{why}-{number}")).exists():
+    while any(directory.glob(f"metrics.interrupted-{number}.*")):
         number += 1
-    return path.rename(aside)
+    stem = f"metrics.interrupted-{number}"
+    for name in used:
+        (directory / name).rename(directory / name.replace("metrics", stem, 1))
+    return f"{stem}.csv"
 
 
 def sort_rows(directory: str | os.PathLike[str]) -> None:
@@ -121,22 +143,39 @@ class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
     gives the same number again; JSON has no NaN and no infinity, so there they are `null`.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        columns: Sequence[str],
+        sizes: Sequence[int] | None = None,
+    ) -> None:
         """Opens both files.
 
         Args:
           directory: an existing run directory.
           columns: names of all metrics that any row will have, in the order of the columns.
+          sizes: what `sizes` was when a checkpoint was made: both files go on there, and rows
+            after it are dropped. None for new files.
         Raises:
-          ConfigError: the directory already holds metrics.
+          ConfigError: the directory already holds metrics, or less than `sizes` says.
         """
         path = pathlib.Path(directory)
-        _refuse_used(path)
-        self._csv = (path / "metrics.csv").open("x", encoding="utf-8", newline="")
-        self._jsonl = (path / "metrics.jsonl").open("x", encoding="utf-8")
+        if sizes is None:
+            _refuse_used(path)
+        else:
+            _cut(path, sizes)
+        mode = "x" if sizes is None else "a"
+        self._csv = (path / "metrics.csv").open(mode, encoding="utf-8", newline="")
+        self._jsonl = (path / "metrics.jsonl").open(mode, encoding="utf-8")
         self._writer = csv.DictWriter(self._csv, (*KEYS, *columns), lineterminator="\n")
-        self._writer.writeheader()
-        self._csv.flush()
+        if sizes is None:
+            self._writer.writeheader()
+            self._csv.flush()
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of both files, all rows so far included."""
+        return [os.fstat(file.fileno()).st_size for file in (self._csv, self._jsonl)]
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends rows and flushes.
@@ -220,8 +259,20 @@ def _scalar(value: Any) -> Any:
     return float(str(number)) if number.dtype == np.float32 else number.item()
 
 
+def _cut(directory: pathlib.Path, sizes: Sequence[int]) -> None:
+    """Drops the rows after a checkpoint."""
+    for name, size in zip(_METRICS, sizes, strict=True):
+        path = directory / name
+        if not path.is_file() or path.stat().st_size < size:
+            raise config.ConfigError(
+                f"resume: {str(path)!r} is missing or shorter than when the checkpoint was made "
+                f"({size} bytes); bring it back, or remove the folder `checkpoints` to begin anew"
+            )
+        os.truncate(path, size)
+
+
 def _refuse_used(directory: pathlib.Path) -> None:
-    for name in ("metrics.csv", "metrics.jsonl"):
+    for name in _METRICS:
         if (directory / name).exists():
             raise config.ConfigError(
                 f"run directory: {str(directory)!r} already has {name} of another run; "

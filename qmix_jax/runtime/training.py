@@ -2,18 +2,17 @@
 run directory.
 """
 
-import contextlib
 import math
-import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 
 from qmix_jax import config, groups, memory, population
 from qmix_jax import program as programs
-from qmix_jax.runtime import devices, loop, progress, record, rows, sinks
+from qmix_jax.runtime import checkpoint, course, devices, loop, progress, record, resuming, sinks
+from qmix_jax.runtime.jobs import Group, Job
 from qmix_jax.types import Device
 
 _COLLECTED = {
@@ -21,38 +20,6 @@ _COLLECTED = {
     "segment": "auto-reset",
     "window": "running on",
 }
-
-
-class Job(NamedTuple):
-    """One run of a group: its configuration, its directory (claimed) and the command to record."""
-
-    config: config.ExperimentConfig
-    path: pathlib.Path
-    command: str
-
-
-class Group(NamedTuple):
-    """Attributes:
-    jobs: runs whose configurations differ only in what is traced.
-    program: of all of them.
-    heading: what the first line begins with; empty for a lone run.
-    first: number of the first member, where other processes train those before it.
-    """
-
-    jobs: Sequence[Job]
-    program: programs.Program
-    heading: str
-    first: int = 0
-
-    @property
-    def config(self) -> config.ExperimentConfig:
-        """Of the first run."""
-        return self.jobs[0].config
-
-    @property
-    def seeds(self) -> list[int]:
-        """Of all members, in order."""
-        return [job.config.seed + i for job in self.jobs for i in range(job.config.seeds)]
 
 
 class Footprint(NamedTuple):
@@ -110,7 +77,7 @@ class Programs:
         if kept is None or len(kept.layout.devices) < len(used):
             self._kept[key], together = _compile(group, size, display)
             return self._kept[key], together
-        members = kept.rebind(group.seeds, _hparams(group))
+        members = kept.rebind(group.seeds, group.hparams)
         fit = members.memory.fit(memory_limit(group), _running(members.layout))
         _check_fit(group, members.memory, used, fit)
         return members, min(n_members, fit)
@@ -138,20 +105,22 @@ def train(
     Raises:
       ConfigError: not even one member per device fits into memory.
     """
-    started = time.perf_counter()
-    members, n_together = programs.get(group, display)
-    compile_s = time.perf_counter() - started
-    records = [
-        record.Record(job.config, job.path, job.command, group.program, members)
-        for job in group.jobs
-    ]
-    for item in records:
-        item.begin(compile_s)
-    outcomes = list(_slices(group, members, n_together, display, stop))
-    whole = loop.join(outcomes)
+    path, cfg = group.jobs[0].path, group.config
+    with checkpoint.Store(path, cfg.checkpoint, display.note) as store:
+        saved = resuming.saved(group, display.note)
+        started = time.perf_counter()
+        members, n_together = programs.get(group, display)
+        compile_s = time.perf_counter() - started
+        records = [
+            record.Record(job.config, job.path, job.command, group.program, members)
+            for job in group.jobs
+        ]
+        for job, item in zip(group.jobs, records, strict=True):
+            item.begin(compile_s, saved and resuming.history(job.path, saved.step))
+        whole = course.Course(group, members, display, stop, store).train(n_together, saved)
     owned, first = [], 0
     for job, item in zip(group.jobs, records, strict=True):
-        if len(outcomes) > 1:
+        if n_together < len(group.seeds):
             sinks.sort_rows(job.path)
         owned.append(whole.of(first, first + job.config.seeds))
         item.finish(owned[-1])
@@ -171,7 +140,7 @@ def footprint(group: Group, limit: int | None) -> Footprint:
     limit = limit or cfg.population.memory or devices.memory(used)
     one = population.layout(1, used[:1], "map")
     needed = population.compile_programs(
-        group.program, one, group.seeds[:1], _hparams(group)[:1], cfg.precision, time.perf_counter
+        group.program, one, group.seeds[:1], group.hparams[:1], cfg.precision, time.perf_counter
     ).memory
     places = population.layout(n_members, used, cfg.population.batching)
     fits = needed.fit(limit, _running(places))
@@ -182,40 +151,6 @@ def footprint(group: Group, limit: int | None) -> Footprint:
 def _running(places: population.Layout) -> int | None:
     """Members that run at a time: with `vmap` all that are alive."""
     return len(places.devices) if places.batching == "map" else None
-
-
-def _slices(
-    group: Group,
-    members: population.Population,
-    n_together: int,
-    display: progress.Progress,
-    stop: Callable[[], bool],
-) -> Iterator[loop.Outcome]:
-    """Trains `n_together` members at a time, to their end."""
-    seeds, numbers = group.seeds, _hparams(group)
-    names = loop.columns(members.metric_names, group.program.spec.metric_names)
-    owners = [i for i, job in enumerate(group.jobs) for _ in range(job.config.seeds)]
-    with contextlib.ExitStack() as stack:
-        opened, failed = [], set()
-        for job in group.jobs:
-            mine = rows.open_rows(job.config, job.path, names, display.note, failed=failed)
-            opened.append(stack.enter_context(mine))
-        for begin in range(0, len(seeds), n_together):
-            part = slice(begin, begin + n_together)
-            shared = sinks.Shared([opened[i] for i in owners[part]])
-            bound = members.rebind(seeds[part], numbers[part])
-            first = group.first + begin
-            yield loop.Run(
-                bound, group.program.plan, seeds[part], shared, display, stop, first
-            ).train()
-
-
-def _hparams(group: Group) -> list[programs.HParams]:
-    return [
-        numbers
-        for job in group.jobs
-        for numbers in [programs.hparams(job.config.hparams)] * job.config.seeds
-    ]
 
 
 def _compile(
@@ -253,7 +188,7 @@ def _compile_layout(
         group.program,
         places,
         group.seeds[: places.n_members],
-        _hparams(group)[: places.n_members],
+        group.hparams[: places.n_members],
         group.config.precision,
         time.perf_counter,
     )

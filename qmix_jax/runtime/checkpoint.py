@@ -1,0 +1,204 @@
+"""Checkpoints of runs that share a program: a folder with one subfolder per checkpoint.
+
+Orbax keeps the folder: it writes behind the training's back, renames what is whole into place, and
+drops what is too old. A checkpoint itself is `meta.json` and `arrays.npz`, which NumPy reads alone.
+Every process writes its own, whatever the others do; Orbax's own format would write arrays of the
+host in process 0 only.
+"""
+
+import contextlib
+import json
+import pathlib
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import filelock
+import numpy as np
+
+from qmix_jax import config
+from qmix_jax.runtime import progress
+
+FOLDER = "checkpoints"
+META, ARRAYS = "meta.json", "arrays.npz"
+_FORMAT = 1
+
+
+class Saved(NamedTuple):
+    """Attributes:
+    path: its folder.
+    step: env steps that all its members have made together.
+    meta: what JSON has.
+    arrays: name -> array.
+    """
+
+    path: pathlib.Path
+    step: int
+    meta: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class Store(contextlib.AbstractContextManager["Store"]):
+    """A folder of checkpoints, for one process at a time; nothing where they are switched off."""
+
+    def __init__(
+        self, run: pathlib.Path, settings: config.Checkpoint, note: Callable[[str], None]
+    ) -> None:
+        """`run`: an existing run directory; `note` takes lines for the user."""
+        self.path = run / FOLDER
+        self._settings = settings
+        self._note = note
+        self._saved_at = -np.inf
+        self._saving: int | None = None
+        self._stack = contextlib.ExitStack()
+        self._manager: Any = None
+
+    def __enter__(self) -> "Store":
+        """Raises: ConfigError where another process trains here, or nothing can be written."""
+        self._stack.enter_context(lock(self.path.parent))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._stack:
+            self.finish()
+            self._close()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is kept."""
+        return self._settings.enabled
+
+    def due(self) -> bool:
+        """Whether it is time for another one."""
+        busy = self._manager is not None and self._manager.is_saving_in_progress()
+        late = time.monotonic() - self._saved_at >= self._settings.every_s
+        return late and not busy
+
+    def save(self, step: int, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes a checkpoint in the background; the arrays must not change any more.
+
+        One that cannot be written is a line for the user: training goes on, and the last whole one
+        stays.
+        """
+        self.finish()
+        if not self._settings.enabled or step in whole_steps(self.path):
+            return
+        from qmix_jax.runtime import _orbax
+
+        self._saving, self._saved_at = step, time.monotonic()
+        try:
+            if self._manager is None:
+                self._stack.enter_context(_orbax.quiet())
+                self._drop_unfinished()
+                self._manager = _orbax.manager(self.path, self._settings.keep)
+            contents = _orbax.Contents({"format": _FORMAT, **meta}, dict(arrays))
+            self._manager.save(step, args=contents, force=True)
+        except OSError as error:
+            self._give_up(error)
+
+    def finish(self) -> None:
+        """Waits until the last one is whole, or known to be none."""
+        if self._manager is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """Says so, and gives a full disk its space back."""
+        steps = whole_steps(self.path)
+        kept = f"the one of env step {steps[-1]:,} is kept" if steps else "there is none yet"
+        self._note(
+            f"checkpoint: cannot write that of env step {self._saving:,} in {str(self.path)!r} "
+            f"({error.strerror or error}); {kept}, and training goes on"
+        )
+        self._close()
+        self._drop_unfinished()
+
+    def _drop_unfinished(self) -> None:
+        """What a killed process or a full disk left of a checkpoint."""
+        for path in self.path.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _close(self) -> None:
+        if self._manager is not None:
+            self._manager.close()
+        self._manager = None
+
+
+def newest(folder: pathlib.Path) -> Saved | None:
+    """The newest checkpoint of a folder, None if there is none. Raises: ConfigError if damaged."""
+    steps = whole_steps(folder)
+    if not steps:
+        return None
+    path = folder / str(steps[-1])
+    before = (
+        f"to go on from env step {steps[-2]:,}, the one before" if steps[:-1] else "to begin anew"
+    )
+    try:
+        return _read(path, steps[-1])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise config.ConfigError(
+            f"checkpoint: {str(path)!r} is damaged or not of this program ({reason}); remove that "
+            f"folder {before}"
+        ) from error
+
+
+def whole_steps(folder: pathlib.Path) -> list[int]:
+    """Steps of the checkpoints that were written to their end, rising."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(int(path.name) for path in found if path.name.isdecimal())
+
+
+@contextlib.contextmanager
+def lock(run: pathlib.Path) -> Iterator[None]:
+    """Only one process at a time trains into a run directory. Raises: ConfigError.
+
+    The kernel frees the lock when its process ends, however it does.
+    """
+    path = run / FOLDER
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(path / ".lock")
+        held.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise config.ConfigError(
+            f"run directory: another process is training in {str(run)!r}; wait for its end, or "
+            "choose another hydra.run.dir"
+        ) from error
+    except OSError as error:
+        raise config.ConfigError(
+            f"run directory: cannot write to {str(path)!r} ({error.strerror}); choose another "
+            "hydra.run.dir, or make it writable"
+        ) from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def cost(settings: config.Checkpoint, kept: int, replay: int) -> str:
+    """A line on what checkpoints take, from the bytes that all members keep, replay included."""
+    if not settings.enabled:
+        return "no checkpoints (checkpoint.enabled=false): the run cannot go on once it is cut short"
+    human = progress.human
+    without = kept - replay
+    size = without if settings.replay == "never" else kept
+    also = "" if settings.replay == "never" else f", {human(without)}B of it without the replay"
+    return (
+        f"checkpoint every {settings.every_s:g} s, up to {human(size)}B each{also}, the newest "
+        f"{settings.keep} kept"
+    )
+
+
+def _read(path: pathlib.Path, step: int) -> Saved:
+    meta = json.loads((path / "default" / META).read_text(encoding="utf-8"))
+    if meta["format"] != _FORMAT:
+        raise ValueError(f"format {meta['format']}, expected {_FORMAT}")
+    with np.load(path / "default" / ARRAYS, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return Saved(path, step, meta, arrays)

@@ -1,0 +1,225 @@
+"""The members of a group from begin to end, all together or slice by slice, with checkpoints."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from qmix_jax import config, population
+from qmix_jax import plan as plans
+from qmix_jax.core import schedules
+from qmix_jax.runtime import checkpoint, jobs, loop, parameters, progress, provenance, resuming
+from qmix_jax.runtime import sinks
+from qmix_jax.types import HParams
+
+_REACHED = ("update", "env_steps", "train_s", "eval_s", "interrupted", "failures")
+"""Fields of an outcome that a checkpoint has as text; the parameters are arrays."""
+
+
+class Course:
+    """One group on its way; its compiled members, its files, and its checkpoints."""
+
+    def __init__(
+        self,
+        group: jobs.Group,
+        members: population.Population,
+        display: progress.Progress,
+        stop: Callable[[], bool],
+        store: checkpoint.Store,
+    ) -> None:
+        """`members` are compiled for as many of the group's as train together at most."""
+        self._group, self._members = group, members
+        self._display, self._stop, self._store = display, stop, store
+        self._files: list[sinks.MetricsFiles] = []
+        self._done: loop.Outcome | None = None
+        self._span = (0, 0)
+        self._n_resumed = 0
+
+    def train(self, n_together: int, saved: checkpoint.Saved | None) -> loop.Outcome:
+        """Trains `n_together` members at a time, to their end.
+
+        Args:
+          saved: what to go on from.
+        Raises:
+          ConfigError: that is of another group or program.
+        """
+        group = self._group
+        names = loop.columns(self._members.metric_names, group.program.spec.metric_names)
+        sizes = saved.meta["sizes"] if saved else [None] * len(group.jobs)
+        with contextlib.ExitStack() as stack:
+            self._files = [
+                stack.enter_context(sinks.MetricsFiles(job.path, names, size))
+                for job, size in zip(group.jobs, sizes, strict=True)
+            ]
+            begin = self._resume(saved, n_together) if saved else 0
+            while begin < len(group.seeds):
+                begin = self._slice(begin, min(begin + n_together, len(group.seeds)), None)
+        assert self._done is not None, "a group has members"
+        return self._done
+
+    def _resume(self, saved: checkpoint.Saved, n_together: int) -> int:
+        """Goes on with the slice that was under way; the first member after it."""
+        meta = saved.meta
+        begin, end = meta["span"]
+        if end - begin > n_together:
+            raise config.ConfigError(
+                f"resume: {end - begin} members trained together, but now only {n_together} fit; "
+                "raise population.memory, or free some"
+            )
+        self._n_resumed = meta["n_resumed"] + 1
+        if begin:
+            self._refuse_longer(meta)
+            self._done = _outcome(meta["done"], saved.arrays)
+        return self._slice(begin, end, saved)
+
+    def _refuse_longer(self, meta: Mapping[str, Any]) -> None:
+        for before, job in zip(meta["jobs"], self._group.jobs, strict=True):
+            was, now = before["trainer"]["env_steps"], job.config.trainer.env_steps
+            if was != now:
+                raise config.ConfigError(
+                    f"resume: trainer.env_steps={now}, was {was}, but members trained in slices, "
+                    "of which the first ones have ended; leave it as it was"
+                )
+
+    def _slice(self, begin: int, end: int, saved: checkpoint.Saved | None) -> int:
+        """Trains members `begin` up to, not including, `end`."""
+        group = self._group
+        self._span = (begin, end)
+        seeds, numbers = group.seeds[begin:end], group.hparams[begin:end]
+        bound = self._members.rebind(seeds, numbers)
+        rows = sinks.Shared([self._files[i] for i in group.owners[begin:end]])
+        first = group.first + begin
+        plan = group.program.plan
+        run = loop.Run(bound, plan, seeds, rows, self._display, self._stop, first, self._save)
+        if saved is None:
+            run.begin()
+        else:
+            self._restore(run, bound, numbers, saved)
+        run.proceed(plan.n_updates)
+        outcome = run.outcome()
+        self._done = loop.join([self._done, outcome]) if self._done else outcome
+        return end
+
+    def _restore(
+        self,
+        run: loop.Run,
+        bound: population.Population,
+        numbers: Sequence[HParams],
+        saved: checkpoint.Saved,
+    ) -> None:
+        restore(run, saved.path, saved.meta["run"], saved.arrays)
+        plan = self._group.program.plan
+        if plan.n_updates < run.update:
+            raise config.ConfigError(
+                f"resume: trainer.env_steps ends at env step {plan.env_steps:,}, but {saved.path} "
+                f"has reached {plan.env_steps_at(run.update):,}; raise it"
+            )
+        if any(name.startswith(population.REPLAY) for name in saved.arrays):
+            return
+        seeds = self._group.seeds[slice(*self._span)]
+        exploring = [constant_epsilon(one, plan.env_steps_at(run.update)) for one in numbers]
+        if refill(run, bound.rebind(seeds, exploring), plan, self._n_resumed):
+            self._display.note("resume: the checkpoint has no replay; it was collected anew")
+
+    def _save(self, run: loop.Run, last: bool) -> None:
+        """A checkpoint, if it is time for one."""
+        if self._done is not None and self._done.interrupted:
+            return  # what is to go on is the slice that was cut short
+        if not (self._store.enabled and (last or self._store.due())):
+            return
+        group, plan = self._group, self._group.program.plan
+        snapshot = run.snapshot(keeps_replay(group.config.checkpoint, run))
+        done, arrays = _outcome_snapshot(self._done)
+        meta = {
+            **about(group.jobs, [file.sizes for file in self._files], self._n_resumed),
+            "span": self._span,
+            "done": done,
+            "run": snapshot.numbers,
+        }
+        # Slices train one after another: their steps go on from each other's end.
+        step = plan.env_steps_at(run.update) + self._span[0] * (plan.env_steps + 1)
+        self._store.save(step, meta, {**snapshot.arrays, **arrays})
+
+
+def about(
+    runs: Sequence[jobs.Job], sizes: Sequence[Sequence[int]], n_resumed: int
+) -> dict[str, Any]:
+    """What a checkpoint says of its runs: settings, files, versions."""
+    return {
+        "jobs": [config.dump(job.config) for job in runs],
+        "sizes": list(sizes),
+        "n_resumed": n_resumed,
+        "versions": provenance.versions(),
+    }
+
+
+def keeps_replay(settings: config.Checkpoint, run: loop.Run) -> bool:
+    """Whether a checkpoint made now holds the replay."""
+    return settings.replay == "always" or (settings.replay == "running" and not run.ended)
+
+
+def restore(
+    run: loop.Run, path: pathlib.Path, numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Puts a run where a snapshot was taken. Raises: ConfigError for that of another program."""
+    try:
+        run.resume(numbers, arrays)
+    except (ValueError, KeyError) as error:
+        raise config.ConfigError(
+            f"resume: {str(path)!r} is not of this program ({error}); remove the folder "
+            f"{checkpoint.FOLDER!r} to begin anew"
+        ) from error
+
+
+def refill(run: loop.Run, members: population.Population, plan: plans.Plan, n_resumed: int) -> bool:
+    """Collects as many sequences as a run had, with its policies of now.
+
+    Their keys are those of collects before the warm-up, which no run draws from; `n_resumed` keeps
+    a later time apart.
+
+    Args:
+      members: the run's, exploring as they do now.
+    Returns:
+      Whether there was anything to collect for.
+    """
+    whole = plan.capacity * plan.window // plan.steps_per_update
+    n_collects = min(run.update + plan.warm_up_collects, whole)
+    if run.ended or not n_collects:
+        return False
+    run.refill(members, -plan.warm_up_collects - whole * n_resumed, n_collects)
+    return True
+
+
+def constant_epsilon(numbers: HParams, env_steps: int) -> HParams:
+    """The same numbers, exploring as they do after so many env steps."""
+    now = schedules.linear(numbers.epsilon, np.float32(env_steps))
+    return replace(numbers, epsilon=replace(numbers.epsilon, start=now, end=now))
+
+
+def _outcome_snapshot(
+    outcome: loop.Outcome | None,
+) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
+    if outcome is None:
+        return None, {}
+    trees = {"final": outcome.parameters, "best": outcome.best_parameters}
+    arrays = {
+        f"done/{which}/{name}": values
+        for which, tree in trees.items()
+        for name, values in parameters.flatten(tree).items()
+    }
+    return {name: getattr(outcome, name) for name in _REACHED}, arrays
+
+
+def _outcome(reached: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> loop.Outcome:
+    done = parameters.nest(
+        {name: values for name, values in arrays.items() if name.startswith("done/")}
+    )["done"]
+    failures = {int(member): text for member, text in reached["failures"].items()}
+    return loop.Outcome(
+        parameters=done["final"],
+        best_parameters=done["best"],
+        **{**reached, "failures": failures},
+    )

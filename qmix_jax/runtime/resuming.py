@@ -1,0 +1,129 @@
+"""Going on with a run: whether there is something to go on from, and whether it is the same run."""
+
+import datetime
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qmix_jax import config, groups
+from qmix_jax.runtime import checkpoint, jobs, provenance, record, sinks
+
+MAY_CHANGE = (
+    "checkpoint", "compile_cache", "eval", "name", "population.devices", "population.memory",
+    "population.slices", "resume", "sink", "trainer.env_steps", "trainer.log_every",
+)  # fmt: skip
+"""Keys, with all below them, in which a run that goes on may differ from what it was."""
+
+
+def check(before: Mapping[str, Any], cfg: config.ExperimentConfig, where: pathlib.Path) -> None:
+    """Whether a run goes on as what it was.
+
+    Args:
+      before: its configuration then, as from `config.dump`.
+      cfg: its configuration now.
+      where: for the message.
+    Raises:
+      ConfigError: it differs where it must not.
+    """
+    now = config.dump(cfg)
+    derived = cfg.replay.capacity is None  # then it is what it was
+    changed = {
+        key: values
+        for key, values in groups.differences(before, now).items()
+        if not _may_change(key) and not (key == "replay.capacity" and derived)
+    }
+    if changed:
+        listed = ", ".join(f"{key}={old!r} (now {new!r})" for key, (old, new) in changed.items())
+        allowed = ", ".join(MAY_CHANGE)
+        raise config.ConfigError(
+            f"resume: {str(where)!r} was trained with {listed}; leave that as it was, or choose "
+            f"another hydra.run.dir; what may change: {allowed}"
+        )
+
+
+def settle(cfg: config.ExperimentConfig, path: pathlib.Path) -> config.ExperimentConfig:
+    """The configuration to train with, where a run may be in its directory already.
+
+    A replay whose size followed from the number of env steps keeps its size when that changes.
+
+    Raises:
+      ConfigError: the run there is another one, or was longer.
+    """
+    if cfg.resume is None or not (path / "config.yaml").is_file():
+        return cfg
+    before = provenance.read_config(path / "config.yaml")
+    check(before, cfg, path)
+    manifest = _manifest(path)
+    if cfg.replay.capacity is not None or "plan" not in manifest:
+        return cfg
+    if config.load(before).trainer.env_steps == cfg.trainer.env_steps:
+        return cfg
+    capacity = manifest["plan"]["capacity"]
+    return cfg.model_copy(
+        update={"replay": cfg.replay.model_copy(update={"capacity": capacity})}
+    )
+
+
+def ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
+    """Whether the run in a directory, which may go on, has nothing left to train."""
+    if cfg.resume is None:
+        return False
+    reached = record.reached(path)
+    if reached is None or reached["interrupted"]:
+        return False
+    before = config.load(provenance.read_config(path / "config.yaml"))
+    return before.trainer.env_steps == cfg.trainer.env_steps
+
+
+def saved(group: jobs.Group, note: Callable[[str], None]) -> checkpoint.Saved | None:
+    """What a group goes on from; None to begin.
+
+    Raises:
+      ConfigError: the checkpoint is damaged, or of other runs.
+    """
+    if group.config.resume is None:
+        return None
+    folder = group.jobs[0].path / checkpoint.FOLDER
+    found = checkpoint.newest(folder)
+    if found is None:
+        for aside in filter(None, (sinks.set_aside(job.path) for job in group.jobs)):
+            note(f"resume: no checkpoint in {str(folder)!r}; begun anew, old rows in {aside}")
+        return None
+    if len(found.meta["jobs"]) != len(group.jobs):
+        raise config.ConfigError(
+            f"resume: {str(found.path)!r} is of {len(found.meta['jobs'])} runs that trained "
+            f"together, but these are {len(group.jobs)}; resume the whole sweep"
+        )
+    for before, job in zip(found.meta["jobs"], group.jobs, strict=True):
+        check(before, job.config, job.path)
+    note(f"resume: from env step {found.step:,}, {found.path}")
+    if line := _other_versions(found.meta):
+        note(line)
+    return found
+
+
+def history(path: pathlib.Path, env_steps: int) -> dict[str, Any]:
+    """Fields of the manifest of a run that goes on at `env_steps`."""
+    before = _manifest(path)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    times = [*before.get("resumed", []), {"at": now, "env_steps": env_steps}]
+    return {"started": before.get("started", now), "resumed": times}
+
+
+def _other_versions(meta: Mapping[str, Any]) -> str | None:
+    """A line on what is not as it was when a checkpoint was made; None where nothing is."""
+    was, now = meta["versions"], provenance.versions()
+    other = [f"{name} {was.get(name)} (now {now[name]})" for name in now if was.get(name) != now[name]]
+    if not other:
+        return None
+    return f"resume: the checkpoint is of {', '.join(other)}; numbers may differ in rounding"
+
+
+def _may_change(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
+
+
+def _manifest(path: pathlib.Path) -> dict[str, Any]:
+    file = path / "manifest.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
