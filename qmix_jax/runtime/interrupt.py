@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one asks the run to end cleanly, the second one ends the process at once."""
+"""Signals: the first one asks the run to end cleanly, a second Ctrl-C ends the process at once."""
 
 import contextlib
 import os
@@ -8,12 +8,19 @@ import sys
 import threading
 from collections.abc import Callable
 
-EXIT_CODE = 128 + signal.SIGINT
-"""Exit code of a process that Ctrl-C ended, as shells have it."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C, what schedulers and containers send before they kill, and SLURM's early warning."""
+
+_last = signal.SIGINT
+
+
+def exit_code() -> int:
+    """Of a process whose run a signal ended early, as shells have it: 128 and its number."""
+    return 128 + _last
 
 
 class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
-    """Listens for SIGINT while a run goes on.
+    """Listens for `SIGNALS` while a run goes on; SIGTERM and SIGUSR1 only where nobody else does.
 
     Python runs signal handlers in the main thread only, which may be inside a compiled call for
     seconds. So a thread of its own reads the bytes that the interpreter writes for each signal.
@@ -22,7 +29,7 @@ class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
     """
 
     def __init__(self, notify: Callable[[], None], abandon: Callable[[], None]) -> None:
-        """Args: notify: called at the first Ctrl-C; abandon: at the second, before the end."""
+        """Args: notify: called at the first signal; abandon: at a second Ctrl-C, before the end."""
         self._notify = notify
         self._abandon = abandon
         self._notebook = "ipykernel" in sys.modules
@@ -34,7 +41,11 @@ class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
         if self._active:
             self._reader, self._writer = socket.socketpair()
             self._writer.setblocking(False)
-            self._handler = signal.signal(signal.SIGINT, self._handle)
+            self._before = {
+                number: signal.signal(number, self._handle)
+                for number in SIGNALS
+                if number == signal.SIGINT or signal.getsignal(number) == signal.SIG_DFL
+            }
             self._wakeup_fd = signal.set_wakeup_fd(self._writer.fileno())
             threading.Thread(target=self._listen, daemon=True).start()
         return self
@@ -42,11 +53,13 @@ class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
     def __exit__(self, *_: object) -> None:
         if self._active:
             signal.set_wakeup_fd(self._wakeup_fd)
-            signal.signal(signal.SIGINT, self._handler)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
             self._writer.close()  # ends the listener
 
-    def _handle(self, *_: object) -> None:
-        self._n_handled += 1
+    def _handle(self, number: int, frame: object) -> None:
+        del frame
+        self._n_handled += number == signal.SIGINT
         if self._notebook and self._n_handled > 1:
             raise KeyboardInterrupt
 
@@ -56,12 +69,14 @@ class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
                 self._heard(number[0])
 
     def _heard(self, number: int) -> None:
-        if number != signal.SIGINT:
+        global _last
+        if number not in self._before:
             return
-        if self.requested and self._notebook:
+        if self.requested and (self._notebook or number != signal.SIGINT):
             return
+        _last = signal.Signals(number)
         if self.requested:
             self._abandon()
-            os._exit(EXIT_CODE)
+            os._exit(exit_code())
         self.requested = True
         self._notify()
