@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qmix_jax.laboratory.build import Lab, lab
     from qmix_jax.laboratory.weights import weights
     from qmix_jax.reports.build import Report, report
+    from qmix_jax.resumption import resume, resume_many
     from qmix_jax.runtime.loop import NonFiniteError
     from qmix_jax.runtime.parameters import load_parameters
     from qmix_jax.runtime.team import ProcessError
@@ -42,6 +43,8 @@ __all__ = [
     "load_run",
     "plan_runs",
     "report",
+    "resume",
+    "resume_many",
     "train",
     "train_many",
     "weights",
@@ -69,6 +72,8 @@ _HOMES = {
     "with_values": ("qmix_jax.config", "with_values"),
     "plan_runs": ("qmix_jax.api", "plan_runs"),
     "report": ("qmix_jax.reports.build", "report"),
+    "resume": ("qmix_jax.resumption", "resume"),
+    "resume_many": ("qmix_jax.resumption", "resume_many"),
     "train": ("qmix_jax.api", "train"),
     "train_many": ("qmix_jax.api", "train_many"),
     "weights": ("qmix_jax.laboratory.weights", "weights"),

@@ -17,6 +17,7 @@ from qmix_jax.runtime import (
     interrupt,
     processes,
     progress,
+    record,
     rows,
     resuming,
     sinks,
@@ -187,6 +188,8 @@ def _train_many(
     claims = {path: job.config.resume is not None for path, job in zip(paths, jobs, strict=True)}
     with sinks.claimed(claims if everyone.first else {}), _display(everyone.first) as shown:
         display, stop = shown
+        if kept is not None:
+            sweep_index.write_jobs(kept, jobs, paths, how.halving, how.objective)
         index = sweep_index.Index(kept, labels, paths, found, how.objective)
         for line in (*lines, *_group_lines(found)):
             display.note(line)
@@ -215,6 +218,9 @@ def _trained(
         if how.halving is None:
             yield from _in_turn(everyone, wholes, how.programs, display, stop, index)
             return
+        if all(_had_ended(whole) for whole in wholes):
+            yield from enumerate(map(_reached, wholes))
+            return
         for number in range(len(wholes)):
             index.start(number)
         programs = how.programs or Programs()
@@ -234,7 +240,7 @@ def _in_turn(
     for number, whole in enumerate(wholes):
         if any(everyone.gather(f"{number}/stop", stop())):
             return
-        if all(resuming.ended(job.config, job.path) for job in whole.jobs):
+        if _had_ended(whole):
             display.note(f"{whole.heading}had ended")
             yield number, _reached(whole)
             continue
@@ -245,9 +251,13 @@ def _in_turn(
         yield number, processes.train(everyone, number, whole, own, display, stop)
 
 
+def _had_ended(whole: training.Group) -> bool:
+    return all(resuming.ended(job.config, job.path) for job in whole.jobs)
+
+
 def _reached(whole: training.Group) -> training.Trained:
     """A group that had ended before, from its run directories."""
-    outcomes = [results.read_outcome(job.path) for job in whole.jobs]
+    outcomes = [record.read_outcome(job.path) for job in whole.jobs]
     return training.Trained(outcomes, None, math.nan, math.nan, math.nan)
 
 
@@ -317,10 +327,10 @@ def _groups(
     return made
 
 
-def claim(paths: Sequence[pathlib.Path]) -> None:
+def claim(paths: Sequence[pathlib.Path], resume: bool) -> None:
     """Creates run directories. Raises: ConfigError for one that cannot be written or is used."""
     for path in paths:
-        sinks.claim(path)
+        sinks.claim(path, resume)
 
 
 def directories(jobs: Sequence[Job]) -> list[pathlib.Path]:

@@ -11,10 +11,12 @@ class Memory(NamedTuple):
     """Attributes:
     parts: what a member keeps -> bytes.
     temporaries: bytes that the largest program adds while it runs, for one member.
+    copies: bytes of a member that a checkpoint holds twice, where that takes the devices' memory.
     """
 
     parts: dict[str, int]
     temporaries: int
+    copies: int = 0
 
     @property
     def kept(self) -> int:
@@ -23,9 +25,10 @@ class Memory(NamedTuple):
 
     def fit(self, limit: int, running: int | None) -> int:
         """Members that fit into `limit` bytes, of which `running` run at a time; None for all."""
+        twice = self.kept + self.copies
         if running is None:
-            return limit // (self.kept + self.temporaries)
-        return max(0, (limit - running * self.temporaries) // self.kept)
+            return limit // (twice + self.temporaries)
+        return max(0, (limit - running * self.temporaries) // twice)
 
 
 def parts(state: train_step.TrainState, n_members: int = 1) -> dict[str, int]:

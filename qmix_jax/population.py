@@ -236,9 +236,7 @@ class _Binder(NamedTuple):
         )
         return states, tallies
 
-    def _restore(
-        self, n_rounds: int, arrays: Mapping[str, np.ndarray]
-    ) -> tuple[Rounds, Rounds]:
+    def _restore(self, n_rounds: int, arrays: Mapping[str, np.ndarray]) -> tuple[Rounds, Rounds]:
         parts = {name: _under(name, arrays) for name in ("state", "tally")}
         likes = {"state": self.state, "tally": self.tally}
         states, tallies = (

@@ -10,7 +10,7 @@ import numpy as np
 
 from qmix_jax import config, plan, population
 from qmix_jax.program import Program, build
-from qmix_jax.runtime import loop, parameters, provenance, record, sinks, training
+from qmix_jax.runtime import loop, provenance, record, sinks, training
 from qmix_jax.runtime.scores import Objective
 
 
@@ -79,26 +79,4 @@ def load_run(directory: str | os.PathLike[str]) -> Result:
     """
     path = pathlib.Path(directory)
     cfg = config.load(provenance.read_config(path / "config.yaml"))
-    return make(training.Job(cfg, path, ""), read_outcome(path), build(cfg), Objective())
-
-
-def read_outcome(path: pathlib.Path) -> loop.Outcome:
-    """What training returned, from a run directory.
-
-    Raises:
-      ConfigError: the run has not ended.
-    """
-    reached = record.reached(path)
-    if reached is None:
-        raise config.ConfigError(
-            f"run directory: {str(path)!r} lacks what a run writes at its end; give that of a run "
-            "that has ended, or go on with it: qmix-jax train resume=DIR"
-        )
-    return loop.Outcome(
-        parameters=parameters.load_parameters(path / "parameters_final.npz"),
-        best_parameters=parameters.load_parameters(path / "parameters_best.npz"),
-        update=reached["updates"],
-        failures={int(member): text for member, text in reached["failures"].items()},
-        **{name: reached[name] for name in ("env_steps", "train_s", "eval_s", "interrupted")},
-        pruned=reached["pruned"],
-    )
+    return make(training.Job(cfg, path, ""), record.read_outcome(path), build(cfg), Objective())

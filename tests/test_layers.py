@@ -22,12 +22,14 @@ LAYERS = (
     ("runtime",),
     ("reports", "results"),
     ("api",),
-    ("laboratory",),
+    ("laboratory", "resumption"),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HOST = frozenset({"sinks", "runtime", "reports", "results", "api", "laboratory", "cli", "__main__"})
+HOST = frozenset(
+    {"sinks", "runtime", "reports", "results", "api", "resumption", "laboratory", "cli", "__main__"}
+)
 
 ALLOWED = {
     "hydra": {"cli"},

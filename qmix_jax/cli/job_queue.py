@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -127,8 +126,7 @@ class Queue:
         outcome: group_task.Outcome = job.result()
         self.outcomes[number] = outcome
         self._index.finish(number, outcome.runs, outcome)
-        over = f", started over; earlier files: {_listed(outcome.moved)}" if outcome.moved else ""
-        self._say(number, f"finished{over}")
+        self._say(number, "finished")
 
     def _say(self, number: int, text: str) -> None:
         print(f"{self._names[number]}: {text}", flush=True)
@@ -144,10 +142,6 @@ def first_line(text: str) -> str:
         return " ".join(lines[:2])
     rest = lines[frames[-1] + 1 :]
     return next((line for line in rest if line and not line.startswith(" ")), lines[0])
-
-
-def _listed(paths: Sequence[pathlib.Path]) -> str:
-    return ", ".join(str(path) for path in paths)
 
 
 def _await_end(job: Any) -> None:

@@ -34,10 +34,11 @@ def launch(
       One `JobReturn` per job, its value the job's objective.
     Raises:
       ConfigError: a job that cannot be honoured, before anything is compiled.
-      SystemExit: 130 after Ctrl-C, 1 where another process failed or is lost.
+      SystemExit: 128 + the number of a signal that ended it (130: Ctrl-C), 1 where another process
+        failed or is lost.
     """
     from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
-    from qmix_jax.runtime import team
+    from qmix_jax.runtime import interrupt, team
 
     composed, jobs = prepare(context, root, job_overrides, first, max_programs)
     try:
@@ -49,7 +50,7 @@ def launch(
         found = {} if result is None else result.failures
         failures.extend(f"job {number}: {text}" for text in found.values())
     if any(result is None or result.interrupted for result in results):
-        raise SystemExit(130)
+        raise SystemExit(interrupt.exit_code())
     objectives = [None if result is None else result.objective for result in results]
     return job_returns(job_overrides, composed, jobs, objectives)
 

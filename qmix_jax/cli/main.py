@@ -1,6 +1,7 @@
 """The `qmix-jax` command: subcommands, exit codes, and the way into Hydra.
 
-Exit codes: 0 done, 1 training failed, 2 the user's mistake (one line on stderr), 130 interrupted.
+Exit codes: 0 done, 1 training failed, 2 the user's mistake (one line on stderr), and where a signal
+ended training early, after it was saved: 130 SIGINT (Ctrl-C), 143 SIGTERM, 138 SIGUSR1.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from hydra.core import hydra_config
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import composition, lab, launcher, search
+from qmix_jax.cli import composition, lab, launcher, resume, search
 
 compose = composition.compose
 
@@ -49,6 +50,7 @@ examples
   qmix-jax baseline policy=heuristic seeds=8         SMAX 3m, played by a hand-written policy
   qmix-jax report runs/multirun/2025-01-31_12-00-00  a ranking, curves and a page of that sweep
   qmix-jax train -m hydra/launcher=fused_slurm algo=vdn,qmix seed=1,2   a cluster job per program
+  qmix-jax train resume=runs/smax_3m/qmix/2025-01-31_12-00-00 trainer.env_steps=1e6   goes on
   qmix-jax train --cfg job                           show every key, run nothing
 
 groups and choices (an experiment sets the others; what you give wins)
@@ -123,6 +125,10 @@ def _help() -> str:
 
 def _train(arguments: list[str]) -> int:
     """Checks every job, so that mistakes cost nothing, then hands over to Hydra."""
+    given = [argument for argument in arguments if argument.startswith("resume=")]
+    if given and given[-1] not in ("resume=auto", "resume=null"):
+        rest = [argument for argument in arguments if argument not in given]
+        return resume.run(given[-1].removeprefix("resume="), rest)
     flags = _flags(arguments)
     if not (flags.hydra_help or flags.shell_completion):
         _check(flags)
@@ -271,13 +277,21 @@ def _check(flags: argparse.Namespace) -> list[config.ExperimentConfig]:
         )
         for overrides in jobs
     )
-    return [config.load(mapping) for mapping in mappings]
+    configs = [config.load(mapping) for mapping in mappings]
+    place = "hydra.sweep.dir=" if flags.multirun else "hydra.run.dir="
+    fixed = flags.config_dir or any(text.startswith(place) for text in flags.overrides)
+    if any(cfg.resume for cfg in configs) and not fixed:
+        raise config.ConfigError(
+            f"resume: resume=auto needs {place}FOLDER, the same each time; the default has the "
+            "time of day in it"
+        )
+    return configs
 
 
 def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> float:
     """One training run inside Hydra, to its objective; ends the process where it went wrong."""
     from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
-    from qmix_jax.runtime import loop, team
+    from qmix_jax.runtime import interrupt, loop, team
 
     settings = hydra_config.HydraConfig.get()
     overrides = list(settings.overrides.task)
@@ -298,7 +312,7 @@ def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> float:
     if cfg.population.distributed:  # the run directory may be that of another process
         _remove_empty(settings.runtime.output_dir)
     if result.interrupted:
-        raise SystemExit(130)
+        raise SystemExit(interrupt.exit_code())
     return result.objective
 
 

@@ -54,7 +54,8 @@ def search(
       options: of the sweeper.
     Raises:
       ConfigError: a setting that cannot be honoured, before anything is compiled.
-      SystemExit: 130 after Ctrl-C; the settings then in training are trained again next time.
+      SystemExit: 128 + the number of a signal that ended it (130: Ctrl-C); the settings then in
+        training go on next time.
     """
     plain = composition.resolve(omegaconf.OmegaConf.create(options))
     frozen = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
@@ -104,7 +105,7 @@ class _Search:
         n_static = self._space.n_static(settings.n_trials)
         print(
             f"search: {settings.n_trials} settings of {self._seeds} seed(s), {settings.batch} at a "
-            f"time; {n_done} done, {len(self._left)} to train again\n"
+            f"time; {n_done} done, {len(self._left)} to go on with\n"
             f"search: at most {n_static * sizes} compiled programs: {n_static} static group(s) x "
             f"{sizes} population size(s); members that take turns need one size, and one more "
             "program where a later batch can use more devices",
@@ -124,15 +125,13 @@ class _Search:
     def train(self, batch: Sequence[Trial]) -> None:
         """Trains a batch and tells the study."""
         from qmix_jax import api
-        from qmix_jax.runtime import sinks
+        from qmix_jax.runtime import interrupt
 
         for trial in batch:
             if trial.refusal:
                 print(f"trial {trial.number}: {trial.refusal}", flush=True)
                 self._tell(trial.number, "FAIL", refusal=trial.refusal)
         able = [trial for trial in batch if not trial.refusal]
-        for trial in able:
-            sinks.move_aside(pathlib.Path(trial.job.directory), "interrupted")
         results = ()
         if able:
             results = api.train_many(
@@ -145,7 +144,7 @@ class _Search:
             self._take(trial, result)
         self._write_trials()
         if any(result is None or result.interrupted for result in results):
-            raise SystemExit(130)
+            raise SystemExit(interrupt.exit_code())
 
     def report(self) -> None:
         """The best settings, and where everything is."""
@@ -210,7 +209,8 @@ class _Search:
         if static not in self._checked:
             program.build(static).plan.rungs(self._settings.rungs)
             self._checked.add(static)
-        return job
+        # A setting that an earlier process left goes on from its checkpoint.
+        return job._replace(config=job.config.model_copy(update={"resume": "auto"}))
 
     def _write_trials(self) -> None:
         from qmix_jax.runtime import sinks

@@ -14,7 +14,7 @@ from hydra.core import utils
 
 from qmix_jax import api, config, groups, program
 from qmix_jax.cli import group_task, job_queue, launcher
-from qmix_jax.runtime import progress, sweep_index, tables
+from qmix_jax.runtime import interrupt, progress, sweep_index, tables
 
 FOLDER = "submitit"
 """Folder of a sweep with the jobs' logs and pickles, and an `index.json` per group."""
@@ -158,15 +158,18 @@ def _parameters(
 
 
 def _claim(jobs: Sequence[api.Job]) -> list[pathlib.Path]:
-    """Run directories that hold nothing: whatever a job finds there later is its own."""
+    """Run directories that hold nothing, unless the sweep goes on: whatever a job finds there later
+    is its own.
+    """
     paths = api.directories(jobs)
-    api.claim(paths)
+    resume = all(job.config.resume is not None for job in jobs)
+    api.claim(paths, resume)
     for path in paths:
-        if any(path.iterdir()):
+        if any(path.iterdir()) and not resume:
             _withdraw(paths)
             raise config.ConfigError(
-                f"run directory: {str(path)!r} is not empty, and a job that starts over moves its "
-                "run directories aside; choose another hydra.sweep.dir or hydra.sweep.subdir"
+                f"run directory: {str(path)!r} is not empty; go on with it by resume=auto, or "
+                "choose another hydra.sweep.dir or hydra.sweep.subdir"
             )
     return paths
 
@@ -191,7 +194,7 @@ def _wait(
             queue.leave()
         else:
             queue.cancel()
-        raise SystemExit(130) from None
+        raise SystemExit(interrupt.exit_code()) from None
 
 
 def _note_failures(

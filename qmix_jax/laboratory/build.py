@@ -12,7 +12,7 @@ import numpy as np
 from qmix_jax import api, components, config, groups, population, program
 from qmix_jax.envs import base
 from qmix_jax.laboratory import figures, measure, page
-from qmix_jax.runtime import progress, provenance, record, sinks
+from qmix_jax.runtime import progress, provenance, record
 
 Configs = Mapping[tuple[str, str], config.ExperimentConfig]
 """(game, algorithm) -> what to train."""
@@ -34,8 +34,8 @@ def lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
     Args:
       configs: games of two agents whose joint values can be tabulated (`matrix`, `two_step`).
       directory: gets `factorisations.md`, a picture per game, `lab.json`, and the run directories
-        in `runs`. What an earlier call has trained there is not trained again; a run that did not
-        end is put aside and starts over.
+        in `runs`. What an earlier call has trained there is not trained again; runs that did not
+        end go on from their last checkpoint.
     Returns:
       A `Lab`.
     Raises:
@@ -46,9 +46,10 @@ def lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
     root = pathlib.Path(directory)
     paths = {(game, algo): root / "runs" / f"{game}_{algo}" for game, algo in configs}
     missing = [key for key, cfg in configs.items() if not _ended(cfg, paths[key])]
-    jobs = [api.Job(configs[key], paths[key], "qmix-jax lab", " ".join(key)) for key in missing]
-    for key in missing:
-        sinks.move_aside(paths[key], "stopped")
+    jobs = [
+        api.Job(_going_on(configs[key]), paths[key], "qmix-jax lab", " ".join(key))
+        for key in missing
+    ]
     if jobs:
         api.train_many(jobs, root / "runs")
     cells = tuple(
@@ -57,6 +58,10 @@ def lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
         if _ended(cfg, paths[key])
     )
     return Lab(cells, write(cells, points, root))
+
+
+def _going_on(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
+    return cfg.model_copy(update={"resume": "auto"})
 
 
 def _ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:

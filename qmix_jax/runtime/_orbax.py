@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import future
 
 from qmix_jax.runtime import checkpoint, parameters
 
@@ -22,8 +23,9 @@ class Handler(ocp.AsyncCheckpointHandler):
 
     async def async_save(self, directory: Any, args: "Contents") -> list[Any]:
         """Returns at once; the arrays are copies already."""
-        future = ocp.future.CommitFutureAwaitingContractedSignals  # until the folder is there
-        return [future(_write(pathlib.Path(directory), args), name="qmix_jax_checkpoint")]
+        writing = _write(pathlib.Path(directory), args)
+        # It begins once the folder is there.
+        return [future.CommitFutureAwaitingContractedSignals(writing, name="qmix_jax_checkpoint")]
 
     def save(self, directory: Any, args: "Contents") -> None:
         """Writes both files."""

@@ -65,16 +65,13 @@ class Store(contextlib.AbstractContextManager["Store"]):
             self.finish()
             self._close()
 
-    @property
-    def enabled(self) -> bool:
-        """Whether anything is kept."""
-        return self._settings.enabled
-
-    def due(self) -> bool:
-        """Whether it is time for another one."""
+    def wants(self, step: int, last: bool) -> bool:
+        """Whether to save now: where it is time for another one, or always the `last` one."""
+        if not self._settings.enabled or step in whole_steps(self.path):
+            return False
         busy = self._manager is not None and self._manager.is_saving_in_progress()
         late = time.monotonic() - self._saved_at >= self._settings.every_s
-        return late and not busy
+        return last or (late and not busy)
 
     def save(self, step: int, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Writes a checkpoint in the background; the arrays must not change any more.
@@ -83,8 +80,6 @@ class Store(contextlib.AbstractContextManager["Store"]):
         stays.
         """
         self.finish()
-        if not self._settings.enabled or step in whole_steps(self.path):
-            return
         from qmix_jax.runtime import _orbax
 
         self._saving, self._saved_at = step, time.monotonic()
@@ -181,18 +176,14 @@ def lock(run: pathlib.Path) -> Iterator[None]:
         held.release()
 
 
-def cost(settings: config.Checkpoint, kept: int, replay: int) -> str:
-    """A line on what checkpoints take, from the bytes that all members keep, replay included."""
+def cost(settings: config.Checkpoint, replay: int) -> str:
+    """A line on what checkpoints take, from the bytes of all members' replay."""
     if not settings.enabled:
-        return "no checkpoints (checkpoint.enabled=false): the run cannot go on once it is cut short"
-    human = progress.human
-    without = kept - replay
-    size = without if settings.replay == "never" else kept
-    also = "" if settings.replay == "never" else f", {human(without)}B of it without the replay"
-    return (
-        f"checkpoint every {settings.every_s:g} s, up to {human(size)}B each{also}, the newest "
-        f"{settings.keep} kept"
-    )
+        return "no checkpoints: a run cut short cannot go on (checkpoint.enabled=false)"
+    held = f"up to {progress.human(replay)}B of replay in each"
+    if settings.replay == "never":
+        held = "without the replay"
+    return f"checkpoint every {settings.every_s:g} s, the newest {settings.keep} kept, {held}"
 
 
 def _read(path: pathlib.Path, step: int) -> Saved:

@@ -4,19 +4,40 @@ import contextlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from qmix_jax import config, population
 from qmix_jax import plan as plans
 from qmix_jax.core import schedules
-from qmix_jax.runtime import checkpoint, jobs, loop, parameters, progress, provenance, resuming
-from qmix_jax.runtime import sinks
+from qmix_jax.runtime import (
+    checkpoint,
+    jobs,
+    loop,
+    parameters,
+    progress,
+    provenance,
+    rows,
+    sinks,
+)  # fmt: skip
 from qmix_jax.types import HParams
 
 _REACHED = ("update", "env_steps", "train_s", "eval_s", "interrupted", "failures")
 """Fields of an outcome that a checkpoint has as text; the parameters are arrays."""
+
+
+REFILLED = "resume: the checkpoint has no replay; it was collected anew"
+
+
+class Bound(NamedTuple):
+    """The members of a run, what they were bound to, and the run's arithmetic."""
+
+    members: population.Population
+    seeds: Sequence[int]
+    hparams: Sequence[HParams]
+    plan: plans.Plan
 
 
 class Course:
@@ -33,7 +54,7 @@ class Course:
         """`members` are compiled for as many of the group's as train together at most."""
         self._group, self._members = group, members
         self._display, self._stop, self._store = display, stop, store
-        self._files: list[sinks.MetricsFiles] = []
+        self._files: list[rows.JobRows] = []
         self._done: loop.Outcome | None = None
         self._span = (0, 0)
         self._n_resumed = 0
@@ -47,13 +68,8 @@ class Course:
           ConfigError: that is of another group or program.
         """
         group = self._group
-        names = loop.columns(self._members.metric_names, group.program.spec.metric_names)
-        sizes = saved.meta["sizes"] if saved else [None] * len(group.jobs)
         with contextlib.ExitStack() as stack:
-            self._files = [
-                stack.enter_context(sinks.MetricsFiles(job.path, names, size))
-                for job, size in zip(group.jobs, sizes, strict=True)
-            ]
+            self._files = open_files(stack, group, self._members, self._display, saved)
             begin = self._resume(saved, n_together) if saved else 0
             while begin < len(group.seeds):
                 begin = self._slice(begin, min(begin + n_together, len(group.seeds)), None)
@@ -90,68 +106,74 @@ class Course:
         self._span = (begin, end)
         seeds, numbers = group.seeds[begin:end], group.hparams[begin:end]
         bound = self._members.rebind(seeds, numbers)
-        rows = sinks.Shared([self._files[i] for i in group.owners[begin:end]])
+        shared = sinks.Shared([self._files[i] for i in group.owners[begin:end]])
         first = group.first + begin
         plan = group.program.plan
-        run = loop.Run(bound, plan, seeds, rows, self._display, self._stop, first, self._save)
+        run = loop.Run(bound, plan, seeds, shared, self._display, self._stop, first, self._save)
         if saved is None:
             run.begin()
         else:
-            self._restore(run, bound, numbers, saved)
+            own = Bound(bound, seeds, numbers, plan)
+            snapshot = loop.Snapshot(saved.meta["run"], saved.arrays)
+            if restore(run, own, snapshot, saved.path, self._n_resumed):
+                self._display.note(REFILLED)
         run.proceed(plan.n_updates)
         outcome = run.outcome()
         self._done = loop.join([self._done, outcome]) if self._done else outcome
         return end
 
-    def _restore(
-        self,
-        run: loop.Run,
-        bound: population.Population,
-        numbers: Sequence[HParams],
-        saved: checkpoint.Saved,
-    ) -> None:
-        restore(run, saved.path, saved.meta["run"], saved.arrays)
-        plan = self._group.program.plan
-        if plan.n_updates < run.update:
-            raise config.ConfigError(
-                f"resume: trainer.env_steps ends at env step {plan.env_steps:,}, but {saved.path} "
-                f"has reached {plan.env_steps_at(run.update):,}; raise it"
-            )
-        if any(name.startswith(population.REPLAY) for name in saved.arrays):
-            return
-        seeds = self._group.seeds[slice(*self._span)]
-        exploring = [constant_epsilon(one, plan.env_steps_at(run.update)) for one in numbers]
-        if refill(run, bound.rebind(seeds, exploring), plan, self._n_resumed):
-            self._display.note("resume: the checkpoint has no replay; it was collected anew")
-
     def _save(self, run: loop.Run, last: bool) -> None:
         """A checkpoint, if it is time for one."""
         if self._done is not None and self._done.interrupted:
             return  # what is to go on is the slice that was cut short
-        if not (self._store.enabled and (last or self._store.due())):
-            return
         group, plan = self._group, self._group.program.plan
+        # Slices train one after another: their steps go on from each other's end.
+        step = plan.env_steps_at(run.update) + self._span[0] * (plan.env_steps + 1)
+        if not self._store.wants(step, last):
+            return
         snapshot = run.snapshot(keeps_replay(group.config.checkpoint, run))
         done, arrays = _outcome_snapshot(self._done)
         meta = {
-            **about(group.jobs, [file.sizes for file in self._files], self._n_resumed),
+            **about(group.jobs, self._files, self._n_resumed, run.update),
             "span": self._span,
             "done": done,
             "run": snapshot.numbers,
         }
-        # Slices train one after another: their steps go on from each other's end.
-        step = plan.env_steps_at(run.update) + self._span[0] * (plan.env_steps + 1)
         self._store.save(step, meta, {**snapshot.arrays, **arrays})
 
 
+def open_files(
+    stack: contextlib.ExitStack,
+    group: jobs.Group,
+    members: population.Population,
+    display: progress.Progress,
+    saved: checkpoint.Saved | None,
+    first: int = 0,
+) -> list[rows.JobRows]:
+    """Where the rows of each run of a group go; those of a checkpoint go on.
+
+    Args:
+      first: number of the group's first run in the checkpoint.
+    """
+    names = loop.columns(members.metric_names, group.program.spec.metric_names)
+    last = first + len(group.jobs)
+    sizes = saved.meta["sizes"][first:last] if saved else [None] * len(group.jobs)
+    at = saved and saved.meta["update"]
+    return [
+        stack.enter_context(rows.open_rows(job.config, job.path, names, display.note, at, size))
+        for job, size in zip(group.jobs, sizes, strict=True)
+    ]
+
+
 def about(
-    runs: Sequence[jobs.Job], sizes: Sequence[Sequence[int]], n_resumed: int
+    runs: Sequence[jobs.Job], files: Sequence[rows.JobRows], n_resumed: int, update: int
 ) -> dict[str, Any]:
     """What a checkpoint says of its runs: settings, files, versions."""
     return {
         "jobs": [config.dump(job.config) for job in runs],
-        "sizes": list(sizes),
+        "sizes": [one.files.sizes for one in files],
         "n_resumed": n_resumed,
+        "update": update,
         "versions": provenance.versions(),
     }
 
@@ -162,40 +184,48 @@ def keeps_replay(settings: config.Checkpoint, run: loop.Run) -> bool:
 
 
 def restore(
-    run: loop.Run, path: pathlib.Path, numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> None:
-    """Puts a run where a snapshot was taken. Raises: ConfigError for that of another program."""
+    run: loop.Run, own: Bound, snapshot: loop.Snapshot, path: pathlib.Path, n_resumed: int
+) -> bool:
+    """Puts a run where a snapshot was taken, and collects the replay anew if it has none.
+
+    As many sequences as there were are collected, by the policies of now. Their keys are those of
+    collects before the warm-up, which no run draws from.
+
+    Args:
+      path: of the checkpoint.
+      n_resumed: how often the run has gone on, this time included; it keeps these keys apart.
+    Returns:
+      Whether the replay is new.
+    Raises:
+      ConfigError: the snapshot is of another program, or later than the run's end.
+    """
     try:
-        run.resume(numbers, arrays)
+        run.resume(*snapshot)
     except (ValueError, KeyError) as error:
         raise config.ConfigError(
             f"resume: {str(path)!r} is not of this program ({error}); remove the folder "
             f"{checkpoint.FOLDER!r} to begin anew"
         ) from error
-
-
-def refill(run: loop.Run, members: population.Population, plan: plans.Plan, n_resumed: int) -> bool:
-    """Collects as many sequences as a run had, with its policies of now.
-
-    Their keys are those of collects before the warm-up, which no run draws from; `n_resumed` keeps
-    a later time apart.
-
-    Args:
-      members: the run's, exploring as they do now.
-    Returns:
-      Whether there was anything to collect for.
-    """
+    plan = own.plan
+    if plan.n_updates < run.update:
+        raise config.ConfigError(
+            f"resume: trainer.env_steps ends at env step {plan.env_steps:,}, but {str(path)!r} is "
+            f"at {plan.env_steps_at(run.update):,}; raise it"
+        )
     whole = plan.capacity * plan.window // plan.steps_per_update
     n_collects = min(run.update + plan.warm_up_collects, whole)
-    if run.ended or not n_collects:
+    has_replay = any(name.startswith(population.REPLAY) for name in snapshot.arrays)
+    if has_replay or run.ended or not n_collects:
         return False
-    run.refill(members, -plan.warm_up_collects - whole * n_resumed, n_collects)
+    exploring = [_constant_epsilon(one, plan.env_steps_at(run.update)) for one in own.hparams]
+    first = -plan.warm_up_collects - whole * n_resumed
+    run.refill(own.members.rebind(own.seeds, exploring), first, n_collects)
     return True
 
 
-def constant_epsilon(numbers: HParams, env_steps: int) -> HParams:
+def _constant_epsilon(numbers: HParams, env_steps: int) -> HParams:
     """The same numbers, exploring as they do after so many env steps."""
-    now = schedules.linear(numbers.epsilon, np.float32(env_steps))
+    now = schedules.linear(numbers.epsilon, jnp.float32(env_steps))
     return replace(numbers, epsilon=replace(numbers.epsilon, start=now, end=now))
 
 

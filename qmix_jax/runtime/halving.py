@@ -8,12 +8,23 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qmix_jax import config, population
-from qmix_jax.runtime import loop, progress, record, rows, scores, sinks, training
+from qmix_jax.runtime import (
+    checkpoint,
+    course,
+    loop,
+    progress,
+    record,
+    resuming,
+    rows,
+    scores,
+    sinks,
+    training,
+)  # fmt: skip
 
 _KNOBS = "lower hydra.sweeper.batch or seeds, or what `qmix-jax plan` shows to be large"
 
@@ -46,14 +57,21 @@ def train(
       ConfigError: the members of all groups do not fit into memory together; rungs that fall
         together.
     """
-    compiled = [_compile(group, programs, display) for group in groups]
-    _check_memory([(group, members) for group, (members, _) in zip(groups, compiled, strict=True)])
-    with contextlib.ExitStack() as stack:
+    every = [job for group in groups for job in group.jobs]
+    with checkpoint.Store(every[0].path, every[0].config.checkpoint, display.note) as store:
+        saved = resuming.saved(every, display.note, halving=True)
+        compiled = [_compile(group, programs, display) for group in groups]
+        _check_memory(
+            [(group, members) for group, (members, _) in zip(groups, compiled, strict=True)]
+        )
         tracks = [
-            _Track(group, *made, programs, display, stop, stack)
+            _Track(group, *made, programs, display, stop)
             for group, made in zip(groups, compiled, strict=True)
         ]
-        _race(tracks, halving, objective, display, stop)
+        race = _Race(tracks, halving, objective, display, stop, store)
+        with contextlib.ExitStack() as stack:
+            race.open(stack, saved)
+            race.run(saved)
     return [track.finish() for track in tracks]
 
 
@@ -68,30 +86,79 @@ class _Track:
         programs: training.Programs,
         display: progress.Progress,
         stop: Callable[[], bool],
-        stack: contextlib.ExitStack,
     ) -> None:
-        """Opens the files of every job of the group."""
+        """`members` are all of the group's."""
         self.group, self._programs, self._display = group, programs, display
-        self.members, self._compile_s = members, compile_s
-        names = loop.columns(self.members.metric_names, group.program.spec.metric_names)
-        self._files, failed = [], set()
-        for job in group.jobs:
-            mine = rows.open_rows(job.config, job.path, names, display.note, failed=failed)
-            self._files.append(stack.enter_context(mine))
+        self.members, self._compile_s, self._stop = members, compile_s, stop
         self._records = [
             record.Record(job.config, job.path, job.command, group.program, self.members)
             for job in group.jobs
         ]
-        for item in self._records:
-            item.begin(compile_s)
+        self.files: list[rows.JobRows] = []
         self.alive = list(range(len(group.jobs)))
         self._outcomes: dict[int, loop.Outcome] = {}
-        plan, shared = group.program.plan, self._rows()
-        self.run = loop.Run(self.members, plan, group.seeds, shared, display, stop)
+        self.run: loop.Run | None = None
+
+    def open(self, stack: contextlib.ExitStack, saved: checkpoint.Saved | None, first: int) -> None:
+        """Opens the files of every job; `first` is the group's first job in a checkpoint."""
+        self.files = course.open_files(stack, self.group, self.members, self._display, saved, first)
+
+    def begin(self, save: Callable[[loop.Run, bool], None]) -> None:
+        """Makes the members of every job."""
+        for item in self._records:
+            item.begin(self._compile_s)
+        self.run = self._make_run(save)
+        self.run.begin()
+
+    def restore(
+        self,
+        save: Callable[[loop.Run, bool], None],
+        saved: checkpoint.Saved,
+        number: int,
+        n_resumed: int,
+    ) -> None:
+        """Goes on as track `number` of a checkpoint; jobs that had ended are read back."""
+        found = saved.meta["tracks"][number]
+        self.alive = found["alive"]
+        for i, job in enumerate(self.group.jobs):
+            if i in self.alive:
+                more = resuming.history(job.path, saved.step)
+                self._records[i].begin(self._compile_s, more)
+            else:
+                self._outcomes[i] = record.read_outcome(job.path)
+        if not self.alive:
+            return
+        rest = self._rest()
+        self._narrow_members(rest)
+        self.run = self._make_run(save)
+        prefix = f"{number}/"
+        arrays = {
+            name.removeprefix(prefix): values
+            for name, values in saved.arrays.items()
+            if name.startswith(prefix)
+        }
+        own = course.Bound(self.members, rest.seeds, rest.hparams, rest.program.plan)
+        snapshot = loop.Snapshot(found["run"], arrays)
+        if course.restore(self.run, own, snapshot, saved.path, n_resumed):
+            self._display.note(course.REFILLED)
+
+    def snapshot(self, number: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What `restore` needs."""
+        if self.run is None:
+            return {"alive": [], "run": None}, {}
+        taken = self.run.snapshot(course.keeps_replay(self.group.config.checkpoint, self.run))
+        arrays = {f"{number}/{name}": values for name, values in taken.arrays.items()}
+        return {"alive": self.alive, "run": taken.numbers}, arrays
+
+    @property
+    def env_steps(self) -> int:
+        """Of one of its members so far."""
+        plan = self.group.program.plan
+        return plan.env_steps if self.run is None else plan.env_steps_at(self.run.update)
 
     def proceed(self, update: int) -> None:
         """Trains those still in the race."""
-        if self.alive:
+        if self.run is not None:
             self.run.proceed(update)
 
     def scores(self, objective: scores.Objective) -> dict[int, float]:
@@ -103,18 +170,16 @@ class _Track:
 
     def keep(self, jobs: Sequence[int]) -> None:
         """Ends all other jobs here and gathers the members of these into a smaller population."""
-        if list(jobs) == self.alive:
+        if list(jobs) == self.alive or self.run is None:
             return
         self._close([job for job in self.alive if job not in jobs], pruned=True)
         spans = self._spans()
         kept = [member for job in jobs for member in range(*spans[job])]
         self.alive = list(jobs)
         if not jobs:
-            del self.run  # and with it the members' states
+            self.run = None  # and with it the members' states
             return
-        rest = self.group._replace(jobs=[self.group.jobs[job] for job in jobs])
-        self.members, seconds = _compile(rest, self._programs, self._display)
-        self._compile_s += seconds
+        self._narrow_members(self._rest())
         self.run.narrow(kept, self.members, self._rows())
 
     def finish(self) -> training.Trained:
@@ -125,8 +190,22 @@ class _Track:
         eval_s = max(outcome.eval_s for outcome in outcomes)
         return training.Trained(outcomes, self.members, self._compile_s, train_s, eval_s)
 
+    def _rest(self) -> training.Group:
+        """The jobs still in the race."""
+        return self.group._replace(jobs=[self.group.jobs[job] for job in self.alive])
+
+    def _narrow_members(self, rest: training.Group) -> None:
+        self.members, seconds = _compile(rest, self._programs, self._display)
+        self._compile_s += seconds
+
+    def _make_run(self, save: Callable[[loop.Run, bool], None]) -> loop.Run:
+        plan, seeds = self.group.program.plan, self._rest().seeds
+        return loop.Run(
+            self.members, plan, seeds, self._rows(), self._display, self._stop, save=save
+        )
+
     def _close(self, jobs: Sequence[int], pruned: bool) -> None:
-        if not jobs:
+        if not jobs or self.run is None:
             return
         whole, spans = self.run.outcome(), self._spans()
         for job in jobs:
@@ -144,32 +223,71 @@ class _Track:
     def _rows(self) -> sinks.Shared:
         return sinks.Shared(
             [
-                self._files[job]
+                self.files[job]
                 for job in self.alive
                 for _ in range(self.group.jobs[job].config.seeds)
             ]
         )
 
 
-def _race(
-    tracks: Sequence[_Track],
-    halving: Halving,
-    objective: scores.Objective,
-    display: progress.Progress,
-    stop: Callable[[], bool],
-) -> None:
-    """From rung to rung, and then to the end."""
-    plans = [track.group.program.plan for track in tracks]
-    rungs = [plan.rungs(halving.rungs) for plan in plans]
-    for track in tracks:
-        track.run.begin()
-    for level, fraction in enumerate(halving.rungs):
-        _proceed(tracks, [updates[level] for updates in rungs])
-        if stop():
+class _Race:
+    """All tracks, from rung to rung and then to the end, with checkpoints of all together."""
+
+    def __init__(
+        self,
+        tracks: Sequence[_Track],
+        halving: Halving,
+        objective: scores.Objective,
+        display: progress.Progress,
+        stop: Callable[[], bool],
+        store: checkpoint.Store,
+    ) -> None:
+        """Nothing is trained yet."""
+        self._tracks, self._halving, self._objective = tracks, halving, objective
+        self._display, self._stop, self._store = display, stop, store
+        self._level = self._n_resumed = 0
+
+    def open(self, stack: contextlib.ExitStack, saved: checkpoint.Saved | None) -> None:
+        """Opens the files of all jobs."""
+        first = 0
+        for track in self._tracks:
+            track.open(stack, saved, first)
+            first += len(track.group.jobs)
+
+    def run(self, saved: checkpoint.Saved | None) -> None:
+        """Trains to the end or an interruption, from the beginning or a checkpoint."""
+        plans = [track.group.program.plan for track in self._tracks]
+        rungs = [plan.rungs(self._halving.rungs) for plan in plans]
+        if saved is not None:
+            self._level, self._n_resumed = saved.meta["level"], saved.meta["n_resumed"] + 1
+        for number, track in enumerate(self._tracks):
+            if saved is None:
+                track.begin(self._save)
+            else:
+                track.restore(self._save, saved, number, self._n_resumed)
+        for level in range(self._level, len(self._halving.rungs)):
+            _proceed(self._tracks, [updates[level] for updates in rungs])
+            if self._stop():
+                return
+            self._display.note(f"rung {level + 1}, {self._halving.rungs[level]:.0%} of the run")
+            _halve(self._tracks, self._halving, self._objective, self._display)
+            self._level = level + 1
+        _proceed(self._tracks, [plan.n_updates for plan in plans])
+
+    def _save(self, run: loop.Run, last: bool) -> None:
+        """A checkpoint of all tracks, if it is time for one."""
+        step = self._level + sum(track.env_steps for track in self._tracks)
+        if not self._store.wants(step, last):
             return
-        display.note(f"rung {level + 1}, {fraction:.0%} of the run")
-        _halve(tracks, halving, objective, display)
-    _proceed(tracks, [plan.n_updates for plan in plans])
+        meta, arrays = [], {}
+        for number, track in enumerate(self._tracks):
+            told, own = track.snapshot(number)
+            meta.append(told)
+            arrays |= own
+        every = [job for track in self._tracks for job in track.group.jobs]
+        files = [one for track in self._tracks for one in track.files]
+        about = course.about(every, files, self._n_resumed, run.update)
+        self._store.save(step, {**about, "level": self._level, "tracks": meta}, arrays)
 
 
 def _proceed(tracks: Sequence[_Track], updates: Sequence[int]) -> None:
@@ -230,7 +348,7 @@ def _compile(
 
 
 def _check_memory(made: Sequence[tuple[training.Group, population.Population]]) -> None:
-    needed = sum(len(group.seeds) * members.memory.kept for group, members in made)
+    needed = sum(training.bytes_of(group, members) for group, members in made)
     limit = min(training.memory_limit(group) for group, _ in made)
     if needed > limit:
         human = progress.human

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qmix_jax import config, program
+from qmix_jax.types import HParams
 
 
 class Job(NamedTuple):
@@ -39,7 +40,7 @@ class Group(NamedTuple):
         return [job.config.seed + i for job in self.jobs for i in range(job.config.seeds)]
 
     @property
-    def hparams(self) -> list[program.HParams]:
+    def hparams(self) -> list[HParams]:
         """Of all members, in order."""
         return [
             numbers

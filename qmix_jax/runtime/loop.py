@@ -165,6 +165,7 @@ class Run:
         self._failures = {int(member): text for member, text in numbers["failures"].items()}
         for name in _NUMBERS:
             setattr(self, f"_{name}", numbers[name])
+        self._numbers = numbers["members"]
         self._started = time.perf_counter() - numbers["elapsed_s"]
         self._show()
         if self._update < 0:
@@ -188,6 +189,7 @@ class Run:
         return Snapshot(
             numbers={
                 **{name: getattr(self, f"_{name}") for name in _NUMBERS},
+                "members": list(self._numbers),
                 "elapsed_s": time.perf_counter() - self._started,
                 "best_scores": best_scores,
                 "failures": dict(self._failures),

@@ -109,6 +109,13 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     return mapping
 
 
+def command(directory: pathlib.Path) -> str | None:
+    """What started the run in a directory; None where that is not known."""
+    file = directory / "manifest.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found.get("command")
+
+
 def _yaml(mapping: Mapping[str, Any], depth: int) -> Iterator[str]:
     """Block style for mappings; every other value is JSON, which is YAML too."""
     for key, value in mapping.items():

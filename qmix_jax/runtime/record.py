@@ -23,6 +23,28 @@ def reached(path: pathlib.Path) -> dict[str, Any] | None:
     return json.loads((path / "manifest.json").read_text(encoding="utf-8")).get("reached")
 
 
+def read_outcome(path: pathlib.Path) -> loop.Outcome:
+    """What training returned, from a run directory.
+
+    Raises:
+      ConfigError: the run has not ended.
+    """
+    found = reached(path)
+    if found is None:
+        raise config.ConfigError(
+            f"run directory: {str(path)!r} lacks what a run writes at its end; give that of a run "
+            "that has ended, or go on with it: qmix-jax train resume=DIR"
+        )
+    return loop.Outcome(
+        parameters=parameters.load_parameters(path / "parameters_final.npz"),
+        best_parameters=parameters.load_parameters(path / "parameters_best.npz"),
+        update=found["updates"],
+        failures={int(member): text for member, text in found["failures"].items()},
+        **{name: found[name] for name in ("env_steps", "train_s", "eval_s", "interrupted")},
+        pruned=found["pruned"],
+    )
+
+
 class Record:
     """Writes what is known before training, and after it what came of it."""
 

@@ -3,7 +3,7 @@
 import datetime
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qmix_jax import config, groups
@@ -60,9 +60,7 @@ def settle(cfg: config.ExperimentConfig, path: pathlib.Path) -> config.Experimen
     if config.load(before).trainer.env_steps == cfg.trainer.env_steps:
         return cfg
     capacity = manifest["plan"]["capacity"]
-    return cfg.model_copy(
-        update={"replay": cfg.replay.model_copy(update={"capacity": capacity})}
-    )
+    return cfg.model_copy(update={"replay": cfg.replay.model_copy(update={"capacity": capacity})})
 
 
 def ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
@@ -76,31 +74,42 @@ def ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
     return before.trainer.env_steps == cfg.trainer.env_steps
 
 
-def saved(group: jobs.Group, note: Callable[[str], None]) -> checkpoint.Saved | None:
-    """What a group goes on from; None to begin.
+def saved(
+    runs: Sequence[jobs.Job], note: Callable[[str], None], halving: bool = False
+) -> checkpoint.Saved | None:
+    """What runs that train together go on from; None to begin.
 
+    Args:
+      runs: in the first one's directory is the checkpoint.
+      note: takes lines for the user.
+      halving: they end one after another, by successive halving.
     Raises:
       ConfigError: the checkpoint is damaged, or of other runs.
     """
-    if group.config.resume is None:
+    if runs[0].config.resume is None:
         return None
-    folder = group.jobs[0].path / checkpoint.FOLDER
+    folder = runs[0].path / checkpoint.FOLDER
     found = checkpoint.newest(folder)
     if found is None:
-        for aside in filter(None, (sinks.set_aside(job.path) for job in group.jobs)):
+        for aside in filter(None, (sinks.set_aside(job.path) for job in runs)):
             note(f"resume: no checkpoint in {str(folder)!r}; begun anew, old rows in {aside}")
         return None
-    if len(found.meta["jobs"]) != len(group.jobs):
+    before = found.meta["jobs"]
+    if len(before) != len(runs) or halving != ("tracks" in found.meta):
         raise config.ConfigError(
-            f"resume: {str(found.path)!r} is of {len(found.meta['jobs'])} runs that trained "
-            f"together, but these are {len(group.jobs)}; resume the whole sweep"
+            f"resume: {str(found.path)!r} is of {_together(len(before), 'tracks' in found.meta)}, "
+            f"but this is {_together(len(runs), halving)}; resume the whole of what was started"
         )
-    for before, job in zip(found.meta["jobs"], group.jobs, strict=True):
-        check(before, job.config, job.path)
+    for settings, job in zip(before, runs, strict=True):
+        check(settings, job.config, job.path)
     note(f"resume: from env step {found.step:,}, {found.path}")
     if line := _other_versions(found.meta):
         note(line)
     return found
+
+
+def _together(n_runs: int, halving: bool) -> str:
+    return f"{n_runs} run(s) trained together{' with halving' if halving else ''}"
 
 
 def history(path: pathlib.Path, env_steps: int) -> dict[str, Any]:
@@ -114,7 +123,9 @@ def history(path: pathlib.Path, env_steps: int) -> dict[str, Any]:
 def _other_versions(meta: Mapping[str, Any]) -> str | None:
     """A line on what is not as it was when a checkpoint was made; None where nothing is."""
     was, now = meta["versions"], provenance.versions()
-    other = [f"{name} {was.get(name)} (now {now[name]})" for name in now if was.get(name) != now[name]]
+    other = [
+        f"{name} {was.get(name)} (now {now[name]})" for name in now if was.get(name) != now[name]
+    ]
     if not other:
         return None
     return f"resume: the checkpoint is of {', '.join(other)}; numbers may differ in rounding"

@@ -74,7 +74,7 @@ def open_rows(
     path: pathlib.Path,
     names: Sequence[str],
     note: Callable[[str], None],
-    resumed_at_update: int | None = None,
+    sizes: Sequence[int] | None = None,
     failed: set[str] | None = None,
 ) -> JobRows:
     """Opens everything that the rows of one run go to.
@@ -84,19 +84,19 @@ def open_rows(
       path: its directory, claimed.
       names: columns of all metrics that any row will have, in order.
       note: shows the user a line.
-      resumed_at_update: the update that a run that goes on was at; None for a new one.
+      sizes: of a run that goes on, bytes of its files, see `sinks.MetricsFiles`; None for a new one.
       failed: sinks that failed to start for another run, to which those of this one are added;
         they are not tried again.
     Raises:
       ConfigError: the directory already holds metrics.
     """
-    files = sinks.MetricsFiles(path, names)
+    files = sinks.MetricsFiles(path, names, sizes)
     run = base.Run(
         directory=path.parent if path.name.startswith(PART) else path,
         config=config.dump(cfg),
         seeds=tuple(range(cfg.seed, cfg.seed + cfg.seeds)),
         columns=tuple(names),
-        resumed_after=None if resumed_at_update is None else _last_step(path),
+        resumed_after=None if sizes is None else _last_step(path),
     )
     tried = failed if failed is not None else set()
     found: dict[str, base.Sink] = {}

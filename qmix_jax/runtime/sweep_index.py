@@ -7,10 +7,38 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from qmix_jax import groups
+from qmix_jax import config, groups
 from qmix_jax.runtime import provenance, scores
 
 NAME = "index.json"
+JOBS = "sweep.json"
+"""What a sweep was asked for, written once, to go on with it."""
+
+
+def write_jobs(
+    directory: str | os.PathLike[str],
+    jobs: Sequence[Any],
+    paths: Sequence[pathlib.Path],
+    halving: Sequence[Any] | None,
+    objective: scores.Objective,
+) -> None:
+    """Writes `sweep.json`; `jobs` are `api.Job`."""
+    root = pathlib.Path(directory)
+    root.mkdir(parents=True, exist_ok=True)
+    whole = {
+        "objective": list(objective),
+        "halving": halving,
+        "jobs": [
+            {
+                "directory": os.path.relpath(path, root),
+                "overrides": job.label,
+                "command": job.command,
+                "config": config.dump(job.config),
+            }
+            for job, path in zip(jobs, paths, strict=True)
+        ],
+    }
+    provenance.write_json(root / JOBS, whole)
 
 
 class Index:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import jax
 
 from qmix_jax import config, groups, memory, population
-from qmix_jax import program as programs
 from qmix_jax.runtime import checkpoint, course, devices, loop, progress, record, resuming, sinks
 from qmix_jax.runtime.jobs import Group, Job
 from qmix_jax.types import Device
+
+__all__ = ["Footprint", "Group", "Job", "Programs", "Trained", "check", "footprint", "train"]
 
 _COLLECTED = {
     "episode": "one episode each, padding counted",
@@ -78,8 +79,9 @@ class Programs:
             self._kept[key], together = _compile(group, size, display)
             return self._kept[key], together
         members = kept.rebind(group.seeds, group.hparams)
-        fit = members.memory.fit(memory_limit(group), _running(members.layout))
-        _check_fit(group, members.memory, used, fit)
+        needed = _needs(group, members.memory)
+        fit = needed.fit(memory_limit(group), _running(members.layout))
+        _check_fit(group, needed, used, fit)
         return members, min(n_members, fit)
 
 
@@ -107,7 +109,7 @@ def train(
     """
     path, cfg = group.jobs[0].path, group.config
     with checkpoint.Store(path, cfg.checkpoint, display.note) as store:
-        saved = resuming.saved(group, display.note)
+        saved = resuming.saved(group.jobs, display.note)
         started = time.perf_counter()
         members, n_together = programs.get(group, display)
         compile_s = time.perf_counter() - started
@@ -142,6 +144,7 @@ def footprint(group: Group, limit: int | None) -> Footprint:
     needed = population.compile_programs(
         group.program, one, group.seeds[:1], group.hparams[:1], cfg.precision, time.perf_counter
     ).memory
+    needed = _needs(group, needed)
     places = population.layout(n_members, used, cfg.population.batching)
     fits = needed.fit(limit, _running(places))
     together = min(n_members, fits) if fits >= len(used) else 0
@@ -164,10 +167,11 @@ def _compile(
     while True:
         places = population.layout(size, used, cfg.population.batching, most)
         members = _compile_layout(group, places, display)
-        most = members.memory.fit(limit, _running(places))
+        needed = _needs(group, members.memory)
+        most = needed.fit(limit, _running(places))
         if places.n_members <= most:
             break
-        _check_fit(group, members.memory, used, most)
+        _check_fit(group, needed, used, most)
         if places.batching == "map":  # the same program serves fewer rounds
             places = places._replace(n_members=most // places.size * places.size)
             break
@@ -201,10 +205,26 @@ def _compile_layout(
 def _fitting(group: Group, used: Sequence[Device]) -> int:
     """Members whose kept bytes fit at a time."""
     state = jax.eval_shape(group.program.step.init, group.seeds[0])
-    needed = memory.Memory(memory.parts(state), temporaries=0)
+    needed = _needs(group, memory.Memory(memory.parts(state), temporaries=0))
     fit = needed.fit(memory_limit(group), len(used))
     _check_fit(group, needed, used, fit)
     return fit
+
+
+def bytes_of(group: Group, members: population.Population) -> int:
+    """What all members of a group keep, with what a checkpoint holds twice."""
+    needed = _needs(group, members.memory)
+    return len(group.seeds) * (needed.kept + needed.copies)
+
+
+def _needs(group: Group, needed: memory.Memory) -> memory.Memory:
+    """With the copy that a checkpoint is written from; accelerators have it on their host."""
+    settings = group.config.checkpoint
+    used = devices.local(1, group.config.population.devices and 1)
+    if not settings.enabled or used[0].platform != "cpu":
+        return needed
+    replay = needed.parts["replay"] if settings.replay == "never" else 0
+    return needed._replace(copies=needed.kept - replay)
 
 
 def _check_fit(group: Group, needed: memory.Memory, used: Sequence[Device], most: int) -> None:
@@ -218,12 +238,13 @@ def _check_fit(group: Group, needed: memory.Memory, used: Sequence[Device], most
     parts = ", ".join(f"{name} {human(size)}B" for name, size in needed.parts.items() if size)
     wanted = "one" if slices else f"{members} (population.slices=false)"
     running = f" and {human(needed.temporaries)}B while it trains" if needed.temporaries else ""
+    copies = f", {human(needed.copies)}B for checkpoints" if needed.copies else ""
     raise config.ConfigError(
-        f"memory: a member takes {human(needed.kept)}B ({parts}){running}, one on each of "
+        f"memory: a member takes {human(needed.kept)}B ({parts}){running}{copies}, one on each of "
         f"{len(used)} device(s), but there are {human(limit)}B for {wanted}; lower "
         "replay.byte_budget, replay.capacity or trainer.n_envs, store replay.obs_dtype=uint8 "
-        "replay.state_dtype=uint8, set population.devices=1, or raise population.memory if it is "
-        "set too low"
+        "replay.state_dtype=uint8, set population.devices=1 or checkpoint.replay=never, or "
+        "raise population.memory if it is set too low"
     )
 
 
@@ -250,4 +271,5 @@ def start_lines(group: Group, places: population.Layout) -> list[str]:
         f"evaluation every {plan.eval_every * plan.steps_per_update:,} env steps, "
         f"{count(cfg.eval.episodes, 'greedy episode')}; replay {plan.capacity:,} sequences = "
         f"{human(plan.replay_bytes)}B per seed",
+        checkpoint.cost(cfg.checkpoint, n_members * plan.replay_bytes),
     ]
