@@ -43,6 +43,11 @@ def static_part(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
     return cfg.model_copy(update=equal)
 
 
+def compiled_part(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
+    """The static part, with what is done outside the compiled programs made equal too."""
+    return static_part(cfg).model_copy(update={"checkpoint": config.Checkpoint()})
+
+
 def separating_keys(groups: Sequence[Group]) -> tuple[str, ...]:
     """Dotted static keys in which the groups differ: why there is more than one."""
     return differing_keys(*(static_part(group.config) for group in groups))

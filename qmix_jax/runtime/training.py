@@ -73,7 +73,7 @@ class Programs:
         used = devices.local(n_members, cfg.population.devices)
         batching = population.layout(n_members, used, cfg.population.batching).batching
         size = min((size for size in self._sizes if size >= n_members), default=n_members)
-        key = groups.static_part(cfg), 0 if batching == "map" else size
+        key = groups.compiled_part(cfg), 0 if batching == "map" else size
         kept = self._kept.get(key)
         if kept is None or len(kept.layout.devices) < len(used):
             self._kept[key], together = _compile(group, size, display)
