@@ -190,6 +190,10 @@ def _read(path: pathlib.Path, step: int) -> Saved:
     meta = json.loads((path / "default" / META).read_text(encoding="utf-8"))
     if meta["format"] != _FORMAT:
         raise ValueError(f"format {meta['format']}, expected {_FORMAT}")
-    with np.load(path / "default" / ARRAYS, allow_pickle=False) as archive:
+    # NumPy leaves a file open that it cannot read.
+    with (
+        (path / "default" / ARRAYS).open("rb") as file,
+        np.load(file, allow_pickle=False) as archive,
+    ):
         arrays = {name: archive[name] for name in archive.files}
     return Saved(path, step, meta, arrays)
