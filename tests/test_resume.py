@@ -127,3 +127,210 @@ def test_cut_anywhere_it_goes_on_to_the_same_numbers(case, number, reference, cu
     assert before.keys() == after.keys()
     for name, values in before.items():
         np.testing.assert_array_equal(values, after[name], err_msg=name)
+
+
+# One small program for all that follows
+
+
+@pytest.fixture(scope="module")
+def programs():
+    return api.Programs()
+
+
+def small(**more):
+    return load("iql on two_step", **{"seeds": 2, **more})
+
+
+def cut_run(folder, programs, cut, at=9, **more):
+    """A run that ended without a word after so many calls."""
+    cut(at)
+    with pytest.raises(Cut):
+        train(small(**more), folder, programs)
+    cut(10**9)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, programs):
+    return train(small(), tmp_path_factory.mktemp("whole") / "run", programs)
+
+
+def test_a_run_that_has_ended_is_read_back(whole, monkeypatch):
+    monkeypatch.setattr(api, "build", None)
+    again = api.train(small(), whole.directory)
+    same(again.parameters, whole.parameters)
+    assert rows(again.directory) == rows(whole.directory)
+
+
+def test_a_longer_run_begins_as_the_shorter_one(whole, programs, tmp_path):
+    shutil.copytree(whole.directory, tmp_path / "run")
+    longer = small(trainer={**TWO_STEP["trainer"], "env_steps": 600})
+    result = train(longer, tmp_path / "run", programs)
+    assert result.plan.n_updates > whole.plan.n_updates
+    found, before = rows(result.directory), rows(whole.directory)
+    assert found[: len(before)] == before
+    assert int(found[-1]["env_steps"]) == result.plan.env_steps
+    manifest = json.loads((result.directory / "manifest.json").read_text())
+    assert [one["env_steps"] for one in manifest["resumed"]] == [whole.plan.env_steps]
+    assert manifest["reached"]["updates"] == result.plan.n_updates
+
+
+def test_nothing_is_lost_where_no_checkpoint_was_made_yet(cut, programs, whole, tmp_path):
+    path = cut_run(tmp_path / "run", programs, cut, at=0)
+    assert not checkpoint.whole_steps(path / checkpoint.FOLDER)
+    before = (path / "metrics.csv").read_text()
+    result = train(small(), path, programs)
+    assert (path / "metrics.interrupted-1.csv").read_text() == before
+    assert rows(path) == rows(whole.directory)
+    same(result.parameters, whole.parameters)
+
+
+def test_without_the_replay_it_is_collected_anew(cut, programs, whole, tmp_path, capsys):
+    never = {"checkpoint": {"replay": "never", "every_s": 0.0}}
+    path = cut_run(tmp_path / "run", programs, cut, at=12, **never)
+    found = checkpoint.newest(path / checkpoint.FOLDER)
+    assert not any("replay" in name for name in found.arrays)
+    result = train(small(**never), path, programs)
+    assert "it was collected anew" in capsys.readouterr().out
+    assert all(np.isfinite(leaf).all() for leaf in members.leaves(result.parameters))
+    assert len(rows(path)) == len(rows(whole.directory))
+    with pytest.raises(AssertionError):
+        same(result.parameters, whole.parameters)
+
+
+def test_the_checkpoint_at_the_end_has_no_replay_unless_asked_for(whole, reference):
+    assert not any("replay" in name for name in state(whole.directory))
+    assert any("replay" in name for name in state(reference("iql on two_step")[0].directory))
+
+
+CHANGED = {
+    "hparams.gamma=0.99 (now 0.5)": {"hparams": {"gamma": 0.5}},
+    "seed=4 (now 5)": {"seed": 5},
+    "replay.batch_size=4 (now 8)": {"replay": {"batch_size": 8}},
+}
+
+
+@pytest.mark.parametrize("text", CHANGED)
+def test_another_run_is_refused_with_the_difference(text, whole, monkeypatch):
+    monkeypatch.setattr(api, "build", None)
+    before = {path: path.read_bytes() for path in whole.directory.glob("*.*")}
+    with pytest.raises(config.ConfigError) as error:
+        api.train(small(**CHANGED[text]), whole.directory)
+    assert f"was trained with {text}; leave that as it was" in str(error.value)
+    assert {path: path.read_bytes() for path in whole.directory.glob("*.*")} == before
+
+
+def test_a_run_cannot_become_shorter(cut, programs, tmp_path):
+    path = cut_run(tmp_path / "run", programs, cut, at=50)
+    shorter = small(trainer={**TWO_STEP["trainer"], "env_steps": 100})
+    with pytest.raises(config.ConfigError, match=r"ends at env step 1\d\d, but .* raise it"):
+        train(shorter, path, programs)
+
+
+def test_a_checkpoint_of_another_program_is_refused(cut, programs, tmp_path):
+    path = cut_run(tmp_path / "run", programs, cut)
+    found = checkpoint.newest(path / checkpoint.FOLDER)
+    file = found.path / "default" / checkpoint.ARRAYS
+    other = {name: values[..., :1] for name, values in found.arrays.items()}
+    with file.open("wb") as opened:
+        np.savez(opened, **other)
+    with pytest.raises(config.ConfigError, match=r"is not of this program .*to begin anew"):
+        train(small(), path, programs)
+
+
+def test_rows_that_are_gone_are_told(cut, programs, tmp_path):
+    path = cut_run(tmp_path / "run", programs, cut, at=40)
+    (path / "metrics.jsonl").write_text("")
+    with pytest.raises(config.ConfigError, match=r"metrics.jsonl' is missing or shorter"):
+        train(small(), path, programs)
+
+
+def test_without_a_directory_there_is_nothing_to_go_on_from():
+    with pytest.raises(config.ConfigError, match=r"resume=auto goes on in a directory"):
+        api.train(small())
+
+
+def test_a_new_run_still_refuses_a_used_directory(whole):
+    with pytest.raises(config.ConfigError, match=r"already has metrics.csv of another run"):
+        api.train(small(resume=None), whole.directory)
+
+
+# Several runs
+
+
+SETTINGS = ({"hparams": {"gamma": 0.9}}, {"seed": 7, "seeds": 1}, {"trainer": {"n_envs": 4}})
+
+
+def jobs(folder, **more):
+    made = []
+    for i, values in enumerate(SETTINGS):
+        trainer = {**TWO_STEP["trainer"], **values.get("trainer", {})}
+        cfg = small(**{**values, **more, "trainer": trainer})
+        made.append(api.Job(cfg, folder / str(i), label=str(i)))
+    return made
+
+
+HALVING = api.Halving((0.4,), keep=0.4)
+
+
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory, programs):
+    folder = tmp_path_factory.mktemp("sweeps")
+    return {
+        None: api.train_many(jobs(folder / "all"), folder / "all", programs=programs),
+        HALVING: api.train_many(
+            jobs(folder / "halved"), folder / "halved", programs=programs, halving=HALVING
+        ),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [15, 60, 110])
+@pytest.mark.parametrize("halving", [None, HALVING])
+def test_a_sweep_goes_on_where_it_was_cut(halving, at, sweeps, programs, cut, tmp_path):
+    cut(at)
+    with pytest.raises(Cut):
+        api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)
+    cut(10**9)
+    results = qmix_jax.resume_many(tmp_path) if at == 60 else None
+    if results is None:
+        results = api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)
+    for result, expected in zip(results, sweeps[halving], strict=True):
+        same(result.parameters, expected.parameters)
+        same(result.best_parameters, expected.best_parameters)
+        assert rows(result.directory) == rows(expected.directory)
+        assert result.pruned == expected.pruned
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert {job["status"] for job in index["jobs"]} <= {"finished", "pruned"}
+
+
+@pytest.mark.slow
+def test_slices_go_on_where_they_were_cut(programs, cut, tmp_path):
+    fixed = {"seeds": 5, "population": {"devices": 1, "batching": "map"}}
+    expected = train(load("iql on two_step", **fixed), tmp_path / "whole", programs)
+    kept = programs.get
+    few = type("Few", (), {"get": lambda self, *a: (kept(*a)[0], 2)})()
+    n_calls = expected.plan.n_updates + expected.plan.warm_up_collects
+    cut(int(1.5 * n_calls))
+    with pytest.raises(Cut):
+        train(load("iql on two_step", **fixed), tmp_path / "run", few)
+    cut(10**9)
+    found = checkpoint.newest(tmp_path / "run" / checkpoint.FOLDER)
+    assert found.meta["span"] == [2, 4] and found.meta["done"]["update"] == expected.plan.n_updates
+    result = train(load("iql on two_step", **fixed), tmp_path / "run", few)
+    same(result.parameters, expected.parameters)
+    same(result.best_parameters, expected.best_parameters)
+    assert rows(result.directory) == rows(expected.directory)
+
+
+def test_one_run_of_a_sweep_does_not_go_on_alone(programs, cut, tmp_path):
+    cut(20)
+    with pytest.raises(Cut):
+        api.train_many(jobs(tmp_path), tmp_path, programs=programs)
+    cut(10**9)
+    with pytest.raises(config.ConfigError, match=r"of 2 run\(s\) trained together, but this is 1"):
+        qmix_jax.resume(tmp_path / "0")
+    with pytest.raises(config.ConfigError, match=r"no checkpoint in .* of the whole sweep"):
+        qmix_jax.resume(tmp_path / "1")
+    with pytest.raises(config.ConfigError, match=r"cannot read .*sweep.json"):
+        qmix_jax.resume_many(tmp_path / "0")
