@@ -134,7 +134,7 @@ class Course:
         snapshot = run.snapshot(keeps_replay(group.config.checkpoint, run))
         done, arrays = _outcome_snapshot(self._done)
         meta = {
-            **about(group.jobs, self._files, self._n_resumed, run.update),
+            **about(group.jobs, self._files, self._n_resumed),
             "span": self._span,
             "done": done,
             "run": snapshot.numbers,
@@ -158,22 +158,21 @@ def open_files(
     names = loop.columns(members.metric_names, group.program.spec.metric_names)
     last = first + len(group.jobs)
     sizes = saved.meta["sizes"][first:last] if saved else [None] * len(group.jobs)
-    at = saved and saved.meta["update"]
-    return [
-        stack.enter_context(rows.open_rows(job.config, job.path, names, display.note, at, size))
-        for job, size in zip(group.jobs, sizes, strict=True)
-    ]
+    opened, failed = [], set()
+    for job, size in zip(group.jobs, sizes, strict=True):
+        mine = rows.open_rows(job.config, job.path, names, display.note, size, failed)
+        opened.append(stack.enter_context(mine))
+    return opened
 
 
 def about(
-    runs: Sequence[jobs.Job], files: Sequence[rows.JobRows], n_resumed: int, update: int
+    runs: Sequence[jobs.Job], files: Sequence[rows.JobRows], n_resumed: int
 ) -> dict[str, Any]:
     """What a checkpoint says of its runs: settings, files, versions."""
     return {
         "jobs": [config.dump(job.config) for job in runs],
         "sizes": [one.files.sizes for one in files],
         "n_resumed": n_resumed,
-        "update": update,
         "versions": provenance.versions(),
     }
 

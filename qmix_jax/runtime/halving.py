@@ -277,7 +277,8 @@ class _Race:
     def _save(self, run: loop.Run, last: bool) -> None:
         """A checkpoint of all tracks, if it is time for one."""
         step = self._level + sum(track.env_steps for track in self._tracks)
-        if not self._store.wants(step, last):
+        begun = all(track.run is not None or not track.alive for track in self._tracks)
+        if not begun or not self._store.wants(step, last):
             return
         meta, arrays = [], {}
         for number, track in enumerate(self._tracks):
@@ -286,7 +287,7 @@ class _Race:
             arrays |= own
         every = [job for track in self._tracks for job in track.group.jobs]
         files = [one for track in self._tracks for one in track.files]
-        about = course.about(every, files, self._n_resumed, run.update)
+        about = course.about(every, files, self._n_resumed)
         self._store.save(step, {**about, "level": self._level, "tracks": meta}, arrays)
 
 

@@ -84,7 +84,7 @@ def open_rows(
       path: its directory, claimed.
       names: columns of all metrics that any row will have, in order.
       note: shows the user a line.
-      sizes: of a run that goes on, bytes of its files, see `sinks.MetricsFiles`; None for a new one.
+      sizes: of a run that goes on, bytes of its files (`sinks.MetricsFiles`); None for a new one.
       failed: sinks that failed to start for another run, to which those of this one are added;
         they are not tried again.
     Raises:
