@@ -56,7 +56,9 @@ def separating_keys(groups: Sequence[Group]) -> tuple[str, ...]:
 def differing_keys(*configs: config.ExperimentConfig) -> tuple[str, ...]:
     """Dotted keys in which not all of the configurations agree."""
     first, *others = map(config.dump, configs)
-    return tuple(dict.fromkeys(key for other in others for key in differences(first, other)))
+    found = {key for other in others for key in differences(first, other)}
+    keys = dict.fromkeys(key for one in (first, *others) for key in _flatten(one))
+    return tuple(key for key in keys if key in found)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

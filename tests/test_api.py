@@ -16,7 +16,7 @@ from toys import members
 
 import qmix_jax
 from qmix_jax import api, config, population
-from qmix_jax.runtime import parameters, provenance, sinks
+from qmix_jax.runtime import checkpoint, interrupt, parameters, provenance, sinks
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def test_everything_is_on_disk(finished):
     result, cfg = finished
     names = {path.name for path in result.directory.iterdir()}
     assert names == {
+        "checkpoints",
         "config.yaml",
         "manifest.json",
         "metrics.csv",
@@ -115,7 +116,10 @@ def test_a_member_that_diverges_ends_the_run_by_name_and_keeps_what_was_written(
     assert (tmp_path / "run" / "parameters_best.npz").exists()
 
 
-def test_ctrl_c_ends_a_run_cleanly(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
+def test_a_signal_ends_a_run_cleanly(number, code, tmp_path):
     cfg = members.load(
         trainer={"env_steps": 500_000_000, "log_every": 1_000_000}, eval={"every": 500_000_000}
     )
@@ -125,20 +129,22 @@ def test_ctrl_c_ends_a_run_cleanly(tmp_path):
         while not (metrics.exists() and metrics.read_text().count("\n") > 1):
             time.sleep(0.1)
         time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     watcher = threading.Thread(target=interrupt_once_it_trains)
     watcher.start()
     result = api.train(cfg, tmp_path / "run")
     watcher.join()
-    assert result.interrupted
-    assert signal.getsignal(signal.SIGINT) is before
+    assert result.interrupted and interrupt.exit_code() == code
+    assert signal.getsignal(number) is before
     assert (tmp_path / "run" / "curves.png").exists()
     rows = result.metrics
     last = rows["update"].max()
     assert 0 < last < result.plan.n_updates
     assert ((rows["kind"] == "train") & (rows["update"] == last)).sum() == 1, "the last row is kept"
+    saved = checkpoint.newest(tmp_path / "run" / checkpoint.FOLDER)
+    assert saved.meta["run"]["update"] == last, "it was saved"
 
 
 PQN = {"algo": {"name": "pqn", "factorisation": {"name": "pqn"}, "mixer": {"name": "vdn"}}}

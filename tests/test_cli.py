@@ -107,7 +107,7 @@ REFUSED = [
     ),
     (
         ("train", "+foo.x=3"),
-        "config: unknown key 'foo'; allowed: agent, algo, compile_cache, env, eval, ",
+        "config: unknown key 'foo'; allowed: agent, algo, checkpoint, compile_cache, env, eval, ",
     ),
     (
         ("train", "+hparams.gama=1"),

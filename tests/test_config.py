@@ -86,7 +86,10 @@ REFUSED = [
     ({"seeds": 1.5}, "config: seeds=1.5: input should be a valid integer; got float 1.5"),
     ({"seed": -1}, "config: seed=-1: input should be greater than or equal to 0; got int -1"),
     ({"name": 3}, "config: name=3: input should be a valid string; got int 3"),
-    ({"foo": 1}, "config: unknown key 'foo'; allowed: agent, algo, compile_cache, env, eval, "),
+    (
+        {"foo": 1},
+        "config: unknown key 'foo'; allowed: agent, algo, checkpoint, compile_cache, env, eval, ",
+    ),
     ({"hparam": {}}, "config: unknown key 'hparam'; did you mean 'hparams'? allowed: agent, "),
     (
         {"hparams": {"gama": 0.9}},

@@ -184,8 +184,8 @@ def test_a_killed_search_goes_on_and_repeats_nothing(here, environment):
     assert [trial.state.name for trial in after] == ["COMPLETE"] * 4
     assert [trial.params for trial in after] == [trial.params for trial in before]
     assert [trial.value for trial in after[:2]] == [trial.value for trial in before[:2]]
-    assert "2 done, 2 to train again" in done.stdout
-    assert len(list((here / "found").glob("2_*.interrupted-1/metrics.csv"))) == 1
+    assert "2 done, 2 to go on with" in done.stdout
+    assert "\nresume: " in done.stdout
 
 
 def test_one_search_per_directory(here, capsys):

@@ -18,7 +18,7 @@ import yaml
 from toys import preempted
 from toys.command_line import TINY, run
 
-from qmix_jax import api, config
+from qmix_jax import api, config, population
 from qmix_jax.cli import composition, group_task, job_queue, main, submit
 
 TESTS = pathlib.Path(__file__).resolve().parent
@@ -134,90 +134,43 @@ def test_a_group_that_fails_leaves_the_others_alone(here, capsys):
     assert (here / "sweep" / second["directory"] / "curves.png").is_file()
 
 
-# Starting over
+# Going on
 
 
 @pytest.mark.slow
-def test_pre_emption_keeps_what_had_ended_and_starts_the_rest_over(here):
+def test_a_group_that_is_pre_empted_goes_on_from_its_checkpoint(here):
     configs = [config.load(main.compose(*TINY, "algo=vdn", f"seed={seed}")) for seed in (0, 1)]
     jobs = [api.Job(cfg, here / "runs" / str(cfg.seed)) for cfg in configs]
     executor = submitit.AutoExecutor(here / "logs", cluster="local", local_max_num_timeout=0)
     executor.update_parameters(timeout_min=60)
     job = executor.submit(preempted.Preempted(jobs, here / "group"))
     outcome = job.result()
-    aside = here / "runs" / "1.preempted-1"
-    assert outcome.moved == (aside,)
-    assert {p.name for p in (here / "runs").iterdir()} == {"0", "1", aside.name}
+    assert {p.name for p in (here / "runs").iterdir()} == {"0", "1"}
     said = job.stdout()
-    assert f"kept: {jobs[0].directory} had ended" in said
-    assert said.count("kept: ") == 1 and said.count("Requeued job") == 1
-    assert "reached" not in json.loads((aside / "manifest.json").read_text())
-    again = json.loads((here / "runs" / "1" / "manifest.json").read_text())
-    assert again["reached"]["interrupted"] is False and again["population"]["members"] == 1
-    assert rows(aside) == rows(here / "runs" / "1"), "the second attempt is the first one again"
+    assert said.count("resume: from env step") == 1 and said.count("Requeued job") == 1
+    for seed in (0, 1):
+        manifest = json.loads((here / "runs" / str(seed) / "manifest.json").read_text())
+        assert manifest["reached"]["interrupted"] is False and len(manifest["resumed"]) == 1
+        alone = api.train(configs[seed], here / "alone" / str(seed))
+        assert rows(alone.directory) == rows(here / "runs" / str(seed))
     assert [run.config.seed for run in outcome.runs] == [0, 1]
     assert all(math.isfinite(run.objective) for run in outcome.runs)
-    assert outcome.train_s > 0
 
 
-@pytest.fixture
-def ended(swept, tmp_path, monkeypatch):
-    """Two jobs whose runs have ended, and the jobs that are trained again."""
+@pytest.mark.slow
+def test_runs_that_had_ended_are_not_trained_again(swept, tmp_path, monkeypatch):
     folder, _ = swept
-    trained = []
-
-    def train_many(jobs, directory):
-        trained.extend(jobs)
-        (directory / "index.json").write_text(
-            json.dumps({"groups": [{"compile_s": 1.0, "train_s": 2.0, "eval_s": 3.0}]})
-        )
-        return [
-            types.SimpleNamespace(config=j.config, objective=7.0, interrupted=False, failures={})
-            for j in jobs
-        ]
-
-    monkeypatch.setattr(api, "train_many", train_many)
+    ended = index_of(folder / "submitted")["jobs"][:2]
     jobs = []
-    for job in index_of(folder / "submitted")["jobs"][:2]:
+    for job in ended:
         path = tmp_path / job["directory"]
         shutil.copytree(folder / "submitted" / job["directory"], path)
         loaded = config.load(yaml.safe_load((path / "config.yaml").read_text()))
         jobs.append(api.Job(loaded, path))
-    return jobs, trained, [job["objective"] for job in index_of(folder / "submitted")["jobs"][:2]]
-
-
-@pytest.mark.slow
-def test_runs_that_had_ended_are_not_trained_again(ended, tmp_path):
-    jobs, trained, objectives = ended
+    monkeypatch.setattr(population, "compile_programs", None)
     outcome = group_task.GroupTask(jobs, tmp_path)()
-    assert [run.objective for run in outcome.runs] == objectives
-    assert not trained and not outcome.moved and math.isnan(outcome.train_s)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("unfinished", ["no manifest", "nothing reached", "ended by Ctrl-C"])
-def test_half_written_runs_are_moved_aside_and_nothing_is_lost(ended, tmp_path, unfinished):
-    jobs, trained, objectives = ended
-    path = jobs[1].directory
-    manifest = json.loads((path / "manifest.json").read_text())
-    if unfinished == "no manifest":
-        (path / "manifest.json").unlink()
-    else:
-        reached = manifest.pop("reached")
-        if unfinished == "ended by Ctrl-C":
-            manifest["reached"] = {**reached, "interrupted": True}
-        (path / "manifest.json").write_text(json.dumps(manifest))
-    before = {p.name: p.read_bytes() for p in path.iterdir()}
-    earlier = path.with_name(f"{path.name}.preempted-1")
-    earlier.mkdir()
-    outcome = group_task.GroupTask(jobs, tmp_path)()
-    aside = path.with_name(f"{path.name}.preempted-2")
-    assert outcome.moved == (aside,) and not path.exists()
-    assert {p.name: p.read_bytes() for p in aside.iterdir()} == before
-    assert not any(earlier.iterdir())
-    assert trained == [jobs[1]]
-    assert [run.objective for run in outcome.runs] == [objectives[0], 7.0]
-    assert (outcome.compile_s, outcome.train_s, outcome.eval_s) == (1.0, 2.0, 3.0)
+    assert [run.objective for run in outcome.runs] == [job["objective"] for job in ended]
+    assert math.isnan(outcome.train_s)
 
 
 # Ctrl-C
@@ -321,7 +274,11 @@ REFUSED = [
     (SLURM, (), "launcher: hydra/launcher=fused_slurm finds no SLURM here (no `srun` on PATH)"),
     (LOCAL, ("hparams.gama=0.9,0.8",), "did you mean 'hparams.gamma'?"),
     (LOCAL, ("seed=0,1", "hydra.sweep.subdir=same"), "jobs 0 and 1 both write to"),
-    (LOCAL, ("hydra.sweep.subdir=.",), "is not empty, and a job that starts over moves its run"),
+    (
+        LOCAL,
+        ("hydra.sweep.subdir=.",),
+        "is not empty; go on with it by resume=auto, or choose another",
+    ),
     (LOCAL, ("replay.capacity=8",), "replay.batch_size=32"),
     (
         LOCAL,
