@@ -67,7 +67,7 @@ def _filled(directory: pathlib.Path) -> bool:
 
 
 def _remove(directory: pathlib.Path) -> None:
-    for path in directory.rglob(".lock"):
+    for path in list(directory.rglob(".lock")):
         path.unlink()
         path.parent.rmdir()
     with contextlib.suppress(OSError):  # an empty folder of somebody else's
