@@ -159,7 +159,7 @@ def arithmetic(n_updates, eval_every):
 
 
 def test_all_members_must_fit_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "memory_limit", lambda whole: 150_000)
+    monkeypatch.setattr(training, "memory_limit", lambda whole: 190_000)
     jobs = [api.Job(load({"seed": i}), tmp_path / str(i)) for i in range(8)]
     with pytest.raises(config.ConfigError, match=r"memory: successive halving keeps all members"):
         api.train_many(jobs, halving=HALVING)
