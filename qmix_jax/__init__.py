@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qmix_jax.laboratory.weights import weights
     from qmix_jax.reports.build import Report, report
     from qmix_jax.resumption import resume, resume_many
+    from qmix_jax.runtime.checkpoint import WriteError
     from qmix_jax.runtime.loop import NonFiniteError
     from qmix_jax.runtime.parameters import load_parameters
     from qmix_jax.runtime.team import ProcessError
@@ -34,6 +35,7 @@ __all__ = [
     "ProcessError",
     "Report",
     "Result",
+    "WriteError",
     "__version__",
     "baseline",
     "dump_config",
@@ -63,6 +65,7 @@ _HOMES = {
     "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),
     "Report": ("qmix_jax.reports.build", "Report"),
     "ProcessError": ("qmix_jax.runtime.team", "ProcessError"),
+    "WriteError": ("qmix_jax.runtime.checkpoint", "WriteError"),
     "Result": ("qmix_jax.api", "Result"),
     "baseline": ("qmix_jax.laboratory.baseline", "baseline"),
     "dump_config": ("qmix_jax.config", "dump"),

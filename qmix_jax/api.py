@@ -12,6 +12,7 @@ from qmix_jax import config, groups, results
 from qmix_jax.program import build
 from qmix_jax.results import Result, load_run
 from qmix_jax.runtime import (
+    checkpoint,
     compile_cache,
     devices,
     interrupt,
@@ -77,6 +78,7 @@ def train(
       NonFiniteError: a member's loss was not finite. It was frozen as it was before, the other
         members went on, and the run directory is complete.
       ProcessError: with `population.distributed`: another process failed or is lost.
+      WriteError: the disk is full or gone; what was written is kept.
     """
     _check([cfg])
     with team.join([cfg]) as everyone:
@@ -100,7 +102,8 @@ def _train(
     if everyone.count == 1:
         training.check(whole)
     own = {path: cfg.resume is not None} if everyone.first else {}
-    with sinks.claimed(own), _display(everyone.first) as (display, stop):
+    kept = checkpoint.telling_what_is_kept(path, path)
+    with sinks.claimed(own), kept, _display(everyone.first) as (display, stop):
         for line in lines:
             display.note(line)
         trained = processes.train(everyone, 0, whole, Programs(), display, stop)
@@ -151,6 +154,7 @@ def train_many(
     Raises:
       ConfigError: a setting that cannot be honoured, before anything is compiled.
       ProcessError: with `population.distributed`: another process failed or is lost.
+      WriteError: the disk is full or gone; what was written is kept.
     """
     configs = [job.config for job in jobs]
     _check(configs)
@@ -186,7 +190,9 @@ def _train_many(
     kept = directory if everyone.first else None
     done: dict[int, Result] = {}
     claims = {path: job.config.resume is not None for path, job in zip(paths, jobs, strict=True)}
-    with sinks.claimed(claims if everyone.first else {}), _display(everyone.first) as shown:
+    safely = checkpoint.telling_what_is_kept(pathlib.Path(directory or paths[0]), paths[0])
+    claimed = sinks.claimed(claims if everyone.first else {})
+    with claimed, safely, _display(everyone.first) as shown:
         display, stop = shown
         if kept is not None:
             sweep_index.write_jobs(kept, jobs, paths, how.halving, how.objective)

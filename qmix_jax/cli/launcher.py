@@ -35,15 +35,15 @@ def launch(
     Raises:
       ConfigError: a job that cannot be honoured, before anything is compiled.
       SystemExit: 128 + the number of a signal that ended it (130: Ctrl-C), 1 where another process
-        failed or is lost.
+        failed or is lost, or the disk is full.
     """
     from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
-    from qmix_jax.runtime import interrupt, team
+    from qmix_jax.runtime import checkpoint, interrupt, team
 
     composed, jobs = prepare(context, root, job_overrides, first, max_programs)
     try:
         results = api.train_many(jobs, root.hydra.sweep.dir)
-    except team.ProcessError as error:
+    except (team.ProcessError, checkpoint.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     for number, result in enumerate(results, first):

@@ -7,6 +7,7 @@ host in process 0 only.
 """
 
 import contextlib
+import errno
 import json
 import pathlib
 import shutil
@@ -24,6 +25,7 @@ from qmix_jax.runtime import progress
 FOLDER = "checkpoints"
 META, ARRAYS = "meta.json", "arrays.npz"
 _FORMAT = 1
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 class Saved(NamedTuple):
@@ -122,6 +124,33 @@ class Store(contextlib.AbstractContextManager["Store"]):
         if self._manager is not None:
             self._manager.close()
         self._manager = None
+
+
+class WriteError(RuntimeError):
+    """A run's files can no longer be written; what was written is kept."""
+
+
+@contextlib.contextmanager
+def telling_what_is_kept(path: pathlib.Path, first: pathlib.Path) -> Iterator[None]:
+    """Around training: a disk that is full or gone becomes one line on how to go on.
+
+    Args:
+      path: of the run or sweep.
+      first: of the first run, where checkpoints are.
+    Raises:
+      WriteError: the disk did not take what the block wrote.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        steps = whole_steps(first / FOLDER)
+        kept = f" and the checkpoint of env step {steps[-1]:,}" if steps else ""
+        raise WriteError(
+            f"run directory: cannot write to {str(path)!r} ({error.strerror}); its rows so far"
+            f"{kept} are kept; mend that and go on: qmix-jax train resume={path}"
+        ) from error
 
 
 def newest(folder: pathlib.Path) -> Saved | None:

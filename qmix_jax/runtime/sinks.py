@@ -195,8 +195,8 @@ class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
         self._jsonl.flush()
 
     def __exit__(self, *_: object) -> None:
-        self._csv.close()
-        self._jsonl.close()
+        with self._csv, self._jsonl:
+            pass  # both are closed, whatever a full disk makes of the first one
 
 
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
