@@ -1,4 +1,4 @@
-"""One group of a sweep as a job of its own: what submitit pickles, calls, and starts over."""
+"""One group of a sweep as a job of its own: what submitit pickles, calls, and calls again."""
 
 import importlib
 import json
