@@ -14,7 +14,7 @@ import yaml
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import composition, main
+from qmix_jax.cli import composition, main, resume
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -254,7 +254,11 @@ def _check(path, command, rest):
     if "--memory" in own:
         at = own.index("--memory")
         own = own[:at] + own[at + 2 :]
+    going_on = [word for word in own if word.startswith("resume=") and word != "resume=auto"]
     try:
+        if going_on:  # the directory is the reader's
+            resume._changes([word for word in own if word not in going_on])
+            return
         main._check(main._flags(own))
     except config.ConfigError as error:
         pytest.fail(f"{path.name}: qmix-jax {command} {shlex.join(rest)}: {error}")
