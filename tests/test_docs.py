@@ -102,6 +102,8 @@ def test_every_command_is_in_the_command_reference(pages):
     text = pages.GENERATED["commands"]()
     for command in main._COMMANDS:
         assert f"qmix-jax {command}" in text, command
+    for code in (0, 1, 2, 130):
+        assert re.search(rf"\b{code} \w", text.partition("## Exit codes")[2])
 
 
 def test_every_algorithm_states_its_deviations(pages):
@@ -166,7 +168,7 @@ def test_the_readme_uses_the_words_of_the_code(pages):
 
 
 @each_text
-def test_links_and_pictures_exist(path):
+def test_links_and_pictures_exist(pages, path):
     for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", _without_code(path.read_text())):
         if re.match(r"[a-z]+:", target):
             continue
@@ -175,7 +177,9 @@ def test_links_and_pictures_exist(path):
         assert found.exists(), f"{path.name}: {target}"
         assert found.is_relative_to(ROOT), f"{path.name}: {target} leaves the repository"
         if fragment and found.suffix == ".md":
-            assert fragment in _anchors(found), f"{path.name}: no heading for {target}"
+            assert fragment in _anchors(pages.fill(found.read_text())), (
+                f"{path.name}: no heading for {target}"
+            )
 
 
 def test_pictures_are_small():
@@ -183,11 +187,11 @@ def test_pictures_are_small():
         assert path.stat().st_size < 300_000, path.name
 
 
-def _anchors(path):
-    """Of the headings, as MkDocs and GitHub make them."""
-    headings = re.findall(r"^#+ (.+)$", _without_code(path.read_text()), re.MULTILINE)
+def _anchors(text):
+    """Of the headings, as MkDocs and GitHub make them, and those that are written out."""
+    headings = re.findall(r"^#+ (.+)$", _without_code(text), re.MULTILINE)
     plain = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
-    return {re.sub(r"[\s]", "-", heading) for heading in plain}
+    return {re.sub(r"\s", "-", heading) for heading in plain} | set(re.findall(r"\{ #(\S+)", text))
 
 
 def _without_code(text):
@@ -250,7 +254,8 @@ def test_commands_are_accepted(path):
 
 
 def _check(path, command, rest):
-    own = [word for word in rest if not word.startswith("policy=") and word != "--json"]
+    elsewhere = re.compile(r"policy=|--json$|resume=(?!auto$|null$)")
+    own = [word for word in rest if not elsewhere.match(word)]
     if "--memory" in own:
         at = own.index("--memory")
         own = own[:at] + own[at + 2 :]

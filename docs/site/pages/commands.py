@@ -9,10 +9,7 @@ _CODES = "Exit codes: "
 def reference() -> str:
     """Help text and exit codes as Markdown."""
     codes = " ".join((main.__doc__ or "").partition(_CODES)[2].split())
-    rows = [part.split(" ", 1) for part in codes.rstrip(".").split(", ")]
-    cells = [(f"`{code}`", markdown.prose(text)) for code, text in rows]
-    table = markdown.table(("code", "meaning"), cells)
-    return f"```text\n{help_text()}```\n\n## Exit codes\n\n{table}"
+    return f"```text\n{help_text()}```\n\n## Exit codes\n\n{markdown.prose(codes)}\n"
 
 
 def help_text() -> str:
