@@ -18,7 +18,7 @@ MACHINE = ("time_s", "perf/env_steps_per_s")
 RUN = (
     "experiment=two_step",
     "seeds=3",
-    "trainer.env_steps=30_000",
+    "trainer.env_steps=12_000",
     "trainer.log_every=200",
     "eval.every=1000",
     "checkpoint.every_s=0.1",
@@ -63,6 +63,7 @@ def kill_at_random(folder, environment, seconds):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300 + 90 * KILLS)
 def test_killed_at_random_moments_it_comes_to_the_same_numbers(tmp_path, environment):
     finish(tmp_path / "whole", environment)
     random_moments = random.Random(KILLS)
