@@ -199,6 +199,7 @@ def test_without_the_replay_it_is_collected_anew(cut, programs, whole, tmp_path,
 
 
 def test_the_checkpoint_at_the_end_has_no_replay_unless_asked_for(whole, reference):
+    assert len(checkpoint.whole_steps(whole.directory / checkpoint.FOLDER)) == 1, "nor the others"
     assert not any("replay" in name for name in state(whole.directory))
     assert any("replay" in name for name in state(reference("iql on two_step")[0].directory))
 

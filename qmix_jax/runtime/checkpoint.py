@@ -104,6 +104,13 @@ class Store(contextlib.AbstractContextManager["Store"]):
         except OSError as error:
             self._give_up(error)
 
+    def end(self) -> None:
+        """Training is done: of earlier checkpoints, with replays that nobody needs, none stays."""
+        self.finish()
+        if self._settings.replay == "running":
+            for step in whole_steps(self.path)[:-1]:
+                shutil.rmtree(self.path / str(step), ignore_errors=True)
+
     def _give_up(self, error: OSError) -> None:
         """Says so, and gives a full disk its space back."""
         steps = whole_steps(self.path)

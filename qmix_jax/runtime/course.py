@@ -74,6 +74,8 @@ class Course:
             while begin < len(group.seeds):
                 begin = self._slice(begin, min(begin + n_together, len(group.seeds)), None)
         assert self._done is not None, "a group has members"
+        if not self._done.interrupted:
+            self._store.end()
         return self._done
 
     def _resume(self, saved: checkpoint.Saved, n_together: int) -> int:

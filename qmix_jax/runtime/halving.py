@@ -72,6 +72,8 @@ def train(
         with contextlib.ExitStack() as stack:
             race.open(stack, saved)
             race.run(saved)
+        if not stop():
+            store.end()
     return [track.finish() for track in tracks]
 
 
