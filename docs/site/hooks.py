@@ -6,6 +6,7 @@ import html
 import pathlib
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from latex2mathml import converter
@@ -26,6 +27,15 @@ _EXTERNAL = re.compile(
     r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\"' >]*"
     r"|<link\b[^>]*\brel=[\"']?(?:stylesheet|preload|icon)[^>]*\bhref=[\"']?(?:https?:)?//[^\"' >]*"
 )
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Pages that the navigation does not list follow at the end of the guides."""
+    (guides,) = [entry["Guides"] for entry in config.nav if "Guides" in entry]
+    listed = set(_paths(config.nav))
+    found = sorted(path.name for path in pathlib.Path(config.docs_dir).glob("*.md"))
+    guides.extend(name for name in found if name not in listed)
+    return config
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
@@ -61,6 +71,15 @@ def on_post_build(config: MkDocsConfig, **_: Any) -> None:
     for path in sorted(pathlib.Path(config.site_dir).rglob("*.html")):
         for found in _EXTERNAL.findall(path.read_text(encoding="utf-8")):
             _LOG.warning(f"{path.relative_to(config.site_dir)} loads something external: {found}")
+
+
+def _paths(nav: Any) -> Iterator[str]:
+    """Every page of a navigation."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for entry in nav.values() if isinstance(nav, dict) else nav:
+            yield from _paths(entry)
 
 
 def _repository_link(text: str, inside: str, config: MkDocsConfig) -> str:
