@@ -124,6 +124,8 @@ def footprint(
             table.add_row(name, f"{human(size)}B")
     table.add_row("kept", f"{human(needed.memory.kept)}B", style="bold")
     table.add_row("while it runs", f"{human(needed.memory.temporaries)}B")
+    if needed.memory.copies:
+        table.add_row("for checkpoints", f"{human(needed.memory.copies)}B")
     console.print(table)
     slices = math.ceil(members / needed.together) if needed.together else 0
     fit = f"{count(needed.together, 'member')} at a time, {count(slices, 'slice')}"
@@ -152,4 +154,6 @@ def run(result: Any, program: Program, outcome: loop.Outcome, compile_s: float) 
     )
     if outcome.interrupted:
         print("interrupted: the results are those of an unfinished run")
+    if outcome.interrupted and result.config.checkpoint.enabled:
+        print(f"to go on: qmix-jax train resume={result.directory}")
     report.summary(result.metrics, totals, [result.directory / name for name in record.FILES])
