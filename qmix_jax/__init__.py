@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qmix_jax.laboratory.baseline import Baseline, baseline
     from qmix_jax.laboratory.build import Lab, lab
     from qmix_jax.laboratory.weights import weights
+    from qmix_jax.render.build import Rendered, render_run
     from qmix_jax.reports.build import Report, report
     from qmix_jax.resumption import resume, resume_many
     from qmix_jax.runtime.checkpoint import WriteError
@@ -33,6 +34,7 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "ProcessError",
+    "Rendered",
     "Report",
     "Result",
     "WriteError",
@@ -44,6 +46,7 @@ __all__ = [
     "load_parameters",
     "load_run",
     "plan_runs",
+    "render_run",
     "report",
     "resume",
     "resume_many",
@@ -63,6 +66,7 @@ _HOMES = {
     "Lab": ("qmix_jax.laboratory.build", "Lab"),
     "lab": ("qmix_jax.laboratory.build", "lab"),
     "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),
+    "Rendered": ("qmix_jax.render.build", "Rendered"),
     "Report": ("qmix_jax.reports.build", "Report"),
     "ProcessError": ("qmix_jax.runtime.team", "ProcessError"),
     "WriteError": ("qmix_jax.runtime.checkpoint", "WriteError"),
@@ -74,6 +78,7 @@ _HOMES = {
     "load_run": ("qmix_jax.api", "load_run"),
     "with_values": ("qmix_jax.config", "with_values"),
     "plan_runs": ("qmix_jax.api", "plan_runs"),
+    "render_run": ("qmix_jax.render.build", "render_run"),
     "report": ("qmix_jax.reports.build", "report"),
     "resume": ("qmix_jax.resumption", "resume"),
     "resume_many": ("qmix_jax.resumption", "resume_many"),

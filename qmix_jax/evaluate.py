@@ -1,5 +1,7 @@
 """Greedy, decentralised evaluation: exactly the first whole episode of each fresh environment."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,6 +19,27 @@ class _Progress:
     step: Array
     actor: rollout.ActorState
     ended: Array
+    metrics: dict[str, Array]
+
+
+@record
+class Episodes:
+    """Whole episodes side by side, of up to T steps; what follows an end is not `valid`.
+
+    Attributes:
+      shown: tree [T+1, B, ...], what was looked at, before the first step and after each.
+      actions: i32[T, B, N].
+      reward: f32[T, B].
+      terminated, truncated, valid: bool[T, B].
+      metrics: name -> f32[T, B].
+    """
+
+    shown: Any
+    actions: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    valid: Array
     metrics: dict[str, Array]
 
 
@@ -64,3 +87,40 @@ def evaluate(
 
     done = jax.lax.while_loop(unfinished, body, progress)
     return {name: jnp.mean(value) for name, value in done.metrics.items()}
+
+
+def watch(
+    env: envs.Env,
+    act: rollout.Act,
+    carry: Any,
+    n_episodes: int,
+    key: Array,
+    look: Callable[[envs.EnvState], Any],
+) -> Episodes:
+    """The very episodes that `evaluate` plays, step by step.
+
+    Args:
+      env, act, carry, n_episodes, key: as `evaluate`'s.
+      look: `(env_state) -> tree of arrays`, what to keep of one environment's state.
+    """
+    key_start, key_steps = jax.random.split(key)
+    first = rollout.start(env, key_start, n_episodes, carry)
+
+    def body(actor: rollout.ActorState, step: Array) -> tuple[rollout.ActorState, Episodes]:
+        key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, step))
+        after, actions = rollout.act_and_step(env, act, actor, key_act, key_env)
+        seen = Episodes(
+            shown=jax.vmap(look)(after.env_state),
+            actions=actions,
+            reward=after.timestep.reward,
+            terminated=after.timestep.terminated,
+            truncated=after.timestep.truncated,
+            valid=~actor.ended,
+            metrics=after.timestep.metrics,
+        )
+        return replace(after, ended=actor.ended | after.ended), seen
+
+    _, steps = jax.lax.scan(body, first, jnp.arange(env.spec.max_steps))
+    start = jax.vmap(look)(first.env_state)
+    shown = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, steps.shown)
+    return replace(steps, shown=shown)

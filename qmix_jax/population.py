@@ -131,7 +131,9 @@ def layout(
 def each_seed(run: Callable[[Array], Tree], seeds: Sequence[int]) -> Tree:
     """`run(key)` for every seed, one after another on one device; numpy leaves [P, ...]."""
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    return jax.tree.map(np.asarray, jax.jit(lambda k: jax.lax.map(run, k))(keys))
+    options = compiler_options(jax.default_backend())
+    mapped = jax.jit(lambda k: jax.lax.map(run, k), compiler_options=options)
+    return jax.tree.map(np.asarray, mapped(keys))
 
 
 def compile_programs(

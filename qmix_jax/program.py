@@ -202,6 +202,32 @@ def explain(
     return env.spec, run
 
 
+def watch(
+    cfg: config.ExperimentConfig,
+    env: envs.Env,
+    look: Callable[[envs.EnvState], Any],
+    n_episodes: int,
+) -> Callable[[Array, Any], evaluate.Episodes]:
+    """`(key, params) -> Episodes`: what the first evaluation with this key would play, and what it
+    looks like.
+
+    Args:
+      cfg: whose networks play.
+      env: where they play.
+      look: `(env_state) -> tree of arrays`, what to keep of a state.
+      n_episodes: B.
+    """
+    factorisation = make_factorisation(cfg, env.spec)
+    carry = factorisation.initial_carry(n_episodes)
+
+    def run(key: Array, params: Any) -> evaluate.Episodes:
+        greedy = train_step.behaviour(factorisation, params, jnp.zeros(()))
+        event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
+        return evaluate.watch(env, greedy, carry, n_episodes, event, look)
+
+    return run
+
+
 def _networks(
     cfg: config.ExperimentConfig, spec: EnvSpec
 ) -> tuple[agents.Agent, mixers.Mixer | None]:

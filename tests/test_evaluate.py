@@ -25,6 +25,24 @@ def test_means_over_exactly_the_first_episode_of_each_environment():
     np.testing.assert_allclose(result["last_step"], lengths.mean(), rtol=1e-6)
 
 
+def test_watching_shows_the_episodes_that_are_evaluated():
+    env = counting.make(counting.Config(limit=5, longest=9))
+    key, n = jax.random.key(5), 40
+    result = jax.jit(lambda k: evaluate.evaluate(env, first_action, (), n, k))(key)
+    seen = jax.jit(
+        lambda k: evaluate.watch(env, first_action, (), n, k, lambda state: state["step"])
+    )(key)
+    lengths = np.asarray(seen.valid).sum(axis=0)
+    assert seen.shown.shape == (6, 40) and len(set(lengths)) > 2
+    np.testing.assert_array_equal(seen.shown[lengths, np.arange(n)], lengths)
+    ends = (lengths - 1, np.arange(n))
+    assert (np.asarray(seen.terminated) | np.asarray(seen.truncated))[ends].all()
+    returned = np.where(seen.valid, seen.reward, 0.0).sum(axis=0)
+    np.testing.assert_allclose(result["return"], returned.mean(), rtol=1e-6)
+    last = np.asarray(seen.metrics["last_step"])[ends]
+    np.testing.assert_allclose(result["last_step"], last.mean(), rtol=1e-6)
+
+
 def test_a_time_limit_ends_the_episode_at_exactly_the_limit():
     env = constant.make(constant.Config(length=4, truncates=True))
     result = evaluate.evaluate(env, first_action, (), 3, jax.random.key(0))

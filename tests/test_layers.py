@@ -22,14 +22,12 @@ LAYERS = (
     ("runtime",),
     ("reports", "results"),
     ("api",),
-    ("laboratory", "resumption"),
+    ("laboratory", "resumption", "render"),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HOST = frozenset(
-    {"sinks", "runtime", "reports", "results", "api", "resumption", "laboratory", "cli", "__main__"}
-)
+HOST = frozenset(itertools.chain(*LAYERS[LAYERS.index(("sinks",)) :]))
 
 ALLOWED = {
     "hydra": {"cli"},
@@ -43,7 +41,8 @@ ALLOWED = {
     "json": HOST,
     "logging": HOST,
     "rich": {"runtime", "reports", "laboratory"},
-    "matplotlib": {"runtime", "reports", "laboratory"},
+    "matplotlib": {"runtime", "reports", "laboratory", "render"},
+    "PIL": {"render"},
 }
 """Module -> the units that may import it. A component's `Config` may use pydantic's fields."""
 

@@ -22,11 +22,11 @@ from hydra.core import hydra_config
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import composition, lab, launcher, resume, search
+from qmix_jax.cli import composition, lab, launcher, render, resume, search
 
 compose = composition.compose
 
-_COMMANDS = ("train", "plan", "baseline", "report", "lab", "weights")
+_COMMANDS = ("train", "plan", "baseline", "report", "lab", "weights", "render")
 
 _HELP = """\
 qmix-jax {version}: QMIX and its family, trained end to end in JAX
@@ -39,6 +39,8 @@ usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
                                                      factorisations on games with exact solutions
        qmix-jax weights DIR [--member N] [--seed N] [--out FILE]
                                                      a mixer's weights over an episode, as a picture
+       qmix-jax render DIR [--episodes N] [--out FOLDER] [env.options.key=value ...]
+                                                     greedy episodes as GIF, contact sheet or text
 
 examples
   qmix-jax train                                     QMIX on SMAX 3m
@@ -72,6 +74,14 @@ flags of report
   --last N             a score is the mean over a seed's last N evaluations; by default 3
   --resamples N        bootstrap draws of the intervals; by default 2000
   --drawn N            the most settings in a figure; by default 10
+
+flags of render
+  --episodes N         how many; by default 1
+  --seed N             of the episodes; by default 0
+  --member N           which of the run's members plays; by default 0
+  --parameters NAME    best (by evaluation; the default) or final
+  --fps N              frames per second of the GIF, at most 50
+  --out FOLDER         where to write, or FILE.gif or FILE.txt; by default `render` in DIR
 """
 
 
@@ -105,7 +115,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command in _COMMANDS:
         commands = {
             "train": _train, "plan": _plan, "baseline": _baseline, "report": _compare, "lab": _lab,
-            "weights": _weights,
+            "weights": _weights, "render": render.command,
         }  # fmt: skip
         return commands[command](rest)
     if "=" in command or command.startswith("-"):

@@ -1,6 +1,6 @@
 """The environment contract, batching, and our own auto-reset."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -26,6 +26,41 @@ class Policy(NamedTuple):
     act: Callable[[Array, EnvState, TimeStep, Any], tuple[Array, Any]]
 
 
+class Shot(NamedTuple):
+    """One moment of an episode, shown to people: NumPy arrays without a batch axis.
+
+    Attributes:
+      state: the env state.
+      before: the env state one step earlier; None at the start.
+      actions: i32[N], the joint action that led from `before` to `state`; None at the start.
+      step: env steps so far.
+      reward: what that action paid.  returned: the sum of all rewards so far.
+      names: of the agents.
+    """
+
+    state: Any
+    before: Any
+    actions: np.ndarray | None
+    step: int
+    reward: float
+    returned: float
+    names: tuple[str, ...]
+
+
+class Scene(NamedTuple):
+    """What one of `qmix_jax.render`'s painters needs to draw an environment.
+
+    Attributes:
+      painter: `battle`, `particles`, `kitchen`, `cells` or `maze`; its module says what it needs.
+      look: `(env_state) -> arrays by name`, what changes; compiled, so pure JAX.
+      facts: what does not change.
+    """
+
+    painter: str
+    look: Callable[[EnvState], dict[str, Array]]
+    facts: Mapping[str, Any]
+
+
 class Env(NamedTuple):
     """One environment as pure functions; no batch axis, no auto-reset.
 
@@ -36,6 +71,9 @@ class Env(NamedTuple):
         last action of an episode holds the true final observation.
       decision_points: small environments name the points at which joint values can be tabulated.
       heuristic: a policy that knows the task; None for most.
+      draw: `(axes, Shot) -> None`, draws one moment on empty Matplotlib axes; for `render` only.
+      scene: instead of `draw`, for a painter that ships.
+      describe: `(Shot) -> str`, tells one moment in a few lines; for `render` only.
     """
 
     spec: EnvSpec
@@ -43,6 +81,9 @@ class Env(NamedTuple):
     step: Callable[[Array, EnvState, Array], tuple[EnvState, TimeStep]]
     decision_points: "tuple[DecisionPoint, ...]" = ()
     heuristic: Policy | None = None
+    draw: Callable[[Any, Shot], None] | None = None
+    scene: Scene | None = None
+    describe: Callable[[Shot], str] | None = None
 
 
 class DecisionPoint(NamedTuple):
@@ -62,6 +103,15 @@ class DecisionPoint(NamedTuple):
     state: Any
     optimal: Any
     exact: dict[str, Any]
+
+
+def played(shot: Shot) -> str:
+    """The joint action and what it paid, for `describe`: `agent_0 1, agent_1 0: reward 7`."""
+    if shot.actions is None:
+        return "start"
+    pairs = zip(shot.names, shot.actions, strict=True)
+    joint = ", ".join(f"{name} {action}" for name, action in pairs)
+    return f"{joint}: reward {shot.reward:g}"
 
 
 def first_timestep(

@@ -122,7 +122,8 @@ def make(cfg: Config) -> base.Env:
         reward = jnp.asarray(payoff, jnp.float32)[tuple(actions)]
         return env_state, replace(show(), reward=reward, terminated=jnp.ones((), bool))
 
-    return base.Env(spec, reset, step, (_decision_point(payoff, cfg.obs_size),))
+    point = _decision_point(payoff, cfg.obs_size)
+    return base.Env(spec, reset, step, (point,), describe=base.played)
 
 
 def _decision_point(payoff: np.ndarray, obs_size: int) -> base.DecisionPoint:

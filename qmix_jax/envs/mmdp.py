@@ -86,7 +86,10 @@ def make(cfg: Config) -> base.Env:
             truncated=after.step >= cfg.max_steps,
         )
 
-    return base.Env(spec, reset, step, _decision_points(cfg.exact_gamma))
+    def describe(shot: base.Shot) -> str:
+        return f"{base.played(shot)}\nstate {STATES[int(shot.state.place)]}"
+
+    return base.Env(spec, reset, step, _decision_points(cfg.exact_gamma), describe=describe)
 
 
 def _decision_points(gamma: float) -> tuple[base.DecisionPoint, ...]:

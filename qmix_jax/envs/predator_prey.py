@@ -113,7 +113,30 @@ def make(cfg: Config) -> base.Env:
             metrics={"captures": jnp.where(terminated | truncated, captures, 0.0)},
         )
 
-    return base.Env(spec, reset, step)
+    return base.Env(spec, reset, step, scene=_scene(cfg))
+
+
+def _scene(cfg: Config) -> base.Scene:
+    def look(state: State) -> dict[str, Array]:
+        return {
+            "prey": state.prey,
+            "prey_there": state.alive,
+            "agents": state.agents,
+            "agents_there": state.active,
+        }
+
+    piece = {"size": 0.72, "numbered": False, "offset": (0, 0)}
+    facts = {
+        "rows": cfg.size,
+        "columns": cfg.size,
+        "kinds": {
+            "prey": {**piece, "shape": "D", "size": 0.5, "colours": ("#d55e00",)},
+            "agents": {**piece, "shape": "o", "numbered": True, "colours": ("#0072b2",)},
+        },
+        "actors": "agents",
+        "marked_action": CATCH,
+    }
+    return base.Scene("cells", look, facts)
 
 
 def _spec(cfg: Config) -> EnvSpec:

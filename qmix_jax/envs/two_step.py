@@ -66,7 +66,10 @@ def make(cfg: Config) -> base.Env:
         stage = jnp.where(env_state == 0, 1 + actions[0], env_state).astype(jnp.int32)
         return stage, replace(show(stage), reward=reward, terminated=env_state > 0)
 
-    return base.Env(spec, reset, step, _decision_points(cfg.exact_gamma))
+    def describe(shot: base.Shot) -> str:
+        return f"{base.played(shot)}\n{STATES[int(shot.state)]}"
+
+    return base.Env(spec, reset, step, _decision_points(cfg.exact_gamma), describe=describe)
 
 
 def _decision_points(gamma: float) -> tuple[base.DecisionPoint, ...]:

@@ -28,7 +28,7 @@ class Suite(NamedTuple):
         task end the episode, and what the metrics are (scalars) if this step is its last.
       variant: tells environments of one id apart, for people: a layout, a number of players.
       metric_names: keys of those metrics.
-      heuristic: as in `Env`.
+      heuristic, scene, describe: as in `Env`.
       avail_actions: `(env_state) -> bool[N, A]`, or None: every action that the agent has.
       agent_state, obs_bounds, state_bounds: as in `EnvSpec`.
     """
@@ -40,6 +40,8 @@ class Suite(NamedTuple):
     variant: str = ""
     metric_names: tuple[str, ...] = ()
     heuristic: base.Policy | None = None
+    scene: base.Scene | None = None
+    describe: Callable[[base.Shot], str] | None = None
     avail_actions: Callable[[Any], Array] | None = None
     agent_state: np.ndarray | None = None
     obs_bounds: tuple[float, float] | None = None
@@ -154,7 +156,9 @@ def adapt(name: str, env: Any, suite: Suite) -> base.Env:
         )
         return _strong(after), timestep
 
-    return base.Env(spec, reset, step, heuristic=suite.heuristic)
+    return base.Env(
+        spec, reset, step, heuristic=suite.heuristic, scene=suite.scene, describe=suite.describe
+    )
 
 
 def _spec(name: str, env: Any, suite: Suite) -> EnvSpec:

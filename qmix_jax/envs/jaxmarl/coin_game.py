@@ -11,8 +11,12 @@ Positions are drawn anew after every `num_inner_steps`, a step that pays nothing
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from qmix_jax import config
+from qmix_jax.envs import base
 from qmix_jax.envs.jaxmarl import adapter
+from qmix_jax.types import Array
 
 IDS = ("coin_game",)
 
@@ -47,5 +51,30 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
         outcome=adapter.time_limit,
         obs_bounds=(0.0, 1.0),
         state_bounds=(0.0, 1.0),
+        scene=base.Scene("cells", _look, _FACTS),
     )
     return env, suite
+
+
+_PIECES = {"colours": ("#d55e00", "#0072b2")}
+_FACTS = {
+    "rows": 3,
+    "columns": 3,
+    "kinds": {
+        "agents": {**_PIECES, "shape": "o", "size": 0.55, "numbered": True, "offset": (0, 0)},
+        "coins": {**_PIECES, "shape": "D", "size": 0.2, "numbered": False, "offset": (0.3, 0.3)},
+    },
+    "actors": "agents",
+    "marked_action": None,
+}
+
+
+def _look(state: Any) -> dict[str, Array]:
+    """Each agent has its coin's colour."""
+    there = jnp.ones((2,), bool)
+    return {
+        "agents": jnp.stack([state.red_pos, state.blue_pos]),
+        "agents_there": there,
+        "coins": jnp.stack([state.red_coin_pos, state.blue_coin_pos]),
+        "coins_there": there,
+    }

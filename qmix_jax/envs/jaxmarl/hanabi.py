@@ -9,6 +9,7 @@ State, JaxMARL has none: per player the true hand, which colours and ranks of it
 whether it is to move; then fireworks, tokens and deck, and what was discarded.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from qmix_jax import config
+from qmix_jax.envs import base
 from qmix_jax.envs.jaxmarl import adapter
 from qmix_jax.types import Array
 
@@ -83,6 +85,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
         agent_state=np.arange(env.num_agents * own, dtype=np.int32).reshape(-1, own),
         obs_bounds=(0.0, 1.0),
         state_bounds=(0.0, 1.0),
+        describe=functools.partial(_describe, env),
     )
     return env, suite
 
@@ -103,3 +106,63 @@ def _state(env: Any, state: Any) -> Array:
     each = [x[seat].reshape(env.num_agents, -1) for x in players]
     table = [env.get_board_feats(state), env._binarize_discard_pile(state.discard_pile)]
     return jnp.concatenate([jnp.concatenate(each, axis=1).ravel(), *table])
+
+
+def _describe(env: Any, shot: base.Shot) -> str:
+    """The move, the table, and every hand with what its owner was told of each card."""
+    state = shot.state
+    move = "cards are dealt" if shot.actions is None else _move(env, shot)
+    built = zip(env.color_map, state.fireworks.sum(axis=1), strict=True)
+    fireworks = " ".join(f"{colour}{int(ranks) or '-'}" for colour, ranks in built)
+    tokens = {
+        "lives": state.life_tokens.sum(),
+        "hints": state.info_tokens.sum(),
+        "deck": state.remaining_deck_size.sum(),
+    }
+    table = "  ".join(f"{name} {int(count)}" for name, count in tokens.items())
+    lines = [move, f"{table}  fireworks {fireworks}"]
+    seats = np.argsort(state.seat_order)
+    for name, seat in zip(shot.names, seats, strict=True):
+        hand = " ".join(_card(env, card) for card in state.player_hands[seat])
+        told = zip(state.colors_revealed[seat], state.ranks_revealed[seat], strict=True)
+        known = " ".join(_known(env, *card) for card in told)
+        turn = ">" if state.cur_player_idx[seat] else " "
+        lines.append(f"{turn} {name}  {hand}   knows {known}")
+    gone = [_card(env, card) for card in state.discard_pile if card.any()]
+    return "\n".join([*lines, f"  discarded {' '.join(gone) or 'nothing'}"])
+
+
+def _move(env: Any, shot: base.Shot) -> str:
+    """What whoever was to move did, and what came of it."""
+    before, size = shot.before, env.hand_size
+    seat = int(np.argmax(before.cur_player_idx))
+    order = np.asarray(before.seat_order)
+    assert shot.actions is not None  # the first shot has no move
+    who, action = shot.names[order[seat]], int(shot.actions[order[seat]])
+    if action < 2 * size:
+        card = _card(env, before.player_hands[seat][action % size])
+        if action < size:
+            return f"{who} discards {card}"
+        fits = shot.state.fireworks.sum() > before.fireworks.sum()
+        return f"{who} plays {card}: {'it fits' if fits else 'wrong, a life is lost'}"
+    hint, colours = action - 2 * size, (env.num_agents - 1) * env.num_colors
+    names = list(env.color_map) if hint < colours else [str(i + 1) for i in range(env.num_ranks)]
+    away, index = divmod(hint if hint < colours else hint - colours, len(names))
+    if away >= env.num_agents - 1:
+        return f"{who} passes"
+    whom = shot.names[order[(seat + away + 1) % env.num_agents]]
+    return f"{who} tells {whom} of every {names[index]}"
+
+
+def _card(env: Any, card: np.ndarray) -> str:
+    """`R1`; two dashes where there is none."""
+    if not card.any():
+        return "--"
+    colour, rank = np.argwhere(card)[0]
+    return f"{env.color_map[colour]}{rank + 1}"
+
+
+def _known(env: Any, colour: np.ndarray, rank: np.ndarray) -> str:
+    """`R?` for a card of which the colour was told."""
+    named = env.color_map[int(np.argmax(colour))] if colour.any() else "?"
+    return f"{named}{int(np.argmax(rank)) + 1 if rank.any() else '?'}"

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from qmix_jax import config
+from qmix_jax.envs import base
 from qmix_jax.envs.jaxmarl import adapter
 from qmix_jax.types import Array
 
@@ -73,8 +74,20 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
         variant=f"{env.num_agents} robots",
         metric_names=("win_rate",),
         agent_state=columns.reshape(-1, _ROBOT_COLUMNS),
+        scene=base.Scene("maze", _look, {"radius": env.rad, "reach": env.goal_radius}),
     )
     return env, suite
+
+
+def _look(state: Any) -> dict[str, Array]:
+    return {
+        "place": state.pos,
+        "heading": state.theta,
+        "goal": state.goal,
+        "walls": state.map_data.astype(bool),
+        "arrived": state.goal_reached,
+        "crashed": state.move_term & ~state.goal_reached,
+    }
 
 
 class _Quiet:

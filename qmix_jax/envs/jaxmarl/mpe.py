@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 from pydantic import Field
 
 from qmix_jax import config
+from qmix_jax.envs import base
 from qmix_jax.envs.jaxmarl import adapter
+from qmix_jax.types import Array
 
 
 class Kwargs(config.Model):
@@ -75,5 +78,30 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
         team_reward=jnp.sum,
         outcome=adapter.time_limit,
         agent_state=adapter.own_columns(env),
+        scene=_scene(env_id, env),
     )
     return env, suite
+
+
+def _scene(env_id: str, env: Any) -> base.Scene:
+    """Agents first, then landmarks; `message` is what each agent says (-1: nothing), `goal` the
+    landmark that each agent is to reach (-1: any).
+    """
+    n = env.num_agents
+    talks = np.asarray(env.silent) == 0
+    goals = {
+        "MPE_simple_reference_v3": lambda state: state.goal,
+        "MPE_simple_speaker_listener_v4": lambda state: jnp.stack([-1, state.goal]),
+    }
+
+    def look(state: Any) -> dict[str, Array]:
+        said = jnp.where(talks & state.c.any(axis=1), jnp.argmax(state.c, axis=1), -1)
+        nowhere = jnp.full((n,), -1, jnp.int32)
+        return {
+            "place": state.p_pos,
+            "message": said,
+            "goal": goals.get(env_id, lambda _: nowhere)(state).astype(jnp.int32),
+        }
+
+    facts = {"agents": n, "radii": np.asarray(env.rad), "talk": talks}
+    return base.Scene("particles", look, facts)

@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from qmix_jax import config
+from qmix_jax.envs import base
 from qmix_jax.envs.jaxmarl import adapter
 from qmix_jax.types import Array, record
 
@@ -83,8 +84,9 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
             f"{config.suggest(name, tuple(layouts))}"
         )
     kitchen = adapter.construct(env_id, {**own, "layout": layouts[name]})
-    survey = _survey if env_id == "overcooked" else _survey_v2
-    floor, look = survey(kitchen)
+    first = env_id == "overcooked"
+    floor, look = (_survey if first else _survey_v2)(kitchen)
+    picture = (_scene if first else _scene_v2)(kitchen)
     env = _Scored(kitchen, weight)
     _, shapes = jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
     cook_shape = jax.eval_shape(lambda state: _cooks(look(state.kitchen), floor), shapes).shape
@@ -98,6 +100,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
         agent_state=np.arange(np.prod(cook_shape), dtype=np.int32).reshape(cook_shape),
         obs_bounds=(0.0, float(_COOKING)),
         state_bounds=(0.0, 1.0),
+        scene=picture,
     )
     return env, suite
 
@@ -226,3 +229,64 @@ def _survey_v2(env: Any) -> tuple[np.ndarray, _Look]:
         )
 
     return floor, look
+
+
+_PLATE, _COOKED, _ONION = 1, 2, 4
+"""A thing in bits, as Overcooked v2 writes it; three onions are three times one."""
+
+
+def _scene(env: Any) -> base.Scene:
+    """Overcooked in the words of v2, which the painter of kitchens knows."""
+    common = adapter.quiet_import("jaxmarl.environments.overcooked.common")
+    v2 = adapter.quiet_import("jaxmarl.environments.overcooked_v2.common").StaticObject
+    tiles = np.zeros(env.height * env.width, np.int32)
+    kinds = {
+        "wall_idx": v2.WALL,
+        "goal_idx": v2.GOAL,
+        "pot_idx": v2.POT,
+        "plate_pile_idx": v2.PLATE_PILE,
+        "onion_pile_idx": v2.INGREDIENT_PILE_BASE,
+    }
+    for name, kind in kinds.items():
+        tiles[np.asarray(env.layout[name])] = kind
+    tiles = tiles.reshape(env.height, env.width)
+    things = np.zeros(len(common.OBJECT_TO_INDEX), np.int32)
+    soup = _PLATE | _COOKED | _MOST * _ONION
+    for name, bits in (("onion", _ONION), ("plate", _PLATE), ("dish", soup)):
+        things[common.OBJECT_TO_INDEX[name]] = bits
+
+    def look(env_state: _State) -> dict[str, Array]:
+        state = env_state.kitchen
+        pad = (state.maze_map.shape[0] - env.height) // 2
+        cells = state.maze_map[pad:-pad, pad:-pad].astype(jnp.int32)
+        status, pot = cells[..., 2], tiles == v2.POT
+        inside = jnp.clip(_COOKING + _MOST - status, 0, _MOST) * _ONION
+        inside = inside | jnp.where(status == 0, _COOKED, 0)
+        return {
+            "lying": jnp.where(pot, inside, jnp.asarray(things)[cells[..., 0]]),
+            "timer": jnp.where(pot & (status < _COOKING), status, 0),
+            "x": state.agent_pos[:, 0].astype(jnp.int32),
+            "y": state.agent_pos[:, 1].astype(jnp.int32),
+            "facing": state.agent_dir_idx,
+            "held": jnp.asarray(things)[state.agent_inv.astype(jnp.int32)],
+            "recipe": jnp.asarray(_MOST * _ONION),
+        }
+
+    return base.Scene("kitchen", look, {"tiles": tiles, "cooking": _COOKING})
+
+
+def _scene_v2(env: Any) -> base.Scene:
+    def look(env_state: _State) -> dict[str, Array]:
+        state = env_state.kitchen
+        return {
+            "lying": state.grid[..., 1],
+            "timer": state.grid[..., 2],
+            "x": state.agents.pos.x,
+            "y": state.agents.pos.y,
+            "facing": state.agents.dir,
+            "held": state.agents.inventory,
+            "recipe": state.recipe,
+        }
+
+    tiles = np.asarray(env.layout.static_objects)
+    return base.Scene("kitchen", look, {"tiles": tiles, "cooking": _COOKING})

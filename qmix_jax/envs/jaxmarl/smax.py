@@ -129,6 +129,7 @@ def build(env_id: str, kwargs: Mapping[str, Any], normalise: bool) -> tuple[Any,
         outcome=outcome,
         metric_names=("win_rate",),
         heuristic=_heuristic(env),
+        scene=_scene(env),
         avail_actions=avail_actions,
         agent_state=np.arange(env.num_allies * features, dtype=np.int32).reshape(-1, features),
         obs_bounds=(-1.0, 1.0),
@@ -180,6 +181,37 @@ class _ObservedOnce:
     def _state(self, obs: Mapping[str, Array], state: Any, policy: Any) -> _State:
         enemy_obs = jnp.stack([obs[agent] for agent in self._env.enemy_agents])
         return _State(state=state, enemy_policy_state=policy, enemy_obs=enemy_obs)
+
+
+def _scene(env: Any) -> base.Scene:
+    """Positions in map units, health as a share, cooldowns in seconds; `target` is the unit that
+    each one was told to shoot at, -1 for none.
+    """
+    n, first_attack = env.num_allies, env.num_movement_actions
+    ally = np.arange(n + env.num_enemies) < n
+
+    def look(env_state: Any) -> dict[str, Array]:
+        arena = env_state.state
+        order = arena.prev_attack_actions.astype(jnp.int32) - first_attack
+        return {
+            "place": arena.unit_positions,
+            "health": arena.unit_health / env.unit_type_health[arena.unit_types],
+            "alive": arena.unit_alive,
+            "kind": arena.unit_types.astype(jnp.int32),
+            "cooldown": arena.unit_weapon_cooldowns,
+            # JaxMARL counts the allies backwards when an enemy shoots.
+            "target": jnp.where(order < 0, -1, jnp.where(ally, n + order, n - 1 - order)),
+        }
+
+    facts = {
+        "allies": n,
+        "letters": tuple(env.unit_type_shorthands),
+        "kinds": _UNIT_TYPES,
+        "radii": np.asarray(env.unit_type_radiuses),
+        "cooldowns": np.asarray(env.unit_type_weapon_cooldowns),
+        "seconds": env.world_steps_per_env_step * env.time_per_step,
+    }
+    return base.Scene("battle", look, facts)
 
 
 def _heuristic(env: Any) -> base.Policy:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from pydantic import Field
 
 from qmix_jax import config
+from qmix_jax.envs import base
 from qmix_jax.envs.jaxmarl import adapter
 from qmix_jax.types import Array
 
@@ -47,8 +48,23 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
         outcome=_outcome,
         metric_names=("win_rate",),
         agent_state=adapter.own_columns(env),
+        describe=_describe,
     )
     return env, suite
+
+
+def _describe(shot: base.Shot) -> str:
+    """Who was in the room and did what; who is there now, and whether the light is on."""
+    state, before = shot.state, shot.before
+    been = " ".join(name for name, was in zip(shot.names, state.has_been, strict=True) if was)
+    light = "on" if state.bulb_state else "off"
+    lines = [f"{shot.names[int(state.agent_in_room)]} enters, the light is {light}"]
+    if shot.actions is not None:
+        there = int(before.agent_in_room)
+        action = int(shot.actions[there])
+        did = f"{shot.names[there]} {('did nothing', 'pressed the switch', 'told')[action]}"
+        lines = [did] if action == _TELL else [did, *lines]
+    return "\n".join([*lines, f"been in the room: {been or 'nobody'}"])
 
 
 def _outcome(before: Any, after: Any, actions: Array) -> tuple[Array, dict[str, Array]]:

@@ -1,0 +1,37 @@
+"""Run directories of policies that know nothing yet, made without training."""
+
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+
+from qmix_jax import components, config, program
+from qmix_jax.cli import composition
+from qmix_jax.runtime import parameters, provenance
+
+SMALL = ("agent.options.hidden=8", "seeds=2", "compile_cache=false")
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pathlib.Path]:
+    """`(*overrides) -> run directory` of two members with parameters drawn at random."""
+
+    def make(*overrides: str) -> pathlib.Path:
+        cfg = config.load(composition.compose(*SMALL, *overrides))
+        env = components.find("envs", cfg.env.name).make(cfg.env.options)
+        factorisation = program.make_factorisation(cfg, env.spec)
+        # Shapes alone, for compiling `init` takes as long as a test.
+        shapes = jax.eval_shape(factorisation.init, jax.eval_shape(jax.random.key, 0))
+        draw = np.random.default_rng(0)
+        both = jax.tree.map(
+            lambda leaf: draw.normal(0.0, 0.3, (2, *leaf.shape)).astype(np.float32), shapes
+        )
+        folder = tmp_path_factory.mktemp("run")
+        provenance.write_config(folder / "config.yaml", config.dump(cfg))
+        for name in ("best", "final"):
+            parameters.save_parameters(folder / f"parameters_{name}.npz", both)
+        return folder
+
+    return make

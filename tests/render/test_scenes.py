@@ -1,0 +1,139 @@
+"""What painters are given and make of it, compared with the games themselves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qmix_jax import components, config
+from qmix_jax.cli import composition
+from qmix_jax.envs import base as envs
+from qmix_jax.render import base, battle, cells, kitchen, pictures
+
+
+def environment(*overrides):
+    cfg = config.load(composition.compose(*overrides))
+    return components.find("envs", cfg.env.name).make(cfg.env.options)
+
+
+def played(env, policy, look, steps, seed=0):
+    """(what is looked at [T+1, ...], actions [T, N], steps until the end), one episode."""
+    played_env = envs.played_by(env, policy)
+
+    def body(carry, key):
+        state, over, memory = carry
+        key_act, key_step = jax.random.split(key)
+        actions, memory = policy.act(key_act, state.env_state, state.timestep, memory)
+        after, timestep = env.step(key_step, state.env_state, actions)
+        seat = type(state)(env_state=after, timestep=timestep, memory=memory)
+        seen = (look(after), actions, ~over)
+        return (seat, over | timestep.terminated | timestep.truncated, memory), seen
+
+    def run(key):
+        first, _ = played_env.reset(key)
+        memory = jax.tree.map(jnp.asarray, policy.initial)
+        start = (first, jnp.zeros((), bool), memory)
+        _, (seen, actions, running) = jax.lax.scan(body, start, jax.random.split(key, steps))
+        whole = jax.tree.map(
+            lambda a, b: jnp.concatenate([a[None], b]), look(first.env_state), seen
+        )
+        return whole, actions, running.sum()
+
+    return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(seed)))
+
+
+@pytest.mark.slow
+def test_every_shot_that_is_drawn_does_damage_and_all_damage_is_drawn():
+    env = environment("env=smax")
+    scene, _, steps = played(env, env.heuristic, env.scene.look, 60)
+    scene = {name: values[: steps + 1] for name, values in scene.items()}
+    fired = ~np.isnan(battle._fired(scene, env.scene.facts))
+    shots = np.zeros(scene["health"][1:].shape)
+    for step, unit in zip(*np.nonzero(fired), strict=True):
+        target = scene["target"][step + 1][unit]
+        assert (target < 3) != (unit < 3), "nobody shoots at his own team"
+        shots[step, target] += 1
+    lost = (scene["health"][:-1] - scene["health"][1:]) * 45
+    assert shots.sum() > 10
+    np.testing.assert_array_equal(shots > 0, lost > 0)
+    survives = scene["health"][1:] > 0
+    np.testing.assert_allclose(lost[survives], 9.0 * shots[survives], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_transcript_of_hanabi_agrees_with_the_table():
+    env = environment("env=hanabi", "env.options.kwargs.num_agents=3")
+    look = lambda state: state  # noqa: E731
+    states, actions, steps = played(env, envs.uniform_policy(), look, env.spec.max_steps, seed=3)
+    episode = base.Episode(env.spec, states, None, actions[:steps], np.zeros(steps), "finished", {})
+    told = [env.describe(base.shot(episode, step)) for step in range(steps + 1)]
+    moves = [text.splitlines()[0] for text in told]
+    last = jax.tree.map(lambda x: x[steps], states)
+    assert sum("it fits" in move for move in moves) == last.fireworks.sum()
+    assert sum("a life is lost" in move for move in moves) == 3 - last.life_tokens.sum()
+    for name, colour in zip("RYGWB", last.fireworks, strict=True):
+        assert f"{name}{int(colour.sum()) or '-'}" in told[-1].splitlines()[1]
+    for step, move in enumerate(moves[1:]):
+        assert move.startswith(env.spec.agent_names[step % 3]), "in turn"
+    hints = [i for i, move in enumerate(moves) if " tells " in move]
+    assert hints
+    for number in hints:
+        _, whom, _, what = moves[number].replace(" of every ", " of ").split(" ", 1)[1].split(" ")
+        before, after = told[number - 1], told[number]
+        (mine,) = [line for line in after.splitlines() if whom in line and "knows" in line]
+        cards, known = (part.split() for part in mine[2:].split("knows"))
+        for card, told_of in zip(cards[1:], known, strict=True):
+            assert (what in card) == (what in told_of) or what not in told_of, before
+            assert what not in card or what in told_of
+
+
+def test_the_first_kitchen_speaks_the_language_of_the_second():
+    env = environment("env=overcooked")
+    state, _ = env.reset(jax.random.key(0))
+    tiles = env.scene.facts["tiles"]
+    ((y, x),) = np.argwhere(tiles == kitchen.POT)
+    kinds = {"counter": kitchen.COUNTER, "hatch": kitchen.HATCH, "plates": kitchen.PLATES}
+    assert all((tiles == kind).any() for kind in kinds.values())
+    maze = np.asarray(state.kitchen.maze_map)
+    pad = (maze.shape[0] - tiles.shape[0]) // 2
+    for status, inside, timer in ((23, 0, 0), (21, 8, 0), (20, 12, 0), (5, 12, 5), (0, 14, 0)):
+        maze = np.array(state.kitchen.maze_map)
+        maze[pad + y, pad + x, 2] = status
+        changed = type(state)(
+            kitchen=state.kitchen.replace(maze_map=jnp.asarray(maze)),
+            sparse=state.sparse,
+            shaped=state.shaped,
+        )
+        scene = env.scene.look(changed)
+        assert (int(scene["lying"][y, x]), int(scene["timer"][y, x])) == (inside, timer)
+        assert int(scene["lying"].sum()) == inside, "nothing lies elsewhere"
+
+
+def test_the_bits_of_a_thing_are_counted():
+    assert kitchen._ingredients(3 | 2 << 2 | 1 << 4) == [0, 0, 1]
+    assert kitchen._ingredients(1) == []
+
+
+def test_moments_between_steps():
+    assert base.between(0.0) == (0, 0, 1.0)
+    assert base.between(2.0) == (1, 2, 1.0)
+    assert base.between(2.25) == (2, 3, 0.25)
+    np.testing.assert_allclose(base.between(0.25).mix(np.array([0.0, 4.0])), 1.0)
+
+
+def test_who_leaves_a_board_is_there_at_once():
+    way = np.array([[[0, 0], [1, 1]], [[2, 0], [1, 2]]])
+    np.testing.assert_allclose(cells._place(way, base.between(0.5)), [[2, 0], [1, 1.5]])
+
+
+def test_pieces_in_one_place_stand_side_by_side():
+    place = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [0.0, 2.0]])
+    there = np.array([True, True, False, True])
+    apart = cells._apart(place, there)
+    np.testing.assert_allclose(apart, [[1, 0.82], [1, 1.18], [1, 1], [0, 2]])
+
+
+@pytest.mark.parametrize(("length", "shown"), [(1, 2), (5, 6), (11, 12), (200, 12)])
+def test_a_sheet_shows_the_first_and_the_last_moment(length, shown):
+    steps = pictures.sheet_steps(length)
+    assert (steps[0], steps[-1], len(steps)) == (0, length, shown)
