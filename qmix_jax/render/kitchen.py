@@ -18,7 +18,7 @@ from matplotlib import patches
 from qmix_jax.render import base
 
 FLOOR, COUNTER, HATCH, POT, RECIPE, BUTTON, PLATES, INGREDIENTS = 0, 1, 4, 5, 6, 7, 9, 10
-_TILE = {FLOOR: "#f3efe6", HATCH: "#cfe6d8", POT: "#b9a487", PLATES: "#c9b79c"}
+_TILE = {FLOOR: "#f3efe6", HATCH: "#cfe6d8", POT: "#b9a487", RECIPE: "#e6dcef", BUTTON: "#e6dcef"}
 _COUNTER, _EDGE = "#c9b79c", "#a8957a"
 _FOOD = ("#e6b422", "#c8372d", "#3f8f4f", "#7b5aa6")
 """Onions first."""

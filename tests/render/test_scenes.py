@@ -8,7 +8,7 @@ import pytest
 from qmix_jax import components, config
 from qmix_jax.cli import composition
 from qmix_jax.envs import base as envs
-from qmix_jax.render import base, battle, cells, kitchen, pictures
+from qmix_jax.render import base, battle, build, cells, kitchen, pictures
 
 
 def environment(*overrides):
@@ -85,6 +85,29 @@ def test_a_transcript_of_hanabi_agrees_with_the_table():
         for card, told_of in zip(cards[1:], known, strict=True):
             assert (what in card) == (what in told_of) or what not in told_of, before
             assert what not in card or what in told_of
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["mpe_spread", "mpe_speaker_listener", "overcooked_v2", "coin_game"]
+)
+def test_other_games_of_a_family_are_drawn_too(name):
+    env = environment(f"env={name}")
+    assert env.scene is not None
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
+    scene = jax.tree.map(lambda x: np.asarray(x)[None], env.scene.look(state))
+    nothing = np.zeros((0, env.spec.n_agents), np.int32)
+    episode = base.Episode(env.spec, None, scene, nothing, np.zeros(0), "finished", {})
+    painter = build._PAINTERS[env.scene.painter](episode, env.scene.facts)
+    picture = np.asarray(pictures.film(episode, painter).frame(0))[40:]
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 8, "not blank"
+
+
+def test_the_process_says_in_which_state_it_is():
+    env = environment("env=mmdp")
+    states = jax.tree.map(lambda x: x[None], env.reset(jax.random.key(0))[0])
+    episode = base.Episode(env.spec, states, None, np.zeros((0, 2)), np.zeros(0), "finished", {})
+    assert env.describe(base.shot(episode, 0)) == "start\nstate A"
 
 
 def test_the_first_kitchen_speaks_the_language_of_the_second():
