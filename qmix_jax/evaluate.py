@@ -105,12 +105,13 @@ def watch(
     """
     key_start, key_steps = jax.random.split(key)
     first = rollout.start(env, key_start, n_episodes, carry)
+    each = jax.vmap(look, axis_size=n_episodes)  # a state may hold no arrays
 
     def body(actor: rollout.ActorState, step: Array) -> tuple[rollout.ActorState, Episodes]:
         key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, step))
         after, actions = rollout.act_and_step(env, act, actor, key_act, key_env)
         seen = Episodes(
-            shown=jax.vmap(look)(after.env_state),
+            shown=each(after.env_state),
             actions=actions,
             reward=after.timestep.reward,
             terminated=after.timestep.terminated,
@@ -121,6 +122,6 @@ def watch(
         return replace(after, ended=actor.ended | after.ended), seen
 
     _, steps = jax.lax.scan(body, first, jnp.arange(env.spec.max_steps))
-    start = jax.vmap(look)(first.env_state)
+    start = each(first.env_state)
     shown = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, steps.shown)
     return replace(steps, shown=shown)

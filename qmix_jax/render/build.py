@@ -1,8 +1,9 @@
 """Greedy episodes of a trained run as animations, contact sheets and transcripts."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ _PAINTERS: dict[str, Callable[[base.Episode, Mapping[str, Any]], base.Painter]] 
     "maze": maze.make,
 }
 _PARAMETERS = ("best", "final")
-_FILES = (".gif", ".txt")
+_FILES = (".gif", ".txt", ".png")
 
 
 class Rendered(NamedTuple):
@@ -173,14 +174,20 @@ def _files(out: pathlib.Path, episodes: int, suffix: str) -> list[pathlib.Path]:
         )
     else:
         files = [out]
-    try:
+    with _writing(files[0].parent):
         files[0].parent.mkdir(parents=True, exist_ok=True)
+    return files
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[None]:
+    """Raises: ConfigError where that cannot be done."""
+    try:
+        yield
     except OSError as error:
         raise config.ConfigError(
-            f"render: cannot write to {str(files[0].parent)!r} ({error.strerror}); choose another "
-            "place with --out"
+            f"render: cannot write {str(path)!r} ({error.strerror}); choose another place by --out"
         ) from error
-    return files
 
 
 def _play(
@@ -238,14 +245,14 @@ def _write(env: envs.Env, episode: base.Episode, file: pathlib.Path, fps: float 
     painter = _painter(env, episode)
     drawn = file.suffix == ".gif"
     sheet, transcript = file.with_suffix(".png"), file.with_suffix(".txt")
-    with sinks.atomic(sheet) as target:
+    with _writing(sheet), sinks.atomic(sheet) as target:
         target.write(pictures.sheet(episode, painter))
     if drawn:
         film = pictures.film(episode, painter)
-        with sinks.atomic(file) as target:
+        with _writing(file), sinks.atomic(file) as target:
             gif.write(target, film, fps or painter.steps_per_second * painter.frames_per_step)
     if env.describe:
-        with sinks.atomic(transcript) as target:
+        with _writing(transcript), sinks.atomic(transcript) as target:
             target.write(text.transcript(episode, env.describe).encode())
     return Rendered(
         animation=file if drawn else None,

@@ -3,8 +3,8 @@
 Arrays of the scene, for each kind of piece: `<kind>` i32[K, 2], rows and columns, and
 `<kind>_there` bool[K]. Facts: `rows`, `columns`; `kinds`, from each kind's name to a mapping with
 `shape` (a Matplotlib marker), `colours` (one for all or one each), `size` (a share of a cell),
-`numbered` and `offset` from the middle of a cell (rows, columns); `actors`, the kind that acts; and `marked_action`: those whose last action it was wear a
-ring (None: nobody).
+`numbered` and `offset` from the middle of a cell (rows, columns); `actors`, the kind that acts; and
+`marked_action`: those whose last action it was wear a ring (None: nobody).
 """
 
 from collections.abc import Mapping

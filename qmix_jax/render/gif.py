@@ -6,7 +6,7 @@ from PIL import Image
 
 from qmix_jax.render import pictures
 
-_COLOURS = 96
+_COLOURS = 64
 _SAMPLES = 8
 """Frames that the palette is made from."""
 _PAUSE = 1.5

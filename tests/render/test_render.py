@@ -131,7 +131,8 @@ def test_an_environment_of_your_own_tells_itself(untrained, tmp_path):
         ({"overrides": {"seed": 3}}, r"seed cannot change.*allowed: env\.options"),
         ({"overrides": {"env.options.game": "2B"}}, r"n_actions=\(2, 2\), but.*on matrix/Q3"),
         ({"out": "x.txt", "episodes": 2}, "one file for episodes=2; give a folder"),
-        ({"out": "/proc/nowhere"}, "cannot write to '/proc/nowhere'"),
+        ({"out": "/proc/nowhere"}, "cannot write '/proc/nowhere'"),
+        ({"out": "x.png"}, r"becomes a \.txt file; allowed: a name that ends in \.txt, or a"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, untrained):
