@@ -17,7 +17,7 @@ from qmix_jax.render import base
 _LANDMARKS = ("#8c510a", "#009e73", "#cc79a7")
 _SHAPES = ("s", "^", "D")
 """Of landmarks that can be goals; colours and shapes say the same."""
-_AGENTS = (base.COLOURS[0], base.COLOURS[1], base.COLOURS[4], *base.COLOURS[5:])
+_AGENTS = (base.COLOURS[0], base.COLOURS[1], *base.COLOURS[7:], *base.COLOURS[3:6])
 _TRAIL = 12
 """Env steps of the way that are seen."""
 _FRAMES_PER_STEP = 3
