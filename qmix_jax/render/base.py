@@ -117,7 +117,8 @@ def window(
     axes.set_ylim(low[1], high[1])
     axes.set_aspect("equal", adjustable="box")
     corner, size = (low[0], low[1]), (high[0] - low[0], high[1] - low[1])
-    style: dict[str, Any] = {"facecolor": PAPER, "edgecolor": PALE, "lw": 1.0, "zorder": -10}
+    style: dict[str, Any] = {"facecolor": PAPER, "edgecolor": PALE, "lw": 0.8, "zorder": -10}
+    style["clip_on"] = False  # half of the edge is outside
     axes.add_patch(patches.Rectangle(corner, *size, **style))
 
 
