@@ -52,7 +52,7 @@ def start_two(folder, *arguments):
     ]
 
 
-def ends(processes, seconds=120):
+def ends(processes, seconds=300):
     """Exit code and output of each."""
     outputs = []
     try:

@@ -1,6 +1,8 @@
 """`hydra/sweeper=optuna`: spaces, batches, the study that survives its process."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
@@ -25,7 +27,6 @@ TINY = (
     "eval.every=100",
 )
 SEARCH = ("train", "-m", "hydra/sweeper=optuna", "hydra.sweep.dir=found", *TINY)
-COMMAND = ("-m", "qmix_jax", *SEARCH)
 
 
 @pytest.fixture
@@ -108,8 +109,18 @@ def test_the_extra_is_named_where_it_is_missing(here, monkeypatch, capsys):
     assert "pip install 'qmix-jax[optuna]'" in capsys.readouterr().err
 
 
+def search_in(folder, *arguments):
+    """Exit code and output of a search that starts in a folder."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).chdir(folder)
+        out = stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        err = stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        code = run(*SEARCH, LOG, *arguments)
+    return types.SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
+
+
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory, run_python_in):
+def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
     options = (
         "hydra.sweeper.n_trials=5",
@@ -117,15 +128,15 @@ def searched(tmp_path_factory, run_python_in):
         "hydra.sweeper.rungs=[0.5]",
         "hydra.sweeper.metric=eval/length",
     )
-    done = run_python_in(folder, *COMMAND, LOG, "algo=vdn,qmix", *options)
+    done = search_in(folder, "algo=vdn,qmix", *options)
     return folder / "found", options, done
 
 
 @pytest.mark.slow
 def test_a_search_from_start_to_end(searched):
     folder, _, done = searched
-    assert done.returncode == 0, done.stderr
-    assert "at most 4 compiled programs: 2 static group(s) x 2 population size(s)" in done.stdout
+    assert done.code == 0, done.err
+    assert "at most 4 compiled programs: 2 static group(s) x 2 population size(s)" in done.out
     trials = study(folder).trials
     assert len(trials) == 5
     states = [trial.state.name for trial in trials]
@@ -141,22 +152,22 @@ def test_a_search_from_start_to_end(searched):
     with (folder / search.TRIALS).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == [state.lower() for state in states]
-    assert "trials.csv" in done.stdout
+    assert "trials.csv" in done.out
 
 
 @pytest.mark.slow
-def test_a_finished_search_is_complete_and_can_be_extended(searched, run_python_in):
+def test_a_finished_search_is_complete_and_can_be_extended(searched):
     folder, options, _ = searched
-    again = run_python_in(folder.parent, *COMMAND, LOG, "algo=vdn,qmix", *options)
-    assert again.returncode == 0, again.stderr
+    again = search_in(folder.parent, "algo=vdn,qmix", *options)
+    assert again.code == 0, again.err
     assert len(study(folder).trials) == 5, "nothing was left to do"
     more = (*options[1:], "hydra.sweeper.n_trials=6")
-    longer = run_python_in(folder.parent, *COMMAND, LOG, "algo=vdn,qmix", *more)
-    assert longer.returncode == 0, longer.stderr
+    longer = search_in(folder.parent, "algo=vdn,qmix", *more)
+    assert longer.code == 0, longer.err
     assert len(study(folder).trials) == 6
-    other = run_python_in(folder.parent, *COMMAND, LOG, "algo=vdn", *options)
-    assert other.returncode == 2
-    assert "is of another search (fixed:" in other.stderr
+    other = search_in(folder.parent, "algo=vdn", *options)
+    assert other.code == 2
+    assert "is of another search (fixed:" in other.err
 
 
 def began(folder, number):
