@@ -103,14 +103,14 @@ def test_mistakes_are_one_line_and_nothing_is_trained(
 
 @pytest.mark.slow
 def test_a_fused_multirun_from_start_to_end(run_python, tmp_path):
-    swept = ("hparams.learning_rate=1e-3,1e-4", "hparams.gamma=0.9,0.99", "algo=vdn,iql")
+    swept = ("hparams.gamma=0.9,0.99", "algo=vdn,iql")
     command = ("-m", "qmix_jax", *FUSED, *TINY, *swept)
     done = run_python(*command, "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr
-    assert "8 jobs in 2 compiled programs" in done.stdout
+    assert "4 jobs in 2 compiled programs" in done.stdout
     assert done.stdout.count("compiled in") == 2
     index = json.loads((tmp_path / "sweep" / "index.json").read_text())
-    assert [group["jobs"] for group in index["groups"]] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert [group["jobs"] for group in index["groups"]] == [[0, 2], [1, 3]]
     for job in index["jobs"]:
         folder = tmp_path / "sweep" / job["directory"]
         saved = config.load(yaml.safe_load((folder / "config.yaml").read_text()))
@@ -137,9 +137,10 @@ def test_plan_reads_the_same_arguments_as_train(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_plan_from_start_to_end(run_python):
-    done = run_python("-m", "qmix_jax", "plan", *TINY, "-m", "seed=0,1", "algo=vdn,qmix")
-    assert done.returncode == 0, done.stderr
-    assert "4 jobs in 2 compiled programs" in done.stdout
-    assert done.stdout.count("2 members at a time, 1 slice") == 2
-    assert "replay" in done.stdout and "optimiser" in done.stdout
+def test_plan_from_start_to_end(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("plan", *TINY, "-m", "seed=0,1", "algo=vdn,qmix") == 0
+    printed = capsys.readouterr().out
+    assert "4 jobs in 2 compiled programs" in printed
+    assert printed.count("2 members at a time, 1 slice") == 2
+    assert "replay" in printed and "optimiser" in printed
