@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from qmix_jax.config import ConfigError, ExperimentConfig, with_values
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
+    from qmix_jax.diagnosis.doctor import Diagnosis, doctor
+    from qmix_jax.diagnosis.rerun import Rerun, rerun
     from qmix_jax.laboratory.baseline import Baseline, baseline
     from qmix_jax.laboratory.build import Lab, lab
     from qmix_jax.laboratory.weights import weights
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Baseline",
     "ConfigError",
+    "Diagnosis",
     "ExperimentConfig",
     "Halving",
     "Job",
@@ -36,10 +39,12 @@ __all__ = [
     "ProcessError",
     "Rendered",
     "Report",
+    "Rerun",
     "Result",
     "WriteError",
     "__version__",
     "baseline",
+    "doctor",
     "dump_config",
     "lab",
     "load_config",
@@ -48,6 +53,7 @@ __all__ = [
     "plan_runs",
     "render_run",
     "report",
+    "rerun",
     "resume",
     "resume_many",
     "train",
@@ -68,6 +74,10 @@ _HOMES = {
     "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),
     "Rendered": ("qmix_jax.render.build", "Rendered"),
     "Report": ("qmix_jax.reports.build", "Report"),
+    "Rerun": ("qmix_jax.diagnosis.rerun", "Rerun"),
+    "rerun": ("qmix_jax.diagnosis.rerun", "rerun"),
+    "Diagnosis": ("qmix_jax.diagnosis.doctor", "Diagnosis"),
+    "doctor": ("qmix_jax.diagnosis.doctor", "doctor"),
     "ProcessError": ("qmix_jax.runtime.team", "ProcessError"),
     "WriteError": ("qmix_jax.runtime.checkpoint", "WriteError"),
     "Result": ("qmix_jax.api", "Result"),

@@ -22,7 +22,7 @@ LAYERS = (
     ("runtime",),
     ("reports", "results"),
     ("api",),
-    ("laboratory", "resumption", "render"),
+    ("laboratory", "resumption", "render", "diagnosis"),
     ("cli",),
     ("__main__",),
 )
@@ -40,7 +40,7 @@ ALLOWED = {
     "time": HOST,
     "json": HOST,
     "logging": HOST,
-    "rich": {"runtime", "reports", "laboratory"},
+    "rich": {"runtime", "reports", "laboratory", "diagnosis"},
     "matplotlib": {"runtime", "reports", "laboratory", "render"},
     "PIL": {"render"},
 }

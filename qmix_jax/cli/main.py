@@ -22,11 +22,11 @@ from hydra.core import hydra_config
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import composition, lab, launcher, render, resume, search
+from qmix_jax.cli import composition, diagnosis, lab, launcher, render, resume, search
 
 compose = composition.compose
 
-_COMMANDS = ("train", "plan", "baseline", "report", "lab", "weights", "render")
+_COMMANDS = ("train", "plan", "baseline", "report", "lab", "weights", "render", "rerun", "doctor")
 
 _HELP = """\
 qmix-jax {version}: QMIX and its family, trained end to end in JAX
@@ -41,6 +41,8 @@ usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
                                                      a mixer's weights over an episode, as a picture
        qmix-jax render DIR [--episodes N] [--out FOLDER] [env.options.key=value ...]
                                                      greedy episodes as GIF, contact sheet or text
+       qmix-jax rerun DIR [--out FOLDER] [--tolerance X]   repeats a run: are its metrics the same?
+       qmix-jax doctor [--json] [--no-self-test]     versions, devices, known conflicts, a short run
 
 examples
   qmix-jax train                                     QMIX on SMAX 3m
@@ -115,7 +117,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command in _COMMANDS:
         commands = {
             "train": _train, "plan": _plan, "baseline": _baseline, "report": _compare, "lab": _lab,
-            "weights": _weights, "render": render.command,
+            "weights": _weights, "render": render.command, "rerun": diagnosis.rerun, "doctor": diagnosis.doctor,
         }  # fmt: skip
         return commands[command](rest)
     if "=" in command or command.startswith("-"):

@@ -71,6 +71,15 @@ def versions() -> dict[str, str | None]:
     }
 
 
+def describe() -> str:
+    """Version of this package and, in a checkout, its commit."""
+    git = _git(pathlib.Path(__file__))
+    if git is None:
+        return qmix_jax.__version__
+    changed = ", with uncommitted changes" if git["dirty"] else ""
+    return f"{qmix_jax.__version__} (commit {git['commit'][:10]}{changed})"
+
+
 def write_json(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None:
     """Writes indented JSON, all or nothing; NaN and infinity become null."""
     text = json.dumps(sinks.plain(mapping), indent=2, ensure_ascii=False, allow_nan=False)
