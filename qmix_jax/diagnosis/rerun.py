@@ -77,6 +77,12 @@ def rerun(
     if not tolerance >= 0:
         raise config.ConfigError(f"rerun: tolerance={tolerance} must be 0 or more")
     short, notes = _shortened(cfg, int(old["env_steps"].max()), manifest["plan"])
+    if manifest.get("resumed"):
+        times = progress.count(len(manifest["resumed"]), "time")
+        notes.append(
+            f"this run went on {times} after an interruption; what was changed then (its length, "
+            "evaluation) was not so before, and shows as rows that differ"
+        )
     target = pathlib.Path(out) if out is not None else _beside(path)
     try:
         interrupted = api.train(short, target, f"qmix_jax.rerun({str(path)!r})").interrupted
@@ -179,12 +185,8 @@ def _read(
     old = sinks.read_metrics(path / "metrics.csv")
     if not len(old["seed"]):
         raise config.ConfigError(f"rerun: {str(path)!r} has no row of metrics to compare with")
-    here = {"sink": config.Sinks(), "population": cfg.population.model_copy(update=_ALONE)}
-    return manifest, cfg.model_copy(update=here), old
-
-
-_ALONE = {"distributed": False}
-"""One process repeats what several did."""
+    values = {"resume": None, "checkpoint.enabled": False, "population.distributed": False}
+    return manifest, config.with_values(cfg, {**values, "sink": {}}), old
 
 
 def _manifest(path: pathlib.Path) -> dict[str, Any]:

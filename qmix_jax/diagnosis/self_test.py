@@ -21,6 +21,7 @@ _GAME: dict[str, Any] = {
     "name": "doctor",
     "seeds": 2,
     "compile_cache": False,
+    "checkpoint": {"enabled": False},
     "env": {"name": "matrix", "options": {"game": None, "payoff": [[_BEST, 0.0], [0.0, 4.0]]}},
     "agent": {"name": "mlp", "options": {"hidden": 16, "layers": 1}},
     "hparams": {"learning_rate": 5e-3, "epsilon": 1.0, "td_lambda": 0.0, "reward_scale": 1.0},

@@ -96,7 +96,7 @@ def open_rows(
         config=config.dump(cfg),
         seeds=tuple(range(cfg.seed, cfg.seed + cfg.seeds)),
         columns=tuple(names),
-        resumed_after=None if sizes is None else _last_step(path),
+        resumed_after=None if sizes is None else _last_steps(path),
     )
     tried = failed if failed is not None else set()
     found: dict[str, base.Sink] = {}
@@ -132,7 +132,8 @@ def _off(label: str, note: Callable[[str], None]) -> Iterator[list[Exception]]:
         note(f"sink {label}: {kind}: {reason}; it is switched off, the run goes on")
 
 
-def _last_step(path: pathlib.Path) -> int:
-    """Env steps of the last row that a run that goes on keeps."""
-    steps = sinks.read_metrics(path / "metrics.csv")["env_steps"]
-    return int(steps.max()) if len(steps) else -1
+def _last_steps(path: pathlib.Path) -> dict[int, int]:
+    """Seed -> env steps of its last row, of a run that goes on."""
+    rows = sinks.read_metrics(path / "metrics.csv")
+    steps = zip(rows["seed"].astype(int), rows["env_steps"].astype(int), strict=True)
+    return {int(seed): int(step) for seed, step in sorted(steps)}

@@ -27,15 +27,15 @@ class Run(NamedTuple):
       config: nested mapping of plain values, as in `config.yaml`.
       seeds: of the members.
       columns: names of all metrics that any row may have.
-      resumed_after: env steps of the last row that is kept of a run that goes on; rows after it
-        come again, with the same values. None for a new run.
+      resumed_after: of a run that goes on, seed -> env steps of its last row that is kept, for the
+        seeds that have one; rows after it come again, with the same values. None for a new run.
     """
 
     directory: pathlib.Path
     config: Mapping[str, Any]
     seeds: tuple[int, ...]
     columns: tuple[str, ...]
-    resumed_after: int | None
+    resumed_after: Mapping[int, int] | None
 
 
 class Sink(NamedTuple):

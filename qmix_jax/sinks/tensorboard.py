@@ -40,7 +40,8 @@ def check(cfg: Config) -> None:
 def make(cfg: Config, run: base.Run) -> base.Sink:
     """Opens one event file per member."""
     folder = run.directory / cfg.folder
-    members = {seed: _Events(folder / f"seed_{seed}", run.resumed_after) for seed in run.seeds}
+    after = run.resumed_after or {}
+    members = {seed: _Events(folder / f"seed_{seed}", after.get(seed)) for seed in run.seeds}
     for seed, events in members.items():
         if cfg.hparams and events.new:
             events.describe(run, seed)

@@ -68,12 +68,14 @@ def test_the_configuration_goes_along(tmp_path):
 
 def test_a_run_that_goes_on_purges_what_came_after(tmp_path):
     write(tensorboard.make(tensorboard.Config(), run(tmp_path)), 0, 50, 100)
-    write(tensorboard.make(tensorboard.Config(), run(tmp_path, resumed_after=50)), 100, 150)
+    write(tensorboard.make(tensorboard.Config(), run(tmp_path, resumed_after={3: 50})), 100, 150)
     old, new = sorted((tmp_path / "tensorboard" / "seed_3").iterdir())
     purge = events(new)[1]
     assert purge.step == 51 and purge.session_log.status == event_pb2.SessionLog.START
     assert [event.step for event in events(new)[2:]] == [100, 150]
     assert [event.step for event in events(old)[-3:]] == [0, 50, 100]
+    _, newest = sorted((tmp_path / "tensorboard" / "seed_4").iterdir())
+    assert not any(event.HasField("session_log") for event in events(newest))
 
 
 @pytest.mark.parametrize("folder", ["/tmp/elsewhere", "../above", ""])

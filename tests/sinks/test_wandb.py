@@ -83,7 +83,7 @@ def test_offline_each_seed_is_a_run_of_one_group_and_goes_on(tmp_path):
     sink = wandb.make(cfg, run(tmp_path))
     assert "wandb sync" in sink.where
     write(sink, 0, 50)
-    write(wandb.make(cfg, run(tmp_path, resumed_after=0)), 50, 100)
+    write(wandb.make(cfg, run(tmp_path, resumed_after={3: 0, 4: 0})), 50, 100)
     found = {seed: read(tmp_path, f"tiny-qmix-seed{seed}") for seed in (3, 4)}
     for seed, ((first, rows), (second, later)) in found.items():
         assert first.project == "coop" and list(first.tags) == ["a", "b"]
