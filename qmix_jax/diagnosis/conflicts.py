@@ -139,7 +139,7 @@ FACTS = (
     ),
     Fact(
         "debug_nans", WARN,
-        _set("debug_nans", False, "slow; a member that diverges ends the run instead of freezing"),
+        _set("debug_nans", False, "slow, and a NaN ends the run where a member would be frozen"),
         "unset JAX_DEBUG_NANS",
     ),
     Fact(
