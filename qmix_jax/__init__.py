@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from qmix_jax.config import load as load_config
     from qmix_jax.diagnosis.doctor import Diagnosis, doctor
     from qmix_jax.diagnosis.rerun import Rerun, rerun
+    from qmix_jax.deploy.evaluation import Evaluation, evaluate_run
+    from qmix_jax.deploy.export import export_run
+    from qmix_jax.deploy.policy import load_policy
+    from qmix_jax.deploy.runner import Policy
     from qmix_jax.laboratory.baseline import Baseline, baseline
     from qmix_jax.laboratory.build import Lab, lab
     from qmix_jax.laboratory.weights import weights
@@ -30,12 +34,14 @@ __all__ = [
     "Baseline",
     "ConfigError",
     "Diagnosis",
+    "Evaluation",
     "ExperimentConfig",
     "Halving",
     "Job",
     "Lab",
     "NonFiniteError",
     "Objective",
+    "Policy",
     "ProcessError",
     "Rendered",
     "Report",
@@ -46,9 +52,12 @@ __all__ = [
     "baseline",
     "doctor",
     "dump_config",
+    "evaluate_run",
+    "export_run",
     "lab",
     "load_config",
     "load_parameters",
+    "load_policy",
     "load_run",
     "plan_runs",
     "render_run",
@@ -65,6 +74,11 @@ __all__ = [
 _HOMES = {
     "Baseline": ("qmix_jax.laboratory.baseline", "Baseline"),
     "ConfigError": ("qmix_jax.config", "ConfigError"),
+    "Evaluation": ("qmix_jax.deploy.evaluation", "Evaluation"),
+    "evaluate_run": ("qmix_jax.deploy.evaluation", "evaluate_run"),
+    "export_run": ("qmix_jax.deploy.export", "export_run"),
+    "load_policy": ("qmix_jax.deploy.policy", "load_policy"),
+    "Policy": ("qmix_jax.deploy.runner", "Policy"),
     "Halving": ("qmix_jax.api", "Halving"),
     "Objective": ("qmix_jax.api", "Objective"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),

@@ -137,6 +137,21 @@ def baseline(
     return env.spec.name, run
 
 
+def environment(cfg: config.ExperimentConfig) -> envs.Env:
+    """The environment of a configuration. Raises: ConfigError for options it cannot honour."""
+    return components.find("envs", cfg.env.name).make(cfg.env.options)
+
+
+def evaluation(
+    cfg: config.ExperimentConfig, env: envs.Env
+) -> Callable[[Array, Any, Array], dict[str, Array]]:
+    """`Program.evaluate` alone, in any environment: nothing of training is built.
+
+    Raises: ConfigError if algorithm and environment do not fit together.
+    """
+    return _make_evaluate(env, make_factorisation(cfg, env.spec), cfg.eval.episodes)
+
+
 def hparams(cfg: config.HParams) -> HParams:
     """The traced numbers of a configuration as scalars."""
 
@@ -226,18 +241,23 @@ def watch(
         return evaluate.watch(env, greedy, carry, n_episodes, event, look)
 
     return run
+def make_agent(cfg: config.ExperimentConfig, spec: EnvSpec) -> agents.Agent:
+    """The agent of a configuration, for an environment of these sizes, in the run's precision.
+
+    Raises: ConfigError if they do not fit together.
+    """
+    agent = components.find("agents", cfg.agent.name).make(cfg.agent.options, spec)
+    return agents.in_bfloat16(agent) if cfg.precision == "bfloat16" else agent
 
 
 def _networks(
     cfg: config.ExperimentConfig, spec: EnvSpec
 ) -> tuple[agents.Agent, mixers.Mixer | None]:
-    agent = components.find("agents", cfg.agent.name).make(cfg.agent.options, spec)
     chosen = cfg.algo.mixer
     mixer = chosen and components.find("mixers", chosen.name).make(chosen.options, spec)
-    if cfg.precision == "bfloat16":
-        agent = agents.in_bfloat16(agent)
-        mixer = mixer and mixers.in_bfloat16(mixer)
-    return agent, mixer
+    if mixer and cfg.precision == "bfloat16":
+        mixer = mixers.in_bfloat16(mixer)
+    return make_agent(cfg, spec), mixer
 
 
 def _sequence_shapes(

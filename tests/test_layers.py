@@ -22,7 +22,7 @@ LAYERS = (
     ("runtime",),
     ("reports", "results"),
     ("api",),
-    ("laboratory", "resumption", "render", "diagnosis"),
+    ("laboratory", "resumption", "render", "diagnosis", "deploy"),
     ("cli",),
     ("__main__",),
 )

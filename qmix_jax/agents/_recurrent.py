@@ -44,6 +44,11 @@ class _Network(nn.Module):
         return carry, q.reshape(t, b, n, -1), hidden.reshape(t, b, n, -1)
 
 
+def layer_names(cfg: Config) -> tuple[str, ...]:
+    """Of the Dense layers before the recurrent one."""
+    return ("embed", *(f"embed_{index}" for index in range(1, cfg.embed_layers)))
+
+
 def make(
     cfg: Config,
     spec: EnvSpec,
@@ -58,7 +63,6 @@ def make(
     """
     on_cpu = jax.default_backend() == "cpu"
     stacked = cfg.unroll == "stacked" or (cfg.unroll == "auto" and not on_cpu)
-    names = ("embed", *(f"embed_{index}" for index in range(1, cfg.embed_layers)))
-    layers = base.make_torso(cfg, spec, names)
+    layers = base.make_torso(cfg, spec, layer_names(cfg))
     network = _Network(layers, core, spec.n_actions_max, hoisted=stacked)
     return base.make(cfg, spec, network, zeros, stacked)

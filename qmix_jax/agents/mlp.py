@@ -31,8 +31,12 @@ class _Network(nn.Module):
         return carry, initialisers.Dense(self.n_actions, name="head")(hidden), hidden
 
 
+def layer_names(cfg: Config) -> tuple[str, ...]:
+    """Of the Dense layers before the head."""
+    return tuple(f"hidden_{index}" for index in range(cfg.layers))
+
+
 def make(cfg: Config, spec: EnvSpec) -> base.Agent:
     """The agent for an environment; the carry is empty."""
-    names = tuple(f"hidden_{index}" for index in range(cfg.layers))
-    network = _Network(base.make_torso(cfg, spec, names), spec.n_actions_max)
+    network = _Network(base.make_torso(cfg, spec, layer_names(cfg)), spec.n_actions_max)
     return base.make(cfg, spec, network, lambda *leading: ())

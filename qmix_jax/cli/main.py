@@ -22,11 +22,11 @@ from hydra.core import hydra_config
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import composition, diagnosis, lab, launcher, render, resume, search
+from qmix_jax.cli import composition, deploy, diagnosis, lab, launcher, render, resume, search
 
 compose = composition.compose
 
-_COMMANDS = ("train", "plan", "baseline", "report", "lab", "weights", "render", "rerun", "doctor")
+_COMMANDS = ("train", "plan", "baseline", "report", "lab", "weights", "render", "rerun", "doctor", "evaluate", "export")
 
 _HELP = """\
 qmix-jax {version}: QMIX and its family, trained end to end in JAX
@@ -43,6 +43,8 @@ usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
                                                      greedy episodes as GIF, contact sheet or text
        qmix-jax rerun DIR [--out FOLDER] [--tolerance X]   repeats a run: are its metrics the same?
        qmix-jax doctor [--json] [--no-self-test]     versions, devices, known conflicts, a short run
+       qmix-jax evaluate DIR [env.options.key=value] [--episodes N] [--seed N|last] [--seeds N] ...
+       qmix-jax export DIR [--format stablehlo,numpy] [--platforms cpu,cuda,tpu] [--out FOLDER] ...
 
 examples
   qmix-jax train                                     QMIX on SMAX 3m
@@ -70,6 +72,11 @@ flags
 
 flag of baseline
   --json               one line of JSON per configuration instead of a table
+
+flags of evaluate and export
+  --parameters KIND    best (each member's best evaluation; the default) or final
+  --members 0,1|best   evaluate: whom; by default all   --member N|best   export: by default best
+  --json, --out FILE   evaluate: one line of JSON instead of the table, or in a file
 
 flags of report
   --out FOLDER         where to write; by default `report` in the first DIR
@@ -117,7 +124,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command in _COMMANDS:
         commands = {
             "train": _train, "plan": _plan, "baseline": _baseline, "report": _compare, "lab": _lab,
-            "weights": _weights, "render": render.command, "rerun": diagnosis.rerun, "doctor": diagnosis.doctor,
+            "weights": _weights, "render": render.command, "rerun": diagnosis.rerun, "doctor": diagnosis.doctor, "evaluate": deploy.evaluate, "export": deploy.export,
         }  # fmt: skip
         return commands[command](rest)
     if "=" in command or command.startswith("-"):

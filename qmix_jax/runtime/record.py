@@ -84,6 +84,7 @@ class Record:
                     "batching": places.batching,
                 },
                 "precision": self._cfg.precision,
+                "spec": dataclasses.asdict(self._program.spec),
                 **(more or {}),
             },
         )

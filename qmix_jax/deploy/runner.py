@@ -1,0 +1,357 @@
+"""Acts as a trained team does, with NumPy alone: this file and `weights.npz` are all it takes.
+
+    import runner
+
+    policy = runner.load("weights.npz")
+    state = policy.initial_state()  # at the start of every episode
+    actions, state = policy.act(obs, avail_actions, state)
+
+`policy.agent("ally_0")` is the policy of one agent: it sees that agent's observations alone, and
+chooses what the team's policy chooses for it. Python 3.10 or newer, NumPy 1.24 or newer.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Arrays = Mapping[str, Any]
+Step = Callable[[np.ndarray, np.ndarray, Arrays], tuple[Any, Any, Arrays]]
+"""`(obs f32[B, N, *O], avail_actions bool[B, N, A], arrays) -> (actions i32[B, N],
+q f32[B, N, A], arrays)`, all agents of B environments, greedy."""
+
+
+class State(NamedTuple):
+    """What a policy remembers from one step to the next: hand it back as it is.
+
+    Attributes:
+      arrays: name -> array with a leading axis of environments.
+      batch_size: number of environments; None for one without that axis.
+    """
+
+    arrays: Arrays
+    batch_size: int | None
+
+
+class Policy(NamedTuple):
+    """Decentralised execution. N agents, or the one of `agent(...)`, which has no axis N then.
+
+    Attributes:
+      agent_names: in the order of the agent axis.
+      n_actions: of each agent; actions are numbered from 0.
+      obs_shapes: of each agent.
+      obs_shape: the shape that all are padded to, with zeros at the end.
+      initial_state: `(batch_size=None) -> State`, the start of an episode; with a batch size, of
+        so many environments, and everything has a leading axis B.
+      act: `(obs, avail_actions, state, epsilon=0.0, rng=None) -> (actions i32[N], State)`. `obs`
+        f32[N, *obs_shape] and `avail_actions` bool[N, A], or mappings agent name -> its own,
+        unpadded; None allows every action an agent has. With `epsilon` each agent acts at random
+        so often, drawing from `rng`, a `numpy.random.Generator`. Last actions are remembered: what
+        is returned must be what is done. Raises ValueError for other shapes, or if an agent may
+        do nothing.
+      restart: `(state, ended bool[B]) -> State`: a new episode begins where `ended`.
+      agent: `(name or index) -> Policy` of one agent, whose `obs` is its own, padded or not.
+      about: what was written down about this policy.
+    """
+
+    agent_names: tuple[str, ...]
+    n_actions: tuple[int, ...]
+    obs_shapes: tuple[tuple[int, ...], ...]
+    obs_shape: tuple[int, ...]
+    initial_state: Callable[..., State]
+    act: Callable[..., tuple[np.ndarray, State]]
+    restart: Callable[[State, Any], State]
+    agent: Callable[[str | int], "Policy"]
+    about: Mapping[str, Any]
+
+
+def load(path: str | os.PathLike[str]) -> Policy:
+    """The policy in `weights.npz`, or in the folder that holds it."""
+    file = pathlib.Path(path)
+    with np.load(file / "weights.npz" if file.is_dir() else file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    about = json.loads(arrays.pop("metadata").tobytes())
+    return make(about, network(about["network"], arrays))
+
+
+def make(about: Mapping[str, Any], step: Step) -> Policy:
+    """A policy around a step.
+
+    Args:
+      about: its `interface` holds `agent_names`, `n_actions`, `obs_shapes`, `obs_shape` and
+        `state`: name -> [shape, dtype] of an array of the state, without its batch axis.
+      step: see `Step`. Agents' rows must not depend on each other.
+    """
+    facts = about["interface"]
+    team = _Team(
+        names=tuple(facts["agent_names"]),
+        n_actions=tuple(facts["n_actions"]),
+        obs_shapes=tuple(map(tuple, facts["obs_shapes"])),
+        obs_shape=tuple(facts["obs_shape"]),
+        state={name: (tuple(shape), dtype) for name, (shape, dtype) in facts["state"].items()},
+        step=step,
+        about=about,
+    )
+    return _policy(team, tuple(range(len(team.names))))
+
+
+class _Team(NamedTuple):
+    names: tuple[str, ...]
+    n_actions: tuple[int, ...]
+    obs_shapes: tuple[tuple[int, ...], ...]
+    obs_shape: tuple[int, ...]
+    state: Mapping[str, tuple[tuple[int, ...], str]]
+    step: Step
+    about: Mapping[str, Any]
+
+
+def _policy(team: _Team, rows: tuple[int, ...], alone: bool = False) -> Policy:
+    """The policy of the agents in `rows`; `alone`: of one agent, without an agent axis."""
+    exists = np.arange(max(team.n_actions)) < np.array(team.n_actions)[:, None]
+
+    def initial_state(batch_size: int | None = None) -> State:
+        leading = (1 if batch_size is None else batch_size,)
+        arrays = {n: np.zeros(leading + shape, dtype) for n, (shape, dtype) in team.state.items()}
+        arrays["prev_actions"] -= 1
+        return State({**arrays, "reset": np.ones(leading, bool)}, batch_size)
+
+    def act(
+        obs: Any,
+        avail_actions: Any,
+        state: State,
+        epsilon: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[np.ndarray, State]:
+        seen = _observations(team, rows, alone, obs, state.batch_size)
+        allowed = exists[None] & _allowed(team, rows, alone, avail_actions, state.batch_size)
+        _refuse_idle(team, rows, allowed)
+        actions, _, arrays = team.step(seen, allowed, state.arrays)
+        actions = np.asarray(actions)
+        if epsilon:
+            actions = _explore(actions, allowed, epsilon, rng)
+            arrays = {**arrays, "prev_actions": actions}
+        own = actions[:, rows[0]] if alone else actions
+        return own[0] if state.batch_size is None else own, State(arrays, state.batch_size)
+
+    def restart(state: State, ended: Any) -> State:
+        reset = np.asarray(state.arrays["reset"]) | np.asarray(ended, bool)
+        return State({**state.arrays, "reset": reset}, state.batch_size)
+
+    def agent(which: str | int) -> Policy:
+        known = which in team.names if isinstance(which, str) else 0 <= which < len(team.names)
+        if not known:
+            raise ValueError(f"policy: no agent {which!r}; allowed: {', '.join(team.names)}")
+        return _policy(team, (team.names.index(which) if isinstance(which, str) else which,), True)
+
+    return Policy(
+        agent_names=tuple(team.names[i] for i in rows),
+        n_actions=tuple(team.n_actions[i] for i in rows),
+        obs_shapes=tuple(team.obs_shapes[i] for i in rows),
+        obs_shape=team.obs_shape,
+        initial_state=initial_state,
+        act=act,
+        restart=restart,
+        agent=agent,
+        about=team.about,
+    )
+
+
+def _observations(
+    team: _Team, rows: tuple[int, ...], alone: bool, obs: Any, batch_size: int | None
+) -> np.ndarray:
+    """f32[B, N, *O]; zeros for agents that are not in `rows`."""
+    if not alone and not isinstance(obs, Mapping):
+        shape = (len(rows), *team.obs_shape)
+        return _with_batch(np.asarray(obs, np.float32), batch_size, (shape,), "obs")
+    seen = np.zeros((batch_size or 1, len(team.names), *team.obs_shape), np.float32)
+    for i in rows:
+        own = np.asarray(obs if alone else _of(obs, team.names[i], "obs"), np.float32)
+        shapes = (team.obs_shapes[i], team.obs_shape)
+        own = _with_batch(own, batch_size, shapes, f"obs of {team.names[i]}")
+        seen[(slice(None), i, *map(slice, own.shape[1:]))] = own
+    return seen
+
+
+def _allowed(
+    team: _Team, rows: tuple[int, ...], alone: bool, avail: Any, batch_size: int | None
+) -> np.ndarray:
+    """bool[B, N, A]; everything for agents that are not in `rows`."""
+    widest = max(team.n_actions)
+    if avail is None:
+        return np.ones((1, 1, 1), bool)
+    if not alone and not isinstance(avail, Mapping):
+        shape = (len(rows), widest)
+        return _with_batch(np.asarray(avail, bool), batch_size, (shape,), "avail_actions")
+    allowed = np.ones((batch_size or 1, len(team.names), widest), bool)
+    for i in rows:
+        own = np.asarray(avail if alone else _of(avail, team.names[i], "avail_actions"), bool)
+        shapes = ((team.n_actions[i],), (widest,))
+        own = _with_batch(own, batch_size, shapes, f"avail_actions of {team.names[i]}")
+        allowed[:, i, : own.shape[-1]] = own
+    return allowed
+
+
+def _of(values: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in values:
+        raise ValueError(f"policy: {what} has no entry {name!r}; got: {', '.join(values)}")
+    return values[name]
+
+
+def _with_batch(
+    values: np.ndarray, batch_size: int | None, shapes: tuple[tuple[int, ...], ...], what: str
+) -> np.ndarray:
+    """The values with a leading axis B, if they have one of the shapes behind it."""
+    leading = () if batch_size is None else (batch_size,)
+    if values.shape in [leading + shape for shape in shapes]:
+        return values if leading else values[None]
+    expected = " or ".join(dict.fromkeys(str(leading + shape) for shape in shapes))
+    raise ValueError(f"policy: {what} has shape {values.shape}; expected {expected}")
+
+
+def _refuse_idle(team: _Team, rows: tuple[int, ...], allowed: np.ndarray) -> None:
+    if not allowed.any(axis=-1).all():
+        idle = next(team.names[i] for i in rows if not allowed[:, i].any(axis=-1).all())
+        raise ValueError(
+            f"policy: avail_actions allow {idle} nothing; give everyone one action, also the dead"
+        )
+
+
+def _explore(
+    actions: np.ndarray, allowed: np.ndarray, epsilon: float, rng: np.random.Generator | None
+) -> np.ndarray:
+    if rng is None:
+        raise ValueError(f"policy: epsilon={epsilon} needs rng=numpy.random.default_rng(seed)")
+    drawn = np.argmax(np.where(allowed, rng.random(allowed.shape), -1.0), axis=-1)
+    return np.where(rng.random(actions.shape) < epsilon, drawn, actions).astype(np.int32)
+
+
+def network(facts: Mapping[str, Any], arrays: Arrays) -> Step:
+    """The step of a network, operation by operation as it was trained.
+
+    Args:
+      facts: `core` (gru, lstm or None), `n_actions`, `groups` (agents that share parameters),
+        `last_action`, `agent_id`, `dense` (names of the layers before the core) and `image` (None,
+        or the `shape` and the number of `convolutions`).
+      arrays: parameters by path, with a leading axis of groups where there is more than one.
+    """
+    groups = [np.array(group) for group in facts["groups"]]
+    parameters = [
+        {name: array if len(groups) == 1 else array[g] for name, array in arrays.items()}
+        for g in range(len(groups))
+    ]
+    core = {"gru": _gru, "lstm": _lstm, None: _feed_forward}[facts["core"]]
+
+    def step(obs: np.ndarray, avail: np.ndarray, state: Arrays) -> tuple[Any, Any, Arrays]:
+        fresh = state["reset"]
+        previous = np.where(fresh[:, None], -1, state["prev_actions"])
+        x = _features(facts, obs, previous)
+        carry = {name: array for name, array in state.items() if name.startswith("carry")}
+        carry = {name: np.where(fresh[:, None, None], 0, a) for name, a in carry.items()}
+        q = np.empty((*previous.shape, facts["n_actions"]), np.float32)
+        for group, own in zip(groups, parameters, strict=True):
+            embedded = _embed(facts, own, _rows(x[:, group]))
+            hidden, after = core(own, embedded, {n: _rows(a[:, group]) for n, a in carry.items()})
+            q[:, group] = _dense(own, "head", hidden).reshape(len(q), len(group), -1)
+            for name, rows in after.items():
+                carry[name][:, group] = rows.reshape(len(q), len(group), -1)
+        actions = np.argmax(np.where(avail, q, -np.inf), axis=-1).astype(np.int32)
+        return actions, q, {**carry, "prev_actions": actions, "reset": np.zeros_like(fresh)}
+
+    return step
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _features(facts: Mapping[str, Any], obs: np.ndarray, previous: np.ndarray) -> np.ndarray:
+    """Observations with one-hot last actions (zeros where there is none) and agent ids."""
+    n_envs, n_agents = previous.shape
+    parts = [obs.reshape(n_envs, n_agents, -1)]
+    if facts["last_action"]:
+        parts.append(np.arange(facts["n_actions"]) == previous[..., None])
+    if facts["agent_id"]:
+        parts.append(np.broadcast_to(np.eye(n_agents), (n_envs, n_agents, n_agents)))
+    return np.concatenate(parts, axis=-1, dtype=np.float32)
+
+
+def _embed(facts: Mapping[str, Any], own: Arrays, x: np.ndarray) -> np.ndarray:
+    if facts["image"] is not None:
+        shape = tuple(facts["image"]["shape"])
+        size = int(np.prod(shape))
+        image = x[:, :size].reshape(-1, *shape)
+        for index in range(facts["image"]["convolutions"]):
+            name = f"torso/conv_{index}"
+            image = _relu(own, name, _convolve(own, name, image))
+        flat = image.reshape(len(image), -1)
+        seen = _relu(own, "torso/dense", _dense(own, "torso/dense", flat))
+        x = np.concatenate([seen, x[:, size:]], axis=-1)
+    for name in facts["dense"]:
+        x = _relu(own, name, _dense(own, name, x))
+    return x
+
+
+def _affine(own: Arrays, x: np.ndarray, kernel: np.ndarray, bias: str) -> np.ndarray:
+    return x @ kernel + own[bias]
+
+
+def _dense(own: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    return _affine(own, x, own[f"{name}/kernel"], f"{name}/bias")
+
+
+def _convolve(own: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    """Stride 1, padded with zeros to equal size: f32[R, height, width, channels]."""
+    kernel = own[f"{name}/kernel"]
+    size = kernel.shape[0]
+    before = (size - 1) // 2
+    margin = (before, size - 1 - before)
+    padded = np.pad(x, ((0, 0), margin, margin, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+    patches = np.moveaxis(windows, 3, 5).reshape(*x.shape[:3], -1)
+    return _affine(own, patches, _rows(kernel), f"{name}/bias")
+
+
+def _relu(own: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    """relu, after the layer's LayerNorm where it has one."""
+    if f"{name}_norm/scale" in own:
+        mean = x.mean(axis=-1, keepdims=True)
+        variance = np.maximum((x * x).mean(axis=-1, keepdims=True) - mean * mean, 0)
+        factor = own[f"{name}_norm/scale"] / np.sqrt(variance + np.float32(1e-6))
+        x = (x - mean) * factor + own[f"{name}_norm/bias"]
+    return np.maximum(x, 0)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.maximum(x, -80)))  # exp(89) is no float32
+
+
+def _feed_forward(own: Arrays, x: np.ndarray, carry: Arrays) -> tuple[np.ndarray, Arrays]:
+    del own
+    return x, carry
+
+
+def _gru(own: Arrays, x: np.ndarray, carry: Arrays) -> tuple[np.ndarray, Arrays]:
+    hidden = carry["carry"]
+    size = hidden.shape[-1]
+    projected = _affine(own, x, own["gru/input_kernel"], "gru/bias")
+    recurrent = hidden @ own["gru/recurrent_kernel"]
+    gates = _sigmoid(projected[:, : 2 * size] + recurrent[:, : 2 * size])
+    r, z = gates[:, :size], gates[:, size:]
+    recurrent_n = recurrent[:, 2 * size :] + own["gru/candidate_bias"]
+    n = np.tanh(projected[:, 2 * size :] + r * recurrent_n)
+    hidden = (1 - z) * n + z * hidden
+    return hidden, {"carry": hidden}
+
+
+def _lstm(own: Arrays, x: np.ndarray, carry: Arrays) -> tuple[np.ndarray, Arrays]:
+    hidden, cell = carry["carry/hidden"], carry["carry/cell"]
+    size = hidden.shape[-1]
+    projected = _affine(own, x, own["lstm/input_kernel"], "lstm/bias")
+    gates = projected + hidden @ own["lstm/recurrent_kernel"]
+    i, f, o = np.split(_sigmoid(gates[:, : 3 * size]), 3, axis=-1)
+    cell = f * cell + i * np.tanh(gates[:, 3 * size :])
+    hidden = o * np.tanh(cell)
+    return hidden, {"carry/hidden": hidden, "carry/cell": cell}

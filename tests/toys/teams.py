@@ -1,0 +1,113 @@
+"""Teams to deploy, with random parameters: every kind of network, and what they see."""
+
+import copy
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import samples
+
+from qmix_jax import config, program
+from qmix_jax.deploy import trained
+
+UNEVEN = dataclasses.replace(
+    samples.SPEC,
+    agent_names=("a", "b", "c"),
+    agent_groups=(0, 1, 0),
+    n_actions=(4, 2, 4),
+    obs_shapes=((5,), (3,), (5,)),
+    obs_shape=(5,),
+    agent_state=None,
+)
+IMAGES = dataclasses.replace(
+    UNEVEN, n_actions=(4, 4, 4), obs_shapes=((4, 3, 2),) * 3, obs_shape=(4, 3, 2)
+)
+CNN = {"channels": [3, 2], "kernel": 2, "features": 5}
+GROUPS = {"sharing": "groups", "groups": [["b"], ["c", "a"]]}
+
+TEAMS = {
+    "gru": ("gru", {}, UNEVEN, "default"),
+    "lstm": ("lstm", {"embed_layers": 2}, UNEVEN, "default"),
+    "mlp": ("mlp", {"layers": 2}, UNEVEN, "default"),
+    "bare": ("gru", {"last_action": False, "agent_id": False}, UNEVEN, "default"),
+    "norm": ("gru", {"layer_norm": True}, UNEVEN, "default"),
+    "stacked": ("gru", {"unroll": "stacked"}, UNEVEN, "high"),
+    "each its own": ("lstm", {"sharing": "none"}, UNEVEN, "default"),
+    "groups": ("gru", GROUPS, UNEVEN, "default"),
+    "images": ("gru", {"cnn": CNN, "layer_norm": True}, IMAGES, "default"),
+    "images, odd": ("mlp", {"cnn": {**CNN, "kernel": 3}, "sharing": "none"}, IMAGES, "default"),
+    "flat images": ("mlp", {"torso": "flat"}, IMAGES, "default"),
+}
+"""Name -> agent, its options, what it sees, and the precision."""
+BFLOAT16 = {
+    "bfloat16": ("gru", GROUPS, UNEVEN, "bfloat16"),
+    "bfloat16 images": ("mlp", {"cnn": CNN, "layer_norm": True}, IMAGES, "bfloat16"),
+}
+"""These have no NumPy runner."""
+
+
+@functools.cache
+def team(name, directory):
+    """A run of two members with random parameters."""
+    agent, options, spec, precision = {**TEAMS, **BFLOAT16}[name]
+    return run_of({"name": agent, "options": {"hidden": 8, **options}}, spec, precision, directory)
+
+
+def run_of(agent, spec, precision, directory, **more):
+    cfg = config.load({"agent": agent, "precision": precision, "env": {"name": "two_step"}, **more})
+    init = program.make_factorisation(cfg, spec).init
+    both = [samples.params(init, seed) for seed in range(2)]
+    return trained.Trained(
+        directory=directory,
+        config=cfg,
+        spec=spec,
+        parameters=jax.tree.map(lambda *leaves: np.stack(leaves), *both),
+        kind="best",
+        scores={"return": np.array([1.0, 2.0])},
+        manifest={"started": "now", "versions": {"qmix_jax": "0"}, "git": None, "config": {}},
+    )
+
+
+class Episodes:
+    """What a team of the given sizes sees: T steps of B environments, with new episodes inside."""
+
+    def __init__(self, spec, steps=12, n_envs=3):
+        rng = np.random.default_rng(3)
+        leading = (steps, n_envs, spec.n_agents)
+        self.obs = samples.normal(rng, *leading, *spec.obs_shape)
+        exists = np.arange(spec.n_actions_max) < np.array(spec.n_actions)[:, None]
+        drawn = rng.random((*leading, spec.n_actions_max)) * exists
+        self.avail = (drawn > 0.4) | (drawn == drawn.max(axis=-1, keepdims=True))
+        self.reset = rng.random((steps, n_envs)) < 0.2
+        self.reset[0] = True
+
+    def of_agent(self, i):
+        """The same as one agent sees it."""
+        alone = copy.copy(self)
+        alone.obs, alone.avail = self.obs[:, :, i], self.avail[:, :, i]
+        return alone
+
+    def played(self, policy):
+        """Actions i32[T, B, N]."""
+        state = policy.initial_state(self.obs.shape[1])
+        actions = []
+        for obs, avail, reset in zip(self.obs, self.avail, self.reset, strict=True):
+            chosen, state = policy.act(obs, avail, policy.restart(state, reset))
+            actions.append(chosen)
+        return np.stack(actions)
+
+
+def trainers_actions(run, member, episodes):
+    """What the factorisation itself does, as evaluation in training does it."""
+    factorisation = program.make_factorisation(run.config, run.spec)
+    params, act = run.own(member), samples.jit(factorisation.act)
+    carry = factorisation.initial_carry(episodes.obs.shape[1])
+    previous = np.full(episodes.obs.shape[1:3], -1, np.int32)
+    chosen = []
+    for obs, avail, reset in zip(episodes.obs, episodes.avail, episodes.reset, strict=True):
+        previous = np.where(reset[:, None], -1, previous)
+        key = jax.random.key(0)
+        carry, previous = act(params, carry, obs, previous, reset, avail, np.float32(0), key)
+        chosen.append(np.asarray(previous))
+    return np.stack(chosen)
