@@ -71,7 +71,8 @@ class Policy(NamedTuple):
 def load(path: str | os.PathLike[str]) -> Policy:
     """The policy in `weights.npz`, or in the folder that holds it."""
     file = pathlib.Path(path)
-    with np.load(file / "weights.npz" if file.is_dir() else file, allow_pickle=False) as archive:
+    file = file / "weights.npz" if file.is_dir() else file
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     about = json.loads(arrays.pop("metadata").tobytes())
     return make(about, network(about["network"], arrays))
