@@ -17,6 +17,7 @@ NAMES = {
     "compile": "seconds to the first result, cold and with the persistent cache",
     "population": "total speed of P members",
     "memory": "bytes per member",
+    "export": "a trained policy in each format: actions, size and latency; run=DIR",
     "sweep": "a multirun as populations against the same jobs one by one",
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qmix_jax.api import Halving, Job, Objective, Result, load_run, plan_runs, train, train_many
+    from qmix_jax.cli.composition import load as compose_config
     from qmix_jax.config import ConfigError, ExperimentConfig, with_values
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
@@ -51,6 +52,7 @@ __all__ = [
     "__version__",
     "baseline",
     "doctor",
+    "compose_config",
     "dump_config",
     "evaluate_run",
     "export_run",
@@ -96,6 +98,7 @@ _HOMES = {
     "WriteError": ("qmix_jax.runtime.checkpoint", "WriteError"),
     "Result": ("qmix_jax.api", "Result"),
     "baseline": ("qmix_jax.laboratory.baseline", "baseline"),
+    "compose_config": ("qmix_jax.cli.composition", "load"),
     "dump_config": ("qmix_jax.config", "dump"),
     "load_config": ("qmix_jax.config", "load"),
     "load_parameters": ("qmix_jax.runtime.parameters", "load_parameters"),

@@ -10,6 +10,7 @@ import samples
 import yaml
 from toys import counting
 
+import qmix_jax
 from qmix_jax import components, config, program
 from qmix_jax.cli import composition
 
@@ -189,3 +190,12 @@ def _paths(node, prefix=""):
     if not isinstance(node, dict):
         return {prefix}
     return {prefix}.union(*(_paths(value, f"{prefix}.{key}") for key, value in node.items()))
+
+
+def test_python_composes_what_the_command_line_does():
+    overrides = ("experiment=smax_2s3z", "algo=vdn", "seeds=3")
+    cfg = qmix_jax.compose_config(*overrides)
+    assert cfg == config.load(composition.compose(*overrides))
+    assert (cfg.algo.name, cfg.env.options.scenario, cfg.seeds) == ("vdn", "2s3z", 3)
+    with pytest.raises(config.ConfigError, match=r"algo.*vdm.*did you mean 'vdn'"):
+        qmix_jax.compose_config("algo=vdm")

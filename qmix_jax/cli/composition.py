@@ -73,6 +73,19 @@ def compose(
     return resolve(composed)
 
 
+def load(*overrides: str, config_dir: str | None = None) -> config.ExperimentConfig:
+    """The configuration that `qmix-jax train` makes of the same overrides, by name of the groups'
+    choices: `qmix_jax.train(qmix_jax.compose_config("experiment=smax_2s3z", "algo=vdn"))`.
+
+    Args:
+      overrides: `"group=choice"` and `"key=value"`, as on the command line.
+      config_dir: a folder of one's own to search besides the package's.
+    Raises:
+      ConfigError: as `load_config`, and for an unknown choice; one line.
+    """
+    return config.load(compose(*overrides, config_dir=config_dir))
+
+
 def resolve(composed: omegaconf.DictConfig) -> dict[str, Any]:
     """A plain mapping with every interpolation resolved.
 

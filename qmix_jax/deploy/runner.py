@@ -70,12 +70,17 @@ class Policy(NamedTuple):
 
 def load(path: str | os.PathLike[str]) -> Policy:
     """The policy in `weights.npz`, or in the folder that holds it."""
+    return make(*read(path))
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Mapping[str, Any], Step]:
+    """What is written down about the policy in `weights.npz`, and its step: see `make`."""
     file = pathlib.Path(path)
     file = file / "weights.npz" if file.is_dir() else file
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     about = json.loads(arrays.pop("metadata").tobytes())
-    return make(about, network(about["network"], arrays))
+    return about, network(about["network"], arrays)
 
 
 def make(about: Mapping[str, Any], step: Step) -> Policy:
