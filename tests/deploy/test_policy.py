@@ -60,7 +60,9 @@ def check(run, *policies):
             np.testing.assert_array_equal(episodes.of_agent(i).played(own), expected[:, :, i])
 
 
-def test_numpy_finds_the_utilities_and_the_carry_of_jax(run):
+@pytest.mark.parametrize("name", ["norm", "each its own", "groups", "images, odd"])
+def test_numpy_finds_the_utilities_and_the_carry_of_jax(name):
+    run = teams.team(name, NOWHERE)
     episodes = teams.Episodes(run.spec, steps=1, n_envs=7)
     obs, avail = episodes.obs[0], episodes.avail[0]
     state = {
@@ -88,7 +90,7 @@ FACTORISATIONS = [
 def test_every_factorisation_acts_by_its_agent_alone(name, options):
     mixer = {"name": "qmix"} if name in ("td", "wqmix", "pqn") else None
     algo = {"name": name, "factorisation": {"name": name, "options": options}, "mixer": mixer}
-    agent = {"name": "gru", "options": {"hidden": 8}}
+    agent = {"name": "lstm" if name == "wqmix" else "mlp", "options": {"hidden": 8}}
     run = teams.run_of(agent, teams.UNEVEN, "default", NOWHERE, algo=algo)
     episodes = teams.Episodes(run.spec)
     expected = teams.trainers_actions(run, 1, episodes)
