@@ -55,23 +55,28 @@ def _with_policy(policy: Any) -> Any:
     return policy.initial_state, act
 
 
+def play(start: Any, act: Any, seen: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(actions i32[T, B, N], seconds per call), with n environments at a time."""
+    reset = seen["reset"]
+    actions, seconds = np.zeros(seen["avail_actions"].shape[:3], np.int32), []
+    for first in range(0, reset.shape[1], n):
+        rows, state = slice(first, first + n), start(n)
+        for t in range(len(reset)):
+            shown = [seen[name][t, rows] for name in ("obs", "avail_actions", "reset")]
+            began = time.perf_counter()
+            actions[t, rows], state = act(*shown, state)
+            seconds.append(time.perf_counter() - began)
+    return actions, np.array(seconds[1:])
+
+
 def main(name: str, path: str, seen: str, out: str) -> None:
     """Plays everything twice, once with each batch size."""
     with np.load(seen) as archive:
-        obs, avail, reset = (archive[key] for key in ("obs", "avail_actions", "reset"))
+        recorded = dict(archive)
     start, act = {"native": native, "numpy": numpy, "stablehlo": stablehlo}[name](path)
-    steps, n_envs = reset.shape
     results = {}
-    for n in (n_envs, 1):
-        actions = np.zeros(avail.shape[:3], np.int32)
-        seconds = []
-        for first in range(0, n_envs, n):
-            rows, state = slice(first, first + n), start(n)
-            for t in range(steps):
-                began = time.perf_counter()
-                actions[t, rows], state = act(obs[t, rows], avail[t, rows], reset[t, rows], state)
-                seconds.append(time.perf_counter() - began)
-        results |= {f"actions_{n}": actions, f"seconds_{n}": np.array(seconds[1:])}
+    for n in (recorded["reset"].shape[1], 1):
+        results[f"actions_{n}"], results[f"seconds_{n}"] = play(start, act, recorded, n)
     packages = {module.split(".")[0] for module in sys.modules}
     results["foreign"] = np.array(sorted(packages & {"qmix_jax", "flax", "jax", "jaxmarl"}))
     np.savez(out, **results)
