@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from qmix_jax import components, config, program
-from qmix_jax.runtime import loop, parameters, provenance, record, report, sinks
+from qmix_jax.runtime import best, parameters, provenance, record, report, sinks
 from qmix_jax.types import EnvSpec
 
 Kind = Literal["best", "final"]
@@ -46,7 +46,7 @@ class Trained(NamedTuple):
         """
         count = self.config.seeds
         if which == "best":
-            columns = [self.scores[name] for name in loop.SCORES if name in self.scores]
+            columns = [self.scores[name] for name in best.SCORES if name in self.scores]
             known = np.nan_to_num(np.array(columns).reshape(-1, count), nan=-math.inf)
             return max(range(count), key=lambda member: (*known[:, member], -member))
         if not isinstance(which, int) or not 0 <= which < count:
@@ -129,7 +129,7 @@ def _scores(metrics: Mapping[str, np.ndarray], kind: Kind) -> dict[str, np.ndarr
     if not tables:
         return {}
     found = {name.removeprefix("eval/"): table for name, table in tables.items()}
-    ranked = [found[name] for name in loop.SCORES if name in found]
+    ranked = [found[name] for name in best.SCORES if name in found]
     members, evaluations = ranked[0].shape
     chosen = [
         max(range(evaluations), key=lambda k: (*(table[i, k] for table in ranked), -k))
