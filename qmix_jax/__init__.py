@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qmix_jax.deploy.export import export_run
     from qmix_jax.deploy.policy import load_policy
     from qmix_jax.deploy.runner import Policy
+    from qmix_jax.conformance.build import Conformance, check_env
     from qmix_jax.laboratory.baseline import Baseline, baseline
     from qmix_jax.laboratory.build import Lab, lab
     from qmix_jax.laboratory.weights import weights
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigError",
     "Diagnosis",
     "Evaluation",
+    "Conformance",
     "ExperimentConfig",
     "Halving",
     "Job",
@@ -53,6 +55,7 @@ __all__ = [
     "baseline",
     "doctor",
     "compose_config",
+    "check_env",
     "dump_config",
     "evaluate_run",
     "export_run",
@@ -83,6 +86,8 @@ _HOMES = {
     "Policy": ("qmix_jax.deploy.runner", "Policy"),
     "Halving": ("qmix_jax.api", "Halving"),
     "Objective": ("qmix_jax.api", "Objective"),
+    "Conformance": ("qmix_jax.conformance.build", "Conformance"),
+    "check_env": ("qmix_jax.conformance.build", "check_env"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
     "Job": ("qmix_jax.api", "Job"),
     "Lab": ("qmix_jax.laboratory.build", "Lab"),

@@ -22,7 +22,7 @@ LAYERS = (
     ("runtime",),
     ("reports", "results"),
     ("api",),
-    ("laboratory", "resumption", "render", "diagnosis", "deploy"),
+    ("laboratory", "resumption", "render", "diagnosis", "deploy", "conformance"),
     ("cli",),
     ("__main__",),
 )
@@ -40,7 +40,7 @@ ALLOWED = {
     "time": HOST,
     "json": HOST,
     "logging": HOST,
-    "rich": {"runtime", "reports", "laboratory", "diagnosis"},
+    "rich": {"runtime", "reports", "laboratory", "diagnosis", "conformance"},
     "matplotlib": {"runtime", "reports", "laboratory", "render"},
     "PIL": {"render"},
 }

@@ -22,11 +22,11 @@ from hydra.core import hydra_config
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import composition, deploy, diagnosis, lab, launcher, render, resume, search
+from qmix_jax.cli import check_env, composition, deploy, diagnosis, lab, launcher, render, resume, search
 
 compose = composition.compose
 
-_COMMANDS = ("train", "plan", "baseline", "report", "lab", "weights", "render", "rerun", "doctor", "evaluate", "export")
+_COMMANDS = ("train", "plan", "baseline", "report", "lab", "weights", "render", "rerun", "doctor", "evaluate", "export", "check-env")
 
 _HELP = """\
 qmix-jax {version}: QMIX and its family, trained end to end in JAX
@@ -45,6 +45,8 @@ usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
        qmix-jax doctor [--json] [--no-self-test]     versions, devices, known conflicts, a short run
        qmix-jax evaluate DIR [env.options.key=value] [--episodes N] [--seed N|last] [--seeds N] ...
        qmix-jax export DIR [--format stablehlo,numpy] [--platforms cpu,cuda,tpu] [--out FOLDER] ...
+       qmix-jax check-env NAME [key=value ...] [--json]
+                                                     whether an environment keeps its contract
 
 examples
   qmix-jax train                                     QMIX on SMAX 3m
@@ -124,7 +126,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command in _COMMANDS:
         commands = {
             "train": _train, "plan": _plan, "baseline": _baseline, "report": _compare, "lab": _lab,
-            "weights": _weights, "render": render.command, "rerun": diagnosis.rerun, "doctor": diagnosis.doctor, "evaluate": deploy.evaluate, "export": deploy.export,
+            "weights": _weights, "render": render.command, "rerun": diagnosis.rerun, "doctor": diagnosis.doctor, "evaluate": deploy.evaluate, "export": deploy.export, "check-env": check_env.run,
         }  # fmt: skip
         return commands[command](rest)
     if "=" in command or command.startswith("-"):

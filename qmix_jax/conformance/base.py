@@ -1,0 +1,175 @@
+"""What a check is: a question about an environment, and findings as its answer."""
+
+import dataclasses
+import functools
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qmix_jax.conformance import play
+from qmix_jax.envs import base as envs
+from qmix_jax.types import EnvSpec
+
+Status = Literal["passed", "noted", "failed", "not run"]
+
+
+class Finding(NamedTuple):
+    """One thing that is not as it should be.
+
+    Attributes:
+      where: the part of the environment, for example `step: TimeStep.obs`.
+      got: what was found.  expected: what should be there.  fix: what to do about it.
+      fails: False for a remark that breaks nothing.
+    """
+
+    where: str
+    got: str
+    expected: str
+    fix: str
+    fails: bool = True
+
+    def line(self) -> str:
+        """The finding as a sentence of one line."""
+        text = f"{self.where}: got {self.got}; expected {self.expected}; {self.fix}"
+        return " ".join(text.split())
+
+
+class Check(NamedTuple):
+    """Attributes:
+    name: shown to people.
+    run: `(Subject) -> findings`, none where all is well.
+    """
+
+    name: str
+    run: Callable[["Subject"], Iterable[Finding]]
+
+
+class Answer(NamedTuple):
+    """What a check came to: `findings` say why where it did not pass."""
+
+    name: str
+    status: Status
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclasses.dataclass
+class Subject:
+    """An environment under examination; what is expensive is computed once, when first asked for.
+
+    Attributes:
+      env: the bundle.
+      remake: makes another one of the same options.
+      folder: of the module's source, to name the user's own lines in errors; None if not known.
+      n_episodes: environments that play side by side.
+      seed: of their randomness.
+    """
+
+    env: envs.Env
+    remake: Callable[[], envs.Env]
+    folder: str | None
+    n_episodes: int
+    seed: int
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The environment's facts."""
+        return self.env.spec
+
+    @functools.cached_property
+    def first(self) -> Any:
+        """Shapes of what `reset` returns: (env_state, TimeStep)."""
+        return jax.eval_shape(self.env.reset, key_shape())
+
+    @functools.cached_property
+    def after(self) -> Any:
+        """Shapes of what `step` returns: (env_state, TimeStep)."""
+        return jax.eval_shape(self.env.step, key_shape(), self.first[0], self.action_shape)
+
+    @property
+    def action_shape(self) -> jax.ShapeDtypeStruct:
+        """Of a joint action, i32[N]."""
+        return jax.ShapeDtypeStruct((self.spec.n_agents,), jnp.int32)
+
+    @functools.cached_property
+    def reset(self) -> Callable[..., Any]:
+        """The environment's, compiled."""
+        return play.compiled(self.env.reset)
+
+    @functools.cached_property
+    def step(self) -> Callable[..., Any]:
+        """The environment's, compiled."""
+        return play.compiled(self.env.step)
+
+    @functools.cached_property
+    def played(self) -> play.Played:
+        """Random play."""
+        return play.at_random(self.env, self.n_episodes, self.seed)
+
+
+def key_shape() -> Any:
+    """The shape of a typed key."""
+    return jax.eval_shape(jax.random.key, 0)
+
+
+def ask(check: Check, subject: Subject) -> Answer:
+    """Runs a check; an exception is a finding too."""
+    try:
+        findings = tuple(check.run(subject))
+    except Exception as error:  # whatever the user's code raises
+        findings = (of_exception(check.name, error, subject.folder),)
+    if any(finding.fails for finding in findings):
+        return Answer(check.name, "failed", findings)
+    return Answer(check.name, "noted" if findings else "passed", findings)
+
+
+_HINTS: tuple[tuple[type[Exception], str], ...] = (
+    (
+        jax.errors.TracerBoolConversionError,
+        "a Python `if`, `while`, `and` or `not` cannot look at a traced value; use jnp.where, & | "
+        "~ or jax.lax.cond",
+    ),
+    (jax.errors.TracerArrayConversionError, "numpy cannot take traced values; use jax.numpy"),
+    (
+        jax.errors.TracerIntegerConversionError,
+        "a traced value cannot be a Python index; index a jax.numpy array with it",
+    ),
+    (
+        jax.errors.UnexpectedTracerError,
+        "a traced value was kept outside of the function; keep it in the env state",
+    ),
+    (
+        jax.errors.NonConcreteBooleanIndexError,
+        "the size of x[mask] is not known when compiling; use jnp.where(mask, x, ...)",
+    ),
+    (
+        jax.errors.ConcretizationTypeError,
+        "int(), float(), range() and shapes cannot depend on a traced value; use jnp.int32, "
+        "jnp.float32, jax.lax.fori_loop and fixed sizes",
+    ),
+)
+
+
+def of_exception(where: str, error: Exception, folder: str | None) -> Finding:
+    """What an exception of the user's code means."""
+    hints = (hint for kind, hint in _HINTS if isinstance(error, kind))
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    first_line = first_line.partition(" For more information")[0].removesuffix(".")
+    place = _own_line(error, folder)
+    return Finding(
+        where=f"{where}{place and f' ({place})'}",
+        got=f"{type(error).__name__}: {first_line}"[:300],
+        expected="no exception",
+        fix=next(hints, "correct what raises it"),
+    )
+
+
+def _own_line(error: Exception, folder: str | None) -> str:
+    """`my_env.py:42`, the innermost frame in the user's folder; empty if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if folder and frame.filename.startswith(folder)]
+    if not own:
+        return ""
+    return f"{own[-1].filename.rpartition('/')[2]}:{own[-1].lineno}"
