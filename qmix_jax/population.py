@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from qmix_jax import memory, train_step, transfer
+from qmix_jax import memory, rounds, train_step, transfer
 from qmix_jax import program as programs
 from qmix_jax.types import Array, Device, HParams
 
@@ -143,6 +143,7 @@ def compile_programs(
     hparams: Sequence[HParams],
     precision: str,
     clock: Callable[[], float],
+    kit: Callable[[programs.Program, rounds.Bench], rounds.Kit] = rounds.inside,
 ) -> Population:
     """Lowers and compiles `init`, `train` (also the warm-up) and `evaluate` for one round.
 
@@ -153,34 +154,31 @@ def compile_programs(
       hparams: one per member, scalars.
       precision: matrix-product precision, as `jax.default_matmul_precision`.
       clock: seconds, to time each compilation with.
+      kit: what is compiled, and how a round is made of it; by default the environment's own step,
+        inside the programs.
     """
     mesh = Mesh(np.asarray(places.devices), (_AXIS,))
     split = NamedSharding(mesh, PartitionSpec(_AXIS))
-    step = program.step
 
     def program_of(fn: Callable, n_shared: int = 0, donate: tuple[int, ...] = ()) -> Callable:
         return _spmd(fn, mesh, places.lanes, n_shared, donate)
 
-    functions = {
-        "init": program_of(step.init),
-        "train": program_of(step.train, n_shared=2, donate=(0, 1)),
-        "evaluate": program_of(program.evaluate, n_shared=1),
-    }
-    index = jax.ShapeDtypeStruct((), np.int32)
-    seed = _deal(places, split, [np.int32(seeds[0])])[0]
-    numbers = _deal(places, split, hparams[:1])[0]
-    state = _shapes(functions["init"], split, seed)
-    tally = _shapes(program_of(step.empty_tally), split, state, numbers)
-    arguments = {
-        "init": (seed,),
-        "train": (state, tally, numbers, index, index),
-        "evaluate": (state.key, state.learner.params, index),
-    }
+    bench = rounds.Bench(
+        program_of=program_of,
+        shapes=lambda fn, *args: _shapes(fn, split, *args),
+        placed=lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split),
+        seed=_deal(places, split, [np.int32(seeds[0])])[0],
+        numbers=_deal(places, split, hparams[:1])[0],
+        index=jax.ShapeDtypeStruct((), np.int32),
+        size=places.size,
+    )
+    parts = kit(program, bench)
     # bfloat16 networks are made by the program; nothing else has products worth rounding.
     with jax.default_matmul_precision("default" if precision == "bfloat16" else precision):
-        compiled, seconds = _compile(functions, arguments, places, clock)
+        compiled, seconds = _compile(parts.functions, parts.arguments, places, clock)
 
-    binder = _Binder(program, places, split, compiled, seconds, state, tally)
+    calls = parts.calls(compiled)
+    binder = _Binder(program, places, split, compiled, calls, seconds, parts.state, parts.tally)
     return binder.bind(seeds, hparams)
 
 
@@ -192,19 +190,22 @@ def each_member(run: Callable[[Tree], Tree], params: Tree) -> Tree:
 
 
 class _Binder(NamedTuple):
-    """Compiled programs of a round, to be given members; `state` and `tally` are their shapes."""
+    """Compiled programs of a round and what they make, to be given members; `state` and `tally` are
+    their shapes.
+    """
 
     program: programs.Program
     places: Layout
     sharding: NamedSharding
     compiled: dict[str, Any]
+    calls: dict[str, Callable]
     seconds: dict[str, float]
     state: Tree
     tally: Tree
 
     def bind(self, seeds: Sequence[int], hparams: Sequence[HParams]) -> Population:
         """The population of these members."""
-        places, compiled = self.places, self.compiled
+        places, calls = self.places, self.calls
         used = places._replace(n_members=len(seeds), rounds=-(-len(seeds) // places.size))
         member_seeds = _deal(used, self.sharding, [np.int32(seed) for seed in seeds])
         return Population(
@@ -216,10 +217,10 @@ class _Binder(NamedTuple):
                 for name, tree in self.state.learner.params.items()
             },
             memory=self._memory(),
-            init=lambda: tuple(compiled["init"](seed) for seed in member_seeds),
-            train=_make_train(compiled["train"], _deal(used, self.sharding, hparams)),
+            init=lambda: tuple(calls["init"](seed) for seed in member_seeds),
+            train=_make_train(calls["train"], _deal(used, self.sharding, hparams)),
             empty_tallies=_make_empty_tallies(self.tally, used.rounds),
-            evaluate=_make_evaluate(compiled["evaluate"], used),
+            evaluate=_make_evaluate(calls["evaluate"], used),
             parameters=lambda states: _gather([s.learner.params for s in states], used),
             tables=lambda params: each_member(self.program.tables, params),
             metrics=lambda tallies: _to_metrics(_gather(tallies, used)),

@@ -25,6 +25,20 @@ class Parts(NamedTuple):
     timeline: train_step.Timeline
 
 
+class Host(NamedTuple):
+    """An environment that is stepped in Python.
+
+    Attributes:
+      make: one to train in.
+      initial_carry: the agent's, `(batch_size) -> carry`.
+      episodes: of an evaluation.
+    """
+
+    make: Callable[[], envs.HostEnv]
+    initial_carry: Callable[[int], Any]
+    episodes: int
+
+
 class Program(NamedTuple):
     """One member's functions; nothing here is compiled.
 
@@ -42,6 +56,7 @@ class Program(NamedTuple):
       unrestricted_tables: as `tables`, of the second joint value where the factorisation has one
         (`Factorisation.unrestricted_values`), else None.
       utilities: `(params) -> f32[N, A] per decision point`, NaN for actions that an agent lacks.
+      host: where the environment is stepped in Python; None where `step` and `evaluate` do it all.
     """
 
     spec: EnvSpec
@@ -55,6 +70,7 @@ class Program(NamedTuple):
     joint_tables: bool
     unrestricted_tables: Callable[[Any], tuple[Array, ...]] | None
     utilities: Callable[[Any], tuple[Array, ...]]
+    host: Host | None = None
 
 
 def build(cfg: config.ExperimentConfig) -> Program:
@@ -101,6 +117,8 @@ def build(cfg: config.ExperimentConfig) -> Program:
         joint_tables=joint is not None,
         unrestricted_tables=free and _make_tables(free, env),
         utilities=_make_utilities(factorisation, env),
+        host=training_env.host
+        and Host(training_env.host, factorisation.initial_carry, cfg.eval.episodes),
     )
 
 
@@ -300,6 +318,12 @@ def _collector(
     factorisation: factorisations.Factorisation,
     window: int,
 ) -> rollout.Collector:
+    if env.host and trainer.collector != "episode":
+        raise config.ConfigError(
+            f"plan: {env.spec.name} is stepped in Python, an episode at a time, and "
+            f"trainer.collector={trainer.collector}; set trainer.collector=episode "
+            "trainer.window=null (experiment=pettingzoo does)"
+        )
     common = (env, factorisation.initial_carry, trainer.n_envs, window)
     if trainer.collector == "window":
         return rollout.make_window(*common, trainer.burn_in)

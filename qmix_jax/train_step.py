@@ -88,12 +88,15 @@ class TrainStep(NamedTuple):
     learn: `(LearnerState, replay, Trajectory, HParams, Clock, key)
       -> (LearnerState, replay, metrics)`, also for data made elsewhere.
     empty_tally: `(TrainState, HParams) -> Tally` of zeros.
+    absorb: `(TrainState, Trajectory, HParams, Clock, key) -> (TrainState, metrics)`: `learn`, and a
+      member whose loss is not finite stands still.
     """
 
     init: Callable[[Array], TrainState]
     train: Callable[..., tuple[TrainState, Tally]]
     learn: Callable[..., tuple[learners.LearnerState, replay.BufferState, Metrics]]
     empty_tally: Callable[[TrainState, HParams], Tally]
+    absorb: Callable[..., tuple[TrainState, Metrics]]
 
 
 def stream(key: Array, name: int | Array, index: Array) -> Array:
@@ -113,17 +116,20 @@ def make(
     init = partial(_init, collector, learner, buffer)
     learn = partial(_learn, learner, buffer, timeline)
 
+    def absorb(
+        state: TrainState, trajectory: Trajectory, hparams: HParams, clock: Clock, key: Array
+    ) -> tuple[TrainState, Metrics]:
+        learnt, ring, metrics = learn(state.learner, state.replay, trajectory, hparams, clock, key)
+        active = state.active & _finite(metrics)
+        learnt = jax.tree.map(partial(jnp.where, active), learnt, state.learner)
+        return replace(state, active=active, learner=learnt, replay=ring), metrics
+
     def train_step(state: TrainState, hparams: HParams, clock: Clock) -> tuple[TrainState, Metrics]:
         key_rollout, key_learn = jax.random.split(timeline.event(state.key, clock.update_index))
         epsilon = schedules.linear(hparams.epsilon, clock.env_steps)
         act = behaviour(factorisation, state.learner.params, epsilon)
         actor, trajectory, seen = collector.collect(key_rollout, state.actor, act)
-        learnt, ring, metrics = learn(
-            state.learner, state.replay, trajectory, hparams, clock, key_learn
-        )
-        active = state.active & _finite(metrics)
-        learnt = jax.tree.map(partial(jnp.where, active), learnt, state.learner)
-        state = replace(state, active=active, actor=actor, learner=learnt, replay=ring)
+        state, metrics = absorb(replace(state, actor=actor), trajectory, hparams, clock, key_learn)
         return state, {**seen, **metrics, "train/epsilon": (epsilon, jnp.ones(()))}
 
     def train(
@@ -145,7 +151,7 @@ def make(
         never = {name: jnp.full((), NEVER, jnp.int32) for name in WATCHED}
         return Tally(metrics=zeros, first_nonfinite=never)
 
-    return TrainStep(init, train, learn, empty_tally)
+    return TrainStep(init, train, learn, empty_tally, absorb)
 
 
 def behaviour(

@@ -17,7 +17,7 @@ LAYERS = (
     ("agents", "mixers", "envs", "replay"),
     ("factorisations", "learner", "rollout"),
     ("train_step", "evaluate"),
-    ("program", "memory", "transfer", "population"),
+    ("program", "memory", "rounds", "transfer", "population"),
     ("sinks",),
     ("runtime",),
     ("reports", "results"),
@@ -43,6 +43,8 @@ ALLOWED = {
     "rich": {"runtime", "reports", "laboratory", "diagnosis", "conformance"},
     "matplotlib": {"runtime", "reports", "laboratory", "render"},
     "PIL": {"render"},
+    "pettingzoo": {"envs"},
+    "gymnasium": {"envs"},
 }
 """Module -> the units that may import it. A component's `Config` may use pydantic's fields."""
 

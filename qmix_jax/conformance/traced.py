@@ -152,7 +152,7 @@ def _pure(subject: Subject) -> Iterator[Finding]:
 
 def _ranks(subject: Subject) -> Iterator[Finding]:
     with jax.numpy_rank_promotion("raise"):
-        errors = {name: _error(*call) for name, *call in _functions(subject)}
+        errors = {name: _error(f, arguments) for name, f, arguments in _functions(subject)}
     for name, error in errors.items():
         if error is not None:
             said = base.of_exception(name, error, subject.folder)

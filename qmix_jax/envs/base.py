@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qmix_jax import config
 from qmix_jax.core import exploration
 from qmix_jax.types import Array, EnvSpec, TimeStep, record
 
@@ -74,6 +75,7 @@ class Env(NamedTuple):
       draw: `(axes, Shot) -> None`, draws one moment on empty Matplotlib axes; for `render` only.
       scene: instead of `draw`, for a painter that ships.
       describe: `(Shot) -> str`, tells one moment in a few lines; for `render` only.
+      host: makes one that is stepped in Python (see `on_host`); None for all that are compiled.
     """
 
     spec: EnvSpec
@@ -84,6 +86,21 @@ class Env(NamedTuple):
     draw: Callable[[Any, Shot], None] | None = None
     scene: Scene | None = None
     describe: Callable[[Shot], str] | None = None
+    host: "Callable[[], HostEnv] | None" = None
+
+
+class HostEnv(NamedTuple):
+    """One environment that is stepped in Python; its time steps hold numpy arrays.
+
+    Attributes:
+      reset: `(seed) -> TimeStep`, a fresh episode that depends on the seed alone.
+      step: `(actions i32[N]) -> TimeStep`; not called after an episode's end.
+      close: frees what it holds.
+    """
+
+    reset: Callable[[int], TimeStep]
+    step: Callable[[np.ndarray], TimeStep]
+    close: Callable[[], None]
 
 
 class DecisionPoint(NamedTuple):
@@ -182,7 +199,8 @@ def with_truncation_as_termination(env: Env) -> Env:
             timestep, terminated=ended, truncated=jnp.zeros_like(timestep.truncated)
         )
 
-    return env._replace(step=step)
+    host = env.host
+    return env._replace(step=step, host=host and (lambda: _terminating(host())))
 
 
 def uniform_policy() -> Policy:
@@ -221,6 +239,34 @@ class _Seat:
     env_state: EnvState
     timestep: TimeStep
     memory: Any
+
+
+def on_host(spec: EnvSpec, host: Callable[[], HostEnv]) -> Env:
+    """An environment that is stepped in Python: learning and acting are compiled, it is not.
+
+    Args:
+      host: makes one; many are made, and each is used by one thread.
+    """
+
+    def refuse(*arguments: Any) -> Any:
+        del arguments
+        raise config.ConfigError(
+            f"env: {spec.name} is stepped in Python and cannot be part of a compiled program; "
+            "`train`, `baseline` and `check-env` take it"
+        )
+
+    return Env(spec, refuse, refuse, host=host)
+
+
+def _terminating(host: HostEnv) -> HostEnv:
+    """Its time limit is a terminal state."""
+
+    def step(actions: np.ndarray) -> TimeStep:
+        timestep = host.step(actions)
+        ended = timestep.terminated | timestep.truncated
+        return replace(timestep, terminated=ended, truncated=ended & False)
+
+    return host._replace(step=step)
 
 
 def select(condition: Array, on_true: Any, on_false: Any) -> Any:

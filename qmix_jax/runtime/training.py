@@ -10,7 +10,17 @@ from typing import NamedTuple
 import jax
 
 from qmix_jax import config, groups, memory, population
-from qmix_jax.runtime import checkpoint, course, devices, loop, progress, record, resuming, sinks
+from qmix_jax.runtime import (
+    checkpoint,
+    course,
+    devices,
+    hosted,
+    loop,
+    progress,
+    record,
+    resuming,
+    sinks,
+)
 from qmix_jax.runtime.jobs import Group, Job
 from qmix_jax.types import Device
 
@@ -142,7 +152,13 @@ def footprint(group: Group, limit: int | None) -> Footprint:
     limit = limit or cfg.population.memory or devices.memory(used)
     one = population.layout(1, used[:1], "map")
     needed = population.compile_programs(
-        group.program, one, group.seeds[:1], group.hparams[:1], cfg.precision, time.perf_counter
+        group.program,
+        one,
+        group.seeds[:1],
+        group.hparams[:1],
+        cfg.precision,
+        time.perf_counter,
+        hosted.kit_of(group.program),
     ).memory
     needed = _needs(group, needed)
     places = population.layout(n_members, used, cfg.population.batching)
@@ -195,6 +211,7 @@ def _compile_layout(
         group.hparams[: places.n_members],
         group.config.precision,
         time.perf_counter,
+        hosted.kit_of(group.program),
     )
     seconds = time.perf_counter() - started
     parts = ", ".join(f"{name} {s:.1f}" for name, s in members.compile_seconds.items())
