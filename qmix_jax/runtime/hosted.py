@@ -147,7 +147,7 @@ def kit(program: programs.Program, bench: rounds.Bench) -> rounds.Kit:
         "init": (bench.seed,),
         "begin": (state.key, bench.numbers, bench.index),
         "begin_evaluation": (state.key, bench.index),
-        "act": (state.learner.params, begun, begun.carry, shown, bench.index),
+        "act": (state.learner.params, begun.how, begun.carry, shown, bench.index),
         "learn": (state, tally, bench.numbers, data, bench.index),
     }
 
@@ -160,12 +160,11 @@ def kit(program: programs.Program, bench: rounds.Bench) -> rounds.Kit:
 
 @record
 class _Begun:
-    """What a member draws before it plays: a key to act with, epsilon, a seed i32[W, B] of each
-    environment in each of W waves, and the agents' first carry.
+    """What a member draws before it plays: `how` it acts (`key` and `epsilon`), a seed i32[W, B] of
+    each environment in each of W waves, and the agents' first carry.
     """
 
-    key: Array
-    epsilon: Array
+    how: dict[str, Array]
     seeds: Array
     carry: Any
 
@@ -211,14 +210,13 @@ class _Member(NamedTuple):
         key_seeds, key_act = jax.random.split(key)
         most = jnp.iinfo(jnp.int32).max
         return _Begun(
-            key=key_act,
-            epsilon=epsilon,
+            how={"key": key_act, "epsilon": epsilon},
             seeds=jax.random.randint(key_seeds, (waves, self.n_envs), 0, most),
             carry=self.host.initial_carry(self.n_envs),
         )
 
     def act(
-        self, params: Any, begun: _Begun, carry: Any, shown: _Shown, index: Array
+        self, params: Any, how: dict[str, Array], carry: Any, shown: _Shown, index: Array
     ) -> tuple[Any, Array]:
         """Actions of all environments; `index` i32[] differs from step to step of all waves."""
         first = jnp.full((self.n_envs,), index % self.program.spec.max_steps == 0)
@@ -229,8 +227,8 @@ class _Member(NamedTuple):
             shown.prev_actions,
             first,
             shown.avail_actions,
-            begun.epsilon,
-            jax.random.fold_in(begun.key, index),
+            how["epsilon"],
+            jax.random.fold_in(how["key"], index),
         )
 
     def learn(
@@ -336,7 +334,9 @@ class _Round(NamedTuple):
         def act(t: int, filled: Episodes, prev_actions: np.ndarray) -> np.ndarray:
             nonlocal carry
             shown = self.member.shown(filled, t, prev_actions, self.size)
-            carry, actions = self.compiled["act"](params, begun, carry, shown, np.int32(offset + t))
+            carry, actions = self.compiled["act"](
+                params, begun.how, carry, shown, np.int32(offset + t)
+            )
             return np.asarray(actions).reshape(prev_actions.shape)
 
         return self.stage.play(np.asarray(begun.seeds)[:, wave].reshape(-1), act)
