@@ -1,0 +1,158 @@
+"""The bridge: what a PettingZoo environment shows, and training that is stepped in Python."""
+
+import numpy as np
+import pytest
+
+import qmix_jax
+from qmix_jax import config, program
+from qmix_jax.envs import base, pettingzoo
+from qmix_jax.runtime import hosted
+
+SPREAD = "mpe.simple_spread_v3"
+
+
+def make(**options):
+    kwargs = options.pop("kwargs", {})
+    return pettingzoo.make(
+        pettingzoo.Config.model_validate({"id": "toys.parallel", "kwargs": kwargs, **options})
+    )
+
+
+def play(env, *joint_actions):
+    """What is shown after each step, the start first."""
+    host = env.host()
+    return [host.reset(0), *(host.step(np.array(actions)) for actions in joint_actions)]
+
+
+def test_unequal_agents_are_padded():
+    spec = make().spec
+    assert (spec.agent_names, spec.n_actions, spec.agent_groups) == (("a", "b"), (3, 2), (0, 1))
+    assert (spec.obs_shapes, spec.obs_shape, spec.state_size) == (((2,), (3,)), (3,), 5)
+    assert (spec.max_steps, spec.obs_bounds) == (6, (0.0, 9.0))
+    first, after = play(make(), (0, 0))
+    np.testing.assert_array_equal(first.obs[1], [1, 0, 0])  # one-hot
+    np.testing.assert_array_equal(after.obs[1], [0, 1, 0])
+    assert after.obs[0, 0] == 1 and after.obs[0, 2] == 0
+    np.testing.assert_array_equal(after.state, [*after.obs[0, :2], *after.obs[1]])
+    np.testing.assert_array_equal(first.avail_actions, [[1, 1, 1], [1, 1, 0]])
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("sum", 2.0), ("mean", 1.0)])
+def test_the_team_reward_is_the_sum_or_mean(rule, expected):
+    """The second action pays, also where a space does not count from 0."""
+    assert play(make(reward=rule), (1, 1))[1].reward == expected
+    assert play(make(reward=rule), (0, 0))[1].reward == 0
+
+
+def test_masks_are_honoured_and_bad_ones_refused():
+    np.testing.assert_array_equal(play(make(), (2, 0))[1].avail_actions[0], [1, 1, 0])
+    assert play(make(kwargs={"mask": False}), (2, 0))[1].avail_actions[0].all()
+
+
+def test_an_agent_that_leaves_shows_zeros_and_has_one_action():
+    shown = play(make(), *[(1, 1)] * 5)
+    assert not shown[4].terminated and not shown[5].truncated
+    for timestep in shown[4:]:
+        np.testing.assert_array_equal(timestep.avail_actions[1], [1, 0, 0])
+    assert not shown[5].obs[1].any()
+    assert [timestep.reward for timestep in shown[4:]] == [2, 1]
+
+
+def test_ends_are_told_apart():
+    """At a time limit the last observation can be bootstrapped from: its actions are available."""
+    last = play(make(), *[(1, 1)] * 6)[-1]
+    assert last.truncated and not last.terminated
+    assert last.avail_actions[0].sum() == 3 and last.obs[0, 0] == 6
+    last = play(make(kwargs={"ends": "terminated"}), *[(1, 1)] * 6)[-1]
+    assert last.terminated and not last.truncated
+    last = play(make(max_steps=2), *[(1, 1)] * 2)[-1]
+    assert last.truncated and last.avail_actions.sum() == 5
+    host = base.with_truncation_as_termination(make(max_steps=1)).host
+    host_env = host()
+    host_env.reset(0)
+    assert host_env.step(np.array([0, 0])).terminated
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kwargs": {"continuous": True}}, "allowed: Discrete"),
+        ({"kwargs": {"max_cycles": 0}}, "set env.options.max_steps"),
+        ({"kwargs": {"speed": 1}}, "correct env.options.kwargs"),
+        ({"id": "mpe.simple_sprad_v3"}, r"no parallel_env .*qmix-jax\[pettingzoo\]"),
+        ({"id": "toys.counting"}, "no parallel_env"),
+    ],
+)
+def test_what_cannot_be_used_is_explained(options, message):
+    with pytest.raises(config.ConfigError, match=message):
+        make(**options)
+
+
+def test_it_refuses_to_be_compiled_and_other_collectors():
+    with pytest.raises(config.ConfigError, match="stepped in Python"):
+        make().reset(0)
+    settings = {"env": {"name": "pettingzoo", "options": {"id": "toys.parallel"}}}
+    with pytest.raises(config.ConfigError, match=r"set trainer\.collector=episode"):
+        program.build(config.load(settings))
+
+
+def test_episodes_side_by_side():
+    env = make(kwargs={"leaves": 2})
+    stage = hosted.Stage(env.spec, env.host)
+
+    def act(t, filled, prev_actions):
+        assert (prev_actions == (-1 if t == 0 else 1)).all()
+        return np.ones_like(prev_actions)
+
+    played = stage.play(np.array([1, 2, 1]), act)
+    np.testing.assert_array_equal(played.obs[:, 0], played.obs[:, 2])
+    assert (played.obs[:, 0] != played.obs[:, 1]).any()
+    np.testing.assert_array_equal(played.scores()["return"], [8, 8, 8])
+    np.testing.assert_array_equal(played.scores()["length"], [6, 6, 6])
+
+
+def test_a_real_environment_passes_the_suite():
+    found = qmix_jax.check_env("pettingzoo", {"id": SPREAD})
+    assert found.passed, found.failures()
+    assert found.env == f"pettingzoo/{SPREAD}"
+
+
+def settings(id_, **trainer):
+    return qmix_jax.load_config(
+        {
+            "name": "hosted",
+            "env": {"name": "pettingzoo", "options": {"id": id_}},
+            "agent": {"name": "mlp", "options": {"hidden": 16}},
+            "hparams": {"epsilon": {"start": 1.0, "end": 0.1, "steps": 600.0}, "reward_scale": 1.0},
+            "trainer": {
+                "collector": "episode",
+                "window": None,
+                "n_envs": 4,
+                "gradient_steps": 8,
+                "warm_up": 100,
+                **trainer,
+            },
+            "replay": {"batch_size": 8},
+            "eval": {"every": 100_000, "episodes": 6},
+        }
+    )
+
+
+@pytest.mark.slow
+def test_it_learns_and_repeats_itself(tmp_path):
+    cfg = settings("toys.parallel", env_steps=1_000, log_every=200)
+    (random, _) = qmix_jax.baseline(cfg).metrics["return"]
+    one, two = (qmix_jax.train(cfg, tmp_path / name) for name in "ab")
+    last = one.metrics["eval/return"][np.isfinite(one.metrics["eval/return"])][-2:]
+    assert random < 6 < 9 <= last.min(), (random, last)  # 10 at best
+    for name in ("train/loss", "eval/return", "rollout/return"):
+        np.testing.assert_array_equal(one.metrics[name], two.metrics[name])
+    again = qmix_jax.load_run(tmp_path / "a")
+    np.testing.assert_array_equal(again.metrics["eval/return"], one.metrics["eval/return"])
+
+
+@pytest.mark.slow
+def test_a_real_environment_trains(tmp_path):
+    result = qmix_jax.train(settings(SPREAD, env_steps=400, log_every=100), tmp_path / "run")
+    assert np.isfinite(result.metrics["eval/return"]).any()
+    assert (tmp_path / "run" / "curves.png").is_file()
