@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from qmix_jax.config import ConfigError, ExperimentConfig, with_values
     from qmix_jax.config import dump as dump_config
     from qmix_jax.config import load as load_config
-    from qmix_jax.diagnosis.doctor import Diagnosis, doctor
-    from qmix_jax.diagnosis.rerun import Rerun, rerun
+    from qmix_jax.conformance.build import Conformance, check_env
     from qmix_jax.deploy.evaluation import Evaluation, evaluate_run
     from qmix_jax.deploy.export import export_run
     from qmix_jax.deploy.policy import load_policy
     from qmix_jax.deploy.runner import Policy
-    from qmix_jax.conformance.build import Conformance, check_env
+    from qmix_jax.diagnosis.doctor import Diagnosis, doctor
+    from qmix_jax.diagnosis.rerun import Rerun, rerun
     from qmix_jax.laboratory.baseline import Baseline, baseline
     from qmix_jax.laboratory.build import Lab, lab
     from qmix_jax.laboratory.weights import weights
@@ -35,9 +35,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Baseline",
     "ConfigError",
+    "Conformance",
     "Diagnosis",
     "Evaluation",
-    "Conformance",
     "ExperimentConfig",
     "Halving",
     "Job",
@@ -53,9 +53,9 @@ __all__ = [
     "WriteError",
     "__version__",
     "baseline",
-    "doctor",
-    "compose_config",
     "check_env",
+    "compose_config",
+    "doctor",
     "dump_config",
     "evaluate_run",
     "export_run",

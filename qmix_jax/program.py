@@ -259,6 +259,8 @@ def watch(
         return evaluate.watch(env, greedy, carry, n_episodes, event, look)
 
     return run
+
+
 def make_agent(cfg: config.ExperimentConfig, spec: EnvSpec) -> agents.Agent:
     """The agent of a configuration, for an environment of these sizes, in the run's precision.
 

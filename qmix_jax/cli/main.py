@@ -22,11 +22,19 @@ from hydra.core import hydra_config
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import check_env, composition, deploy, diagnosis, lab, launcher, render, resume, search
+from qmix_jax.cli import (
+    check_env,
+    composition,
+    deploy,
+    diagnosis,
+    lab,
+    launcher,
+    render,
+    resume,
+    search,
+)
 
 compose = composition.compose
-
-_COMMANDS = ("train", "plan", "baseline", "report", "lab", "weights", "render", "rerun", "doctor", "evaluate", "export", "check-env")
 
 _HELP = """\
 qmix-jax {version}: QMIX and its family, trained end to end in JAX
@@ -39,14 +47,16 @@ usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
                                                      factorisations on games with exact solutions
        qmix-jax weights DIR [--member N] [--seed N] [--out FILE]
                                                      a mixer's weights over an episode, as a picture
+       qmix-jax evaluate DIR [env.options.key=value] [--episodes N] [--seed N|last] [--seeds N] ...
+                                                     how a trained team does, elsewhere too
        qmix-jax render DIR [--episodes N] [--out FOLDER] [env.options.key=value ...]
                                                      greedy episodes as GIF, contact sheet or text
-       qmix-jax rerun DIR [--out FOLDER] [--tolerance X]   repeats a run: are its metrics the same?
-       qmix-jax doctor [--json] [--no-self-test]     versions, devices, known conflicts, a short run
-       qmix-jax evaluate DIR [env.options.key=value] [--episodes N] [--seed N|last] [--seeds N] ...
        qmix-jax export DIR [--format stablehlo,numpy] [--platforms cpu,cuda,tpu] [--out FOLDER] ...
+                                                     a policy that acts without this package
+       qmix-jax rerun DIR [--out FOLDER] [--tolerance X]   repeats a run: are its metrics the same?
        qmix-jax check-env NAME [key=value ...] [--json]
                                                      whether an environment keeps its contract
+       qmix-jax doctor [--json] [--no-self-test]     versions, devices, known conflicts, a short run
 
 examples
   qmix-jax train                                     QMIX on SMAX 3m
@@ -124,17 +134,13 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     command, *rest = arguments
     if command in _COMMANDS:
-        commands = {
-            "train": _train, "plan": _plan, "baseline": _baseline, "report": _compare, "lab": _lab,
-            "weights": _weights, "render": render.command, "rerun": diagnosis.rerun, "doctor": diagnosis.doctor, "evaluate": deploy.evaluate, "export": deploy.export, "check-env": check_env.run,
-        }  # fmt: skip
-        return commands[command](rest)
+        return _COMMANDS[command](rest)
     if "=" in command or command.startswith("-"):
         raise config.ConfigError(
             f"command line: a command comes first; try: qmix-jax train {shlex.join(arguments)}"
         )
     raise config.ConfigError(
-        f"command line: unknown command {command!r}; {config.suggest(command, _COMMANDS)}"
+        f"command line: unknown command {command!r}; {config.suggest(command, tuple(_COMMANDS))}"
     )
 
 
@@ -349,3 +355,19 @@ def _report(error: Exception, code: int) -> int:
 
 def _refuse(message: str) -> NoReturn:
     raise config.ConfigError(f"command line: {message}")
+
+
+_COMMANDS = {
+    "train": _train,
+    "plan": _plan,
+    "baseline": _baseline,
+    "report": _compare,
+    "lab": _lab,
+    "weights": _weights,
+    "evaluate": deploy.evaluate,
+    "render": render.command,
+    "export": deploy.export,
+    "rerun": diagnosis.rerun,
+    "check-env": check_env.run,
+    "doctor": diagnosis.doctor,
+}
