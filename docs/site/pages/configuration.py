@@ -151,6 +151,8 @@ def _allowed(field: Mapping[str, Any], root: Mapping[str, Any]) -> str:
         return ", ".join(markdown.code(value) for value in node["enum"])
     kind = node.get("type", "any value")
     names = {"string": "text", "object": "mapping", "array": "list", "boolean": "`true`, `false`"}
+    if kind == "array" and node.get("items", {}).get("maxItems") == 2:
+        return "mapping"  # of which a frozen model keeps the pairs
     if kind == "array" and isinstance(node.get("items"), Mapping) and node["items"].get("type"):
         return f"list of {_allowed(node['items'], root)}"
     return names.get(kind, kind) + _range(node)
