@@ -110,14 +110,14 @@ def show(done: Rerun, console: rich.console.Console | None = None) -> None:
     """Prints what came of it."""
     console = console or progress.terminal()
     table = rich.table.Table(title="Rerun", title_justify="left", box=rich.box.SIMPLE_HEAD)
-    table.add_column("column")
+    table.add_column("column", no_wrap=True)
     table.add_column("verdict")
     table.add_column("rows that differ", justify="right")
     table.add_column("largest relative difference", justify="right")
     for column in done.comparison.columns:
         apart = column.verdict == compare.MACHINE
         figures = ("", "") if apart else (str(column.n_different), f"{column.largest:.2g}")
-        verdict = "wall clock, not compared" if apart else column.verdict
+        verdict = "not compared" if apart else column.verdict
         table.add_row(column.name, rich.text.Text(verdict, _STYLES[column.verdict]), *figures)
     console.print(table)
     for name, line in _lines(done):
