@@ -48,6 +48,10 @@ def test_temporaries_of_one_member_foretell_those_of_many(n_members):
     assert planned == pytest.approx(measured, rel=0.15)
 
 
+NO_COPIES = {"checkpoint": {"enabled": False}}
+"""Only what members keep and what programs add counts."""
+
+
 def needed():
     return members.compiled(members.load())[0].memory
 
@@ -56,13 +60,13 @@ def needed():
 @pytest.mark.parametrize("batching", ["map", "vmap"])
 def test_slices_change_nothing(batching, tmp_path, capsys):
     one = needed()
-    settings = {"population": {"batching": batching, "devices": 1}}
+    settings = {"population": {"batching": batching, "devices": 1}, **NO_COPIES}
     jobs = [members.load(seeds=2, **settings), members.load(seed=7, seeds=2, **settings)]
     together = api.train_many([api.Job(cfg, tmp_path / f"a{i}") for i, cfg in enumerate(jobs)])
     capsys.readouterr()
     running = 1.0 if batching == "map" else 3.4
     limit = int(3.4 * one.kept + running * one.temporaries)
-    small = {"population": {**settings["population"], "memory": limit}}
+    small = {**settings, "population": {**settings["population"], "memory": limit}}
     sliced = api.train_many(
         [
             api.Job(members.load(seeds=2, **small), tmp_path / "b0"),
@@ -131,7 +135,7 @@ def test_other_texts_are_no_bytes(given):
 
 
 def test_plan_says_what_training_would_need(capsys):
-    cfg = members.load(seeds=4, population={"batching": "map", "devices": 2})
+    cfg = members.load(seeds=4, population={"batching": "map", "devices": 2}, **NO_COPIES)
     one = needed()
     (plan,) = api.plan_runs([cfg], memory=10**9)
     assert isinstance(plan, training.Footprint)
@@ -143,6 +147,18 @@ def test_plan_says_what_training_would_need(capsys):
     assert plan.together == 3
     (plan,) = api.plan_runs([cfg], memory=one.kept)
     assert plan.together == 0
+
+
+@pytest.mark.parametrize(("replay", "share"), [("running", 1.0), ("never", 0.8)])
+def test_a_checkpoint_holds_members_twice(replay, share, capsys):
+    cfg = members.load(seeds=4, population={"devices": 2}, checkpoint={"replay": replay})
+    (plan,) = api.plan_runs([cfg], memory=10**9)
+    one = plan.memory
+    assert one.copies == one.kept - (one.parts["replay"] if replay == "never" else 0)
+    assert one.copies / one.kept == pytest.approx(share, abs=0.01)
+    assert "for checkpoints" in capsys.readouterr().out
+    limit = 3 * (one.kept + one.copies) + 2 * one.temporaries
+    assert (one.fit(limit, running=2), one.fit(limit - 1, running=2)) == (3, 2)
 
 
 PLANNED = (("two_step", "map"), ("two_step", "vmap"), ("mpe_spread", "map"), ("smax_3m", "vmap"))
@@ -186,7 +202,12 @@ def test_the_plan_foretells_the_compilers_own_analysis(experiment, batching, ana
     """Within 15 %, in all and of the temporaries alone, at the experiments' own sizes: the plan has
     seen one member, the compiler four. Nothing runs.
     """
-    overrides = (f"experiment={experiment}", f"seeds={TOGETHER}", "population.devices=1")
+    overrides = (
+        f"experiment={experiment}",
+        f"seeds={TOGETHER}",
+        "population.devices=1",
+        "checkpoint.enabled=false",
+    )
     cfg = config.load(composition.compose(*overrides))
     whole = training.Group([training.Job(cfg, pathlib.Path(), "")], program.build(cfg), "")
     needed = training.footprint(whole, limit=10**15).memory
