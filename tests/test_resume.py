@@ -32,6 +32,10 @@ CASES = {
     "qmix on two_step, prioritised": {**TWO_STEP, "replay": {"kind": "prioritised"}},
     "vdn on counting, segments": {"algo": VDN},
     "iql on two_step": {**TWO_STEP, "algo": IQL},
+    "qmix on a PettingZoo environment": {
+        **TWO_STEP,
+        "env": {"name": "pettingzoo", "options": {"id": "toys.parallel"}},
+    },
 }
 MACHINE = ("time_s", "perf/env_steps_per_s")
 
