@@ -94,7 +94,7 @@ def _train(
     (path,) = everyone.paths("directory", directories([Job(cfg, directory)]))
     cfg = resuming.settle(cfg, path)
     if resuming.ended(cfg, path):
-        return _ended(path, shown=everyone.first)
+        return _whole(_ended(path, shown=everyone.first))
     lines = _prepare([cfg], everyone)
     program = build(cfg)
     devices.local(cfg.seeds, cfg.population.devices)
@@ -110,6 +110,11 @@ def _train(
     (result,) = _results(whole, trained, Objective())
     if everyone.first:
         tables.run(result, program, trained.outcomes[0], trained.compile_s)
+    return _whole(result)
+
+
+def _whole(result: Result) -> Result:
+    """Raises: NonFiniteError where a member diverged."""
     if result.failures:
         raise NonFiniteError("; ".join(result.failures.values()))
     return result
@@ -192,10 +197,9 @@ def _train_many(
     claims = {path: job.config.resume is not None for path, job in zip(paths, jobs, strict=True)}
     safely = checkpoint.telling_what_is_kept(pathlib.Path(directory or paths[0]), paths[0])
     claimed = sinks.claimed(claims if everyone.first else {})
-    with claimed, safely, _display(everyone.first) as shown:
+    asked = sweep_index.asked(kept, jobs, paths, how.halving, how.objective)
+    with claimed, asked, safely, _display(everyone.first) as shown:
         display, stop = shown
-        if kept is not None:
-            sweep_index.write_jobs(kept, jobs, paths, how.halving, how.objective)
         index = sweep_index.Index(kept, labels, paths, found, how.objective)
         for line in (*lines, *_group_lines(found)):
             display.note(line)

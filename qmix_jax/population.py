@@ -84,8 +84,9 @@ class Population(NamedTuple):
         of another one, unchanged, wherever they now live.
       snapshot: `(states, tallies, stored) -> name -> numpy array [P, ...]`, copies of everything;
         of the replay the first `stored` sequences, none of it with 0.
+      check: `(name -> numpy array)`, of a snapshot. Raises ValueError for another program's.
       restore: `(name -> numpy array) -> (states, tallies)` of a snapshot, of this population or of
-        an equal one on other devices. Raises ValueError for that of another program.
+        an equal one on other devices. Raises as `check`.
     """
 
     layout: Layout
@@ -102,6 +103,7 @@ class Population(NamedTuple):
     metrics: Callable[[Rounds], Metrics]
     rebind: Callable[[Sequence[int], Sequence[HParams]], "Population"]
     adopt: Callable[[Rounds, Rounds, Sequence[int]], tuple[Rounds, Rounds]]
+    check: Callable[[Mapping[str, np.ndarray]], None]
     snapshot: Callable[[Rounds, Rounds, int], dict[str, np.ndarray]]
     restore: Callable[[Mapping[str, np.ndarray]], tuple[Rounds, Rounds]]
 
@@ -226,6 +228,7 @@ class _Binder(NamedTuple):
             metrics=lambda tallies: _to_metrics(_gather(tallies, used)),
             rebind=self.bind,
             adopt=partial(self._adopt, used.rounds),
+            check=lambda arrays: transfer.check(_under("state", arrays), self.state),
             snapshot=partial(_snapshot, used.n_members),
             restore=partial(self._restore, used.rounds),
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qmix_jax import api, config
-from qmix_jax.runtime import checkpoint, provenance, sweep_index
+from qmix_jax.runtime import checkpoint, provenance, rows, sweep_index
 
 
 def resume(
@@ -27,7 +27,8 @@ def resume(
     """
     path = pathlib.Path(directory)
     cfg = config.load(provenance.read_config(path / "config.yaml"))
-    if not checkpoint.whole_steps(path / checkpoint.FOLDER):
+    parts = [path, *path.glob(f"{rows.PART}*")]
+    if not any(checkpoint.whole_steps(part / checkpoint.FOLDER) for part in parts):
         raise config.ConfigError(
             f"resume: no checkpoint in {str(path / checkpoint.FOLDER)!r}; give the directory of "
             "the whole sweep if the run trained in one; resume=auto with hydra.run.dir begins anew"

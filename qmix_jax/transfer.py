@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
+_REPLAY = "replay/"
 Tree = Any
 Rounds = tuple[Tree, ...]
 
@@ -42,20 +43,29 @@ def to_devices(
     """Rounds of trees from what `to_host` gave, padded with the last member.
 
     Args:
-      arrays: by name; a leaf that has fewer entries than its template ends in zeros, one that is
-        missing is zeros.
-      template: shapes of one round, [size, ...].
+      arrays: by name; a leaf of the replay may have fewer entries than its template, which end in
+        zeros, or be missing, which is zeros.
     Raises:
-      ValueError: an array does not fit its leaf, or there is no such leaf.
+      ValueError: as `check`.
     """
+    check(arrays, template)
     shapes, structure = jax.tree.flatten(template)
     wanted = dict(zip(names(template), shapes, strict=True))
-    if unknown := [name for name in arrays if name not in wanted]:
-        raise ValueError(f"{unknown[0]!r} is no array of this program")
-    placed = [
-        _place(name, arrays.get(name), like, n_rounds, sharding) for name, like in wanted.items()
-    ]
+    placed = [_place(arrays.get(name), like, n_rounds, sharding) for name, like in wanted.items()]
     return tuple(jax.tree.unflatten(structure, leaves) for leaves in zip(*placed, strict=True))
+
+
+def check(arrays: Mapping[str, np.ndarray], template: Tree) -> None:
+    """Raises: ValueError where an array does not fit its leaf, or one of the two is missing."""
+    wanted = dict(zip(names(template), jax.tree.leaves(template), strict=True))
+    for name in {**wanted, **arrays}:
+        if name not in wanted:
+            raise ValueError(f"{name!r} is no array of this program")
+        if name not in arrays and name.startswith(_REPLAY):
+            continue
+        if name not in arrays:
+            raise ValueError(f"{name!r} is missing")
+        _check_leaf(name, arrays[name], _data(wanted[name]))
 
 
 def adopt(
@@ -87,18 +97,29 @@ def _copy(parts: Sequence[jax.Array], limit: int | None) -> np.ndarray:
     return whole
 
 
-def _place(
-    name: str, values: np.ndarray | None, like: Any, n_rounds: int, sharding: Sharding
-) -> list[jax.Array]:
-    data = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
-    if values is None:
-        values = np.zeros((1, *data.shape[1:]), data.dtype)
-    fits = values.dtype == data.dtype and values.shape[2:] == data.shape[2:]
-    if not fits or values.ndim != data.ndim or values.shape[1:2] > data.shape[1:2]:
+def _data(like: Any) -> Any:
+    """The shape of a leaf, of a key's data."""
+    return jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
+
+
+def _check_leaf(name: str, values: np.ndarray, data: Any) -> None:
+    """The replay may be filled in part."""
+    fits = values.shape[1:] == data.shape[1:]
+    if name.startswith(_REPLAY) and values.ndim == data.ndim:
+        fits = values.shape[2:] == data.shape[2:] and values.shape[1] <= data.shape[1]
+    if not fits or values.dtype != data.dtype:
         raise ValueError(
             f"{name!r} has {values.dtype}{list(values.shape[1:])} per member, this program "
             f"{data.dtype}{list(data.shape[1:])}"
         )
+
+
+def _place(
+    values: np.ndarray | None, like: Any, n_rounds: int, sharding: Sharding
+) -> list[jax.Array]:
+    data = _data(like)
+    if values is None:
+        values = np.zeros((1, *data.shape[1:]), data.dtype)
     if values.shape[1:2] < data.shape[1:2]:
         rest = data.shape[1] - values.shape[1]
         values = np.pad(values, [(0, 0), (0, rest), *[(0, 0)] * (values.ndim - 2)])

@@ -73,7 +73,8 @@ def test_killed_at_random_moments_it_comes_to_the_same_numbers(tmp_path, environ
         for _ in range(5):
             if kills < KILLS and kill_at_random(folder, environment, random_moments.random()):
                 kills += 1
-                checkpoint.newest(folder / checkpoint.FOLDER)  # damaged ones raise
+                found = checkpoint.newest(folder / checkpoint.FOLDER)
+                assert found is None or found.load()  # damaged ones raise
         finish(folder, environment)
         rounds += 1
         assert rows(folder) == rows(tmp_path / "whole")

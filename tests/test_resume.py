@@ -5,6 +5,8 @@ import json
 import os
 import random
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -63,7 +65,7 @@ def same(a, b):
 
 def state(directory):
     """All arrays of the newest checkpoint."""
-    return checkpoint.newest(directory / checkpoint.FOLDER).arrays
+    return checkpoint.newest(directory / checkpoint.FOLDER).load()
 
 
 def train(cfg, directory, programs):
@@ -90,6 +92,26 @@ def cut(monkeypatch):
             proper(tree)
             if next(left, None) is None:
                 raise Cut
+
+        monkeypatch.setattr(loop, "_wait", wait)
+
+    return after
+
+
+@pytest.fixture
+def signalled(monkeypatch):
+    """`signalled(n)`: SIGTERM comes during the n-th compiled call from now on."""
+    proper = loop._wait
+
+    def after(calls):
+        left = iter(range(calls))
+
+        def wait(tree):
+            proper(tree)
+            if next(left, None) is None:
+                monkeypatch.setattr(loop, "_wait", proper)
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.2)  # the listener hears it
 
         monkeypatch.setattr(loop, "_wait", wait)
 
@@ -193,7 +215,7 @@ def test_without_the_replay_it_is_collected_anew(cut, programs, whole, tmp_path,
     never = {"checkpoint": {"replay": "never", "every_s": 0.0}}
     path = cut_run(tmp_path / "run", programs, cut, at=12, **never)
     found = checkpoint.newest(path / checkpoint.FOLDER)
-    assert not any("replay" in name for name in found.arrays)
+    assert not any("replay" in name for name in found.load())
     result = train(small(**never), path, programs)
     assert "it was collected anew" in capsys.readouterr().out
     assert all(np.isfinite(leaf).all() for leaf in members.leaves(result.parameters))
@@ -225,18 +247,39 @@ def test_another_run_is_refused_with_the_difference(text, whole, monkeypatch):
     assert {path: path.read_bytes() for path in whole.directory.glob("*.*")} == before
 
 
+def test_a_longer_run_that_is_cut_goes_on_with_the_same_replay(whole, programs, cut, tmp_path):
+    """Its size followed from the number of env steps at first, and must not do so again."""
+    shutil.copytree(whole.directory, tmp_path / "run")
+    derived = {"batch_size": 4, "capacity": None}
+    longer = {"trainer": {**TWO_STEP["trainer"], "env_steps": 900}, "replay": derived}
+    cfg = small(replay=derived)
+    begun = train(cfg, tmp_path / "derived", programs)
+    cut(20)
+    with pytest.raises(Cut):
+        train(small(**longer), begun.directory, programs)
+    cut(10**9)
+    again = train(small(**longer), begun.directory, programs)
+    assert again.config.replay.capacity == begun.plan.capacity
+
+
+def files(directory):
+    return {path: path.read_bytes() for path in directory.glob("*.*")}
+
+
 def test_a_run_cannot_become_shorter(cut, programs, tmp_path):
     path = cut_run(tmp_path / "run", programs, cut, at=50)
+    before = files(path)
     shorter = small(trainer={**TWO_STEP["trainer"], "env_steps": 100})
     with pytest.raises(config.ConfigError, match=r"ends at env step 1\d\d, but .* raise it"):
         train(shorter, path, programs)
+    assert files(path) == before, "it is as it was"
 
 
 def test_a_checkpoint_of_another_program_is_refused(cut, programs, tmp_path):
     path = cut_run(tmp_path / "run", programs, cut)
     found = checkpoint.newest(path / checkpoint.FOLDER)
     file = found.path / "default" / checkpoint.ARRAYS
-    other = {name: values[..., :1] for name, values in found.arrays.items()}
+    other = {name: values[..., :1] for name, values in found.load().items()}
     with file.open("wb") as opened:
         np.savez(opened, **other)
     with pytest.raises(config.ConfigError, match=r"is not of this program .*to begin anew"):
@@ -310,16 +353,35 @@ def test_a_sweep_goes_on_where_it_was_cut(halving, at, sweeps, programs, cut, tm
 
 
 @pytest.mark.slow
-def test_slices_go_on_where_they_were_cut(programs, cut, tmp_path):
+@pytest.mark.parametrize("at", [0, 1, 45])
+@pytest.mark.parametrize("halving", [None, HALVING])
+def test_a_sweep_goes_on_after_a_signal(halving, at, sweeps, programs, signalled, tmp_path):
+    signalled(at)
+    first = api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)
+    assert any(result is None or result.interrupted for result in first)
+    results = api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)
+    for result, expected in zip(results, sweeps[halving], strict=True):
+        same(result.parameters, expected.parameters)
+        assert rows(result.directory) == rows(expected.directory)
+        assert (result.pruned, result.interrupted) == (expected.pruned, False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["cut", "signal"])
+def test_slices_go_on_where_they_were_cut(how, programs, cut, signalled, tmp_path):
     fixed = {"seeds": 5, "population": {"devices": 1, "batching": "map"}}
     expected = train(load("iql on two_step", **fixed), tmp_path / "whole", programs)
     kept = programs.get
     few = type("Few", (), {"get": lambda self, *a: (kept(*a)[0], 2)})()
     n_calls = expected.plan.n_updates + expected.plan.warm_up_collects
-    cut(int(1.5 * n_calls))
-    with pytest.raises(Cut):
-        train(load("iql on two_step", **fixed), tmp_path / "run", few)
-    cut(10**9)
+    if how == "cut":
+        cut(int(1.5 * n_calls))
+        with pytest.raises(Cut):
+            train(load("iql on two_step", **fixed), tmp_path / "run", few)
+        cut(10**9)
+    else:
+        signalled(int(1.5 * n_calls))
+        assert train(load("iql on two_step", **fixed), tmp_path / "run", few).interrupted
     found = checkpoint.newest(tmp_path / "run" / checkpoint.FOLDER)
     assert found.meta["span"] == [2, 4] and found.meta["done"]["update"] == expected.plan.n_updates
     result = train(load("iql on two_step", **fixed), tmp_path / "run", few)

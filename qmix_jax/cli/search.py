@@ -5,6 +5,7 @@ import csv
 import io
 import math
 import pathlib
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -114,8 +115,10 @@ class _Search:
 
     def next_batch(self) -> list[Trial]:
         """Settings that an interrupted search left, then new ones; empty at the end."""
-        n_new = self._settings.n_trials - len(self._trials())
-        numbers, self._left = self._left[: self._settings.batch], self._left[self._settings.batch :]
+        if self._left:  # what trained together goes on together, and alone
+            numbers, self._left = self._left, []
+            return [self._trial(number) for number in numbers]
+        n_new, numbers = self._settings.n_trials - len(self._trials()), []
         while len(numbers) < self._settings.batch and n_new > 0:
             space = {one.key: one.distribution for one in self._space.dimensions}
             numbers.append(self._study.ask(space).number)
@@ -124,7 +127,6 @@ class _Search:
 
     def train(self, batch: Sequence[Trial]) -> None:
         """Trains a batch and tells the study."""
-        from qmix_jax import api
         from qmix_jax.runtime import interrupt
 
         for trial in batch:
@@ -134,17 +136,27 @@ class _Search:
         able = [trial for trial in batch if not trial.refusal]
         results = ()
         if able:
-            results = api.train_many(
-                [trial.job for trial in able],
-                halving=self._halving,
-                objective=self._objective,
-                programs=self._programs,
-            )
+            results = self._train([trial.job for trial in able])
+        cut = any(result is None or result.interrupted for result in results)
         for trial, result in zip(able, results, strict=True):
-            self._take(trial, result)
+            if not cut:  # else all stay in training, and those that have ended are read back
+                self._take(trial, result)
         self._write_trials()
-        if any(result is None or result.interrupted for result in results):
+        if cut:
             raise SystemExit(interrupt.exit_code())
+
+    def _train(self, jobs: list[Any]) -> Sequence[Any]:
+        from qmix_jax import api
+        from qmix_jax.runtime import checkpoint
+
+        try:
+            return api.train_many(
+                jobs, halving=self._halving, objective=self._objective, programs=self._programs
+            )
+        except checkpoint.WriteError as error:
+            said = str(error).partition("; mend that")[0]
+            print(f"error: {said}; mend that and repeat the command", file=sys.stderr)
+            raise SystemExit(1) from None
 
     def report(self) -> None:
         """The best settings, and where everything is."""

@@ -20,7 +20,7 @@ import filelock
 import numpy as np
 
 from qmix_jax import config
-from qmix_jax.runtime import progress
+from qmix_jax.runtime import progress, sinks
 
 FOLDER = "checkpoints"
 META, ARRAYS = "meta.json", "arrays.npz"
@@ -31,15 +31,23 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, err
 class Saved(NamedTuple):
     """Attributes:
     path: its folder.
-    step: env steps that all its members have made together.
+    step: env steps of a member, with those of earlier slices, or of all programs of a halving.
     meta: what JSON has.
-    arrays: name -> array.
     """
 
     path: pathlib.Path
     step: int
     meta: dict[str, Any]
-    arrays: dict[str, np.ndarray]
+
+    def load(self) -> dict[str, np.ndarray]:
+        """Name -> array. Raises: ConfigError if damaged."""
+        # NumPy leaves a file open that it cannot read.
+        with (
+            _damage_told(self.path),
+            (self.path / "default" / ARRAYS).open("rb") as file,
+            np.load(file, allow_pickle=False) as archive,
+        ):
+            return {name: archive[name] for name in archive.files}
 
 
 class Store(contextlib.AbstractContextManager["Store"]):
@@ -69,6 +77,8 @@ class Store(contextlib.AbstractContextManager["Store"]):
 
     def wants(self, step: int, last: bool) -> bool:
         """Whether to save now: where it is time for another one, or always the `last` one."""
+        if last:
+            self.finish()  # it may be this one that is being written
         if not self._settings.enabled or step in whole_steps(self.path):
             return False
         busy = self._manager is not None and self._manager.is_saving_in_progress()
@@ -166,16 +176,25 @@ def newest(folder: pathlib.Path) -> Saved | None:
     if not steps:
         return None
     path = folder / str(steps[-1])
-    before = (
-        f"to go on from env step {steps[-2]:,}, the one before" if steps[:-1] else "to begin anew"
-    )
+    with _damage_told(path):
+        meta = json.loads((path / "default" / META).read_text(encoding="utf-8"))
+        if meta["format"] != _FORMAT:
+            raise ValueError(f"format {meta['format']}, expected {_FORMAT}")
+    return Saved(path, steps[-1], meta)
+
+
+@contextlib.contextmanager
+def _damage_told(path: pathlib.Path) -> Iterator[None]:
+    """Whatever cannot be read is one line that says what is left."""
     try:
-        return _read(path, steps[-1])
+        yield
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        steps = [step for step in whole_steps(path.parent) if step < int(path.name)]
+        before = f"go on from env step {steps[-1]:,}, the one before" if steps else "begin anew"
         reason = " ".join(str(error).split()) or type(error).__name__
         raise config.ConfigError(
             f"checkpoint: {str(path)!r} is damaged or not of this program ({reason}); remove that "
-            f"folder {before}"
+            f"folder to {before}"
         ) from error
 
 
@@ -197,7 +216,7 @@ def lock(run: pathlib.Path) -> Iterator[None]:
         held = filelock.FileLock(path / ".lock")
         held.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise config.ConfigError(
+        raise sinks.InUseError(
             f"run directory: another process is training in {str(run)!r}; wait for its end, or "
             "choose another hydra.run.dir"
         ) from error
@@ -220,16 +239,3 @@ def cost(settings: config.Checkpoint, replay: int) -> str:
     if settings.replay == "never":
         held = "without the replay"
     return f"checkpoint every {settings.every_s:g} s, the newest {settings.keep} kept, {held}"
-
-
-def _read(path: pathlib.Path, step: int) -> Saved:
-    meta = json.loads((path / "default" / META).read_text(encoding="utf-8"))
-    if meta["format"] != _FORMAT:
-        raise ValueError(f"format {meta['format']}, expected {_FORMAT}")
-    # NumPy leaves a file open that it cannot read.
-    with (
-        (path / "default" / ARRAYS).open("rb") as file,
-        np.load(file, allow_pickle=False) as archive,
-    ):
-        arrays = {name: archive[name] for name in archive.files}
-    return Saved(path, step, meta, arrays)

@@ -57,52 +57,68 @@ class Course:
         self._files: list[rows.JobRows] = []
         self._done: loop.Outcome | None = None
         self._span = (0, 0)
-        self._n_resumed = 0
+        self._n_resumed = self.env_steps = 0
 
-    def train(self, n_together: int, saved: checkpoint.Saved | None) -> loop.Outcome:
-        """Trains `n_together` members at a time, to their end.
+    @property
+    def sliced(self) -> bool:
+        """Whether members trained one slice after another."""
+        return self._span[0] > 0
 
-        Args:
-          saved: what to go on from.
+    def check(self, saved: checkpoint.Saved, n_together: int) -> dict[str, np.ndarray]:
+        """The arrays of what is to go on, before anything is written.
+
         Raises:
-          ConfigError: that is of another group or program.
+          ConfigError: they are damaged, of another program, too many, or later than the end.
         """
-        group = self._group
-        with contextlib.ExitStack() as stack:
-            self._files = open_files(stack, group, self._members, self._display, saved)
-            begin = self._resume(saved, n_together) if saved else 0
-            while begin < len(group.seeds):
-                begin = self._slice(begin, min(begin + n_together, len(group.seeds)), None)
-        assert self._done is not None, "a group has members"
-        if not self._done.interrupted:
-            self._store.end()
-        return self._done
-
-    def _resume(self, saved: checkpoint.Saved, n_together: int) -> int:
-        """Goes on with the slice that was under way; the first member after it."""
-        meta = saved.meta
+        meta, plan = saved.meta, self._group.program.plan
         begin, end = meta["span"]
         if end - begin > n_together:
             raise config.ConfigError(
                 f"resume: {end - begin} members trained together, but now only {n_together} fit; "
                 "raise population.memory, or free some"
             )
+        if begin:
+            refuse_longer(meta, self._group.jobs, "members trained in slices")
+        if plan.n_updates < meta["run"]["update"]:
+            raise config.ConfigError(
+                f"resume: trainer.env_steps ends at env step {plan.env_steps:,}, but "
+                f"{str(saved.path)!r} is at {plan.env_steps_at(meta['run']['update']):,}; raise it"
+            )
+        self.env_steps = plan.env_steps_at(meta["run"]["update"])
+        check_files(self._group, self._members, meta["sizes"])
+        arrays = saved.load()
+        check_arrays(self._members, arrays, saved.path)
+        return arrays
+
+    def train(
+        self, n_together: int, saved: checkpoint.Saved | None, arrays: dict[str, np.ndarray]
+    ) -> loop.Outcome:
+        """Trains `n_together` members at a time, to their end.
+
+        Args:
+          saved: what to go on from, with its arrays, which are let go of once they are in place.
+        """
+        group = self._group
+        with contextlib.ExitStack() as stack:
+            self._files = open_files(stack, group, self._members, self._display, saved)
+            begin = self._resume(saved, arrays) if saved else 0
+            while begin < len(group.seeds):
+                begin = self._slice(begin, min(begin + n_together, len(group.seeds)))
+        assert self._done is not None, "a group has members"
+        if not self._done.interrupted:
+            self._store.end()
+        return self._done
+
+    def _resume(self, saved: checkpoint.Saved, arrays: dict[str, np.ndarray]) -> int:
+        """Goes on with the slice that was under way; the first member after it."""
+        meta = saved.meta
+        begin, end = meta["span"]
         self._n_resumed = meta["n_resumed"] + 1
         if begin:
-            self._refuse_longer(meta)
-            self._done = _outcome(meta["done"], saved.arrays)
-        return self._slice(begin, end, saved)
+            self._done = _outcome(meta["done"], arrays)
+        return self._slice(begin, end, loop.Snapshot(meta["run"], arrays))
 
-    def _refuse_longer(self, meta: Mapping[str, Any]) -> None:
-        for before, job in zip(meta["jobs"], self._group.jobs, strict=True):
-            was, now = before["trainer"]["env_steps"], job.config.trainer.env_steps
-            if was != now:
-                raise config.ConfigError(
-                    f"resume: trainer.env_steps={now}, was {was}, but members trained in slices, "
-                    "of which the first ones have ended; leave it as it was"
-                )
-
-    def _slice(self, begin: int, end: int, saved: checkpoint.Saved | None) -> int:
+    def _slice(self, begin: int, end: int, snapshot: loop.Snapshot | None = None) -> int:
         """Trains members `begin` up to, not including, `end`."""
         group = self._group
         self._span = (begin, end)
@@ -112,13 +128,10 @@ class Course:
         first = group.first + begin
         plan = group.program.plan
         run = loop.Run(bound, plan, seeds, shared, self._display, self._stop, first, self._save)
-        if saved is None:
+        if snapshot is None:
             run.begin()
-        else:
-            own = Bound(bound, seeds, numbers, plan)
-            snapshot = loop.Snapshot(saved.meta["run"], saved.arrays)
-            if restore(run, own, snapshot, saved.path, self._n_resumed):
-                self._display.note(REFILLED)
+        elif restore(run, Bound(bound, seeds, numbers, plan), snapshot, self._n_resumed):
+            self._display.note(REFILLED)
         run.proceed(plan.n_updates)
         outcome = run.outcome()
         self._done = loop.join([self._done, outcome]) if self._done else outcome
@@ -184,42 +197,62 @@ def keeps_replay(settings: config.Checkpoint, run: loop.Run) -> bool:
     return settings.replay == "always" or (settings.replay == "running" and not run.ended)
 
 
-def restore(
-    run: loop.Run, own: Bound, snapshot: loop.Snapshot, path: pathlib.Path, n_resumed: int
-) -> bool:
+def refuse_longer(meta: Mapping[str, Any], runs: Sequence[jobs.Job], why: str) -> None:
+    """Raises: ConfigError for runs of which some have ended, where they are to be longer now."""
+    for before, job in zip(meta["jobs"], runs, strict=True):
+        was, now = before["trainer"]["env_steps"], job.config.trainer.env_steps
+        if was != now:
+            raise config.ConfigError(
+                f"resume: trainer.env_steps={now}, was {was}, but {why}, and the first ones may "
+                "have ended; leave it as it was"
+            )
+
+
+def check_files(
+    group: jobs.Group, members: population.Population, sizes: Sequence[Sequence[int]]
+) -> None:
+    """Raises: ConfigError where rows that a checkpoint counts on are gone."""
+    names = loop.columns(members.metric_names, group.program.spec.metric_names)
+    for job, size in zip(group.jobs, sizes, strict=True):
+        sinks.check_sizes(job.path, size, (*sinks.KEYS, *names))
+
+
+def check_arrays(
+    members: population.Population, arrays: Mapping[str, np.ndarray], path: pathlib.Path
+) -> None:
+    """Raises: ConfigError for arrays of another program."""
+    try:
+        members.check(arrays)
+    except ValueError as error:
+        raise config.ConfigError(
+            f"resume: {str(path)!r} is not of this program ({error}); remove the folder "
+            f"{checkpoint.FOLDER!r} to begin anew"
+        ) from error
+
+
+def restore(run: loop.Run, own: Bound, snapshot: loop.Snapshot, n_resumed: int) -> bool:
     """Puts a run where a snapshot was taken, and collects the replay anew if it has none.
 
     As many sequences as there were are collected, by the policies of now. Their keys are those of
     collects before the warm-up, which no run draws from.
 
     Args:
-      path: of the checkpoint.
+      snapshot: its arrays are let go of.
       n_resumed: how often the run has gone on, this time included; it keeps these keys apart.
     Returns:
       Whether the replay is new.
-    Raises:
-      ConfigError: the snapshot is of another program, or later than the run's end.
     """
-    try:
-        run.resume(*snapshot)
-    except (ValueError, KeyError) as error:
-        raise config.ConfigError(
-            f"resume: {str(path)!r} is not of this program ({error}); remove the folder "
-            f"{checkpoint.FOLDER!r} to begin anew"
-        ) from error
     plan = own.plan
-    if plan.n_updates < run.update:
-        raise config.ConfigError(
-            f"resume: trainer.env_steps ends at env step {plan.env_steps:,}, but {str(path)!r} is "
-            f"at {plan.env_steps_at(run.update):,}; raise it"
-        )
-    whole = plan.capacity * plan.window // plan.steps_per_update
-    n_collects = min(run.update + plan.warm_up_collects, whole)
     has_replay = any(name.startswith(population.REPLAY) for name in snapshot.arrays)
-    if has_replay or run.ended or not n_collects:
+    begun = snapshot.numbers["update"] + plan.warm_up_collects
+    run.resume(*snapshot)
+    snapshot.arrays.clear()
+    if has_replay or run.ended or not begun:
         return False
+    n_full = plan.capacity * plan.window // plan.steps_per_update
+    n_collects = min(run.update + plan.warm_up_collects, n_full)
     exploring = [_constant_epsilon(one, plan.env_steps_at(run.update)) for one in own.hparams]
-    first = -plan.warm_up_collects - whole * n_resumed
+    first = -plan.warm_up_collects - n_full * n_resumed
     run.refill(own.members.rebind(own.seeds, exploring), first, n_collects)
     return True
 

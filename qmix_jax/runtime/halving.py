@@ -7,7 +7,7 @@ train together go on, whatever `keep` is, and the rungs are the caller's.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,9 +69,10 @@ def train(
             for group, made in zip(groups, compiled, strict=True)
         ]
         race = _Race(tracks, halving, objective, display, stop, store)
+        arrays = race.check(saved) if saved else {}
         with contextlib.ExitStack() as stack:
             race.open(stack, saved)
-            race.run(saved)
+            race.run(saved, arrays)
         if not stop():
             store.end()
     return [track.finish() for track in tracks]
@@ -115,16 +116,18 @@ class _Track:
     def restore(
         self,
         save: Callable[[loop.Run, bool], None],
-        saved: checkpoint.Saved,
+        meta: Mapping[str, Any],
         number: int,
+        arrays: dict[str, np.ndarray],
         n_resumed: int,
     ) -> None:
         """Goes on as track `number` of a checkpoint; jobs that had ended are read back."""
-        found = saved.meta["tracks"][number]
+        found = meta["tracks"][number]
         self.alive = found["alive"]
         for i, job in enumerate(self.group.jobs):
             if i in self.alive:
-                more = resuming.history(job.path, saved.step)
+                update = found["run"]["update"]
+                more = resuming.history(job.path, self.group.program.plan.env_steps_at(update))
                 self._records[i].begin(self._compile_s, more)
             else:
                 self._outcomes[i] = record.read_outcome(job.path)
@@ -133,15 +136,8 @@ class _Track:
         rest = self._rest()
         self._narrow_members(rest)
         self.run = self._make_run(save)
-        prefix = f"{number}/"
-        arrays = {
-            name.removeprefix(prefix): values
-            for name, values in saved.arrays.items()
-            if name.startswith(prefix)
-        }
         own = course.Bound(self.members, rest.seeds, rest.hparams, rest.program.plan)
-        snapshot = loop.Snapshot(found["run"], arrays)
-        if course.restore(self.run, own, snapshot, saved.path, n_resumed):
+        if course.restore(self.run, own, loop.Snapshot(found["run"], arrays), n_resumed):
             self._display.note(course.REFILLED)
 
     def snapshot(self, number: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -256,7 +252,21 @@ class _Race:
             track.open(stack, saved, first)
             first += len(track.group.jobs)
 
-    def run(self, saved: checkpoint.Saved | None) -> None:
+    def check(self, saved: checkpoint.Saved) -> dict[str, np.ndarray]:
+        """The arrays of what is to go on. Raises: ConfigError where it cannot, before any write."""
+        every = [job for track in self._tracks for job in track.group.jobs]
+        course.refuse_longer(saved.meta, every, "settings end at rungs")
+        sizes = iter(saved.meta["sizes"])
+        for track in self._tracks:
+            own = [next(sizes) for _ in track.group.jobs]
+            course.check_files(track.group, track.members, own)
+        arrays = saved.load()
+        for number, track in enumerate(self._tracks):
+            if own := _of_track(number, arrays):
+                course.check_arrays(track.members, own, saved.path)
+        return arrays
+
+    def run(self, saved: checkpoint.Saved | None, arrays: dict[str, np.ndarray]) -> None:
         """Trains to the end or an interruption, from the beginning or a checkpoint."""
         plans = [track.group.program.plan for track in self._tracks]
         rungs = [plan.rungs(self._halving.rungs) for plan in plans]
@@ -266,18 +276,22 @@ class _Race:
             if saved is None:
                 track.begin(self._save)
             else:
-                track.restore(self._save, saved, number, self._n_resumed)
+                snapshot = _of_track(number, arrays)
+                track.restore(self._save, saved.meta, number, snapshot, self._n_resumed)
+        arrays.clear()
         for level in range(self._level, len(self._halving.rungs)):
             _proceed(self._tracks, [updates[level] for updates in rungs])
             if self._stop():
+                self._save(None, True)
                 return
             self._display.note(f"rung {level + 1}, {self._halving.rungs[level]:.0%} of the run")
             _halve(self._tracks, self._halving, self._objective, self._display)
             self._level = level + 1
         _proceed(self._tracks, [plan.n_updates for plan in plans])
 
-    def _save(self, run: loop.Run, last: bool) -> None:
-        """A checkpoint of all tracks, if it is time for one."""
+    def _save(self, run: loop.Run | None, last: bool) -> None:
+        """A checkpoint of all tracks, if it is time for one, whichever of their runs asks."""
+        del run
         step = self._level + sum(track.env_steps for track in self._tracks)
         begun = all(track.run is not None or not track.alive for track in self._tracks)
         if not begun or not self._store.wants(step, last):
@@ -291,6 +305,13 @@ class _Race:
         files = [one for track in self._tracks for one in track.files]
         about = course.about(every, files, self._n_resumed)
         self._store.save(step, {**about, "level": self._level, "tracks": meta}, arrays)
+
+
+def _of_track(number: int, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of one track of a checkpoint."""
+    prefix = f"{number}/"
+    own = {name: values for name, values in arrays.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): values for name, values in own.items()}
 
 
 def _proceed(tracks: Sequence[_Track], updates: Sequence[int]) -> None:

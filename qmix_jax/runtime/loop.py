@@ -203,15 +203,18 @@ class Run:
     def proceed(self, last: int) -> None:
         """Trains up to update `last`, one of the plan's stops, or to an interruption."""
         for stop in self._plan.stops():
-            if not self._passed < stop <= last:
+            if stop < self._update or not self._passed < stop <= last:
                 continue
+            if self._all_failed() and self._update <= self._passed:
+                return
             self._advance(stop)
-            ending = self._stopped() or self.ended
-            if self._interrupted() and not self.ended:
+            cut = self._interrupted() and not self.ended
+            ending = cut or self._all_failed() or self.ended
+            if cut:
                 self._save(self, True)  # before a row that an uninterrupted run would not have
             if (ending or stop % self._plan.log_every == 0) and self._update > self._row_update:
                 self._write_train_row()
-            if self._interrupted() and not self.ended:
+            if cut:
                 return
             if ending or stop % self._plan.eval_every == 0:
                 self._evaluate()

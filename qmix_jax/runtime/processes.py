@@ -64,7 +64,7 @@ def train(
             item = record.Record(job.config, job.path, job.command, whole.program, members)
             _write(item, job.path, found, outcome, reports)
     team.gather(f"{number}/written", None)
-    if team.first:
+    if team.first and not any(outcome.interrupted for outcome in outcomes):  # else they go on
         for folder in (part.folder for found in parts for part in found):
             shutil.rmtree(folder)
     times = {name: max(report[name] for report in reports) for name in _TIMES}
@@ -141,6 +141,10 @@ def _write(
     members = [report["members"] for report in reports]
     item.begin(
         max(report["compile_s"] for report in reports),
-        {"started": begun["started"], "members_of_processes": members},
+        {
+            "started": begun["started"],
+            "members_of_processes": members,
+            **{name: begun[name] for name in ("resumed",) if name in begun},
+        },
     )
     item.finish(outcome)

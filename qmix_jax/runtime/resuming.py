@@ -57,7 +57,14 @@ def settle(cfg: config.ExperimentConfig, path: pathlib.Path) -> config.Experimen
     manifest = _manifest(path)
     if cfg.replay.capacity is not None or "plan" not in manifest:
         return cfg
-    if config.load(before).trainer.env_steps == cfg.trainer.env_steps:
+    was = config.load(before)
+    same = was.trainer.env_steps == cfg.trainer.env_steps
+    if cfg.population.distributed and not same and record.reached(path) is not None:
+        raise config.ConfigError(
+            f"resume: {str(path)!r} was trained by several processes, whose checkpoints go when it "
+            "ends; leave trainer.env_steps as it was"
+        )
+    if was.replay.capacity is None and same:
         return cfg
     capacity = manifest["plan"]["capacity"]
     return cfg.model_copy(update={"replay": cfg.replay.model_copy(update={"capacity": capacity})})
@@ -102,7 +109,7 @@ def saved(
         )
     for settings, job in zip(before, runs, strict=True):
         check(settings, job.config, job.path)
-    note(f"resume: from env step {found.step:,}, {found.path}")
+    note(f"resume: from {found.path}")
     if line := _other_versions(found.meta):
         note(line)
     return found

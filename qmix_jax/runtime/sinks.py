@@ -22,6 +22,10 @@ KEYS = ("kind", "env_steps", "update", "gradient_step", "seed")
 _METRICS = ("metrics.csv", "metrics.jsonl")
 
 
+class InUseError(config.ConfigError):
+    """Another process trains in the run directory."""
+
+
 def claim(directory: str | os.PathLike[str], resume: bool = False) -> pathlib.Path:
     """Creates the run directory and proves that files can be written there.
 
@@ -55,6 +59,8 @@ def claimed(directories: Mapping[pathlib.Path, bool]) -> Iterator[None]:
         claim(directory, resume)
     try:
         yield
+    except InUseError:
+        raise  # what is there is the other process's
     except config.ConfigError:
         for directory in itertools.filterfalse(_filled, directories):
             _remove(directory)
@@ -163,6 +169,7 @@ class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
         if sizes is None:
             _refuse_used(path)
         else:
+            check_sizes(path, sizes, (*KEYS, *columns))
             _cut(path, sizes)
         mode = "x" if sizes is None else "a"
         self._csv = (path / "metrics.csv").open(mode, encoding="utf-8", newline="")
@@ -174,7 +181,9 @@ class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
 
     @property
     def sizes(self) -> list[int]:
-        """Bytes of both files, all rows so far included."""
+        """Bytes of both files on the disk: a checkpoint must not outlive its rows."""
+        for file in (self._csv, self._jsonl):
+            os.fsync(file.fileno())
         return [os.fstat(file.fileno()).st_size for file in (self._csv, self._jsonl)]
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -259,16 +268,28 @@ def _scalar(value: Any) -> Any:
     return float(str(number)) if number.dtype == np.float32 else number.item()
 
 
-def _cut(directory: pathlib.Path, sizes: Sequence[int]) -> None:
-    """Drops the rows after a checkpoint."""
+def check_sizes(directory: pathlib.Path, sizes: Sequence[int], columns: Sequence[str]) -> None:
+    """Raises: ConfigError where rows that a checkpoint counts on are gone, or of other columns."""
     for name, size in zip(_METRICS, sizes, strict=True):
         path = directory / name
         if not path.is_file() or path.stat().st_size < size:
             raise config.ConfigError(
                 f"resume: {str(path)!r} is missing or shorter than when the checkpoint was made "
-                f"({size} bytes); bring it back, or remove the folder `checkpoints` to begin anew"
+                f"({size} bytes); bring it back, or remove the newest folder in `checkpoints`"
             )
-        os.truncate(path, size)
+    with (directory / _METRICS[0]).open(encoding="utf-8") as file:
+        found = file.readline().rstrip("\n").split(",")
+    if found != list(columns):
+        raise config.ConfigError(
+            f"resume: {str(directory / _METRICS[0])!r} has other columns than this version writes; "
+            "go on with the version of manifest.json"
+        )
+
+
+def _cut(directory: pathlib.Path, sizes: Sequence[int]) -> None:
+    """Drops the rows after a checkpoint."""
+    for name, size in zip(_METRICS, sizes, strict=True):
+        os.truncate(directory / name, size)
 
 
 def _refuse_used(directory: pathlib.Path) -> None:

@@ -12,18 +12,25 @@ from qmix_jax.runtime import provenance, scores
 
 NAME = "index.json"
 JOBS = "sweep.json"
-"""What a sweep was asked for, written once, to go on with it."""
+"""What a sweep was asked for, to go on with it."""
 
 
-def write_jobs(
-    directory: str | os.PathLike[str],
+@contextlib.contextmanager
+def asked(
+    directory: str | os.PathLike[str] | None,
     jobs: Sequence[Any],
     paths: Sequence[pathlib.Path],
     halving: Sequence[Any] | None,
     objective: scores.Objective,
-) -> None:
-    """Writes `sweep.json`; `jobs` are `api.Job`."""
+) -> Iterator[None]:
+    """Writes `sweep.json` around the training of `jobs`, which are `api.Job`; an earlier one comes
+    back where they are refused. Nothing without a directory.
+    """
+    if directory is None:
+        yield
+        return
     root = pathlib.Path(directory)
+    before = (root / JOBS).read_bytes() if (root / JOBS).is_file() else None
     root.mkdir(parents=True, exist_ok=True)
     whole = {
         "objective": list(objective),
@@ -39,6 +46,12 @@ def write_jobs(
         ],
     }
     provenance.write_json(root / JOBS, whole)
+    try:
+        yield
+    except config.ConfigError:
+        if before is not None:
+            (root / JOBS).write_bytes(before)
+        raise
 
 
 class Index:

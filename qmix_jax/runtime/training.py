@@ -123,16 +123,18 @@ def train(
         started = time.perf_counter()
         members, n_together = programs.get(group, display)
         compile_s = time.perf_counter() - started
+        trail = course.Course(group, members, display, stop, store)
+        arrays = trail.check(saved, n_together) if saved else {}
         records = [
             record.Record(job.config, job.path, job.command, group.program, members)
             for job in group.jobs
         ]
         for job, item in zip(group.jobs, records, strict=True):
-            item.begin(compile_s, saved and resuming.history(job.path, saved.step))
-        whole = course.Course(group, members, display, stop, store).train(n_together, saved)
+            item.begin(compile_s, saved and resuming.history(job.path, trail.env_steps))
+        whole = trail.train(n_together, saved, arrays)
     owned, first = [], 0
     for job, item in zip(group.jobs, records, strict=True):
-        if n_together < len(group.seeds):
+        if trail.sliced and not whole.interrupted:  # else they go on as they are
             sinks.sort_rows(job.path)
         owned.append(whole.of(first, first + job.config.seeds))
         item.finish(owned[-1])

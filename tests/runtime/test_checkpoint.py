@@ -40,10 +40,11 @@ def test_what_is_read_is_what_was_written(tmp_path):
     found = newest(tmp_path)
     assert (found.step, found.path) == (30, tmp_path / "checkpoints" / "30")
     assert found.meta["scores"] == META["scores"] and found.meta["jobs"] == []
-    assert found.arrays.keys() == arrays(30).keys()
+    loaded = found.load()
+    assert loaded.keys() == arrays(30).keys()
     for name, values in arrays(30).items():
-        np.testing.assert_array_equal(found.arrays[name], values)
-        assert found.arrays[name].dtype == values.dtype
+        np.testing.assert_array_equal(loaded[name], values)
+        assert loaded[name].dtype == values.dtype
 
 
 @pytest.mark.parametrize("keep", [1, 3])
@@ -52,7 +53,7 @@ def test_the_newest_are_kept(keep, tmp_path):
     save(tmp_path, *steps[:2], keep=keep)
     save(tmp_path, *steps[2:], keep=keep)
     assert checkpoint.whole_steps(tmp_path / "checkpoints") == steps[-keep:]
-    assert newest(tmp_path).arrays["state/x"][0, 0] == 1000
+    assert newest(tmp_path).load()["state/x"][0, 0] == 1000
 
 
 def test_when_it_is_time(tmp_path):
@@ -138,7 +139,7 @@ def test_a_damaged_one_is_one_line_that_says_what_is_left(damage, earlier, tmp_p
     path = tmp_path / "checkpoints" / "20"
     damage(path)
     with pytest.raises(config.ConfigError, match="is damaged or not of this program") as error:
-        newest(tmp_path)
+        newest(tmp_path).load()
     text = str(error.value)
     assert "\n" not in text and f"checkpoint: {str(path)!r}" in text
     left = "to go on from env step 10, the one before" if earlier else "to begin anew"
