@@ -7,8 +7,6 @@ from qmix_jax import config
 from qmix_jax.envs import base
 from qmix_jax.types import EnvSpec, TimeStep
 
-MOVES = jnp.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])  # stay, up, down, left, right
-
 
 class Config(config.Model):
     """Options, with their defaults; `+env.options.size=5` sets one."""
@@ -19,6 +17,7 @@ class Config(config.Model):
 
 def make(cfg: Config) -> base.Env:
     """The environment: its facts, and two pure functions."""
+    moves = jnp.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])  # stay, up, down, left, right
     spec = EnvSpec(
         name=f"rescue/{cfg.size}x{cfg.size}",
         agent_names=("medic", "carrier"),
@@ -36,7 +35,7 @@ def make(cfg: Config) -> base.Env:
     def show(places: jax.Array, step: jax.Array, reward: jax.Array) -> TimeStep:
         """`places` i32[3, 2]: the two rescuers and the victim."""
         scaled = places / max(1, cfg.size - 1)
-        targets = places[:2, None] + MOVES  # what each move of each rescuer leads to
+        targets = places[:2, None] + moves  # what each move of each rescuer leads to
         saved = jnp.all(places[:2] == places[2]) & (step > 0)
         return TimeStep(
             obs=jnp.concatenate([scaled[:2], jnp.stack([scaled[2]] * 2)], axis=1),
@@ -55,7 +54,7 @@ def make(cfg: Config) -> base.Env:
 
     def step(key, state, actions):
         del key  # nothing is random after the start
-        places = state["places"].at[:2].add(MOVES[actions])
+        places = state["places"].at[:2].add(moves[actions])
         saved = jnp.all(places[:2] == places[2])
         reward = jnp.where(saved, 10.0, -0.1).astype(jnp.float32)  # one for the whole team
         state = {"places": places, "step": state["step"] + 1}

@@ -1,5 +1,8 @@
 """A mixer of the user's own is one module outside the package, chosen by its dotted path."""
 
+import pathlib
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -24,3 +27,12 @@ def test_it_trains_and_takes_its_options(tmp_path):
 def test_a_mistake_in_its_options_is_explained():
     with pytest.raises(qmix_jax.ConfigError, match=r"algo\.mixer\.options\.strat.*start"):
         qmix_jax.load_config(composition.compose(*OWN, "+algo.mixer.options.strat=2.0"))
+
+
+def test_modules_are_found_where_the_command_is_given(tmp_path, run_python):
+    (tmp_path / "my_lab").mkdir()
+    (tmp_path / "my_lab" / "empty.py").write_text("")
+    command = pathlib.Path(sys.executable).with_name("qmix-jax")
+    done = run_python(str(command), "train", "env=own", "env.name=my_lab.empty")
+    assert done.returncode == 2 and "my_lab.empty" in done.stderr, done.stderr
+    assert "no module" not in done.stderr

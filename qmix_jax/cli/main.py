@@ -116,7 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
       SystemExit: with the exit code, where Hydra or a job ends the process.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:  # modules of one's own are found where the command is given
+        arguments = sys.argv[1:]
+        sys.path.append(os.getcwd())
     try:
         return _dispatch(list(arguments))
     except config.ConfigError as error:
