@@ -27,7 +27,10 @@ def check(before: Mapping[str, Any], cfg: config.ExperimentConfig, where: pathli
       ConfigError: it differs where it must not.
     """
     now = config.dump(cfg)
-    derived = cfg.replay.capacity is None  # then it is what it was
+    now_capacity, was_derived = cfg.replay.capacity, before["replay"]["capacity"] is None
+    planned = _manifest(where).get("plan", {}).get("capacity")
+    # A size that followed from the number of env steps is what it was.
+    derived = now_capacity is None or (was_derived and now_capacity == planned)
     changed = {
         key: values
         for key, values in groups.differences(before, now).items()
