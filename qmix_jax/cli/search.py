@@ -274,9 +274,7 @@ def _open(settings: Settings, space: search_space.Space, directory: pathlib.Path
     searched = {
         "fixed": list(space.fixed),
         "space": [one.text for one in space.dimensions],
-        **settings.model_dump(
-            mode="json", include={"metric", "last", "direction", "rungs", "keep"}
-        ),
+        **settings.model_dump(mode="json", include=_COMPARED),
     }
     kept = study.user_attrs.get("searched", searched)
     different = [key for key, value in searched.items() if kept[key] != value]
