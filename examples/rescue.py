@@ -35,8 +35,8 @@ def make(cfg: Config) -> base.Env:
     def show(places: jax.Array, step: jax.Array, reward: jax.Array) -> TimeStep:
         """`places` i32[3, 2]: the two rescuers and the victim."""
         scaled = places / max(1, cfg.size - 1)
-        targets = places[:2, None] + moves  # what each move of each rescuer leads to
-        saved = jnp.all(places[:2] == places[2]) & (step > 0)
+        targets = places[:2, None] + moves[None]  # what each move of each rescuer leads to
+        saved = jnp.all(places[:2] == places[2:]) & (step > 0)
         return TimeStep(
             obs=jnp.concatenate([scaled[:2], jnp.stack([scaled[2]] * 2)], axis=1),
             state=scaled.reshape(6),
@@ -55,7 +55,7 @@ def make(cfg: Config) -> base.Env:
     def step(key, state, actions):
         del key  # nothing is random after the start
         places = state["places"].at[:2].add(moves[actions])
-        saved = jnp.all(places[:2] == places[2])
+        saved = jnp.all(places[:2] == places[2:])
         reward = jnp.where(saved, 10.0, -0.1).astype(jnp.float32)  # one for the whole team
         state = {"places": places, "step": state["step"] + 1}
         return state, show(places, state["step"], reward)

@@ -5,7 +5,9 @@ A component is a module with a `Config` (a `qmix_jax.config.Model`) and a `make`
 
 import importlib
 import importlib.util
+import pathlib
 import pkgutil
+import traceback
 from types import ModuleType
 
 KINDS = ("envs", "agents", "mixers", "factorisations")
@@ -51,3 +53,19 @@ def find(kind: str, name: str) -> ModuleType:
     if missing:
         raise ComponentError(f"module {path!r} has no {' and no '.join(missing)}")
     return module
+
+
+def line_of(error: BaseException, folder: pathlib.Path) -> str:
+    """`my_env.py:42`, the innermost frame in a folder; empty if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    found = [frame for frame in frames if folder in pathlib.Path(frame.filename).parents]
+    if not found:
+        return ""
+    return f"{pathlib.Path(found[-1].filename).name}:{found[-1].lineno}"
+
+
+def said_by(error: BaseException) -> str:
+    """Type and first line of an exception, without JAX's pointers to its own pages."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    first = first.partition(" For more information")[0].partition(" (https:")[0].rstrip(".:")
+    return f"{type(error).__name__}: {first}"[:300]

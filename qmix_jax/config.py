@@ -311,6 +311,13 @@ def _component(kind: str, raw: Any, path: tuple[str, ...], find: Callable) -> tu
         module = find(kind, raw["name"])
     except components.ComponentError as error:
         raise ConfigError(f"config: {where}.name={raw['name']!r}: {error}") from error
+    except Exception as error:  # whatever a module of the user's own raises
+        if "." not in raw["name"]:
+            raise
+        raise ConfigError(
+            f"config: {where}.name={raw['name']!r}: importing it raised "
+            f"{components.said_by(error)}; correct that"
+        ) from error
     options = raw.get("options", {})
     return {**raw, "options": validate(module.Config, options, (*path, "options"))}, module
 

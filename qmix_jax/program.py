@@ -7,7 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qmix_jax import components, config, evaluate, learner, plan, replay, rollout, train_step
+from qmix_jax import (
+    components,
+    config,
+    evaluate,
+    learner,
+    own,
+    plan,
+    replay,
+    rollout,
+    train_step,
+)  # fmt: skip
 from qmix_jax.agents import base as agents
 from qmix_jax.envs import base as envs
 from qmix_jax.factorisations import base as factorisations
@@ -79,6 +89,11 @@ def build(cfg: config.ExperimentConfig) -> Program:
     Raises:
       ConfigError: settings that cannot be honoured, before anything is compiled.
     """
+    with own.explained(cfg):
+        return _build(cfg)
+
+
+def _build(cfg: config.ExperimentConfig) -> Program:
     env = components.find("envs", cfg.env.name).make(cfg.env.options)
     spec = env.spec
     factorisation = make_factorisation(cfg, spec)

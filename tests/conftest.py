@@ -7,6 +7,7 @@ import gc
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 import jax
 import pytest
 from toys import members
+
+from qmix_jax.runtime import interrupt
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -36,6 +39,7 @@ for name, value in {
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 2)
+jax.devices()  # else the first run that needs one device settles it
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,6 +51,12 @@ def _forget_programs() -> Iterator[None]:
     members.compiled.cache_clear()
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit codes tell the last signal of the process, which another test may have sent."""
+    monkeypatch.setattr(interrupt, "_last", signal.SIGINT)
 
 
 @pytest.fixture

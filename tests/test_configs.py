@@ -77,6 +77,9 @@ def test_a_module_of_ones_own_brings_its_own_options():
     assert loaded.env.options == counting.Config(limit=4)
     with pytest.raises(config.ConfigError, match=r"env\.name"):
         config.load(compose("env=own"))
+    named = config.load(compose("experiment=own", "env.name=toys.counting"))
+    assert (named.name, named.hparams.reward_scale) == ("toys.counting", 1.0)
+    assert named.env.options == counting.Config()
 
 
 @pytest.mark.parametrize("agent", CHOICES["agent"])

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "qmix_jax"
 
 LAYERS = (
-    ("types", "config", "groups", "plan", "components"),
+    ("types", "config", "groups", "plan", "components", "own"),
     ("core",),
     ("nn",),
     ("agents", "mixers", "envs", "replay"),

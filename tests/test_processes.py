@@ -68,7 +68,6 @@ def ends(processes, seconds=300):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    jax.devices()  # starts the backend, whose two devices later files count on
     ours = worker.ONE_DEVICE
     return folder, worker.one(folder, ours) + worker.many(folder, ours)
 

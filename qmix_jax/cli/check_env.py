@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from qmix_jax import config
+from qmix_jax import components, config
 from qmix_jax.cli import composition
 
 
@@ -44,7 +44,13 @@ def run(arguments: Sequence[str]) -> int:
 
 def _chosen(name: str) -> tuple[str, dict[str, Any]]:
     """Component and options of a choice of the group `env`; another name is a component's own."""
-    if name == "own" or name not in composition.choices()["env"]:
+    known = {*composition.choices()["env"], *components.names("envs")} - {"own"}
+    if "." not in name and name not in known:
+        raise config.ConfigError(
+            f"check-env: unknown {name!r}; {config.suggest(name, sorted(known))}, or the dotted "
+            f"path of your own module, such as my_lab.{name}"
+        )
+    if name not in composition.choices()["env"]:
         return name, {}
     env = composition.compose(f"env={name}")["env"]
     return env["name"], env["options"]

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-import traceback
+import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from qmix_jax import components
 from qmix_jax.conformance import play
 from qmix_jax.envs import base as envs
 from qmix_jax.types import EnvSpec
@@ -32,8 +33,9 @@ class Finding(NamedTuple):
     fails: bool = True
 
     def line(self) -> str:
-        """The finding as a sentence of one line."""
-        text = f"{self.where}: got {self.got}; expected {self.expected}; {self.fix}"
+        """The finding as a sentence of one line; a remark does not speak of what is expected."""
+        said = f"got {self.got}; expected {self.expected}" if self.fails else self.got
+        text = f"{self.where}: {said}; {self.fix}"
         return " ".join(text.split())
 
 
@@ -69,7 +71,7 @@ class Subject:
 
     env: envs.Env
     remake: Callable[[], envs.Env]
-    folder: str | None
+    folder: pathlib.Path | None
     n_episodes: int
     seed: int
 
@@ -152,24 +154,13 @@ _HINTS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def of_exception(where: str, error: Exception, folder: str | None) -> Finding:
+def of_exception(where: str, error: Exception, folder: pathlib.Path | None) -> Finding:
     """What an exception of the user's code means."""
     hints = (hint for kind, hint in _HINTS if isinstance(error, kind))
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    first_line = first_line.partition(" For more information")[0].removesuffix(".")
-    place = _own_line(error, folder)
+    place = components.line_of(error, folder) if folder else ""
     return Finding(
         where=f"{where}{place and f' ({place})'}",
-        got=f"{type(error).__name__}: {first_line}"[:300],
+        got=components.said_by(error),
         expected="no exception",
         fix=next(hints, "correct what raises it"),
     )
-
-
-def _own_line(error: Exception, folder: str | None) -> str:
-    """`my_env.py:42`, the innermost frame in the user's folder; empty if there is none."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if folder and frame.filename.startswith(folder)]
-    if not own:
-        return ""
-    return f"{own[-1].filename.rpartition('/')[2]}:{own[-1].lineno}"

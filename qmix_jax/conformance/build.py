@@ -86,7 +86,7 @@ def check_env(
     module, trouble = _import(env)
     if trouble is None:
         cfg = config.load({"env": {"name": env, "options": options or {}}}).env.options
-        folder = str(pathlib.Path(module.__file__ or ".").parent)
+        folder = pathlib.Path(module.__file__ or ".").parent
         made, trouble = _make(module, cfg, folder)
     if trouble is not None:
         return Conformance(env, _examine(trouble, skip))
@@ -112,7 +112,7 @@ def _import(name: str) -> tuple[Any, Finding | None]:
     return module, None
 
 
-def _make(module: Any, cfg: config.Model, folder: str) -> tuple[Any, Finding | None]:
+def _make(module: Any, cfg: config.Model, folder: pathlib.Path) -> tuple[Any, Finding | None]:
     """(Env, what is wrong with it)."""
     try:
         env = module.make(cfg)

@@ -187,7 +187,7 @@ def _varies(subject: Subject) -> Iterator[Finding]:
             "reset",
             f"the same start from {len(starts[0])} keys",
             "starts that differ, unless the task is deterministic",
-            "draw the start with the key if it should vary",
+            "draw it with the key if it is to vary",
             fails=False,
         )
 
@@ -197,9 +197,9 @@ def _rewards(subject: Subject) -> Iterator[Finding]:
     if (rewards == rewards[0, 0]).all():
         yield Finding(
             "step: TimeStep.reward",
-            f"{rewards[0, 0]:g} at each of {rewards.size} random steps",
+            f"{rewards[0, 0]:g} at each of only {rewards.size} random steps",
             "a reward that random play meets now and then",
-            "exploration may never find it; shape the reward or make a smaller instance",
+            "where longer play meets no other either, shape the reward or make a smaller instance",
             fails=False,
         )
 

@@ -160,7 +160,7 @@ def _bounds(subject: Subject) -> Iterator[Finding]:
         if bounds is None:
             yield Finding(
                 f"spec.{field}",
-                "None",
+                "not given",
                 "(lowest, highest) where it is known",
                 f"without it replay.{field.partition('_')[0]}_dtype=uint8 is refused",
                 fails=False,

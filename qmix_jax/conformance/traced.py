@@ -13,6 +13,7 @@ from qmix_jax.conformance import base
 from qmix_jax.conformance.base import Check, Finding, Subject
 from qmix_jax.types import TimeStep
 
+_RANKS = re.compile(r".* for (\w+ on shapes .*\)) and with the config.*")
 _CALLBACKS = re.compile(r"\b(\w*callback|debug_print)\[")
 
 
@@ -157,8 +158,9 @@ def _ranks(subject: Subject) -> Iterator[Finding]:
         if error is not None:
             said = base.of_exception(name, error, subject.folder)
             yield said._replace(
+                got=_RANKS.sub(r"\1 broadcasts", said.got),
                 expected="arrays of equal rank in every operation",
-                fix="add the missing axes with [None] so that nothing broadcasts by accident",
+                fix="right if you mean it; writing the missing axis, x[None], says so",
                 fails=False,
             )
 

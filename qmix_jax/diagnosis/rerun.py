@@ -77,12 +77,6 @@ def rerun(
     if not tolerance >= 0:
         raise config.ConfigError(f"rerun: tolerance={tolerance} must be 0 or more")
     short, notes = _shortened(cfg, int(old["env_steps"].max()), manifest["plan"])
-    if manifest.get("resumed"):
-        times = progress.count(len(manifest["resumed"]), "time")
-        notes.append(
-            f"this run went on {times} after an interruption; what was changed then (its length, "
-            "evaluation) was not so before, and shows as rows that differ"
-        )
     target = pathlib.Path(out) if out is not None else _beside(path)
     try:
         interrupted = api.train(short, target, f"qmix_jax.rerun({str(path)!r})").interrupted
@@ -94,10 +88,17 @@ def rerun(
     new = sinks.read_metrics(target / "metrics.csv")
     if short != cfg:
         new = compare.common(new, old)
+    comparison = compare.metrics(old, new, tolerance)
+    if manifest.get("resumed") and comparison.verdict != compare.EXACT:
+        times = progress.count(len(manifest["resumed"]), "time")
+        notes.append(
+            f"this run went on {times} after an interruption; what was changed then (its length, "
+            "evaluation) was not so before, and shows as rows that differ"
+        )
     done = Rerun(
         directory=path,
         repeated=target,
-        comparison=compare.metrics(old, new, tolerance),
+        comparison=comparison,
         tolerance=tolerance,
         differences=compare.surroundings(manifest, _manifest(target)),
         notes=tuple(notes),

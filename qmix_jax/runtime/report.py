@@ -218,10 +218,12 @@ def summary(
     n_seeds = len(np.unique(metrics["seed"]))
     table = _score_table("Result", "greedy evaluation")
     for name, label in reversed(_SCORES.items()):
-        _, values = series(metrics, name)
+        steps, values = series(metrics, name)
         if values.size:
             label = label.removeprefix("Greedy ")
-            _score_row(table, f"{label}, final", name, values[:, -1])
+            ended = steps[-1] >= totals.env_steps  # else the run was cut after it
+            when = "final" if ended else f"after {progress.human(steps[-1])} env steps"
+            _score_row(table, f"{label}, {when}", name, values[:, -1])
             _score_row(table, f"{label}, each seed's best", name, values.max(axis=1))
     if table.row_count:
         console.print(table)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from qmix_jax import config, groups, memory, population
+from qmix_jax import config, groups, memory, own, population
 from qmix_jax.runtime import (
     checkpoint,
     course,
@@ -153,16 +153,7 @@ def footprint(group: Group, limit: int | None) -> Footprint:
     used = devices.local(n_members, cfg.population.devices)
     limit = limit or cfg.population.memory or devices.memory(used)
     one = population.layout(1, used[:1], "map")
-    needed = population.compile_programs(
-        group.program,
-        one,
-        group.seeds[:1],
-        group.hparams[:1],
-        cfg.precision,
-        time.perf_counter,
-        hosted.kit_of(group.program),
-    ).memory
-    needed = _needs(group, needed)
+    needed = _needs(group, _compiled(group, one).memory)
     places = population.layout(n_members, used, cfg.population.batching)
     fits = needed.fit(limit, _running(places))
     together = min(n_members, fits) if fits >= len(used) else 0
@@ -206,24 +197,30 @@ def _compile_layout(
     for line in start_lines(group, places):
         display.note(line)
     started = time.perf_counter()
-    members = population.compile_programs(
-        group.program,
-        places,
-        group.seeds[: places.n_members],
-        group.hparams[: places.n_members],
-        group.config.precision,
-        time.perf_counter,
-        hosted.kit_of(group.program),
-    )
+    members = _compiled(group, places)
     seconds = time.perf_counter() - started
     parts = ", ".join(f"{name} {s:.1f}" for name, s in members.compile_seconds.items())
     display.note(f"compiled in {seconds:.1f} s (side by side: {parts})")
     return members
 
 
+def _compiled(group: Group, places: population.Layout) -> population.Population:
+    with own.explained(group.config):
+        return population.compile_programs(
+            group.program,
+            places,
+            group.seeds[: places.n_members],
+            group.hparams[: places.n_members],
+            group.config.precision,
+            time.perf_counter,
+            hosted.kit_of(group.program),
+        )
+
+
 def _fitting(group: Group, used: Sequence[Device]) -> int:
     """Members whose kept bytes fit at a time."""
-    state = jax.eval_shape(group.program.step.init, group.seeds[0])
+    with own.explained(group.config):
+        state = jax.eval_shape(group.program.step.init, group.seeds[0])
     needed = _needs(group, memory.Memory(memory.parts(state), temporaries=0))
     fit = needed.fit(memory_limit(group), len(used))
     _check_fit(group, needed, used, fit)

@@ -124,15 +124,22 @@ def test_curves_from_a_file(tmp_path):
 
 def test_summary(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    totals = report.Totals(1_000_000, 3200, compile_s=14.0, train_s=60.0, eval_s=6.0)
+    totals = report.Totals(4_000, 3200, compile_s=14.0, train_s=0.24, eval_s=6.0)
     text = printed(report.summary, sample(), totals, [tmp_path / "run" / "[a].csv"])
     assert "5 [2.52, 7.48]" in text  # final returns 4, 5, 6
     assert "4 .. 6" in text
     assert "win rate, final" in text
-    assert "1,000,000 env steps, 3,200 gradient steps" in text
+    assert "4,000 env steps, 3,200 gradient steps" in text
     assert "50k env steps/s over 3 seed(s)" in text
-    assert "01:20 = compile 14.0 s + train 60.0 s + evaluate 6.0 s" in text
+    assert "00:20 = compile 14.0 s + train 0.2 s + evaluate 6.0 s" in text
     assert "file   run/[a].csv\n" in text
+
+
+def test_a_run_that_was_cut_has_no_final_evaluation():
+    totals = report.Totals(4_500, 3200, compile_s=14.0, train_s=60.0, eval_s=6.0)
+    text = printed(report.summary, sample(), totals)
+    assert "win rate, after 4k env steps" in text
+    assert "final" not in text
 
 
 def test_win_rate_intervals_stay_within_zero_and_one():

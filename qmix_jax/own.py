@@ -1,0 +1,48 @@
+"""Errors of components that users write: one line that says where, instead of JAX's stack."""
+
+import contextlib
+import pathlib
+import sys
+from collections.abc import Iterator
+
+from qmix_jax import components, config
+
+
+@contextlib.contextmanager
+def explained(cfg: config.ExperimentConfig) -> Iterator[None]:
+    """Around building and compiling: what a module of the user's own raises is one line.
+
+    Raises:
+      ConfigError: for an exception from a component whose name has a dot, or about what such an
+        environment returned. Other exceptions pass.
+    """
+    try:
+        yield
+    except config.ConfigError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        said = _explanation(error, cfg)
+        if said is None:
+            raise
+        raise config.ConfigError(said) from error
+
+
+def _explanation(error: Exception, cfg: config.ExperimentConfig) -> str | None:
+    names = {
+        "env": cfg.env.name,
+        "agent": cfg.agent.name,
+        "mixer": cfg.algo.mixer.name if cfg.algo.mixer else "",
+        "factorisation": cfg.algo.factorisation.name,
+    }
+    own = {kind: name for kind, name in names.items() if "." in name}
+    places = {kind: components.line_of(error, _folder(name)) for kind, name in own.items()}
+    blamed = next((kind for kind in own if places[kind]), "env")
+    if blamed not in own:
+        return None
+    name, where = own[blamed], f" at {places[blamed]}" if places[blamed] else ""
+    more = f"`qmix-jax check-env {name}` explains it" if blamed == "env" else "correct that"
+    return f"{blamed}: {name!r} failed{where} ({components.said_by(error)}); {more}"
+
+
+def _folder(name: str) -> pathlib.Path:
+    return pathlib.Path(sys.modules[name].__file__ or "").parent
