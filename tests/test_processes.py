@@ -81,11 +81,12 @@ def two(tmp_path_factory, alone):
     return folder, found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("run", ["one", "0", "1", "2"])
-def test_two_processes_write_what_one_does(two, alone, run):
-    """One run of three seeds; two jobs of one program; a job with fewer seeds than processes."""
-    spread, whole = two[0] / run, alone[0] / run
+RUNS = ["one", "0", "1", "2"]
+"""One run of three seeds; two jobs of one program; a job with fewer seeds than processes."""
+
+
+def equal(spread, whole):
+    """Two run directories hold the same."""
     assert {path.name for path in spread.iterdir()} == FILES
     assert rows(spread) == rows(whole)
     assert len(rows(spread)) > 5
@@ -96,6 +97,13 @@ def test_two_processes_write_what_one_does(two, alone, run):
         assert jax.tree.structure(pair[0]) == jax.tree.structure(pair[1])
         for a, b in zip(*map(jax.tree.leaves, pair), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS)
+def test_two_processes_write_what_one_does(two, alone, run):
+    spread, whole = two[0] / run, alone[0] / run
+    equal(spread, whole)
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (spread, whole)]
     shares = {"one": [2, 1], "0": [2, 1], "1": [2, 1], "2": [1, 0]}
     assert manifests[0]["members_of_processes"] == shares[run]
@@ -121,6 +129,23 @@ def test_the_index_names_every_job(two, alone):
     )
     assert found["jobs"] == expected["jobs"]
     assert {job["status"] for job in found["jobs"]} == {"finished"}
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_after_a_signal_and_after_a_kill(alone, tmp_path):
+    """Of a signal to one of them both hear; each goes on from its own part."""
+    found = ends(start_two(tmp_path, "-m", "toys.worker", "go on", ""))
+    # Where process 0 is killed first, JAX ends the other one.
+    assert {one.code for one in found} <= {-9, -6}, [one.err for one in found]
+    assert (tmp_path / "0" / ".part-0").exists() and not (tmp_path / "0" / "config.yaml").exists()
+    found = ends(start_two(tmp_path, "-m", "toys.worker", "go on", ""))
+    assert [one.code for one in found] == [0, 0], [one.err for one in found]
+    assert "had ended" in found[0].out or "has ended" in found[0].out
+    assert "resume: from " in found[0].out
+    for run in RUNS:
+        equal(tmp_path / run, alone[0] / run)
+    manifest = json.loads((tmp_path / "one" / "manifest.json").read_text())
+    assert len(manifest["resumed"]) == 1
 
 
 @pytest.mark.slow

@@ -399,5 +399,12 @@ def test_one_run_of_a_sweep_does_not_go_on_alone(programs, cut, tmp_path):
         qmix_jax.resume(tmp_path / "0")
     with pytest.raises(config.ConfigError, match=r"no checkpoint in .* of the whole sweep"):
         qmix_jax.resume(tmp_path / "1")
+    one = jobs(tmp_path)[1]
+    before = files(one.directory)
+    with pytest.raises(
+        config.ConfigError, match=r"the checkpoints of all are in .*/0/checkpoints'"
+    ):
+        api.train(one.config, one.directory)
+    assert files(one.directory) == before
     with pytest.raises(config.ConfigError, match=r"cannot read .*sweep.json"):
         qmix_jax.resume_many(tmp_path / "0")

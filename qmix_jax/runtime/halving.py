@@ -6,6 +6,7 @@ train together go on, whatever `keep` is, and the rungs are the caller's.
 
 import contextlib
 import math
+import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -65,7 +66,7 @@ def train(
             [(group, members) for group, (members, _) in zip(groups, compiled, strict=True)]
         )
         tracks = [
-            _Track(group, *made, programs, display, stop)
+            _Track(group, *made, programs, display, stop, store.path)
             for group, made in zip(groups, compiled, strict=True)
         ]
         race = _Race(tracks, halving, objective, display, stop, store)
@@ -89,10 +90,12 @@ class _Track:
         programs: training.Programs,
         display: progress.Progress,
         stop: Callable[[], bool],
+        checkpoints: pathlib.Path,
     ) -> None:
-        """`members` are all of the group's."""
+        """`members` are all of the group's; `checkpoints` is the folder of all groups' own."""
         self.group, self._programs, self._display = group, programs, display
         self.members, self._compile_s, self._stop = members, compile_s, stop
+        self._checkpoints = checkpoints
         self._records = [
             record.Record(job.config, job.path, job.command, group.program, self.members)
             for job in group.jobs
@@ -108,8 +111,8 @@ class _Track:
 
     def begin(self, save: Callable[[loop.Run, bool], None]) -> None:
         """Makes the members of every job."""
-        for item in self._records:
-            item.begin(self._compile_s)
+        for job, item in zip(self.group.jobs, self._records, strict=True):
+            item.begin(self._compile_s, resuming.history(job.path, self._checkpoints))
         self.run = self._make_run(save)
         self.run.begin()
 
@@ -126,8 +129,8 @@ class _Track:
         self.alive = found["alive"]
         for i, job in enumerate(self.group.jobs):
             if i in self.alive:
-                update = found["run"]["update"]
-                more = resuming.history(job.path, self.group.program.plan.env_steps_at(update))
+                reached = self.group.program.plan.env_steps_at(found["run"]["update"])
+                more = resuming.history(job.path, self._checkpoints, reached)
                 self._records[i].begin(self._compile_s, more)
             else:
                 self._outcomes[i] = record.read_outcome(job.path)

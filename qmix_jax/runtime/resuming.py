@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -101,6 +102,7 @@ def saved(
     folder = runs[0].path / checkpoint.FOLDER
     found = checkpoint.newest(folder)
     if found is None:
+        _refuse_part(runs[0].path)
         for aside in filter(None, (sinks.set_aside(job.path) for job in runs)):
             note(f"resume: no checkpoint in {str(folder)!r}; begun anew, old rows in {aside}")
         return None
@@ -118,16 +120,35 @@ def saved(
     return found
 
 
+def _refuse_part(path: pathlib.Path) -> None:
+    """Raises: ConfigError for one run of several, whose checkpoints are in another's directory."""
+    place = path / _manifest(path).get("checkpoints", checkpoint.FOLDER)
+    if place.resolve() != (path / checkpoint.FOLDER).resolve():
+        raise config.ConfigError(
+            f"resume: {str(path)!r} was trained together with other runs, and the checkpoints of "
+            f"all are in {str(place.resolve())!r}; resume the whole of what was started"
+        )
+
+
 def _together(n_runs: int, halving: bool) -> str:
     return f"{n_runs} run(s) trained together{' with halving' if halving else ''}"
 
 
-def history(path: pathlib.Path, env_steps: int) -> dict[str, Any]:
-    """Fields of the manifest of a run that goes on at `env_steps`."""
+def history(
+    path: pathlib.Path, checkpoints: pathlib.Path, env_steps: int | None = None
+) -> dict[str, Any]:
+    """Fields of the manifest of a run that begins, or goes on at `env_steps`.
+
+    Args:
+      checkpoints: the folder that has them, maybe in the directory of a run it trains with.
+    """
+    place = {"checkpoints": os.path.relpath(checkpoints, path)}
+    if env_steps is None:
+        return place
     before = _manifest(path)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     times = [*before.get("resumed", []), {"at": now, "env_steps": env_steps}]
-    return {"started": before.get("started", now), "resumed": times}
+    return {**place, "started": before.get("started", now), "resumed": times}
 
 
 def _other_versions(meta: Mapping[str, Any]) -> str | None:

@@ -130,7 +130,8 @@ def train(
             for job in group.jobs
         ]
         for job, item in zip(group.jobs, records, strict=True):
-            item.begin(compile_s, saved and resuming.history(job.path, trail.env_steps))
+            reached = trail.env_steps if saved else None
+            item.begin(compile_s, resuming.history(job.path, store.path, reached))
         whole = trail.train(n_together, saved, arrays)
     owned, first = [], 0
     for job, item in zip(group.jobs, records, strict=True):

@@ -5,11 +5,12 @@ import os
 import pathlib
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from qmix_jax import api
-from qmix_jax.runtime import team, training
+from qmix_jax.runtime import loop, team, training
 from toys import members
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -22,15 +23,22 @@ ONE_DEVICE: dict[str, Any] = {"devices": 1}
 """All programs are then the same, and only the first is compiled."""
 
 
-def one(folder: pathlib.Path, population: Mapping[str, Any]) -> list[api.Result]:
+RESUMING: dict[str, Any] = {"resume": "auto", "checkpoint": {"every_s": 0.0}}
+
+
+def one(folder: pathlib.Path, population: Mapping[str, Any], **more: Any) -> list[api.Result]:
     """Three seeds."""
-    return [api.train(members.load(seeds=3, population=population), folder / "one")]
+    return [api.train(members.load(seeds=3, population=population, **more), folder / "one")]
 
 
-def many(folder: pathlib.Path, population: Mapping[str, Any]) -> list[api.Result]:
+def many(folder: pathlib.Path, population: Mapping[str, Any], **more: Any) -> list[api.Result]:
     """All of `SETTINGS`."""
     jobs = [
-        api.Job(members.load(**settings, population=population), folder / str(i), label=f"job {i}")
+        api.Job(
+            members.load(**settings, population=population, **more),
+            folder / str(i),
+            label=f"job {i}",
+        )
         for i, settings in enumerate(SETTINGS)
     ]
     return [result for result in api.train_many(jobs, folder) if result is not None]
@@ -47,10 +55,43 @@ def break_down(how: str) -> None:
     training.train = train
 
 
+def signal_after(calls: int, number: signal.Signals) -> None:
+    """This process gets a signal during the compiled call that comes after so many; calls are
+    short.
+    """
+    proper, left = loop._wait, iter(range(calls))
+
+    def wait(tree: Any) -> None:
+        proper(tree)
+        if next(left, None) is None:
+            loop._wait = proper
+            os.kill(os.getpid(), number)
+            time.sleep(0.2)  # the listener hears it
+
+    loop._CALL_SECONDS, loop._wait = 0.0, wait
+
+
+def go_on(folder: pathlib.Path, population: Mapping[str, Any], index: str) -> list[api.Result]:
+    """Cut by a signal to one process, then killed, at the next start it comes to the end."""
+    begun = (folder / "0").exists()
+    if not begun and index == "1":
+        signal_after(40, signal.SIGTERM)
+    results = one(folder, population, **RESUMING)
+    if not begun:
+        assert results[0].interrupted
+        results = one(folder, population, **RESUMING)
+        signal_after(30, signal.SIGKILL)
+    assert not results[0].interrupted
+    return results + many(folder, population, **RESUMING)
+
+
 def main(task: str, failing: str) -> int:
-    """Does `task`: `train`, or breaks process `failing` down as `fails` or `killed`."""
+    """Does `task`: `train`, `go on`, or breaks process `failing` down as `fails` or `killed`."""
     population = {**ONE_DEVICE, "distributed": True}
     folder, index = pathlib.Path.cwd(), os.environ["JAX_PROCESS_ID"]
+    if task == "go on":
+        go_on(folder, population, index)
+        return 0
     if task == "train":
         results = one(folder, population) + many(folder, population)
         objectives = [result.objective for result in results]
