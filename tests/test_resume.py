@@ -211,11 +211,14 @@ def test_nothing_is_lost_where_no_checkpoint_was_made_yet(cut, programs, whole, 
     same(result.parameters, whole.parameters)
 
 
-def test_without_the_replay_it_is_collected_anew(cut, programs, whole, tmp_path, capsys):
+def test_without_the_replay_it_is_collected_anew(cut, signalled, programs, whole, tmp_path, capsys):
     never = {"checkpoint": {"replay": "never", "every_s": 0.0}}
     path = cut_run(tmp_path / "run", programs, cut, at=12, **never)
     found = checkpoint.newest(path / checkpoint.FOLDER)
     assert not any("replay" in name for name in found.load())
+    signalled(1)  # while it is collected
+    assert train(small(**never), path, programs).interrupted
+    assert checkpoint.whole_steps(path / checkpoint.FOLDER)[-1] == found.step, "as it was"
     result = train(small(**never), path, programs)
     assert "it was collected anew" in capsys.readouterr().out
     assert all(np.isfinite(leaf).all() for leaf in members.leaves(result.parameters))

@@ -172,15 +172,22 @@ class Run:
             self._warm_up()
 
     def refill(self, members: population.Population, first: int, n_collects: int) -> None:
-        """Collects the replay anew, for a snapshot without it.
+        """Collects the replay anew, for a snapshot without it; a signal ends that too.
 
         Args:
           members: the same ones, exploring as they are to.
           first: index of the first collect, negative, so that nothing is learnt.
         """
-        tallies = members.empty_tallies()
-        self._states, _ = members.train(self._states, tallies, first, n_collects)
-        _wait(self._states)
+        n_done = 0
+        while n_done < n_collects and not self._interrupted():
+            length = min(self._call_length(), n_collects - n_done)
+            started = time.perf_counter()
+            tallies = members.empty_tallies()
+            self._states, _ = members.train(self._states, tallies, first + n_done, length)
+            _wait(self._states)
+            self._per_update_s = (time.perf_counter() - started) / length
+            n_done += length
+        self._per_update_s = 0.0
 
     def snapshot(self, with_replay: bool) -> Snapshot:
         """All there is to go on from; see `resume`."""
