@@ -102,7 +102,7 @@ def _train(
     if everyone.count == 1:
         training.check(whole)
     own = {path: cfg.resume is not None} if everyone.first else {}
-    kept = checkpoint.telling_what_is_kept(path, path)
+    kept = checkpoint.telling_what_is_kept(path, [path])
     with sinks.claimed(own), kept, _display(everyone.first) as (display, stop):
         for line in lines:
             display.note(line)
@@ -195,7 +195,7 @@ def _train_many(
     kept = directory if everyone.first else None
     done: dict[int, Result] = {}
     claims = {path: job.config.resume is not None for path, job in zip(paths, jobs, strict=True)}
-    safely = checkpoint.telling_what_is_kept(pathlib.Path(directory or paths[0]), paths[0])
+    safely = checkpoint.telling_what_is_kept(pathlib.Path(directory or paths[0]), paths)
     claimed = sinks.claimed(claims if everyone.first else {})
     asked = sweep_index.asked(kept, jobs, paths, how.halving, how.objective)
     with claimed, asked, safely, _display(everyone.first) as shown:

@@ -301,9 +301,13 @@ def test_without_a_directory_there_is_nothing_to_go_on_from():
         api.train(small())
 
 
-def test_a_new_run_still_refuses_a_used_directory(whole):
+def test_a_new_run_still_refuses_a_used_directory(whole, tmp_path):
     with pytest.raises(config.ConfigError, match=r"already has metrics.csv of another run"):
         api.train(small(resume=None), whole.directory)
+    folder = shutil.copytree(whole.directory / checkpoint.FOLDER, tmp_path / checkpoint.FOLDER)
+    with pytest.raises(config.ConfigError, match=r"has checkpoints of another run; choose"):
+        api.train(small(resume=None), tmp_path)
+    assert checkpoint.whole_steps(folder), "it is still there"
 
 
 # Several runs

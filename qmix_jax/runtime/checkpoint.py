@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import filelock
@@ -148,12 +148,12 @@ class WriteError(RuntimeError):
 
 
 @contextlib.contextmanager
-def telling_what_is_kept(path: pathlib.Path, first: pathlib.Path) -> Iterator[None]:
+def telling_what_is_kept(path: pathlib.Path, runs: Sequence[pathlib.Path]) -> Iterator[None]:
     """Around training: a disk that is full or gone becomes one line on how to go on.
 
     Args:
       path: of the run or sweep.
-      first: of the first run, where checkpoints are.
+      runs: run directories, in the order in which they train.
     Raises:
       WriteError: the disk did not take what the block wrote.
     """
@@ -162,8 +162,8 @@ def telling_what_is_kept(path: pathlib.Path, first: pathlib.Path) -> Iterator[No
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        steps = whole_steps(first / FOLDER)
-        kept = f" and the checkpoint of env step {steps[-1]:,}" if steps else ""
+        found = list(filter(None, (whole_steps(run / FOLDER) for run in runs)))
+        kept = f" and the checkpoint of env step {found[-1][-1]:,}" if found else ""
         raise WriteError(
             f"run directory: cannot write to {str(path)!r} ({error.strerror}); its rows so far"
             f"{kept} are kept; mend that and go on: qmix-jax train resume={path}"

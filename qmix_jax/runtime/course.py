@@ -24,10 +24,6 @@ from qmix_jax.runtime import (
 )  # fmt: skip
 from qmix_jax.types import HParams
 
-_REACHED = ("update", "env_steps", "train_s", "eval_s", "interrupted", "failures")
-"""Fields of an outcome that a checkpoint has as text; the parameters are arrays."""
-
-
 REFILLED = "resume: the checkpoint has no replay; it was collected anew"
 
 
@@ -274,16 +270,11 @@ def _outcome_snapshot(
         for which, tree in trees.items()
         for name, values in parameters.flatten(tree).items()
     }
-    return {name: getattr(outcome, name) for name in _REACHED}, arrays
+    return outcome.numbers(), arrays
 
 
 def _outcome(reached: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> loop.Outcome:
     done = parameters.nest(
         {name: values for name, values in arrays.items() if name.startswith("done/")}
     )["done"]
-    failures = {int(member): text for member, text in reached["failures"].items()}
-    return loop.Outcome(
-        parameters=done["final"],
-        best_parameters=done["best"],
-        **{**reached, "failures": failures},
-    )
+    return loop.Outcome.made_of(reached, done["final"], done["best"])

@@ -56,6 +56,18 @@ class Outcome:
     failures: dict[int, str]
     pruned: bool = False
 
+    def numbers(self) -> dict[str, Any]:
+        """All but the arrays, as JSON takes it."""
+        arrays = ("parameters", "best_parameters")
+        names = {field.name for field in dataclasses.fields(self)}.difference(arrays)
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def made_of(cls, numbers: Mapping[str, Any], final: Any, best: Any) -> "Outcome":
+        """From `numbers`, as JSON gives them back, and the parameters."""
+        failures = {int(member): text for member, text in numbers["failures"].items()}
+        return cls(final, best, **{**numbers, "failures": failures})
+
     def of(self, first: int, last: int, pruned: bool = False) -> "Outcome":
         """The outcome of members `first` up to, not including, `last`; `pruned`: ended here."""
 

@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 from qmix_jax.runtime import loop, parameters, progress, record, rows, sinks, training
 from qmix_jax.runtime import team as teams
 
-_REACHED = ("update", "env_steps", "train_s", "eval_s", "interrupted", "failures")
-"""Fields of an outcome that travel as text; the parameters are in files."""
 _TIMES = ("compile_s", "train_s", "eval_s")
 
 
@@ -94,7 +92,7 @@ def _report(own: Mapping[int, training.Job], trained: training.Trained | None) -
         return {"jobs": {}, "members": 0, **dict.fromkeys(_TIMES, 0.0)}
     outcomes = zip(own, trained.outcomes, strict=True)
     return {
-        "jobs": {i: {name: getattr(outcome, name) for name in _REACHED} for i, outcome in outcomes},
+        "jobs": {i: outcome.numbers() for i, outcome in outcomes},
         "members": sum(job.config.seeds for job in own.values()),
         **{name: getattr(trained, name) for name in _TIMES},
     }
@@ -111,16 +109,14 @@ def _parts(i: int, path: pathlib.Path, reports: Sequence[Mapping[str, Any]]) -> 
 
 def _outcome(parts: Sequence[Part]) -> loop.Outcome:
     """The outcome of a run from its parts: the processes worked side by side."""
-    outcomes = []
-    for part in parts:
-        failures = {int(member): text for member, text in part.reached["failures"].items()}
-        outcomes.append(
-            loop.Outcome(
-                parameters=parameters.load_parameters(part.folder / "parameters_final.npz"),
-                best_parameters=parameters.load_parameters(part.folder / "parameters_best.npz"),
-                **{**part.reached, "failures": failures},
-            )
+    outcomes = [
+        loop.Outcome.made_of(
+            part.reached,
+            parameters.load_parameters(part.folder / "parameters_final.npz"),
+            parameters.load_parameters(part.folder / "parameters_best.npz"),
         )
+        for part in parts
+    ]
     return dataclasses.replace(
         loop.join(outcomes),
         train_s=max(outcome.train_s for outcome in outcomes),

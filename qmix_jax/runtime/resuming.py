@@ -95,11 +95,17 @@ def saved(
       note: takes lines for the user.
       halving: they end one after another, by successive halving.
     Raises:
-      ConfigError: the checkpoint is damaged, or of other runs.
+      ConfigError: the checkpoint is damaged, or of other runs; or there is one of a run that is not
+        to go on.
     """
-    if runs[0].config.resume is None:
-        return None
     folder = runs[0].path / checkpoint.FOLDER
+    if runs[0].config.resume is None:
+        if checkpoint.whole_steps(folder):
+            raise config.ConfigError(
+                f"run directory: {str(folder)!r} has checkpoints of another run; choose another "
+                "hydra.run.dir, or set resume=auto to go on"
+            )
+        return None
     found = checkpoint.newest(folder)
     if found is None:
         _refuse_part(runs[0].path)
