@@ -17,6 +17,7 @@ import jax
 import pytest
 from toys import members
 
+from qmix_jax import population
 from qmix_jax.runtime import interrupt
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -34,8 +35,7 @@ for name, value in {
 }.items():
     os.environ[name.upper()] = str(value)
     jax.config.update(name, value)
-# What tests compile runs a few times only. Training programs set the level of their own, so their
-# results are a user's, bit for bit.
+# What tests compile runs a few times only.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 2)
@@ -51,6 +51,18 @@ def _forget_programs() -> Iterator[None]:
     members.compiled.cache_clear()
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _machine_code_without_effort(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Training programs ask for more than the flag above; here they too take little time, but in
+    files that are about their results, bit for bit, or that train for long.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("as_users"):
+            least = {"xla_backend_optimization_level": 0}
+            patch.setattr(population, "compiler_options", lambda platform: least)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ from toys import members
 from qmix_jax import components
 from qmix_jax.envs import mmdp
 
+pytestmark = pytest.mark.as_users
+
 MLP = {"name": "mlp", "options": {"hidden": 32}}
 ALGOS = {
     "iql": {"name": "iql", "factorisation": {"name": "iql"}, "mixer": None},

@@ -167,12 +167,8 @@ TOGETHER = 4
 
 @pytest.fixture
 def analyses(monkeypatch):
-    """Program -> the compiler's own memory analysis, of the population compiled last; machine code
-    without effort, for nothing runs and its buffers are the same.
-    """
+    """Program -> the compiler's own memory analysis, of the population compiled last."""
     found = {}
-    quick = {"xla_backend_optimization_level": 0}
-    monkeypatch.setattr(population, "compiler_options", lambda platform: quick)
     compile_all = population._compile
 
     def keeping(*arguments):

@@ -9,6 +9,8 @@ from toys import members
 
 from qmix_jax import population
 
+pytestmark = pytest.mark.as_users
+
 UPDATES = 9
 
 

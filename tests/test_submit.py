@@ -21,6 +21,8 @@ from toys.command_line import TINY, run
 from qmix_jax import api, config, population
 from qmix_jax.cli import composition, group_task, job_queue, main, submit
 
+pytestmark = pytest.mark.as_users
+
 TESTS = pathlib.Path(__file__).resolve().parent
 LOCAL = ("train", "-m", "hydra/launcher=fused_local")
 SLURM = ("train", "-m", "hydra/launcher=fused_slurm")

@@ -11,6 +11,8 @@ from toys import members
 from qmix_jax import api, config, plan, population
 from qmix_jax.runtime import halving, training
 
+pytestmark = pytest.mark.as_users
+
 SETTINGS = (
     {"seed": 1, "hparams": {"learning_rate": 1e-3}},
     {"seed": 2, "seeds": 2, "hparams": {"gamma": 0.5}},
