@@ -10,7 +10,7 @@ from toys import members
 from qmix_jax import components
 from qmix_jax.envs import mmdp
 
-pytestmark = pytest.mark.as_users
+pytestmark = [pytest.mark.as_users, pytest.mark.slow]
 
 MLP = {"name": "mlp", "options": {"hidden": 32}}
 ALGOS = {

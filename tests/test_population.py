@@ -9,7 +9,7 @@ from toys import members
 
 from qmix_jax import population
 
-pytestmark = pytest.mark.as_users
+pytestmark = [pytest.mark.as_users, pytest.mark.slow]
 
 UPDATES = 9
 

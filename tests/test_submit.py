@@ -123,7 +123,10 @@ def test_a_group_that_fails_leaves_the_others_alone(here, capsys):
     environments = ("env=own", "env.name=toys.failing,toys.constant", "algo=vdn")
     assert run(*LOCAL, *TINY, *environments, "hydra.sweep.dir=sweep") == 1
     printed = capsys.readouterr()
-    line = "RuntimeError: no such toy here"
+    line = (
+        "env: 'toys.failing' failed at failing.py:14 (RuntimeError: no such toy here); "
+        "`qmix-jax check-env toys.failing` explains it"
+    )
     assert printed.err.startswith(f"error: group 0 (job 0): {line}; log {here}/sweep/submitit/")
     assert printed.err.count("\n") == 1
     index = index_of(here / "sweep")
@@ -340,7 +343,7 @@ def test_a_refused_submission_is_one_line(here, monkeypatch, capsys):
             "KeyError: 'first'\n\nDuring handling of the above exception, another exception "
             'occurred:\n\nTraceback (most recent call last):\n  File "b.py", line 2\n    g()\n'
             "qmix_jax.config.ConfigError: memory: too little\n",
-            "qmix_jax.config.ConfigError: memory: too little",
+            "memory: too little",
         ),
         (
             "Job 12 with path x\nhas not produced any output (state: FAILED)\nError stream:\n",

@@ -133,15 +133,16 @@ class Queue:
 
 
 def first_line(text: str) -> str:
-    """The line that names the exception of the last traceback in a text; without a traceback, the
-    first two lines.
+    """The line that names the exception of the last traceback in a text, of a `ConfigError` what it
+    says; without a traceback, the first two lines.
     """
     lines = text.splitlines()
     frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
     if not frames:
         return " ".join(lines[:2])
     rest = lines[frames[-1] + 1 :]
-    return next((line for line in rest if line and not line.startswith(" ")), lines[0])
+    line = next((line for line in rest if line and not line.startswith(" ")), lines[0])
+    return line.removeprefix(f"{config.__name__}.{config.ConfigError.__name__}: ")
 
 
 def _await_end(job: Any) -> None:

@@ -31,7 +31,12 @@ def one(folder: pathlib.Path, population: Mapping[str, Any], **more: Any) -> lis
     return [api.train(members.load(seeds=3, population=population, **more), folder / "one")]
 
 
-def many(folder: pathlib.Path, population: Mapping[str, Any], **more: Any) -> list[api.Result]:
+def many(
+    folder: pathlib.Path,
+    population: Mapping[str, Any],
+    programs: api.Programs | None = None,
+    **more: Any,
+) -> list[api.Result]:
     """All of `SETTINGS`."""
     jobs = [
         api.Job(
@@ -41,7 +46,8 @@ def many(folder: pathlib.Path, population: Mapping[str, Any], **more: Any) -> li
         )
         for i, settings in enumerate(SETTINGS)
     ]
-    return [result for result in api.train_many(jobs, folder) if result is not None]
+    done = api.train_many(jobs, folder, programs=programs)
+    return [result for result in done if result is not None]
 
 
 def break_down(how: str) -> None:
@@ -71,18 +77,16 @@ def signal_after(calls: int, number: signal.Signals) -> None:
     loop._CALL_SECONDS, loop._wait = 0.0, wait
 
 
-def go_on(folder: pathlib.Path, population: Mapping[str, Any], index: str) -> list[api.Result]:
-    """Cut by a signal to one process, then killed, at the next start it comes to the end."""
-    begun = (folder / "0").exists()
-    if not begun and index == "1":
-        signal_after(40, signal.SIGTERM)
-    results = one(folder, population, **RESUMING)
-    if not begun:
-        assert results[0].interrupted
-        results = one(folder, population, **RESUMING)
-        signal_after(30, signal.SIGKILL)
-    assert not results[0].interrupted
-    return results + many(folder, population, **RESUMING)
+def go_on(folder: pathlib.Path, population: Mapping[str, Any], index: str) -> None:
+    """Cut by a signal to one process, then killed; at the next start it comes to the end."""
+    programs = api.Programs()
+    if not (folder / "0").exists():
+        if index == "1":
+            signal_after(25, signal.SIGTERM)
+        first = many(folder, population, programs, **RESUMING)
+        assert len(first) == 2 and all(result.interrupted for result in first)
+        signal_after(25, signal.SIGKILL)
+    assert not any(result.interrupted for result in many(folder, population, programs, **RESUMING))
 
 
 def main(task: str, failing: str) -> int:
