@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import pytest
@@ -37,14 +36,8 @@ for name, value in {
 }.items():
     os.environ[name.upper()] = str(value)
     jax.config.update(name, value)
-# What tests compile runs a few times only: little effort, and of two ways to make machine code the
-# older one, which takes two thirds of the time.
-QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
-BOTH_WAYS = jax.__version_info__ < (0, 11)
-if BOTH_WAYS:
-    QUICK["xla_cpu_use_fusion_emitters"] = False
-flags = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
-os.environ["XLA_FLAGS"] = " ".join([*flags, os.environ.get("XLA_FLAGS", "")])
+# What tests compile runs a few times only.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 2)
 jax.devices()  # else the first run that needs one device settles it
@@ -72,15 +65,13 @@ def _forget_programs() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _machine_code_without_effort(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Training programs ask for more than the flags above; here they too take little time, but in
+    """Training programs ask for more than the flag above; here they too take little time, but in
     files that are about their results, bit for bit, or that train for long.
     """
-    options = QUICK
-    if request.node.get_closest_marker("as_users"):
-        ways = {"xla_cpu_use_fusion_emitters": True} if BOTH_WAYS else {}
-        options = {**(population.compiler_options("cpu") or {}), **ways}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(population, "compiler_options", lambda platform: options)
+        if request.node.get_closest_marker("as_users") is None:
+            least = {"xla_backend_optimization_level": 0}
+            patch.setattr(population, "compiler_options", lambda platform: least)
         yield
 
 

@@ -16,8 +16,6 @@ import qmix_jax
 from qmix_jax import api, config
 from qmix_jax.runtime import checkpoint, loop
 
-pytestmark = pytest.mark.as_users
-
 CUTS = int(os.environ.get("QMIX_JAX_CUTS", "1"))
 """Random cut points of each case."""
 
