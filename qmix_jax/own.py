@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 from qmix_jax import components, config
 
+_MACHINE = (OSError, RuntimeError, MemoryError)
+"""What the machine raises; it says nothing of what an environment returned."""
+
 
 @contextlib.contextmanager
 def explained(cfg: config.ExperimentConfig) -> Iterator[None]:
@@ -14,7 +17,7 @@ def explained(cfg: config.ExperimentConfig) -> Iterator[None]:
 
     Raises:
       ConfigError: for an exception from a component whose name has a dot, or about what such an
-        environment returned. Other exceptions pass.
+        environment returned. Other exceptions pass, a full disk or memory among them.
     """
     try:
         yield
@@ -35,14 +38,16 @@ def _explanation(error: Exception, cfg: config.ExperimentConfig) -> str | None:
         "factorisation": cfg.algo.factorisation.name,
     }
     own = {kind: name for kind, name in names.items() if "." in name}
-    places = {kind: components.line_of(error, _folder(name)) for kind, name in own.items()}
+    places = {kind: _line_in(error, name) for kind, name in own.items()}
     blamed = next((kind for kind in own if places[kind]), "env")
-    if blamed not in own:
+    if blamed not in own or (not places[blamed] and isinstance(error, _MACHINE)):
         return None
     name, where = own[blamed], f" at {places[blamed]}" if places[blamed] else ""
     more = f"`qmix-jax check-env {name}` explains it" if blamed == "env" else "correct that"
     return f"{blamed}: {name!r} failed{where} ({components.said_by(error)}); {more}"
 
 
-def _folder(name: str) -> pathlib.Path:
-    return pathlib.Path(sys.modules[name].__file__ or "").parent
+def _line_in(error: Exception, name: str) -> str:
+    """Where an exception passed through a module or its neighbours; empty if nowhere."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return components.line_of(error, pathlib.Path(file).parent) if file else ""

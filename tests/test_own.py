@@ -8,6 +8,7 @@ import pytest
 from toys.command_line import TINY, run
 
 from examples import rescue
+from qmix_jax import program
 
 WORKING = pathlib.Path(rescue.__file__).read_text(encoding="utf-8")
 
@@ -84,9 +85,23 @@ def test_a_broken_mixer_is_one_line(lab, capsys):
     ), error
 
 
-def test_a_defect_of_our_own_is_not_hidden(monkeypatch):
-    from qmix_jax import program
+def raising(error):
+    def make(*_):
+        raise error
 
-    monkeypatch.setattr(program.plan, "make", lambda *_: {}["a defect"])
-    with pytest.raises(KeyError, match="a defect"):
-        run("train", *TINY)
+    return make
+
+
+@pytest.mark.parametrize(
+    ("environment", "error"),
+    [
+        ((), KeyError("a defect")),
+        (("env=own", "env.name=examples.rescue"), OSError(28, "No space left on device")),
+        (("env=own", "env.name=examples.rescue"), RuntimeError("out of memory")),
+    ],
+    ids=["no module of one's own", "the disk", "the device"],
+)
+def test_what_is_not_of_ones_own_is_not_laid_to_it(monkeypatch, environment, error):
+    monkeypatch.setattr(program.plan, "make", raising(error))
+    with pytest.raises(type(error), match=re.escape(str(error))):
+        run("train", *TINY, *environment)

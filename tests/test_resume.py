@@ -80,18 +80,18 @@ def _short_calls(monkeypatch):
 
 
 @pytest.fixture
-def cut(monkeypatch):
-    """`cut(n)`: the n-th compiled call from now on ends the process."""
-
+def at_call(monkeypatch):
+    """`at_call(n, act)`: `act()` comes once, in the n-th compiled call from now on."""
     proper = loop._wait
 
-    def after(calls):
+    def after(calls, act):
         left = iter(range(calls))
 
         def wait(tree):
             proper(tree)
             if next(left, None) is None:
-                raise Cut
+                monkeypatch.setattr(loop, "_wait", proper)
+                act()
 
         monkeypatch.setattr(loop, "_wait", wait)
 
@@ -99,23 +99,24 @@ def cut(monkeypatch):
 
 
 @pytest.fixture
-def signalled(monkeypatch):
+def cut(at_call):
+    """`cut(n)`: the n-th compiled call from now on ends the process."""
+
+    def end():
+        raise Cut
+
+    return lambda calls: at_call(calls, end)
+
+
+@pytest.fixture
+def signalled(at_call):
     """`signalled(n)`: SIGTERM comes during the n-th compiled call from now on."""
-    proper = loop._wait
 
-    def after(calls):
-        left = iter(range(calls))
+    def send():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # the listener hears it
 
-        def wait(tree):
-            proper(tree)
-            if next(left, None) is None:
-                monkeypatch.setattr(loop, "_wait", proper)
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(0.2)  # the listener hears it
-
-        monkeypatch.setattr(loop, "_wait", wait)
-
-    return after
+    return lambda calls: at_call(calls, send)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,6 @@ def test_cut_anywhere_it_goes_on_to_the_same_numbers(case, number, reference, cu
     cut(random.Random(f"{case} {number}").randrange(1, n_calls))
     with pytest.raises(Cut):
         train(cfg, tmp_path / "run", programs)
-    cut(10**9)
     again = train(cfg, tmp_path / "run", programs)
     same(again.parameters, whole.parameters)
     same(again.best_parameters, whole.best_parameters)
@@ -172,7 +172,6 @@ def cut_run(folder, programs, cut, at=9, **more):
     cut(at)
     with pytest.raises(Cut):
         train(small(**more), folder, programs)
-    cut(10**9)
     return folder
 
 
@@ -250,9 +249,8 @@ def test_another_run_is_refused_with_the_difference(text, whole, monkeypatch):
     assert {path: path.read_bytes() for path in whole.directory.glob("*.*")} == before
 
 
-def test_a_longer_run_that_is_cut_goes_on_with_the_same_replay(whole, programs, cut, tmp_path):
+def test_a_longer_run_that_is_cut_goes_on_with_the_same_replay(programs, cut, tmp_path):
     """Its size followed from the number of env steps at first, and must not do so again."""
-    shutil.copytree(whole.directory, tmp_path / "run")
     derived = {"batch_size": 4, "capacity": None}
     longer = {"trainer": {**TWO_STEP["trainer"], "env_steps": 900}, "replay": derived}
     cfg = small(replay=derived)
@@ -260,7 +258,6 @@ def test_a_longer_run_that_is_cut_goes_on_with_the_same_replay(whole, programs, 
     cut(20)
     with pytest.raises(Cut):
         train(small(**longer), begun.directory, programs)
-    cut(10**9)
     again = train(small(**longer), begun.directory, programs)
     assert again.config.replay.capacity == begun.plan.capacity
 
@@ -346,7 +343,6 @@ def test_a_sweep_goes_on_where_it_was_cut(halving, at, sweeps, programs, cut, tm
     cut(at)
     with pytest.raises(Cut):
         api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)
-    cut(10**9)
     results = qmix_jax.resume_many(tmp_path) if at == 50 else None
     if results is None:
         results = api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)
@@ -385,7 +381,6 @@ def test_slices_go_on_where_they_were_cut(how, programs, cut, signalled, tmp_pat
         cut(int(1.5 * n_calls))
         with pytest.raises(Cut):
             train(load("iql on two_step", **fixed), tmp_path / "run", few)
-        cut(10**9)
     else:
         signalled(int(1.5 * n_calls))
         assert train(load("iql on two_step", **fixed), tmp_path / "run", few).interrupted
@@ -401,7 +396,6 @@ def test_one_run_of_a_sweep_does_not_go_on_alone(programs, cut, tmp_path):
     cut(20)
     with pytest.raises(Cut):
         api.train_many(jobs(tmp_path), tmp_path, programs=programs)
-    cut(10**9)
     with pytest.raises(config.ConfigError, match=r"of 2 run\(s\) trained together, but this is 1"):
         qmix_jax.resume(tmp_path / "0")
     with pytest.raises(config.ConfigError, match=r"no checkpoint in .* of the whole sweep"):

@@ -43,7 +43,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _chosen(name: str) -> tuple[str, dict[str, Any]]:
-    """Component and options of a choice of the group `env`; another name is a component's own."""
+    """Component and options of a choice of the group `env`; another name is a component's own.
+
+    Raises: ConfigError for a name that is neither.
+    """
     known = {*composition.choices()["env"], *components.names("envs")} - {"own"}
     if "." not in name and name not in known:
         raise config.ConfigError(

@@ -36,15 +36,13 @@ def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
         moment = base.between(time)
         base.window(axes, (-0.5, rows - 0.5), (columns - 0.5, -0.5))
         for (y, x), tile in np.ndenumerate(tiles):
-            lying = int(scene["lying"][moment.after][y, x])
             _draw_tile(axes, (x, y), int(tile))
-            if tile == POT:
-                left = float(scene["timer"][moment.after][y, x]) / facts["cooking"]
-                _draw_pot(axes, (x, y), lying, left)
-            elif tile in (RECIPE, BUTTON):
-                _draw_thing(axes, (x, y), int(scene["recipe"][moment.after]) | 1, 1.0)
-            else:
-                _draw_thing(axes, (x, y), lying, 1.0)
+            shown = tile in (RECIPE, BUTTON)
+            thing = (
+                scene["recipe"][moment.after] | 1 if shown else scene["lying"][moment.after][y, x]
+            )
+            left = scene["timer"][moment.after][y, x] / facts["cooking"]
+            _draw_on_tile(axes, (x, y), int(thing), float(left) if tile == POT else None)
         for cook in range(scene["x"].shape[1]):
             _draw_cook(axes, scene, moment, cook)
 
@@ -65,6 +63,16 @@ def _draw_tile(axes: mpl_axes.Axes, place: tuple[float, float], tile: int) -> No
     if tile >= INGREDIENTS:
         for dx, dy in ((-0.17, 0.12), (0.17, 0.12), (0.0, -0.14)):
             _draw_food(axes, (x + dx, y + dy), tile - INGREDIENTS, 0.17)
+
+
+def _draw_on_tile(
+    axes: mpl_axes.Axes, place: tuple[float, float], thing: int, left: float | None
+) -> None:
+    """What lies on a tile; `left` of a pot: the share of its cooking that is left."""
+    if left is None:
+        _draw_thing(axes, place, thing, 1.0)
+    else:
+        _draw_pot(axes, place, thing, left)
 
 
 def _draw_pot(axes: mpl_axes.Axes, place: tuple[float, float], inside: int, left: float) -> None:

@@ -59,8 +59,8 @@ class Outcome:
     def numbers(self) -> dict[str, Any]:
         """All but the arrays, as JSON takes it."""
         arrays = ("parameters", "best_parameters")
-        names = {field.name for field in dataclasses.fields(self)}.difference(arrays)
-        return {name: getattr(self, name) for name in names}
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name not in arrays}
 
     @classmethod
     def made_of(cls, numbers: Mapping[str, Any], final: Any, best: Any) -> "Outcome":

@@ -26,9 +26,9 @@ ONE_DEVICE: dict[str, Any] = {"devices": 1}
 RESUMING: dict[str, Any] = {"resume": "auto", "checkpoint": {"every_s": 0.0}}
 
 
-def one(folder: pathlib.Path, population: Mapping[str, Any], **more: Any) -> list[api.Result]:
+def one(folder: pathlib.Path, population: Mapping[str, Any]) -> list[api.Result]:
     """Three seeds."""
-    return [api.train(members.load(seeds=3, population=population, **more), folder / "one")]
+    return [api.train(members.load(seeds=3, population=population), folder / "one")]
 
 
 def many(
