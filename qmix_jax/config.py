@@ -76,6 +76,22 @@ class Schedule(Model):
         return value
 
 
+class Exponential(Model):
+    """Geometric from `start` to `end` over `steps`, then constant."""
+
+    start: PositiveFloat
+    end: PositiveFloat
+    steps: PositiveFloat
+
+
+class Power(Model):
+    """`start * (1 + t / scale) ** -exponent`."""
+
+    start: PositiveFloat
+    scale: PositiveFloat
+    exponent: Annotated[float, Field(ge=0)]
+
+
 class RateSchedule(Schedule):
     """A schedule of positive values (learning rates)."""
 
@@ -136,7 +152,7 @@ FloatCode = Literal["float32", "float16", "bfloat16", "uint8"]
 class Replay(Model):
     """Where one member's minibatches come from."""
 
-    kind: Literal["uniform", "prioritised", "on_policy"] = "uniform"
+    kind: Literal["uniform", "prioritised", "on_policy", "transitions"] = "uniform"
     batch_size: PositiveInt = 16
     capacity: PositiveInt | None = None
     byte_budget: Bytes = 512 * 2**20
@@ -389,7 +405,7 @@ def _bare(annotation: Any) -> Any:
 
 __all__ = [
     "Algo", "Checkpoint", "Component", "ConfigError", "Count", "Eval", "ExperimentConfig",
-    "Fraction", "HParams", "Int", "Model", "OpenFraction", "Optimiser", "Population",
-    "PositiveFloat", "PositiveInt", "Replay", "Schedule", "Sinks", "Trainer", "dump", "load",
-    "suggest", "validate", "with_values",
+    "Exponential", "Fraction", "HParams", "Int", "Model", "OpenFraction", "Optimiser",
+    "Population", "PositiveFloat", "PositiveInt", "Power", "Replay", "Schedule", "Sinks", "Trainer",
+    "dump", "load", "suggest", "validate", "with_values",
 ]  # fmt: skip

@@ -85,7 +85,7 @@ def from_module(module: nn.Module, spec: EnvSpec, *, monotonic: bool, igm: bool)
 
     def init(key: Array) -> Params:
         q = jnp.zeros((spec.n_agents,))
-        actions = jnp.zeros((spec.n_agents, spec.n_actions_max))
+        actions = jnp.zeros((spec.n_agents, spec.actions.width))
         state = jnp.zeros((spec.state_size,))
         return network_init(key, MixerInputs(q_taken=q, q_greedy=q, actions=actions, state=state))
 
