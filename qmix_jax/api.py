@@ -109,7 +109,7 @@ def _train(
         trained = processes.train(everyone, 0, whole, Programs(), display, stop)
     (result,) = _results(whole, trained, Objective())
     if everyone.first:
-        tables.run(result, program, trained.outcomes[0], trained.compile_s)
+        tables.run(result, trained.outcomes[0], trained.compile_s)
     return _whole(result)
 
 

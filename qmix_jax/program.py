@@ -55,6 +55,7 @@ class Program(NamedTuple):
       parts: what `step` is made of.
       stage: what an evaluation runs.
       evaluate: `(key, params, index i32[]) -> name -> f32[]`, greedy.
+      behaviour: what acting adds to one step, name -> shape of [B, ...] for B = 1.
     """
 
     env: AnyEnv
@@ -63,6 +64,7 @@ class Program(NamedTuple):
     parts: Parts
     stage: rollout.Stage
     evaluate: Callable[[Array, Any, Array], dict[str, Array]]
+    behaviour: dict[str, Any]
 
     @property
     def spec(self) -> EnvSpec:
@@ -131,6 +133,7 @@ def _build(cfg: config.ExperimentConfig) -> Program:
         parts=parts,
         stage=stage,
         evaluate=evaluation(algorithm, stage),
+        behaviour=behaviour,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qmix_jax import config, plan, population
+from qmix_jax import config, plan
 from qmix_jax.program import Program, build
 from qmix_jax.runtime import loop, provenance, record, sinks, training
 from qmix_jax.runtime.scores import Objective
@@ -25,8 +25,6 @@ class Result:
         `metrics.jsonl`, `parameters_final.npz`, `parameters_best.npz` and `curves.png`.
       metrics: columns of `metrics.csv` -> array with one entry per row.
       parameters, best_parameters: nested dicts of numpy arrays, member axis first.
-      tables: one array [P, ...] per decision point of the environment (matrix games), in reward
-        units.
       interrupted: ended early by Ctrl-C.
       failures: member -> why it was frozen: its loss or gradient was not finite.
       objective: one number to compare settings by, NaN where nothing was evaluated.
@@ -39,7 +37,6 @@ class Result:
     metrics: dict[str, np.ndarray]
     parameters: Any
     best_parameters: Any
-    tables: tuple[np.ndarray, ...]
     interrupted: bool
     failures: Mapping[int, str]
     objective: float
@@ -58,10 +55,6 @@ def make(
         metrics=columns,
         parameters=outcome.parameters,
         best_parameters=outcome.best_parameters,
-        tables=tuple(
-            table / job.config.hparams.reward_scale
-            for table in population.each_member(program.tables, outcome.parameters)
-        ),
         interrupted=outcome.interrupted,
         failures=outcome.failures,
         objective=objective.of(columns),

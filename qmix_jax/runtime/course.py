@@ -166,7 +166,7 @@ def open_files(
     Args:
       first: number of the group's first run in the checkpoint.
     """
-    names = loop.columns(members.metric_names, group.program.spec.metric_names)
+    names = loop.columns(members.metric_names, group.program.eval_metrics)
     last = first + len(group.jobs)
     sizes = saved.meta["sizes"][first:last] if saved else [None] * len(group.jobs)
     opened, failed = [], set()
@@ -208,7 +208,7 @@ def check_files(
     group: jobs.Group, members: population.Population, sizes: Sequence[Sequence[int]]
 ) -> None:
     """Raises: ConfigError where rows that a checkpoint counts on are gone."""
-    names = loop.columns(members.metric_names, group.program.spec.metric_names)
+    names = loop.columns(members.metric_names, group.program.eval_metrics)
     for job, size in zip(group.jobs, sizes, strict=True):
         sinks.check_sizes(job.path, size, (*sinks.KEYS, *names))
 

@@ -315,7 +315,7 @@ class Run:
     def _note_failures(self) -> None:
         firsts = self._members.metrics(self._tallies).first_nonfinite
         for member, seed in enumerate(self._seeds):
-            metric = min(train_step.WATCHED, key=lambda name: firsts[name][member])
+            metric = min(sorted(firsts, reverse=True), key=lambda name: firsts[name][member])
             update = int(firsts[metric][member])
             if update == train_step.NEVER or member in self._failures:
                 continue
@@ -378,14 +378,14 @@ class Run:
         return remaining * self._per_update_s if known or not remaining else float("nan")
 
 
-def columns(program_metrics: Sequence[str], metric_names: Sequence[str]) -> tuple[str, ...]:
+def columns(program_metrics: Sequence[str], eval_metrics: Sequence[str]) -> tuple[str, ...]:
     """All metric columns of `metrics.csv`.
 
     Args:
       program_metrics: names in a tally.
-      metric_names: `EnvSpec.metric_names`.
+      eval_metrics: `Program.eval_metrics`.
     """
-    evaluated = [f"eval/{name}" for name in ("return", *metric_names, "length")]
+    evaluated = [f"eval/{name}" for name in eval_metrics]
     return tuple(evaluated + sorted(program_metrics) + ["perf/env_steps_per_s", "time_s"])
 
 

@@ -11,7 +11,6 @@ import rich.console
 import rich.table
 import rich.text
 
-from qmix_jax.program import Program
 from qmix_jax.runtime import loop, progress, record, report, scores, training
 
 
@@ -138,13 +137,8 @@ def footprint(
         console.print(rich.text.Text(f"  {label:<6} {text}"), soft_wrap=True)
 
 
-def run(result: Any, program: Program, outcome: loop.Outcome, compile_s: float) -> None:
+def run(result: Any, outcome: loop.Outcome, compile_s: float) -> None:
     """Prints what a lone run came to; `result` is an `api.Result`."""
-    points = program.decision_points
-    if points and program.joint_tables and program.spec.n_agents == 2:
-        report.joint_tables(points, result.tables)
-    elif points and not program.joint_tables:
-        report.utility_tables(points, result.tables)
     totals = report.Totals(
         env_steps=outcome.env_steps,
         gradient_steps=outcome.update * result.plan.gradient_steps,
