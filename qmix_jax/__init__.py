@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qmix_jax.diagnosis.rerun import Rerun, rerun
     from qmix_jax.laboratory.baseline import Baseline, baseline
     from qmix_jax.laboratory.build import Lab, lab
+    from qmix_jax.laboratory.measure import GameTables, game_tables
     from qmix_jax.laboratory.weights import weights
     from qmix_jax.render.build import Rendered, render_run
     from qmix_jax.reports.build import Report, report
@@ -39,6 +40,7 @@ __all__ = [
     "Diagnosis",
     "Evaluation",
     "ExperimentConfig",
+    "GameTables",
     "Halving",
     "Job",
     "Lab",
@@ -59,6 +61,7 @@ __all__ = [
     "dump_config",
     "evaluate_run",
     "export_run",
+    "game_tables",
     "lab",
     "load_config",
     "load_parameters",
@@ -90,6 +93,8 @@ _HOMES = {
     "check_env": ("qmix_jax.conformance.build", "check_env"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
     "Job": ("qmix_jax.api", "Job"),
+    "GameTables": ("qmix_jax.laboratory.measure", "GameTables"),
+    "game_tables": ("qmix_jax.laboratory.measure", "game_tables"),
     "Lab": ("qmix_jax.laboratory.build", "Lab"),
     "lab": ("qmix_jax.laboratory.build", "lab"),
     "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),

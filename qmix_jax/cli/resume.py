@@ -25,6 +25,7 @@ def run(directory: str, arguments: Sequence[str]) -> int:
         )
     changes = _changes(arguments)
     from qmix_jax import resumption  # these bring in JAX, which a refusal need not wait for
+    from qmix_jax.laboratory import page
     from qmix_jax.runtime import checkpoint, interrupt, loop, team
 
     try:
@@ -32,6 +33,7 @@ def run(directory: str, arguments: Sequence[str]) -> int:
             found = resumption.resume_many(directory, changes)
         else:
             found = (resumption.resume(directory, changes),)
+            page.learnt(found[0])
     except (loop.NonFiniteError, team.ProcessError, checkpoint.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
