@@ -223,12 +223,20 @@ class DecisionPoint(NamedTuple):
 
 
 def played(shot: Shot) -> str:
-    """The joint action and what it paid, for `describe`: `agent_0 1, agent_1 0: reward 7`."""
+    """The joint action and what it paid, for `describe`: `agent_0 1, agent_1 0: reward 7`, of
+    continuous actions `agent_0 (0.5, -1): reward 7`.
+    """
     if shot.actions is None:
         return "start"
     pairs = zip(shot.names, shot.actions, strict=True)
-    joint = ", ".join(f"{name} {action}" for name, action in pairs)
+    joint = ", ".join(f"{name} {_brief(action)}" for name, action in pairs)
     return f"{joint}: reward {shot.reward:g}"
+
+
+def _brief(action: np.ndarray) -> str:
+    if action.ndim == 0:
+        return str(action)
+    return f"({', '.join(f'{number:.3g}' for number in action)})"
 
 
 def first_timestep(
