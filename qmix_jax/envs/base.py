@@ -158,10 +158,18 @@ def team_env(
       reset, step: as in `Env`, with a scalar `TimeStep.reward` f32[], the team's.
     Returns:
       An `Env` in which every agent's reward is the team's.
+    Raises: ValueError at trace time for other results, and for a reward that is no single number.
     """
 
     def shared(result: tuple[EnvState, TimeStep]) -> tuple[EnvState, TimeStep]:
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ValueError("reset and step return (env_state, TimeStep)")
         env_state, timestep = result
+        if jnp.shape(timestep.reward):
+            raise ValueError(
+                f"team_env takes one reward for the team, got shape {jnp.shape(timestep.reward)}; "
+                "sum it over the agents, or return Env(spec, reset, step, team_reward)"
+            )
         reward = jnp.broadcast_to(timestep.reward, (spec.n_agents,))
         return env_state, replace(timestep, reward=reward)
 
