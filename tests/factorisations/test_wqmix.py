@@ -175,7 +175,7 @@ def test_windows_go_on_with_the_carry_of_both_agent_networks():
         learn = accompany(params, carry["learn"], seen, whole.state[t])
         carry = {"act": act(params, carry["act"], seen, explore, KEY)[0], "learn": learn}
     start = Start(carry=carry, prev_actions=whole.actions[cut - 1])
-    entries = {name: value[cut:] for name, value in whole.items() if value is not None}
+    entries = {name: value[cut:] for name, value in whole.items() if hasattr(value, "shape")}
     late = np.arange(len(whole.valid))[:, None] >= cut
     loss = samples.jit(samples.loss(made))
     (expected, right), (found, ours) = (
