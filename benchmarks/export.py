@@ -90,11 +90,12 @@ def _train(root: pathlib.Path) -> pathlib.Path:
 
 def _record(done: trained.Trained, member: int, steps: int, n_envs: int) -> dict[str, np.ndarray]:
     """At least so many env steps of the trainer's own greedy acting: what was seen and done."""
-    env = program.environment(config.load(config.dump(done.config)))
-    factorisation = program.make_factorisation(config.load(config.dump(done.config)), env.spec)
+    cfg = config.load(config.dump(done.config))
+    env = program.environment(cfg)
+    algorithm = program.make_algorithm(cfg, env.spec)
     window = max(-(-steps // n_envs), env.spec.max_steps)
-    collector = rollout.make_segment(env, factorisation.initial_carry, n_envs, window)
-    greedy = train_step.behaviour(factorisation, done.own(member), jnp.zeros(()))
+    collector = rollout.make_segment(program.stage_of(algorithm, env, n_envs), window)
+    greedy = train_step.play(algorithm, done.own(member))
     options = population.compiler_options(jax.default_backend())
     with policy.precision(done.config):
         collect = jax.jit(lambda key: collector.collect(key, (), greedy)[1],
