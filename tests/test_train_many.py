@@ -2,7 +2,6 @@
 
 import csv
 import json
-import types
 
 import jax
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from toys import members
 
 from qmix_jax import api, config
-from qmix_jax.runtime import scores, sweep_index, team
+from qmix_jax.runtime import scores, sweep_index
 
 pytestmark = pytest.mark.as_users
 
@@ -99,7 +98,7 @@ def test_a_diverging_member_is_frozen_and_its_neighbours_do_not_notice(tmp_path,
     assert rows(tmp_path / "2") == rows(alone[2].directory)
     assert not first.failures and not third.failures
     assert set(second.failures) == {0, 1}
-    assert "seed 1 (member 2) is not finite at update" in second.failures[1]
+    assert "seed 1 is not finite at update" in second.failures[1]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(second.parameters))
     evaluated = second.metrics["eval/return"][second.metrics["kind"] == "eval"]
     assert np.isfinite(evaluated).all()
@@ -146,19 +145,21 @@ def test_the_objective_is_the_interquartile_mean_of_the_last_evaluations():
     assert np.isnan(scores.Objective("eval/none").of(metrics))
 
 
-def test_a_program_goes_with_its_group_unless_the_caller_keeps_it(monkeypatch):
+def test_a_program_goes_with_its_group_unless_the_caller_keeps_it(tmp_path, monkeypatch):
     """Dozens of programs would fill the process's table of memory maps."""
 
-    def train(everyone, number, whole, programs, *_):
-        seen.append(programs)
+    def get(self, group, display):
+        seen.append(self)
+        return proper(self, group, display)
 
-    seen = []
-    monkeypatch.setattr(api.processes, "train", train)
-    new = types.SimpleNamespace(config=types.SimpleNamespace(resume=None), path=None)
-    groups = [types.SimpleNamespace(jobs=[new])] * 2
-    index = types.SimpleNamespace(start=lambda number: None)
+    proper, seen = api.Programs.get, []
+    monkeypatch.setattr(api.Programs, "get", get)
+    tiny = {"env_steps": 100, "log_every": 1000}
+    configs = [members.load(trainer={**tiny, "gradient_steps": k}) for k in (1, 2)]
     kept = api.Programs()
-    for programs in (None, kept):
-        list(api._in_turn(team.Team(), groups, programs, None, lambda: False, index))
+    for i, programs in enumerate((None, kept)):
+        jobs = [api.Job(cfg, tmp_path / f"{i}{k}") for k, cfg in enumerate(configs)]
+        api.train_many(jobs, programs=programs)
+    assert len(seen) == 4
     assert seen[0] is not seen[1]
     assert seen[2] is seen[3] is kept

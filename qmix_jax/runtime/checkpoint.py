@@ -143,9 +143,7 @@ class Store(contextlib.AbstractContextManager["Store"]):
         self._manager = None
 
 
-def _write(
-    meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: pathlib.Path
-) -> None:
+def _write(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: pathlib.Path) -> None:
     (folder / META).write_text(json.dumps(meta), encoding="utf-8")
     with (folder / ARRAYS).open("wb") as file:
         parameters.write_arrays(file, arrays)
