@@ -63,8 +63,7 @@ def start(
     (job,) = launching.settle([Job(cfg, directory, command)])
     if compatibility.ended(job.config, job.path):
         raise config.ConfigError(
-            f"start: {str(job.path)!r} has ended; read it with qmix_jax.load_run, or raise "
-            "trainer.env_steps"
+            f"start: {launching.had_ended(job)}, or read it with qmix_jax.load_run"
         )
     return launching.start(job)
 
@@ -100,7 +99,7 @@ def train(
         return _checked(result)
     (job,) = launching.settle([Job(cfg, directory, command)])
     if compatibility.ended(job.config, job.path):
-        print(f"resume: {job.path} has ended; to train on, raise trainer.env_steps", flush=True)
+        print(f"resume: {launching.had_ended(job)}", flush=True)
         return _checked(load_run(job.path))
     with launching.start(job) as session:
         while session.step():

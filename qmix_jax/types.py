@@ -44,6 +44,8 @@ class EnvSpec:
       agent_state: i32[N, F], columns of `state` that describe agent i, or None where there are
         none.
       obs_bounds, state_bounds: (lowest, highest) value of any entry, None where not known.
+      best_metrics: (name, `max` or `min`) of what evaluations are compared by, the most important
+        first; those that there are count: of `return`, `length` and `metric_names`.
     """
 
     name: str
@@ -58,6 +60,7 @@ class EnvSpec:
     agent_state: np.ndarray | None = None
     obs_bounds: tuple[float, float] | None = None
     state_bounds: tuple[float, float] | None = None
+    best_metrics: tuple[tuple[str, str], ...] = (("win_rate", "max"), ("return", "max"))
 
     @property
     def n_agents(self) -> int:

@@ -1,7 +1,6 @@
 """What members take, what fits, and slices of a population that does not."""
 
 import json
-import pathlib
 import time
 
 import jax

@@ -282,7 +282,7 @@ def test_a_checkpoint_of_another_program_is_refused(cut, programs, tmp_path):
     other = {name: values[..., :1] for name, values in found.load().items()}
     with file.open("wb") as opened:
         np.savez(opened, **other)
-    with pytest.raises(config.ConfigError, match=r"is not of this program .*to begin anew"):
+    with pytest.raises(config.ConfigError, match=r"is not of this program .*to start again"):
         train(small(), path, programs)
 
 

@@ -13,7 +13,7 @@ from qmix_jax.runtime import checkpoint, halving, jobs, provenance, record, sink
 
 MAY_CHANGE = (
     "checkpoint", "compile_cache", "eval", "name", "population.devices", "population.memory",
-    "population.slices", "resume", "sink", "trainer.env_steps", "trainer.log_every",
+    "population.slices", "resume", "sink", "stop", "trainer.env_steps", "trainer.log_every",
 )  # fmt: skip
 """Keys, with all below them, that may differ between a run and its resumption."""
 
@@ -83,7 +83,8 @@ def ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
     if reached is None or reached["interrupted"]:
         return False
     before = provenance.read_run_config(path)
-    return before.trainer.env_steps == cfg.trainer.env_steps
+    same_rules = reached["stopped"] is None or before.stop == cfg.stop
+    return same_rules and before.trainer.env_steps == cfg.trainer.env_steps
 
 
 def saved(

@@ -22,6 +22,7 @@ from qmix_jax.runtime import (
     scores,
     session,
     sinks,
+    stopping,
     sweep_index,
 )
 from qmix_jax.runtime import halving as halvings
@@ -54,12 +55,14 @@ class Launched(NamedTuple):
     """What sessions need besides their files.
 
     Attributes:
+      how: with the objective that the environments have, where none was given.
       found: positions of the jobs that share a program.
       groups: the same, with their programs built.
       display: shows progress.
       interrupted: whether to end early.
     """
 
+    how: How
     found: tuple[groups.Group, ...]
     groups: list[jobs.Group]
     display: progress.Progress
@@ -115,6 +118,7 @@ def train(settled: Sequence[jobs.Job], how: How) -> list[results.Result | None]:
     paths, labels = [job.path for job in settled], [job.label for job in settled]
     asked = sweep_index.asked(how.directory, settled, paths, how.halving, how.objective)
     with asked, _launched(settled, how) as at:
+        how = at.how
         index = sweep_index.Index(how.directory, labels, paths, at.found, how.objective)
         for line in () if how.alone else group_lines(at.found):
             at.display.note(line)
@@ -123,7 +127,7 @@ def train(settled: Sequence[jobs.Job], how: How) -> list[results.Result | None]:
             for together in [numbers] if how.halving else [[number] for number in numbers]:
                 if at.interrupted() and not how.halving:
                     break
-                trained = _train_together(together, at, how, index)
+                trained = _train_together(together, at, index)
                 for number, (own, seconds) in zip(together, trained, strict=True):
                     index.finish(number, own, seconds)
                     done |= zip(at.found[number].jobs, own, strict=True)
@@ -131,15 +135,16 @@ def train(settled: Sequence[jobs.Job], how: How) -> list[results.Result | None]:
 
 
 def _train_together(
-    numbers: Sequence[int], at: Launched, how: How, index: sweep_index.Index
+    numbers: Sequence[int], at: Launched, index: sweep_index.Index
 ) -> list[tuple[list[results.Result], session.Seconds]]:
     """Results and seconds of groups that train in one session, or ended before."""
-    chosen = [at.groups[number] for number in numbers]
+    chosen, how = [at.groups[number] for number in numbers], at.how
     if all(compatibility.ended(job.config, job.path) for one in chosen for job in one.jobs):
         unknown = session.Seconds(math.nan, math.nan, math.nan)
         found = []
         for one in chosen:
-            at.display.note(f"{one.heading}had ended")
+            for job in one.jobs:
+                at.display.note(f"{one.heading}{had_ended(job)}")
             pairs = [(job, record.read_outcome(job.path)) for job in one.jobs]
             own = [results.make(*pair, one.program, how.objective) for pair in pairs]
             found.append((own, unknown))
@@ -172,6 +177,8 @@ def _launched(settled: Sequence[jobs.Job], how: How) -> Iterator[Launched]:
     built = build_groups(settled, found, how.alone)
     for one in built:
         devices.local(len(one.seeds), one.config.population.devices)
+        for job in one.jobs:
+            stopping.check(job.config.stop, one.program.spec)
         one.program.plan.rungs(how.halving.rungs if how.halving else ())
         if how.halving is None:
             compiled.check(one)
@@ -184,7 +191,16 @@ def _launched(settled: Sequence[jobs.Job], how: How) -> Iterator[Launched]:
     ):
         for line in lines:
             display.note(line)
-        yield Launched(found, built, display, lambda: how.stopping(signals.requested))
+        objective = how.objective.on([one.program.spec for one in built])
+        settings = how._replace(objective=objective)
+        yield Launched(settings, found, built, display, lambda: how.stopping(signals.requested))
+
+
+def had_ended(job: jobs.Job) -> str:
+    """Says that a run has ended, how, and how to train on."""
+    rule = (record.reached(job.path) or {}).get("stopped")
+    how, more = (f", by {rule}", " or change stop.*") if rule else ("", "")
+    return f"{job.path} has ended{how}; to train on, raise trainer.env_steps{more}"
 
 
 def prepare(configs: Sequence[config.ExperimentConfig]) -> list[str]:

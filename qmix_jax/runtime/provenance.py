@@ -160,10 +160,9 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
         ) from error
     if layout != LAYOUT:
         raise config.ConfigError(
-            f"run directory: {str(directory)!r} has layout {layout}, and this version reads layout "
-            f"{LAYOUT}; read or resume it with the version of qmix_jax that wrote it "
-            f"({(found.get('versions') or {}).get('qmix_jax', 'see manifest.json')}), or train it "
-            "again in another directory"
+            f"run directory: {str(path)!r} is of layout {layout}, and this version reads layout "
+            f"{LAYOUT}; use the version of qmix_jax that wrote it, or train again in another "
+            "directory"
         )
     return found
 

@@ -31,6 +31,7 @@ class Result:
       failures: member -> why it was frozen: its loss or gradient was not finite.
       objective: one number to compare settings by, NaN where nothing was evaluated.
       pruned: ended early by successive halving.
+      stopped: the stop rule (`stop.*`) that ended it, with what it saw; None where none did.
     """
 
     config: config.ExperimentConfig
@@ -44,6 +45,7 @@ class Result:
     failures: Mapping[int, str]
     objective: float
     pruned: bool = False
+    stopped: str | None = None
 
 
 def make(
@@ -66,6 +68,7 @@ def make(
         failures=outcome.failures,
         objective=objective.of(columns),
         pruned=outcome.pruned,
+        stopped=outcome.stopped,
     )
 
 

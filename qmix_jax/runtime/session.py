@@ -106,7 +106,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
             while self._leg < len(self._legs):
                 leg = self._legs[self._leg]
                 now = self._trainings[leg.group] or self._begin(leg)
-                if now.done(leg.until):
+                if stopped := now.verdicts():
+                    self._stop_jobs(leg.group, stopped)
+                elif now.done(leg.until):
                     self._finish_leg(leg)
                 elif self._stopping():
                     self._cut()
@@ -279,6 +281,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
             if self._trainings[leg.group] is None:
                 self._begin(leg)
         self._leg = len(self._legs)
+
+    def _stop_jobs(self, group: int, verdicts: Mapping[int, str]) -> None:
+        """Ends jobs by their stop rules."""
+        for i, verdict in verdicts.items():
+            job = self._groups[group].jobs[i]
+            of = f"{job.label or job.path}: " if len(self._jobs) > 1 else ""
+            self._display.note(f"{of}ended by {verdict}")
+        self._leave(group, list(verdicts))
 
     def _halve(self, rung: int) -> None:
         """Ends the worse jobs of all groups."""

@@ -97,6 +97,7 @@ def _value(value: Any) -> str:
 
 def _note(result: Any) -> str:
     notes = ["interrupted"] * result.interrupted + ["dropped at a rung"] * result.pruned
+    notes += [f"ended by {result.stopped}"] if result.stopped else []
     return ", ".join(notes + [f"{len(result.failures)} frozen"] * bool(result.failures))
 
 
@@ -154,6 +155,8 @@ def run(result: Any, program: Program) -> None:
         train_s=reached["train_s"],
         eval_s=reached["eval_s"],
     )
+    if result.stopped:
+        print(f"ended by {result.stopped}")
     if result.interrupted:
         print("interrupted: the results are those of an unfinished run")
     if result.interrupted and result.config.checkpoint.enabled:

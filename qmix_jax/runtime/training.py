@@ -11,12 +11,14 @@ import numpy as np
 
 from qmix_jax import population, train_step
 from qmix_jax.core import schedules
-from qmix_jax.runtime import best, jobs, outcomes, progress, sinks
+from qmix_jax.runtime import best, jobs, outcomes, progress, scores, sinks, stopping
 
 _CALL_SECONDS = 4.0
 """What one compiled call should last: long enough to hide its cost, short enough for Ctrl-C."""
 
-_NUMBERS = ("update", "passed", "row_update", "row_s", "row_steps", "train_s", "eval_s")
+_NUMBERS = (
+    "update", "passed", "evaluated", "row_update", "row_s", "row_steps", "train_s", "eval_s",
+)  # fmt: skip
 """Numbers that go into a snapshot as they are."""
 
 
@@ -55,8 +57,12 @@ class Training:
         self._train_s = self._eval_s = 0.0
         self._row_s = self._row_steps = 0.0
         self._row_update = self._passed = 0
+        self._evaluated = self._update
         self._per_update_s = 0.0
-        self._best = best.Best(len(self.members))
+        spec = group.program.spec
+        present = ("return", *spec.metric_names, "length")
+        self._best = best.Best(len(self.members), scores.order(spec.best_metrics, present))
+        self._watches = {i: stopping.Watch(group.jobs[i].config.stop, spec) for i in self.jobs}
         self._failures: dict[int, str] = {}
 
     @property
@@ -86,9 +92,22 @@ class Training:
         return self._update == self._plan.n_updates
 
     @property
+    def stopped(self) -> bool:
+        """Whether a stop rule of each job that still trains holds."""
+        return all(self._watches[i].verdict(self._train_s) for i in self.jobs)
+
+    @property
     def ending(self) -> bool:
-        """Whether there is nothing left to learn."""
-        return self.ended or all(member in self._failures for member in self.members)
+        """Whether there is nothing left to do."""
+        failed = all(member in self._failures for member in self.members)
+        return self.ended or failed or self.stopped
+
+    def verdicts(self) -> dict[int, str]:
+        """The stop rule of each job for which one held at the evaluation just made."""
+        if self.ended or self._evaluated != self._update:
+            return {}
+        found = {i: self._watches[i].verdict(self._train_s) for i in self.jobs}
+        return {i: verdict for i, verdict in found.items() if verdict}
 
     def done(self, until: int) -> bool:
         """Whether update `until` is reached, with all that is due there."""
@@ -182,6 +201,7 @@ class Training:
           pruned: successive halving ends them here.
         """
         owners, parameters = self._group.owners, self.parameters()
+        verdicts = {} if pruned else self.verdicts()
         failed = all(member in self._failures for member in self.members)
         found = {}
         for job in chosen:
@@ -194,13 +214,14 @@ class Training:
                 env_steps=self.env_steps,
                 train_s=self._train_s,
                 eval_s=self._eval_s,
-                interrupted=not (self.ended or failed or pruned),
+                interrupted=not (self.ended or failed or pruned or job in verdicts),
                 failures={
                     i: self._failures[member]
                     for i, member in enumerate(own)
                     if member in self._failures
                 },
                 pruned=pruned,
+                stopped=verdicts.get(job),
             )
         return found
 
@@ -209,7 +230,9 @@ class Training:
         if not self.members:
             return Snapshot(self._numbers(), {})
         settings = self._group.config.checkpoint.replay
-        keeps_replay = settings == "always" or (settings == "running" and not self.ended)
+        keeps_replay = settings == "always" or (
+            settings == "running" and not (self.ended or self.stopped)
+        )
         stored = self._plan.stored_at(self._update) if keeps_replay else 0
         best_scores, best_arrays = self._best.snapshot()
         arrays = self._population.snapshot(self._states, self._tallies, stored)
@@ -223,6 +246,7 @@ class Training:
             "members": self.members,
             "elapsed_s": time.perf_counter() - self._started,
             "failures": self._failures,
+            "watches": {i: watch.snapshot() for i, watch in self._watches.items()},
         }
 
     def restore(
@@ -249,6 +273,8 @@ class Training:
         self.members = list(numbers["members"])
         self._failures = {int(member): text for member, text in numbers["failures"].items()}
         self._started = time.perf_counter() - numbers["elapsed_s"]
+        for i, seen in numbers["watches"].items():
+            self._watches[int(i)].restore(seen)
         if members is None:
             return False
         has_replay = any(name.startswith(population.REPLAY) for name in arrays)
@@ -258,7 +284,7 @@ class Training:
         arrays.clear()
         self._show()
         begun = self._update + self._plan.warm_up_collects
-        if has_replay or self.ended or not begun:
+        if has_replay or self.ended or self.stopped or not begun:
             return False
         self._refill(n_resumed, stopping)
         return True
@@ -336,6 +362,10 @@ class Training:
         results = self.evaluation()
         self._eval_s += time.perf_counter() - started
         self._write("eval", results)
+        self._evaluated, owners = self._update, self._group.owners
+        for i in self.jobs:
+            own = [at for at, member in enumerate(self.members) if owners[member] == i]
+            self._watches[i].see({name: values[own] for name, values in results.items()})
         named = {name.removeprefix("eval/"): values for name, values in results.items()}
         self._best.see(named, self.parameters())
         self._show(named)
@@ -358,15 +388,15 @@ class Training:
             self._files[job].write(own)
 
     def _show(self, results: Mapping[str, np.ndarray] | None = None) -> None:
-        scores = results or {}
+        shown = results or {}
         steps = self._plan.steps_per_update * len(self.members)
         self._display.update(
             env_steps=self.env_steps,
             total=self._plan.env_steps,
             steps_per_s=steps / self._per_update_s if self._per_update_s else 0.0,
             eta_s=self._eta_s(),
-            returns=scores.get("return"),
-            win_rates=scores.get("win_rate"),
+            returns=shown.get("return"),
+            win_rates=shown.get("win_rate"),
         )
 
     def _eta_s(self) -> float:
