@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from qmix_jax import groups
+from qmix_jax import config, groups
 from qmix_jax.runtime import (
     compatibility,
     jobs,
@@ -44,6 +44,11 @@ def train(
     with teams.join([job.config for job in given]) as team:
         if team.count == 1:
             return launching.train(launching.settle(given), how), True
+        if any(job.config.stop != config.Stop() for job in given):
+            raise config.ConfigError(
+                "stop: the mean over a run's members decides, and processes do not know each "
+                "other's evaluations; leave stop.* null, or set population.distributed=false"
+            )
         paths = team.paths("directories", launching.directories(given))
         settled = launching.settle(
             [job._replace(directory=path) for job, path in zip(given, paths, strict=True)]

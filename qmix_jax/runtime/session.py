@@ -262,7 +262,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._leg += 1
         if leg.rung is not None:
             self._halve(leg.rung)
-        elif any(later.group == leg.group for later in self._legs[self._leg :]):
+        elif self._leg < len(self._legs) and self._sliced:
             self._leave_slice(leg.group)
 
     def _cut(self) -> None:
@@ -393,12 +393,25 @@ class Session(contextlib.AbstractContextManager["Session"]):
             if self._rungs
             else schedule.slices(self._groups[0], self._spans[0], compiled[0][1])
         )
+        self._check_rules()
         self._begin_records(saved)
         self._open_files(saved.meta["sizes"] if saved else [None] * len(runs))
         if saved is not None:
             self._restore(saved.meta, arrays)
         if self._leg < len(self._legs) and self._trainings[self._legs[self._leg].group] is None:
             self._begin(self._legs[self._leg])
+
+    def _check_rules(self) -> None:
+        """Raises: ConfigError for a job with stop rules whose members train in several slices."""
+        owners = self._groups[0].owners
+        parts = [{owners[member] for member in range(*leg.span)} for leg in self._legs]
+        for i, job in enumerate(self._groups[0].jobs if self._sliced else ()):
+            if sum(i in part for part in parts) > 1 and job.config.stop != config.Stop():
+                raise config.ConfigError(
+                    "stop: the mean over a run's members decides, and where memory is short they "
+                    "train in several slices; leave stop.* null, lower seeds or raise "
+                    "population.memory"
+                )
 
     def _compile(self, g: int, group: jobs.Group) -> tuple[population.Population, int]:
         """(population of a group or of some of its jobs, members that fit at a time).

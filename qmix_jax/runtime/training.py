@@ -93,7 +93,9 @@ class Training:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop rule of each job that still trains holds."""
+        """Whether a stop rule of each job that still trains holds, the warm-up apart."""
+        if self._update <= 0 and self._evaluated != self._update:
+            return False
         return all(self._watches[i].verdict(self._train_s) for i in self.jobs)
 
     @property
