@@ -115,10 +115,11 @@ def _train_distributed(job: Job, callbacks: Sequence[Callable[[Session], Any]]) 
         raise config.ConfigError(
             "train: callbacks are called in one process; set population.distributed=false"
         )
-    ((result,), first) = processes.train([job], launching.How(alone=True))
+    done = processes.train([job], launching.How(alone=True))
+    (result,) = done.results
     if result is None:
         raise KeyboardInterrupt  # a signal came before every process had begun
-    if first:
+    if done.shown:
         tables.run(result, build(result.config))
     return result
 
@@ -163,11 +164,11 @@ def train_many(
             "train: successive halving trains in one process; set population.distributed=false"
         )
     root = None if directory is None else pathlib.Path(directory)
-    done, first = processes.train(jobs, launching.How(root, halving, objective, programs))
-    if first:
+    done = processes.train(jobs, launching.How(root, halving, objective, programs))
+    if done.shown:
         labels, index = [job.label for job in jobs], root and root / sweep_index.NAME
-        tables.sweep(labels, done, index, objective)
-    return tuple(done)
+        tables.sweep(labels, done.results, index, done.objective)
+    return tuple(done.results)
 
 
 def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Result:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import types
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from toys import members
 
 from qmix_jax import api, config
-from qmix_jax.runtime import scores, sweep_index
+from qmix_jax.runtime import scores, session, sweep_index
 
 pytestmark = pytest.mark.as_users
 
@@ -145,21 +146,49 @@ def test_the_objective_is_the_interquartile_mean_of_the_last_evaluations():
     assert np.isnan(scores.Objective("eval/none").of(metrics))
 
 
+class Idle:
+    """Stands for a session that has nothing to train; keeps where its compiled programs go."""
+
+    seen = []
+
+    def __init__(self, groups, compiled, *rest):
+        self.seen.append(compiled)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def step(self):
+        return False
+
+    def results(self, group):
+        cfg = types.SimpleNamespace(seeds=1)
+        return [
+            types.SimpleNamespace(
+                objective=1.0,
+                interrupted=False,
+                pruned=False,
+                stopped=None,
+                failures={},
+                config=cfg,
+            )
+        ]
+
+    def seconds(self, group):
+        return types.SimpleNamespace(compile_s=0.0, train_s=0.0, eval_s=0.0)
+
+
 def test_a_program_goes_with_its_group_unless_the_caller_keeps_it(tmp_path, monkeypatch):
     """Dozens of programs would fill the process's table of memory maps."""
-
-    def get(self, group, display):
-        seen.append(self)
-        return proper(self, group, display)
-
-    proper, seen = api.Programs.get, []
-    monkeypatch.setattr(api.Programs, "get", get)
-    tiny = {"env_steps": 100, "log_every": 1000}
-    configs = [members.load(trainer={**tiny, "gradient_steps": k}) for k in (1, 2)]
+    monkeypatch.setattr(session, "Session", Idle)
+    configs = [members.load(trainer={"gradient_steps": steps}) for steps in (1, 2)]
     kept = api.Programs()
     for i, programs in enumerate((None, kept)):
         jobs = [api.Job(cfg, tmp_path / f"{i}{k}") for k, cfg in enumerate(configs)]
         api.train_many(jobs, programs=programs)
+    seen = Idle.seen
     assert len(seen) == 4
     assert seen[0] is not seen[1]
     assert seen[2] is seen[3] is kept

@@ -69,6 +69,20 @@ class Launched(NamedTuple):
     interrupted: Callable[[], bool]
 
 
+class Trained(NamedTuple):
+    """What jobs came to.
+
+    Attributes:
+      results: one per job; None for those that a signal kept from starting.
+      objective: what they are compared by.
+      shown: whether this process is the one that people see.
+    """
+
+    results: list[results.Result | None]
+    objective: scores.Objective
+    shown: bool = True
+
+
 def settle(given: Sequence[jobs.Job]) -> list[jobs.Job]:
     """The jobs with their directories, and with what a run that is there already has settled.
 
@@ -106,14 +120,8 @@ def start(job: jobs.Job) -> session.Session:
         return session.Session(at.groups, made, at.display, at.interrupted, stack.pop_all())
 
 
-def train(settled: Sequence[jobs.Job], how: How) -> list[results.Result | None]:
-    """Trains settled jobs in as many programs as they need.
-
-    Returns:
-      A result per job; None for those that a signal kept from starting.
-    Raises:
-      ConfigError: a setting that cannot be honoured.
-    """
+def train(settled: Sequence[jobs.Job], how: How) -> Trained:
+    """Trains settled jobs in as many programs as they need. Raises: ConfigError."""
     done: dict[int, results.Result] = {}
     paths, labels = [job.path for job in settled], [job.label for job in settled]
     asked = sweep_index.asked(how.directory, settled, paths, how.halving, how.objective)
@@ -131,7 +139,7 @@ def train(settled: Sequence[jobs.Job], how: How) -> list[results.Result | None]:
                 for number, (own, seconds) in zip(together, trained, strict=True):
                     index.finish(number, own, seconds)
                     done |= zip(at.found[number].jobs, own, strict=True)
-    return [done.get(i) for i in range(len(settled))]
+    return Trained([done.get(i) for i in range(len(settled))], how.objective)
 
 
 def _train_together(

@@ -29,21 +29,17 @@ from qmix_jax.runtime import (
 from qmix_jax.runtime import team as teams
 
 
-def train(
-    given: Sequence[jobs.Job], how: launching.How
-) -> tuple[list[results.Result | None], bool]:
-    """Trains jobs: by this process, or with `population.distributed` by all of them.
+def train(given: Sequence[jobs.Job], how: launching.How) -> launching.Trained:
+    """Trains jobs: by this process, or with `population.distributed` by all of them, each of which
+    gets all results.
 
-    Returns:
-      A result per job, None for those that a signal kept from starting, the same in each process;
-      and whether this process is the one that people see.
     Raises:
       ConfigError: a setting that cannot be honoured.
       ProcessError: another process failed or is lost; what there is stays in the parts' folders.
     """
     with teams.join([job.config for job in given]) as team:
         if team.count == 1:
-            return launching.train(launching.settle(given), how), True
+            return launching.train(launching.settle(given), how)
         if any(job.config.stop != config.Stop() for job in given):
             raise config.ConfigError(
                 "stop: the mean over a run's members decides, and processes do not know each "
@@ -53,12 +49,12 @@ def train(
         settled = launching.settle(
             [job._replace(directory=path) for job, path in zip(given, paths, strict=True)]
         )
-        return _train_together(team, settled, how), team.first
+        return _train_together(team, settled, how)
 
 
 def _train_together(
     team: teams.Team, settled: Sequence[jobs.Job], how: launching.How
-) -> list[results.Result | None]:
+) -> launching.Trained:
     found = groups.split([job.config for job in settled])
     left = [one for one in found if not all(_ended(settled[i]) for i in one.jobs)]
     own = {i: part for one in left for i, part in _share(team, settled, one.jobs).items()}
@@ -93,7 +89,7 @@ def _train_together(
             if not any(result and result.interrupted for result in reached):  # else they resume
                 for folder in (f for i in one.jobs if i in parts for f in parts[i].folders):
                     shutil.rmtree(folder)
-    return done
+    return launching.Trained(done, how.objective, team.first)
 
 
 def _train_own(
@@ -110,7 +106,8 @@ def _train_own(
         of = progress.count(n_all, "member")
         print(f"{team.count} processes: this one trains {n_own} of {of}", flush=True)
     mine = how._replace(directory=None, shown=team.first, stopping=team.stopping)
-    trained = launching.train(launching.settle([job for _, job in own]), mine) if own else []
+    parts = launching.settle([job for _, job in own])
+    trained = launching.train(parts, mine).results if own else []
     return {
         "members": [[i, job.config.seeds] for i, job in own],
         "ran": [i for (i, _), result in zip(own, trained, strict=True) if result is not None],
