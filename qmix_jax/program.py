@@ -74,9 +74,8 @@ class Program(NamedTuple):
     @property
     def eval_metrics(self) -> tuple[str, ...]:
         """Names of what an evaluation measures, in the order of their columns."""
-        names = ("return", *self.spec.metric_names, "length")
         by_agent = () if self.stage.is_shared else self.spec.agent_names
-        return (*names, *(f"return/{name}" for name in by_agent))
+        return (*self.spec.eval_metrics, *(f"return/{name}" for name in by_agent))
 
 
 def build(cfg: config.ExperimentConfig) -> Program:

@@ -114,7 +114,7 @@ def _config(
                 "the rest is what was trained"
             )
     changed = dict(values) if episodes is None else {**values, "eval.episodes": episodes}
-    cfg = config.load(provenance.read_config(run.directory / "config.yaml"))
+    cfg = provenance.read_run_config(run.directory)
     return config.with_values(cfg, changed)
 
 

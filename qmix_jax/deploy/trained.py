@@ -1,6 +1,5 @@
 """A trained team as its run directory holds it, without its environment."""
 
-import json
 import math
 import os
 import pathlib
@@ -10,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from qmix_jax import components, config, program
-from qmix_jax.runtime import best, parameters, provenance, record, report, sinks
+from qmix_jax import components, config
+from qmix_jax.runtime import parameters, provenance, record, report, scores, sinks
 from qmix_jax.types import EnvSpec
 
 Kind = Literal["best", "final"]
@@ -46,7 +45,8 @@ class Trained(NamedTuple):
         """
         count = self.config.seeds
         if which == "best":
-            columns = [self.scores[name] for name in best.SCORES if name in self.scores]
+            ranked = scores.order(self.spec.best_metrics, self.scores)
+            columns = [sign * self.scores[name] for name, sign in ranked if name in self.scores]
             known = np.nan_to_num(np.array(columns).reshape(-1, count), nan=-math.inf)
             return max(range(count), key=lambda member: (*known[:, member], -member))
         if not isinstance(which, int) or not 0 <= which < count:
@@ -70,20 +70,21 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> Trained:
     if kind not in ("best", "final"):
         raise config.ConfigError(f"policy: parameters={kind!r}; {config.suggest(kind, KINDS)}")
     root = pathlib.Path(directory)
-    cfg = config.load(provenance.read_config(root / "config.yaml"), find)
+    cfg = provenance.read_run_config(root, find)
     if record.reached(root) is None:
         raise config.ConfigError(
             f"policy: {str(root)!r} lacks what a run writes at its end; give the directory of a "
             "run that has ended"
         )
-    manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+    manifest = provenance.read_manifest(root)
+    spec = _spec(manifest["spec"])
     return Trained(
         directory=root,
         config=cfg,
-        spec=_spec(root, manifest),
+        spec=spec,
         parameters=parameters.load_parameters(root / f"parameters_{kind}.npz"),
         kind=kind,
-        scores=_scores(sinks.read_metrics(root / "metrics.csv"), kind),
+        scores=_scores(sinks.read_metrics(root / "metrics.csv"), kind, spec),
         manifest=manifest,
     )
 
@@ -104,12 +105,8 @@ class _Unchecked:
     Coefficients = _Options
 
 
-def _spec(root: pathlib.Path, manifest: Mapping[str, Any]) -> EnvSpec:
-    """From the manifest; a run of before it held them asks the environment."""
-    facts = manifest.get("spec")
-    if facts is None:
-        cfg = config.load(provenance.read_config(root / "config.yaml"))
-        return program.environment(cfg).spec
+def _spec(facts: Mapping[str, Any]) -> EnvSpec:
+    """From the manifest."""
     columns = facts["agent_state"]
     return EnvSpec(
         **{name: _tuples(value) for name, value in facts.items() if name != "agent_state"},
@@ -121,7 +118,7 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _scores(metrics: Mapping[str, np.ndarray], kind: Kind) -> dict[str, np.ndarray]:
+def _scores(metrics: Mapping[str, np.ndarray], kind: Kind, spec: EnvSpec) -> dict[str, np.ndarray]:
     """The evaluation whose parameters were kept, of each member."""
     names = [name for name in metrics if name.startswith("eval/")]
     tables = {name: report.series(metrics, name)[1] for name in names}
@@ -129,7 +126,7 @@ def _scores(metrics: Mapping[str, np.ndarray], kind: Kind) -> dict[str, np.ndarr
     if not tables:
         return {}
     found = {name.removeprefix("eval/"): table for name, table in tables.items()}
-    ranked = [found[name] for name in best.SCORES if name in found]
+    ranked = [sign * found[name] for name, sign in scores.order(spec.best_metrics, found)]
     members, evaluations = ranked[0].shape
     chosen = [
         max(range(evaluations), key=lambda k: (*(table[i, k] for table in ranked), -k))

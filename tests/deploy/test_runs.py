@@ -63,15 +63,20 @@ def test_a_policy_is_loaded_without_its_environment(run_directory, run_python):
     assert re.fullmatch(r"a b [012]\n", result.stdout)
 
 
-def test_a_run_from_before_the_manifest_held_the_sizes_asks_its_environment(
-    run_directory, tmp_path
-):
+READERS = ("load_run", "load_policy", "evaluate_run", "resume", "rerun", "render_run", "report")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_run_of_an_older_version_is_refused_in_one_line(name, run_directory, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(run_directory, old)
     manifest = json.loads((old / "manifest.json").read_text())
-    assert manifest.pop("spec")["agent_names"] == ["a", "b"]
+    del manifest["layout"]
     (old / "manifest.json").write_text(json.dumps(manifest))
-    assert trained.read(old).spec == trained.read(run_directory).spec
+    with pytest.raises(config.ConfigError) as error:
+        getattr(qmix_jax, name)(old)
+    assert "manifest.json' is of layout 1, and this version reads layout 2" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_members_and_parameters_can_be_chosen(run_directory):
