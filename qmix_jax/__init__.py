@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from qmix_jax.diagnosis.rerun import Rerun, rerun
     from qmix_jax.laboratory.baseline import Baseline, baseline
     from qmix_jax.laboratory.build import Lab, lab
+    from qmix_jax.laboratory.measure import GameTables, game_tables
     from qmix_jax.laboratory.weights import weights
     from qmix_jax.render.build import Rendered, render_run
     from qmix_jax.reports.build import Report, report
@@ -51,6 +52,7 @@ __all__ = [
     "Diagnosis",
     "Evaluation",
     "ExperimentConfig",
+    "GameTables",
     "Halving",
     "Job",
     "Lab",
@@ -72,6 +74,7 @@ __all__ = [
     "dump_config",
     "evaluate_run",
     "export_run",
+    "game_tables",
     "lab",
     "load_config",
     "load_parameters",
@@ -104,6 +107,8 @@ _HOMES = {
     "check_env": ("qmix_jax.conformance.build", "check_env"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
     "Job": ("qmix_jax.api", "Job"),
+    "GameTables": ("qmix_jax.laboratory.measure", "GameTables"),
+    "game_tables": ("qmix_jax.laboratory.measure", "game_tables"),
     "Lab": ("qmix_jax.laboratory.build", "Lab"),
     "lab": ("qmix_jax.laboratory.build", "lab"),
     "NonFiniteError": ("qmix_jax.runtime.outcomes", "NonFiniteError"),

@@ -25,6 +25,7 @@ def run(directory: str, arguments: Sequence[str]) -> int:
         )
     changes = _changes(arguments)
     from qmix_jax import api  # these bring in JAX, which a refusal need not wait for
+    from qmix_jax.laboratory import page
     from qmix_jax.runtime import checkpoint, interrupt, outcomes, team
 
     try:
@@ -32,6 +33,7 @@ def run(directory: str, arguments: Sequence[str]) -> int:
             found = api.resume_many(directory, changes)
         else:
             found = (api.resume(directory, changes),)
+            page.learnt(found[0])
     except (outcomes.NonFiniteError, team.ProcessError, checkpoint.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
