@@ -62,12 +62,14 @@ class Learner(NamedTuple):
       statistics of normalisers into `params["statistics"]`.
     online: `update` is called inside the rollout after every env step, with a one-step trajectory
       and no buffer; environments follow each other in order.
+    phases: those of `by_gradient`, to be differentiated or measured alone; empty for others.
     """
 
     init: Callable[[Params], LearnerState]
     update: Callable[..., tuple[LearnerState, Metrics, Array]]
     prepare: Callable[..., tuple[LearnerState, Trajectory]] = unprepared
     online: bool = False
+    phases: "Sequence[Phase]" = ()
 
 
 class Phase(NamedTuple):
@@ -161,7 +163,7 @@ def by_gradient(
         after = LearnerState(params=params, target_params=target, opt_state=tuple(opt_states))
         return after, metrics, seen[0].priority
 
-    return Learner(init, update, prepare)
+    return Learner(init, update, prepare, phases=tuple(phases))
 
 
 def _phase_step(

@@ -10,15 +10,26 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from qmix_jax import components
-from qmix_jax.types import Batch, EnvSpec, HParams, Schedule, Trajectory
+from qmix_jax.factorisations import base
+from qmix_jax.types import (
+    Batch,
+    Clock,
+    Discrete,
+    EnvSpec,
+    HParams,
+    Observed,
+    Schedule,
+    Trajectory,
+)
 
 SPEC = EnvSpec(
     name="random",
     agent_names=("agent_0", "agent_1"),
     agent_groups=(0, 1),
-    n_actions=(3, 2),
+    actions=Discrete((3, 2)),
     obs_shapes=((4,), (4,)),
     obs_shape=(4,),
     state_size=5,
@@ -42,7 +53,7 @@ def batch(form, seed=0):
     marks = np.array([list(row) for row in (SEGMENTS if form == "segment" else EPISODES)]).T
     rng = np.random.default_rng(seed)
     t, b = marks.shape
-    n, a = SPEC.n_agents, SPEC.n_actions_max
+    n, a = SPEC.n_agents, SPEC.actions.width
     reset = np.zeros((t + 1, b), bool)
     reset[0] = True
     if form == "segment":
@@ -80,7 +91,7 @@ def with_other_invalid_contents(original, seed=1):
         mask = mask.reshape(mask.shape + (1,) * (values.ndim - 2))
         return np.where(mask, replacement, values)
 
-    actions = (old.actions + 1) % np.array(SPEC.n_actions, np.int32)
+    actions = (old.actions + 1) % np.array(SPEC.actions.sizes, np.int32)
     changed = replace(
         old,
         obs=other(old.obs, 30 * normal(rng, *old.obs.shape), unneeded),
@@ -108,7 +119,69 @@ def _needed(trajectory):
 def component(kind, name, options=None, *context):
     """The component made for `SPEC`; `context` is what its `make` takes after the spec."""
     module = components.find(kind, name)
+    if kind == "agents":
+        context = (SPEC.actions.width,)
     return module.make(module.Config.model_validate(dict(options or {})), SPEC, *context)
+
+
+def algorithm(name, options, agent, mixer, spec=SPEC, optimiser=None):
+    """The algorithm of a name on these networks; with no optimiser a step is the gradient."""
+    module = components.find("factorisations", name)
+    parts = base.Components(lambda width: agent, mixer, optimiser or optax.identity())
+    return module.make(module.Config.model_validate(dict(options or {})), spec, parts)
+
+
+CLOCK = Clock(
+    update_index=jnp.int32(0),
+    gradient_step=jnp.int32(0),
+    env_steps=jnp.float32(0),
+    n_added=jnp.int32(0),
+)
+
+
+def clock(gradient_step):
+    """The start of a run but for the gradient step."""
+    return replace(CLOCK, gradient_step=jnp.int32(gradient_step))
+
+
+def loss(made):
+    """`(params, target_params, batch, hparams) -> (loss, Extras)` of an algorithm with one."""
+    (phase,) = made.learner.phases
+
+    def call(params, target_params, batch, hparams):
+        key = jax.random.key(3)
+        return phase.loss(params, target_params, batch, hparams, CLOCK, jnp.int32(0), key)
+
+    return call
+
+
+def targets(made, params):
+    """Those of the parameters that have a target copy."""
+    return {name: params[name] for name in made.learner.init(params).target_params}
+
+
+def seen(obs, prev_actions, reset, avail=None):
+    """What agents act on."""
+    avail = np.ones((*obs.shape[: prev_actions.ndim], 1), bool) if avail is None else avail
+    return Observed(obs=obs, prev_actions=prev_actions, reset=reset, avail_actions=avail)
+
+
+def at_start(made, params, obs, state, actions):
+    """What an algorithm shows of joint actions [J, N] at an episode's start, name -> [J, ...]."""
+    entries = (2, len(actions))
+    n, width = obs.shape[0], int(np.max(actions)) + 1
+    flags = np.ones(entries, bool)
+    trajectory = Trajectory(
+        obs=jnp.broadcast_to(obs, (*entries, *obs.shape)),
+        state=jnp.broadcast_to(state, (*entries, *state.shape)),
+        avail_actions=np.ones((*entries, n, width), bool),
+        reset=flags,
+        actions=jnp.asarray(actions, jnp.int32)[None],
+        reward=jnp.zeros((1, len(actions))),
+        terminated=flags[:1],
+        valid=flags[:1],
+    )
+    return {name: values[0] for name, values in made.inspect(params, trajectory).items()}
 
 
 def live_carry(agent, batch_size=3):
@@ -153,11 +226,11 @@ def params(init, seed=0):
 
 def random_avail(rng, leading):
     """bool[*leading, N, A]: half of the existing actions, at least one."""
-    shape = (*leading, SPEC.n_agents, SPEC.n_actions_max)
-    exists = np.arange(SPEC.n_actions_max) < np.array(SPEC.n_actions)[:, None]
+    shape = (*leading, SPEC.n_agents, SPEC.actions.width)
+    exists = SPEC.actions.exists
     certain = np.argmax(exists * rng.random(shape), axis=-1)
     drawn = (rng.random(shape) < 0.5) & exists
-    return drawn | (np.arange(SPEC.n_actions_max) == certain[..., None])
+    return drawn | (np.arange(SPEC.actions.width) == certain[..., None])
 
 
 def constant(value):

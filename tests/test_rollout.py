@@ -19,18 +19,31 @@ from qmix_jax.types import Trajectory
 B, T = 6, 23
 
 
-def counting_act(carry, obs, prev_actions, reset, avail_actions, key):
+def counting_act(carry, seen, key):
     """Actions count up within an episode: 0, 1, 2, 0, ...; the carry counts steps since a reset."""
-    del obs, avail_actions, key
-    carry = jnp.where(reset, 0, carry + 1)
-    return carry, (prev_actions + 1) % 3
+    del key
+    carry = jnp.where(seen.reset, 0, carry + 1)
+    return carry, (seen.prev_actions + 1) % 3, {}
+
+
+def random_act(carry, seen, key):
+    return carry, exploration.uniform_available(key, seen.avail_actions), {}
+
+
+def counters(batch):
+    return {"act": jnp.zeros((batch,), jnp.int32), "learn": ()}
+
+
+def stage(env, n_envs=B, carry=counters, **recording):
+    return rollout.Stage(env, carry, rollout.Recording(**recording), n_envs)
 
 
 def collect(make, window=T, longest=7):
     env = counting.make(counting.Config(limit=5, longest=longest))
-    collector = make(env, lambda batch: jnp.zeros((batch,), jnp.int32), B, window)
+    collector = make(stage(env), window)
     actor = collector.init(jax.random.key(1))
-    _, trajectory, metrics = jax.jit(lambda key: collector.collect(key, actor, counting_act))(
+    behaviour = rollout.Behaviour(counting_act)
+    _, trajectory, metrics = jax.jit(lambda key: collector.collect(key, actor, behaviour))(
         jax.random.key(0)
     )
     return jax.tree.map(np.asarray, trajectory), jax.tree.map(np.asarray, metrics)
@@ -116,10 +129,9 @@ WINDOW, BURN_IN = 4, 3
 def windows(n, act=counting_act, carry=None, longest=7):
     """(trajectory, metrics) of `n` rollouts in a row."""
     env = counting.make(counting.Config(limit=5, longest=longest))
-    carry = carry or (lambda batch: jnp.zeros((batch,), jnp.int32))
-    collector = rollout.make_window(env, carry, B, WINDOW, BURN_IN)
+    collector = rollout.make_window(stage(env, carry=carry or counters), WINDOW, BURN_IN)
     actor = collector.init(jax.random.key(1))
-    collect = jax.jit(lambda key, actor: collector.collect(key, actor, act))
+    collect = jax.jit(lambda key, actor: collector.collect(key, actor, rollout.Behaviour(act)))
     found = []
     for i in range(n):
         actor, trajectory, metrics = collect(jax.random.key(10 + i), actor)
@@ -165,26 +177,27 @@ def test_a_window_knows_the_carry_and_the_last_actions_at_its_start():
     for trajectory, _ in windows(6)[2:]:
         begins, step = trajectory.reset[0], trajectory.obs[0, :, 0, 1]
         assert not begins.all()
-        np.testing.assert_array_equal(trajectory.start.carry[~begins], step[~begins] - 1)
+        np.testing.assert_array_equal(trajectory.start.carry["act"][~begins], step[~begins] - 1)
         expected = np.where(begins, -1, (step - 1) % 3)
         np.testing.assert_array_equal(trajectory.start.prev_actions.T, [expected] * 2)
 
 
 def test_unrolling_a_window_gives_what_the_whole_history_gives():
     agent = samples.component("agents", "gru", {"hidden": 8})
-    agent = agent._replace(initial_carry=lambda batch: jnp.zeros((batch, 2, 8)))
     params = samples.params(agent.init)
 
-    def act(carry, obs, prev_actions, reset, avail_actions, key):
-        padded = jnp.concatenate([obs, obs], axis=-1)
-        carry, _, _ = agent.unroll(params, carry, padded[None], prev_actions[None], reset[None])
-        return carry, exploration.uniform_available(key, avail_actions)
+    def carry(batch):
+        return {"act": jnp.zeros((batch, 2, 8)), "learn": ()}
+
+    def act(carry, seen, key):
+        padded = replace(seen, obs=jnp.concatenate([seen.obs, seen.obs], axis=-1))
+        return random_act(agents.step(agent, params, carry, padded)[0], seen, key)
 
     def q_of(trajectory):
         padded = replace(trajectory, obs=np.concatenate([trajectory.obs] * 2, axis=-1))
-        return np.asarray(agents.unroll(agent, params, padded).q)
+        return np.asarray(agents.unroll(agent, params, padded).head)
 
-    trajectories = [trajectory for trajectory, _ in windows(5, act, agent.initial_carry)]
+    trajectories = [trajectory for trajectory, _ in windows(5, act, carry)]
     history = Trajectory(
         **{
             name: joined([getattr(x, name)[: WINDOW + BURN_IN] for x in trajectories])
@@ -219,8 +232,9 @@ def test_episodes_that_span_windows_are_counted_once_and_whole():
 
 def test_starts_are_drawn_anew_for_every_few_steps():
     env = counting.make(counting.Config(limit=40, longest=12))
-    collector = rollout.make_segment(env, lambda batch: jnp.zeros((batch,), jnp.int32), B, 40)
-    _, trajectory, _ = collector.collect(jax.random.key(0), (), counting_act)
+    collector = rollout.make_segment(stage(env), 40)
+    behaviour = rollout.Behaviour(counting_act)
+    _, trajectory, _ = collector.collect(jax.random.key(0), (), behaviour)
     reset, ids = np.asarray(trajectory.reset), np.asarray(trajectory.obs)[:, :, 0, 0]
     starts = [((t + 3) // 4, ids[t, b]) for b in range(B) for t in range(41) if reset[t, b]]
     assert len(starts) > 20
@@ -234,12 +248,8 @@ def test_starts_are_drawn_anew_for_every_few_steps():
 @pytest.mark.parametrize("make", [rollout.make_segment, rollout.make_episode])
 def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
     env = counting.make(counting.Config())
-    collector = make(env, lambda batch: jnp.zeros((batch, 0)), B, T)
-
-    def act(carry, obs, prev_actions, reset, avail_actions, key):
-        return carry, exploration.uniform_available(key, avail_actions)
-
-    _, trajectory, _ = collector.collect(jax.random.key(3), (), act)
+    collector = make(stage(env), T)
+    _, trajectory, _ = collector.collect(jax.random.key(3), (), rollout.Behaviour(random_act))
     chosen = np.take_along_axis(
         np.asarray(trajectory.avail_actions[:-1]), np.asarray(trajectory.actions)[..., None], -1
     )[..., 0]
