@@ -296,8 +296,12 @@ def dump(config: ExperimentConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
-    """A copy with some dotted keys changed, validated again: `{"hparams.gamma": 0.9}`."""
+def with_values(
+    config: ExperimentConfig, values: Mapping[str, Any], find: Callable = components.find
+) -> ExperimentConfig:
+    """A copy with some dotted keys changed, validated again: `{"hparams.gamma": 0.9}`; `find` as
+    in `load`.
+    """
     mapping = dump(config)
     for path, value in values.items():
         *parents, leaf = path.split(".")
@@ -307,7 +311,7 @@ def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> Experime
         if not isinstance(node, dict):
             raise ConfigError(f"config: unknown key {path!r}; it has no parent section")
         node[leaf] = value
-    return load(mapping)
+    return load(mapping, find)
 
 
 def suggest(word: str, allowed: Sequence[str]) -> str:

@@ -9,9 +9,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from qmix_jax import components, config
+from qmix_jax import components, config, program
+from qmix_jax.factorisations import base as algorithms
+from qmix_jax.mixers import base as mixers
 from qmix_jax.runtime import parameters, provenance, record, report, scores, sinks
-from qmix_jax.types import EnvSpec
+from qmix_jax.types import Box, Discrete, EnvSpec
 
 Kind = Literal["best", "final"]
 """Parameters of each member's best evaluation, or those at the end."""
@@ -46,7 +48,7 @@ class Trained(NamedTuple):
         count = self.config.seeds
         if which == "best":
             ranked = scores.order(self.spec.best_metrics, self.scores)
-            columns = [sign * self.scores[name] for name, sign in ranked if name in self.scores]
+            columns = [sign * self.scores[name] for name, sign in ranked]
             known = np.nan_to_num(np.array(columns).reshape(-1, count), nan=-math.inf)
             return max(range(count), key=lambda member: (*known[:, member], -member))
         if not isinstance(which, int) or not 0 <= which < count:
@@ -59,6 +61,14 @@ class Trained(NamedTuple):
     def own(self, member: int) -> Any:
         """Parameters of one member."""
         return jax.tree.map(lambda x: x[member], self.parameters)
+
+    def algorithm(self) -> algorithms.Algorithm:
+        """The algorithm, to act with. It learns nothing: its mixer is not there.
+
+        Raises: ConfigError if its networks do not fit the environment's facts.
+        """
+        mixer = mixers.absent() if self.config.algo.mixer else None
+        return program.make_algorithm(self.config, self.spec, mixer)
 
 
 def read(directory: str | os.PathLike[str], kind: Kind = "best") -> Trained:
@@ -90,10 +100,10 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> Trained:
 
 
 def find(kind: str, name: str) -> Any:
-    """What a run was trained with, as far as acting needs it: the agent's module. The options of
-    the others were checked when it was trained, and their packages may not be here.
+    """The modules that acting needs: those of the algorithm and of its agent. The options of all
+    others were checked when the run was trained, and their packages may not be installed here.
     """
-    return components.find(kind, name) if kind == "agents" else _Unchecked
+    return components.find(kind, name) if kind in ("agents", "factorisations") else _Unchecked
 
 
 class _Options(config.Model, extra="allow"):
@@ -102,16 +112,17 @@ class _Options(config.Model, extra="allow"):
 
 class _Unchecked:
     Config = _Options
-    Coefficients = _Options
 
 
 def _spec(facts: Mapping[str, Any]) -> EnvSpec:
-    """From the manifest."""
-    columns = facts["agent_state"]
-    return EnvSpec(
-        **{name: _tuples(value) for name, value in facts.items() if name != "agent_state"},
-        agent_state=None if columns is None else np.array(columns, np.int32),
-    )
+    """The environment's facts, from the manifest."""
+    values = {name: _tuples(value) for name, value in facts.items()}
+    arrays = {"agent_state": np.int32, "neighbours": bool}
+    for name in (name for name in arrays if facts[name] is not None):
+        values[name] = np.array(facts[name], arrays[name])
+    kind = Box if "low" in facts["actions"] else Discrete
+    values["actions"] = kind(**{name: _tuples(value) for name, value in facts["actions"].items()})
+    return EnvSpec(**values)
 
 
 def _tuples(value: Any) -> Any:
@@ -119,19 +130,18 @@ def _tuples(value: Any) -> Any:
 
 
 def _scores(metrics: Mapping[str, np.ndarray], kind: Kind, spec: EnvSpec) -> dict[str, np.ndarray]:
-    """The evaluation whose parameters were kept, of each member."""
+    """Of each member, the evaluation of these parameters."""
     names = [name for name in metrics if name.startswith("eval/")]
-    tables = {name: report.series(metrics, name)[1] for name in names}
+    tables = {name.removeprefix("eval/"): report.series(metrics, name)[1] for name in names}
     tables = {name: table for name, table in tables.items() if table.size}
     if not tables:
         return {}
-    found = {name.removeprefix("eval/"): table for name, table in tables.items()}
-    ranked = [sign * found[name] for name, sign in scores.order(spec.best_metrics, found)]
-    members, evaluations = ranked[0].shape
+    ranked = [sign * tables[name] for name, sign in scores.order(spec.best_metrics, tables)]
+    members, evaluations = next(iter(tables.values())).shape
     chosen = [
         max(range(evaluations), key=lambda k: (*(table[i, k] for table in ranked), -k))
         if kind == "best"
         else evaluations - 1
         for i in range(members)
     ]
-    return {name: table[range(members), chosen] for name, table in found.items()}
+    return {name: table[range(members), chosen] for name, table in tables.items()}
