@@ -212,6 +212,15 @@ class Checkpoint(Model):
     replay: Literal["always", "running", "never"] = "running"
 
 
+class Stop(Model):
+    """When a run ends before its steps are done, by the mean over its members; None: never."""
+
+    metric: str | None = None
+    at: float | None = None
+    patience: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+
+
 class ExperimentConfig(Model):
     """Everything that defines a run."""
 
@@ -229,6 +238,7 @@ class ExperimentConfig(Model):
     replay: Replay = Replay()
     trainer: Trainer = Trainer()
     eval: Eval = Eval()
+    stop: Stop = Stop()
     population: Population = Population()
     sink: Sinks = Sinks()
     checkpoint: Checkpoint = Checkpoint()
@@ -410,6 +420,6 @@ def _bare(annotation: Any) -> Any:
 __all__ = [
     "Algo", "Checkpoint", "Component", "ConfigError", "Count", "Eval", "ExperimentConfig",
     "Exponential", "Fraction", "HParams", "Int", "Model", "OpenFraction", "Optimiser",
-    "Population", "PositiveFloat", "PositiveInt", "Power", "Replay", "Schedule", "Sinks", "Trainer",
-    "dump", "load", "suggest", "validate", "with_values",
+    "Population", "PositiveFloat", "PositiveInt", "Power", "Replay", "Schedule", "Sinks", "Stop",
+    "Trainer", "dump", "load", "suggest", "validate", "with_values",
 ]  # fmt: skip

@@ -20,7 +20,8 @@ def test_it_trains_and_takes_its_options(tmp_path):
     result = qmix_jax.train(qmix_jax.load_config(mapping), tmp_path / "run")
     weight = np.asarray(result.parameters["mixer"]["weight"])
     assert weight.shape == (2, 2) and (weight != 2.0).all() and (np.abs(weight - 2.0) < 1.0).all()
-    assert len(result.tables) == 3, "joint values are tabulated, as for every mixer"
+    tables = qmix_jax.game_tables(result)
+    assert len(tables.joint) == 3, "joint values are tabulated, as for every mixer"
     assert jax.tree.all(jax.tree.map(lambda x: np.isfinite(x).all(), result.parameters))
 
 

@@ -1,6 +1,5 @@
 """A trained team as its run directory holds it, without its environment."""
 
-import json
 import math
 import os
 import pathlib
@@ -13,7 +12,7 @@ import numpy as np
 from qmix_jax import components, config, program
 from qmix_jax.factorisations import base as algorithms
 from qmix_jax.mixers import base as mixers
-from qmix_jax.runtime import parameters, provenance, record, report, sinks
+from qmix_jax.runtime import parameters, provenance, record, report, scores, sinks
 from qmix_jax.types import Box, Discrete, EnvSpec
 
 Kind = Literal["best", "final"]
@@ -48,7 +47,8 @@ class Trained(NamedTuple):
         """
         count = self.config.seeds
         if which == "best":
-            columns = _ranked(self.scores, self.spec)
+            ranked = scores.order(self.spec.best_metrics, self.scores)
+            columns = [sign * self.scores[name] for name, sign in ranked if name in self.scores]
             known = np.nan_to_num(np.array(columns).reshape(-1, count), nan=-math.inf)
             return max(range(count), key=lambda member: (*known[:, member], -member))
         if not isinstance(which, int) or not 0 <= which < count:
@@ -80,14 +80,14 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> Trained:
     if kind not in ("best", "final"):
         raise config.ConfigError(f"policy: parameters={kind!r}; {config.suggest(kind, KINDS)}")
     root = pathlib.Path(directory)
-    cfg = config.load(provenance.read_config(root / "config.yaml"), find)
+    cfg = provenance.read_run_config(root, find)
     if record.reached(root) is None:
         raise config.ConfigError(
             f"policy: {str(root)!r} lacks what a run writes at its end; give the directory of a "
             "run that has ended"
         )
-    manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
-    spec = _spec(root, manifest)
+    manifest = provenance.read_manifest(root)
+    spec = _spec(manifest["spec"])
     return Trained(
         directory=root,
         config=cfg,
@@ -114,14 +114,8 @@ class _Unchecked:
     Config = _Options
 
 
-def _spec(root: pathlib.Path, manifest: Mapping[str, Any]) -> EnvSpec:
-    """The environment's facts. Raises: ConfigError for a run whose manifest lacks them."""
-    facts = manifest.get("spec")
-    if facts is None or "actions" not in facts:
-        raise config.ConfigError(
-            f"policy: {str(root)!r} was written by an older version of qmix_jax, whose runs this "
-            "version does not read; use that version, or train again"
-        )
+def _spec(facts: Mapping[str, Any]) -> EnvSpec:
+    """From the manifest."""
     values = {name: _tuples(value) for name, value in facts.items()}
     arrays = {"agent_state": np.int32, "neighbours": bool}
     for name in (name for name in arrays if facts[name] is not None):
@@ -142,7 +136,7 @@ def _scores(metrics: Mapping[str, np.ndarray], kind: Kind, spec: EnvSpec) -> dic
     tables = {name: table for name, table in tables.items() if table.size}
     if not tables:
         return {}
-    ranked = _ranked(tables, spec)
+    ranked = [sign * tables[name] for name, sign in scores.order(spec.best_metrics, tables)]
     members, evaluations = next(iter(tables.values())).shape
     chosen = [
         max(range(evaluations), key=lambda k: (*(table[i, k] for table in ranked), -k))
@@ -151,12 +145,3 @@ def _scores(metrics: Mapping[str, np.ndarray], kind: Kind, spec: EnvSpec) -> dic
         for i in range(members)
     ]
     return {name: table[range(members), chosen] for name, table in tables.items()}
-
-
-def _ranked(tables: Mapping[str, np.ndarray], spec: EnvSpec) -> list[np.ndarray]:
-    """What the best parameters are chosen by, the first one first; the greater, the better."""
-    return [
-        tables[name] if direction == "max" else -tables[name]
-        for name, direction in spec.best_metrics
-        if name in tables
-    ]

@@ -158,10 +158,18 @@ def team_env(
       reset, step: as in `Env`, with a scalar `TimeStep.reward` f32[], the team's.
     Returns:
       An `Env` in which every agent's reward is the team's.
+    Raises: ValueError at trace time for other results, and for a reward that is no single number.
     """
 
     def shared(result: tuple[EnvState, TimeStep]) -> tuple[EnvState, TimeStep]:
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ValueError("reset and step return (env_state, TimeStep)")
         env_state, timestep = result
+        if jnp.shape(timestep.reward):
+            raise ValueError(
+                f"team_env takes one reward for the team, got shape {jnp.shape(timestep.reward)}; "
+                "sum it over the agents, or return Env(spec, reset, step, team_reward)"
+            )
         reward = jnp.broadcast_to(timestep.reward, (spec.n_agents,))
         return env_state, replace(timestep, reward=reward)
 
@@ -223,12 +231,20 @@ class DecisionPoint(NamedTuple):
 
 
 def played(shot: Shot) -> str:
-    """The joint action and what it paid, for `describe`: `agent_0 1, agent_1 0: reward 7`."""
+    """The joint action and what it paid, for `describe`: `agent_0 1, agent_1 0: reward 7`, of
+    continuous actions `agent_0 (0.5, -1): reward 7`.
+    """
     if shot.actions is None:
         return "start"
     pairs = zip(shot.names, shot.actions, strict=True)
-    joint = ", ".join(f"{name} {action}" for name, action in pairs)
+    joint = ", ".join(f"{name} {_brief(action)}" for name, action in pairs)
     return f"{joint}: reward {shot.reward:g}"
+
+
+def _brief(action: np.ndarray) -> str:
+    if action.ndim == 0:
+        return str(action)
+    return f"({', '.join(f'{number:.3g}' for number in action)})"
 
 
 def first_timestep(

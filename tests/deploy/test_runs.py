@@ -80,16 +80,19 @@ def copied(directory, folder, change_manifest=lambda manifest: None, **values):
     return folder
 
 
-@pytest.mark.parametrize("change", [
-    lambda manifest: manifest.pop("spec"),
-    lambda manifest: manifest["spec"].update(n_actions=manifest["spec"].pop("actions")),
-])  # fmt: skip
-def test_a_run_of_an_older_version_is_one_clear_error(change, run_directory, tmp_path):
-    old = copied(run_directory, tmp_path / "old", change)
-    with pytest.raises(
-        config.ConfigError, match="written by an older version of qmix_jax"
-    ) as error:
-        qmix_jax.load_policy(old)
+READERS = ("load_run", "load_policy", "evaluate_run", "resume", "rerun", "render_run", "report")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_run_of_an_older_version_is_refused_in_one_line(name, run_directory, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(run_directory, old)
+    manifest = json.loads((old / "manifest.json").read_text())
+    del manifest["layout"]
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(config.ConfigError) as error:
+        getattr(qmix_jax, name)(old)
+    assert "manifest.json' is of layout 1, and this version reads layout 2" in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -29,11 +29,9 @@ def test_attention_and_importance_of_a_trained_run_become_a_picture(tmp_path, ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("algo", "message"), [("vdn", "mixer 'vdn' has none to show"), ("iql", "no mixer to look into")]
-)
-def test_what_has_no_weights_is_refused(algo, message, tmp_path):
-    with pytest.raises(qmix_jax.ConfigError, match=message):
+@pytest.mark.parametrize("algo", ["vdn", "iql"])
+def test_what_has_no_weights_is_refused(algo, tmp_path):
+    with pytest.raises(qmix_jax.ConfigError, match=f"algorithm '{algo}' has none.*qatten"):
         qmix_jax.weights(trained(tmp_path, algo))
 
 
