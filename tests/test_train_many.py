@@ -3,6 +3,7 @@
 import csv
 import json
 import types
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -149,7 +150,7 @@ def test_the_objective_is_the_interquartile_mean_of_the_last_evaluations():
 class Idle:
     """Stands for a session that has nothing to train; keeps where its compiled programs go."""
 
-    seen = []
+    seen: ClassVar[list] = []
 
     def __init__(self, groups, compiled, *rest):
         self.seen.append(compiled)

@@ -115,7 +115,7 @@ class _Unchecked:
 
 
 def _spec(facts: Mapping[str, Any]) -> EnvSpec:
-    """From the manifest."""
+    """The environment's facts, from the manifest."""
     values = {name: _tuples(value) for name, value in facts.items()}
     arrays = {"agent_state": np.int32, "neighbours": bool}
     for name in (name for name in arrays if facts[name] is not None):

@@ -66,20 +66,6 @@ def test_a_policy_is_loaded_without_its_environment(run_directory, run_python):
     assert re.fullmatch(r"a b [012]\n", result.stdout)
 
 
-def copied(directory, folder, change_manifest=lambda manifest: None, **values):
-    """A copy of a run with other dotted keys in its configuration and another manifest."""
-    shutil.copytree(directory, folder)
-    mapping = provenance.read_config(folder / "config.yaml")
-    for path, value in values.items():
-        *parents, leaf = path.split(".")
-        functools.reduce(dict.__getitem__, parents, mapping)[leaf] = value
-    provenance.write_config(folder / "config.yaml", mapping)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    change_manifest(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
-
-
 READERS = ("load_run", "load_policy", "evaluate_run", "resume", "rerun", "render_run", "report")
 
 
@@ -94,6 +80,20 @@ def test_a_run_of_an_older_version_is_refused_in_one_line(name, run_directory, t
         getattr(qmix_jax, name)(old)
     assert "manifest.json' is of layout 1, and this version reads layout 2" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def copied(directory, folder, change_manifest=lambda manifest: None, **values):
+    """A copy of a run with other dotted keys in its configuration and another manifest."""
+    shutil.copytree(directory, folder)
+    mapping = provenance.read_config(folder / "config.yaml")
+    for path, value in values.items():
+        *parents, leaf = path.split(".")
+        functools.reduce(dict.__getitem__, parents, mapping)[leaf] = value
+    provenance.write_config(folder / "config.yaml", mapping)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change_manifest(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
 
 
 def test_the_manifest_gives_all_facts_of_an_environment_back(run_directory, tmp_path):
