@@ -212,6 +212,15 @@ class Checkpoint(Model):
     replay: Literal["always", "running", "never"] = "running"
 
 
+class Stop(Model):
+    """When a run ends before its steps are done, by the mean over its members; None: never."""
+
+    metric: str | None = None
+    at: float | None = None
+    patience: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+
+
 class ExperimentConfig(Model):
     """Everything that defines a run."""
 
@@ -229,6 +238,7 @@ class ExperimentConfig(Model):
     replay: Replay = Replay()
     trainer: Trainer = Trainer()
     eval: Eval = Eval()
+    stop: Stop = Stop()
     population: Population = Population()
     sink: Sinks = Sinks()
     checkpoint: Checkpoint = Checkpoint()
@@ -286,8 +296,12 @@ def dump(config: ExperimentConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
-    """A copy with some dotted keys changed, validated again: `{"hparams.gamma": 0.9}`."""
+def with_values(
+    config: ExperimentConfig, values: Mapping[str, Any], find: Callable = components.find
+) -> ExperimentConfig:
+    """A copy with some dotted keys changed, validated again: `{"hparams.gamma": 0.9}`; `find` as
+    in `load`.
+    """
     mapping = dump(config)
     for path, value in values.items():
         *parents, leaf = path.split(".")
@@ -297,7 +311,7 @@ def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> Experime
         if not isinstance(node, dict):
             raise ConfigError(f"config: unknown key {path!r}; it has no parent section")
         node[leaf] = value
-    return load(mapping)
+    return load(mapping, find)
 
 
 def suggest(word: str, allowed: Sequence[str]) -> str:
@@ -406,6 +420,6 @@ def _bare(annotation: Any) -> Any:
 __all__ = [
     "Algo", "Checkpoint", "Component", "ConfigError", "Count", "Eval", "ExperimentConfig",
     "Exponential", "Fraction", "HParams", "Int", "Model", "OpenFraction", "Optimiser",
-    "Population", "PositiveFloat", "PositiveInt", "Power", "Replay", "Schedule", "Sinks", "Trainer",
-    "dump", "load", "suggest", "validate", "with_values",
+    "Population", "PositiveFloat", "PositiveInt", "Power", "Replay", "Schedule", "Sinks", "Stop",
+    "Trainer", "dump", "load", "suggest", "validate", "with_values",
 ]  # fmt: skip

@@ -74,9 +74,8 @@ class Program(NamedTuple):
     @property
     def eval_metrics(self) -> tuple[str, ...]:
         """Names of what an evaluation measures, in the order of their columns."""
-        names = ("return", *self.spec.metric_names, "length")
         by_agent = () if self.stage.is_shared else self.spec.agent_names
-        return (*names, *(f"return/{name}" for name in by_agent))
+        return (*self.spec.eval_metrics, *(f"return/{name}" for name in by_agent))
 
 
 def build(cfg: config.ExperimentConfig) -> Program:
@@ -91,8 +90,11 @@ def build(cfg: config.ExperimentConfig) -> Program:
 
 def _build(cfg: config.ExperimentConfig) -> Program:
     trainer, env = cfg.trainer, environment(cfg)
+    module = components.find("factorisations", cfg.algo.factorisation.name)
+    _check_fit(cfg, env, getattr(module, "NEEDS", algorithms.Needs()), has_memory=False)
     algorithm = make_algorithm(cfg, env.spec)
-    _check_fit(cfg, env, algorithm)
+    carry = jax.eval_shape(lambda: algorithm.initial_carry(1))
+    _check_fit(cfg, env, algorithm.needs, has_memory=bool(jax.tree.leaves(carry)))
     codes = replay.Codes(cfg.replay.obs_dtype, cfg.replay.state_dtype)
     replay.check_codes(env.spec, codes)
     # Evaluation keeps the environment's own end of an episode; only targets see the switch.
@@ -236,18 +238,12 @@ def _mixer(cfg: config.ExperimentConfig, spec: EnvSpec) -> mixers.Mixer | None:
     return mixers.in_bfloat16(mixer) if cfg.precision == "bfloat16" else mixer
 
 
-def _check_fit(cfg: config.ExperimentConfig, env: AnyEnv, algorithm: algorithms.Algorithm) -> None:
-    """Raises: ConfigError where the algorithm cannot learn so; names those that can."""
-    trainer, online = cfg.trainer, algorithm.learner.online
-    if isinstance(env, envs.HostEnv) and (trainer.collector != "episode" or online):
-        raise config.ConfigError(
-            f"plan: {env.spec.name} is stepped in Python, an episode at a time, and "
-            f"trainer.collector={trainer.collector}; set trainer.collector=episode "
-            "trainer.window=null (experiment=pettingzoo does)"
-        )
-    carry = jax.eval_shape(lambda: algorithm.initial_carry(1))
-    setting = (env, cfg.replay.kind, trainer.collector, bool(jax.tree.leaves(carry)))
-    reason = algorithms.unmet(algorithm.needs, *setting)
+def _check_fit(
+    cfg: config.ExperimentConfig, env: AnyEnv, needs: algorithms.Needs, has_memory: bool
+) -> None:
+    """Raises: ConfigError where an algorithm cannot learn so; names those that can."""
+    setting = (env, cfg.replay.kind, cfg.trainer.collector, has_memory)
+    reason = algorithms.unmet(needs, *setting)
     if reason is None:
         return
     modules = {
@@ -345,6 +341,13 @@ def _collector(
     trainer: config.Trainer, stage: rollout.Stage, window: int, online: bool
 ) -> rollout.Collector | rollout.OnlineCollector:
     if isinstance(stage.env, envs.HostEnv):
+        name = stage.env.spec.name
+        if trainer.collector != "episode" or online or stage.recording.mean_action:
+            raise config.ConfigError(
+                f"plan: {name} is stepped in Python, an episode at a time, without mean actions or "
+                f"learning at every step, and trainer.collector={trainer.collector}; set "
+                "trainer.collector=episode trainer.window=null (experiment=pettingzoo does)"
+            )
         return rollout.on_host(stage.env.spec)
     if online:
         return rollout.make_online(stage, window)

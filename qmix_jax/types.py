@@ -208,6 +208,11 @@ class EnvSpec:
         """N."""
         return len(self.agent_names)
 
+    @property
+    def eval_metrics(self) -> tuple[str, ...]:
+        """What every evaluation measures."""
+        return ("return", *self.metric_names, "length")
+
 
 @record
 class TimeStep:

@@ -283,6 +283,21 @@ def test_the_check_of_ones_own_mixer_runs(monkeypatch):
     exec(compile(code, "own_mixer.md", "exec"), {})
 
 
+@pytest.mark.slow
+def test_the_loops_of_the_page_on_steps_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loop, callback = _python(DOCS / "stepwise.md")
+    found = {}
+    exec(compile(loop, "stepwise.md", "exec"), found)
+    assert len(loop.splitlines()) < 30
+    assert found["result"].interrupted == (
+        found["session"].update < found["session"].plan.n_updates
+    )
+    assert found["result"].metrics["update"].max() == found["session"].update > 0
+    exec(compile(callback, "stepwise.md", "exec"), {})
+    assert qmix_jax.load_run("runs/watched").metrics["env_steps"].max() > 0
+
+
 def _python(path):
     return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
 

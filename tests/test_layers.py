@@ -20,9 +20,9 @@ LAYERS = (
     ("program", "memory", "rounds", "transfer", "population"),
     ("sinks",),
     ("runtime",),
-    ("reports", "results"),
+    ("reports",),
     ("api",),
-    ("laboratory", "resumption", "render", "diagnosis", "deploy", "conformance"),
+    ("laboratory", "render", "diagnosis", "deploy", "conformance"),
     ("cli",),
     ("__main__",),
 )

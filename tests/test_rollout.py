@@ -14,7 +14,8 @@ from toys import counting
 from qmix_jax import rollout
 from qmix_jax.agents import base as agents
 from qmix_jax.core import exploration
-from qmix_jax.types import Trajectory
+from qmix_jax.envs import base as envs
+from qmix_jax.types import Discrete, EnvSpec, TimeStep, Trajectory
 
 B, T = 6, 23
 
@@ -254,3 +255,126 @@ def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
         np.asarray(trajectory.avail_actions[:-1]), np.asarray(trajectory.actions)[..., None], -1
     )[..., 0]
     assert chosen[np.asarray(trajectory.valid)].all()
+
+
+def test_an_online_learner_sees_true_successors_and_acts_on_what_it_has_just_learnt():
+    """The memory counts the steps learnt from and writes each down; actions follow the count."""
+    env = counting.make(counting.Config(limit=5, longest=7))
+    collector = rollout.make_online(stage(env), T)
+
+    def behave(memory):
+        def act(carry, seen, key):
+            return carry, jnp.full_like(seen.prev_actions, memory["n"] % 3), {}
+
+        return rollout.Behaviour(act)
+
+    def learn(memory, trajectory, t):
+        row = {
+            name: getattr(trajectory, name)
+            for name in ("obs", "reset", "actions", "reward", "terminated", "valid")
+        } | {"prev_actions": trajectory.start.prev_actions}
+        log = jax.tree.map(lambda log, x: log.at[t].set(x), memory["log"], row)
+        return {"n": memory["n"] + 1, "log": log}, {"train/n": (memory["n"], 1)}
+
+    shapes = {
+        "obs": (2, B, 2, 2), "reset": (2, B), "actions": (1, B, 2), "reward": (1, B),
+        "terminated": (1, B), "valid": (1, B), "prev_actions": (B, 2),
+    }  # fmt: skip
+    log = {name: jnp.zeros((T, *shape)) for name, shape in shapes.items()}
+    actor = collector.init(jax.random.key(1))
+    run = jax.jit(lambda memory: collector.collect(jax.random.key(0), actor, memory, behave, learn))
+    _, memory, metrics = run({"n": jnp.int32(0), "log": log})
+    assert int(memory["n"]) == T and int(metrics["train/n"][0]) == T * (T - 1) // 2
+    seen = jax.tree.map(np.asarray, memory["log"])
+    assert seen["valid"].all() and not seen["reset"][:, 1].any()
+    np.testing.assert_array_equal(seen["actions"][:, 0, 0, 0], np.arange(T) % 3)
+    step, episode = seen["obs"][:, :, :, 0, 1], seen["obs"][:, :, :, 0, 0]
+    np.testing.assert_array_equal(step[:, 1], step[:, 0] + 1)
+    np.testing.assert_array_equal(episode[:, 1], episode[:, 0])
+    ended = seen["terminated"][:, 0].astype(bool) | (step[:, 1] == 5)
+    assert seen["terminated"].any() and not seen["terminated"].all()
+    np.testing.assert_array_equal(seen["reset"][1:, 0].astype(bool), ended[:-1])
+    np.testing.assert_array_equal((seen["prev_actions"][:, :, 0] == -1), seen["reset"][:, 0])
+
+
+def neighbourly(alive, near, fixed):
+    """Three agents of whom some live and some are near; `fixed`: the spec says who is near."""
+    actions = Discrete((3, 3, 3))
+    spec = EnvSpec(
+        name="neighbourly",
+        agent_names=("a", "b", "c"),
+        agent_groups=(0, 0, 0),
+        actions=actions,
+        obs_shapes=((1,),) * 3,
+        obs_shape=(1,),
+        state_size=1,
+        max_steps=3,
+        neighbours=near if fixed else None,
+    )
+
+    def show(t):
+        return TimeStep(
+            obs=jnp.zeros((3, 1)),
+            state=jnp.zeros((1,)),
+            avail_actions=jnp.ones((3, 3), bool),
+            reward=jnp.zeros((3,)),
+            terminated=t >= 3,
+            truncated=jnp.zeros((), bool),
+            metrics={},
+            alive=None if alive is None else jnp.asarray(alive),
+            neighbours=None if fixed or near is None else jnp.asarray(near),
+        )
+
+    return envs.Env(
+        spec=spec,
+        reset=lambda key: (jnp.int32(0), show(jnp.int32(0))),
+        step=lambda key, t, actions: (t + 1, show(t + 1)),
+        team_reward=envs.first_agent,
+    )
+
+
+NEAR = np.array([[False, True, True], [True, False, False], [True, True, True]])
+ALIVE = np.array([True, True, False])
+
+
+@pytest.mark.parametrize(
+    ("alive", "near", "fixed"),
+    [(None, None, False), (ALIVE, None, False), (ALIVE, NEAR, True), (ALIVE, NEAR, False)],
+    ids=["everyone else", "all others alive", "the spec's", "the time step's"],
+)
+def test_mean_actions_are_those_of_neighbours_alive_and_agents_see_the_previous_ones(
+    alive, near, fixed
+):
+    env = neighbourly(alive, near, fixed)
+    seen_by_agents = []
+
+    def act(carry, seen, key):
+        seen_by_agents.append(seen.mean_action)
+        return carry, exploration.uniform_available(key, seen.avail_actions), {}
+
+    collector = rollout.make_segment(stage(env, mean_action=True), 8)
+    _, trajectory, _ = collector.collect(jax.random.key(0), (), rollout.Behaviour(act))
+    assert seen_by_agents[0].shape == (B, 3, 3)
+    others = ~np.eye(3, dtype=bool) if near is None else near
+    living = np.ones(3, bool) if alive is None else alive
+    features = np.eye(3)[np.asarray(trajectory.actions)]
+    for i in range(3):
+        who = [j for j in range(3) if others[i, j] and living[j]]
+        mean = np.mean([features[:, :, j] for j in who], axis=0) if who else 0.0
+        np.testing.assert_allclose(trajectory.mean_action[:, :, i], mean, atol=1e-6)
+    shown = agents.observed(trajectory).mean_action
+    reset = np.asarray(trajectory.reset)
+    assert reset[1:].any()
+    before = np.concatenate([np.zeros((1, B, 3, 3)), trajectory.mean_action])
+    np.testing.assert_allclose(shown, np.where(reset[..., None, None], 0.0, before), atol=1e-6)
+
+
+def test_an_algorithm_that_learns_from_own_rewards_gets_them_unsummed():
+    env = counting.make(counting.Config(limit=5))
+    collector = rollout.make_segment(stage(env, reward="own"), T)
+    behaviour = rollout.Behaviour(counting_act)
+    _, trajectory, metrics = collector.collect(jax.random.key(0), (), behaviour)
+    assert trajectory.reward.shape == (T, B, 2)
+    np.testing.assert_array_equal(trajectory.reward[..., 0], trajectory.obs[:-1, :, 0, 1] + 1)
+    assert {"rollout/return/a", "rollout/return/b"} <= set(metrics)
+    np.testing.assert_array_equal(metrics["rollout/return"], metrics["rollout/return/b"])

@@ -112,7 +112,9 @@ def _find(name: str) -> Any:
     for path in candidates:
         try:
             module = importlib.import_module(path)
-        except ModuleNotFoundError as error:
+        except ImportError as error:  # a suite that has moved leaves a package that raises it
+            if not isinstance(error, ModuleNotFoundError) and suite not in _MOVED:
+                raise
             lacking.append(error.name or path)
             continue
         if hasattr(module, "parallel_env"):

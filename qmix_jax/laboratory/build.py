@@ -72,7 +72,7 @@ def _ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
     reached = record.reached(path)
     if reached is None or reached["interrupted"]:
         return False
-    found = config.load(provenance.read_config(path / "config.yaml"))
+    found = provenance.read_run_config(path)
     if found == cfg:
         return True
     changed = ", ".join(groups.differing_keys(found, cfg))

@@ -40,7 +40,7 @@ def weights(
       ConfigError: not a run directory, no such member, or a mixer without weights.
     """
     root = pathlib.Path(directory)
-    cfg = config.load(provenance.read_config(root / "config.yaml"))
+    cfg = provenance.read_run_config(root)
     if not 0 <= member < cfg.seeds:
         raise config.ConfigError(
             f"weights: member={member}, but the run has {cfg.seeds}; allowed: 0 to {cfg.seeds - 1}"

@@ -83,7 +83,7 @@ def render_run(
         nothing to show, or a place that cannot be written to.
     """
     root = pathlib.Path(directory)
-    cfg = config.load(provenance.read_config(root / "config.yaml"))
+    cfg = provenance.read_run_config(root)
     _check(cfg, episodes, member, parameters, fps)
     env = _environment(cfg, overrides or {})
     shown = _presentation(env)

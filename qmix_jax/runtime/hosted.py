@@ -40,7 +40,7 @@ class Episodes(NamedTuple):
     metrics: dict[str, np.ndarray]
 
     def scores(self, env: envs.HostEnv, by_agent: bool) -> dict[str, np.ndarray]:
-        """Return, length and metrics of each episode, f64[E]; with `by_agent` each agent's return."""
+        """Return, length and metrics of episodes, f64[E]; `by_agent`: also each agent's return."""
         total = np.where(self.running, envs.score(env, self.reward), 0.0)
         found = {
             "return": total.sum(axis=0, dtype=np.float64),

@@ -133,6 +133,7 @@ class Index:
                 "status": _status(result),
                 "objective": None if math.isnan(value) else value,
                 "failures": list(result.failures.values()),
+                "stopped": result.stopped,
             }
         self._write()
 

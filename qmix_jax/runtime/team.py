@@ -197,19 +197,31 @@ def _connect() -> None:
             ) from error
         raise ProcessError(f"process 0 does not answer ({_one_line(error)})") from error
     if distributed.global_state.process_id == 0:
-        atexit.register(_leave_last)
+        _leave_last()
 
 
 def _leave_last() -> None:
-    """Keeps process 0 until the others have gone, for they meet here: it asks who is alive and
-    would answer too, and an answer comes when all who are have asked.
+    """Keeps process 0, which serves the key-value store, until the other processes have ended.
+
+    At exit it asks which processes are alive; the answer comes once every live process has asked,
+    and the others never ask. The thread starts now: no thread starts at interpreter shutdown.
     """
+    leaving = threading.Event()
     state = distributed.global_state
-    everyone = list(range(state.num_processes))
     client: Any = state.client
-    asking = threading.Thread(target=client.get_live_nodes, args=(everyone,), daemon=True)
-    asking.start()
-    asking.join(_FAREWELL_S)
+
+    def wait() -> None:
+        leaving.wait()
+        client.get_live_nodes(list(range(state.num_processes)))
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+
+    def leave() -> None:
+        leaving.set()
+        waiting.join(_FAREWELL_S)
+
+    atexit.register(leave)
 
 
 def _from_environment() -> dict[str, Any]:
