@@ -400,7 +400,8 @@ class JaxSpread:
     def check(self, actions, shown):
         self._states, timestep = self._step(self._keys, self._states, jnp.array(actions))
         np.testing.assert_allclose(timestep.obs, shown.obs, atol=1e-3)
-        np.testing.assert_allclose(timestep.reward, shown.reward, atol=1e-3)
+        reward = timestep.reward.sum(axis=-1)
+        np.testing.assert_allclose(reward, shown.reward, atol=1e-3)
 
 
 @pytest.mark.parametrize(
