@@ -226,7 +226,7 @@ def _calls(line):
             yield own[names[0] + 1 :]
 
 
-_OURS = {"my_lab.weighted": "toys.weighted"}
+_OURS = {"my_lab.weighted": "toys.weighted", "my_lab.hysteretic": "toys.hysteretic"}
 """Module that a page builds -> the same module here."""
 
 
