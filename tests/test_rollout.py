@@ -57,27 +57,32 @@ def episodes_of(trajectory, b):
 
 
 def test_segment_fills_the_window_with_whole_episodes_and_resets_between():
+    """The end of a truncated episode keeps an entry: nothing happens there, and the next one is
+    the first of a fresh episode. A terminated episode is followed at once."""
     trajectory, _ = collect(rollout.make_segment)
     assert trajectory.obs.shape == (T + 1, B, 2, 2)
     assert trajectory.reset[0].all()
     n_truncated = n_terminated = 0
     for b in range(B):
+        held = False
         for t in range(T):
             episode, step = trajectory.obs[t, b, 0]
             following = trajectory.obs[t + 1, b, 0]
-            assert trajectory.reward[t, b] == step + 1
+            assert trajectory.valid[t, b] == (not held)
+            if held:
+                assert step == 5 and not trajectory.terminated[t, b], "only the limit truncates"
+                assert trajectory.reset[t + 1, b]
+                n_truncated += 1
+            else:
+                assert trajectory.reward[t, b] == step + 1
             if trajectory.reset[t + 1, b]:
                 assert following[0] != episode and following[1] == 0
-                if trajectory.terminated[t, b]:
-                    n_terminated += 1
-                    assert trajectory.valid[t, b]
-                else:
-                    n_truncated += 1
-                    assert step + 1 == 5, "only the limit truncates"
-                    assert not trajectory.valid[t, b], "its successor is not stored"
+                n_terminated += trajectory.terminated[t, b]
+                assert held or trajectory.terminated[t, b]
             else:
                 assert following[0] == episode and following[1] == step + 1
-                assert trajectory.valid[t, b] and not trajectory.terminated[t, b]
+                assert not trajectory.terminated[t, b]
+            held = not held and step + 1 == 5 and not trajectory.terminated[t, b]
     assert n_truncated > 3 and n_terminated > 3
 
 
@@ -163,15 +168,17 @@ def test_windows_go_on_where_the_last_one_stopped_and_repeat_its_end():
             np.testing.assert_array_equal(getattr(after, name)[:BURN_IN], repeated)
 
 
-def test_a_truncated_step_of_a_window_is_not_valid_and_all_other_new_steps_are():
+def test_only_the_held_end_of_a_truncated_episode_is_not_valid_in_a_window():
+    """Also where a window ends with the truncated step: the next one begins with its end."""
     trajectories = [trajectory for trajectory, _ in windows(6)]
-    obs, terminated, valid = (
+    obs, terminated, valid, reset = (
         joined([getattr(x, name)[: WINDOW + BURN_IN] for x in trajectories])
-        for name in ("obs", "terminated", "valid")
+        for name in ("obs", "terminated", "valid", "reset")
     )
-    truncated = (obs[:, :, 0, 1] + 1 == 5) & ~terminated
-    assert truncated.any() and terminated.any()
-    np.testing.assert_array_equal(valid, ~truncated)
+    held = obs[:, :, 0, 1] == 5
+    assert held.any() and terminated.any() and held[::WINDOW].any()
+    np.testing.assert_array_equal(valid, ~held)
+    np.testing.assert_array_equal(reset[1:], terminated[:-1] | held[:-1])
 
 
 def test_a_window_knows_the_carry_and_the_last_actions_at_its_start():
