@@ -6,7 +6,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,26 @@ _CORES = {"gru": "gru", "lstm": "lstm", "mlp": None}
 
 
 class RefusedError(Exception):
-    """Why a policy cannot be had in a format."""
+    """Why a policy is not exported in a format."""
+
+
+class _Source(NamedTuple):
+    """What is exported, and what it is compared with.
+
+    Attributes:
+      run, member: the policy.
+      about: its description.
+      platforms: which the StableHLO is for.
+      played: what `Algorithm.act` does.
+      platform: where formats are compared with that.
+    """
+
+    run: trained.Trained
+    member: int
+    about: Mapping[str, Any]
+    platforms: tuple[str, ...]
+    played: agreement.Played
+    platform: str
 
 
 def export_run(
@@ -75,10 +94,7 @@ def export_run(
     contents["README.md"] = manual.text(about).encode()
     folder = pathlib.Path(out or run.directory / "export")
     try:
-        _clear(folder)
-        for name, content in contents.items():
-            with sinks.atomic(folder / name) as file:
-                file.write(content)
+        _replace(folder, contents)
     except OSError as error:
         raise config.ConfigError(
             f"export: cannot write to {str(folder)!r} ({error.strerror}); choose another --out"
@@ -96,8 +112,8 @@ def _check(flag: str, chosen: Sequence[str], allowed: Sequence[str]) -> None:
         raise config.ConfigError(f"export: {flag} is empty; allowed: {', '.join(allowed)}")
 
 
-def _clear(folder: pathlib.Path) -> None:
-    """Makes the folder, without the files of an earlier export: no two policies side by side.
+def _replace(folder: pathlib.Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files in place of those of an earlier export: no two policies side by side.
 
     Raises: ConfigError for a folder with anything else in it.
     """
@@ -110,6 +126,9 @@ def _clear(folder: pathlib.Path) -> None:
         )
     for name in found:
         (folder / name).unlink()
+    for name, content in contents.items():
+        with sinks.atomic(folder / name) as file:
+            file.write(content)
 
 
 def _contents(
@@ -119,29 +138,38 @@ def _contents(
     formats: Sequence[str],
     platforms: Sequence[str],
 ) -> tuple[dict[str, bytes], dict[str, RefusedError]]:
-    """(the files of the formats by name, the formats that act unlike the run and why).
+    """(the files of the formats by name, the formats that are refused and why).
 
     Raises: ConfigError if that is all of them.
     """
-    contents, refused = {}, {}
-    # Accelerators may round matrix products, each program in its own way.
-    cpu = _cpu()
-    where = "cpu" if cpu else export.default_export_platform()
+    cpu = _cpu()  # accelerators may round matrix products, each program in its own way
     with jax.default_device(cpu), policy.precision(run.config):
-        played = agreement.play(run, member)
-        for name in formats:
-            try:
-                if name == "stablehlo":
-                    contents |= _stablehlo(run, member, about, platforms, played, where)
-                else:
-                    contents |= _numpy(run, member, about, played)
-            except RefusedError as reason:
-                refused[name] = reason
+        source = _Source(
+            run=run,
+            member=member,
+            about=about,
+            platforms=tuple(platforms),
+            played=agreement.play(run, member),
+            platform="cpu" if cpu else export.default_export_platform(),
+        )
+        contents, refused = _compared(source, formats)
     if not contents:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         others = [name for name in FORMATS if name not in formats]
-        more = f"; use --format {others[0]}" if others else ", and `load_policy` acts as it does"
+        more = f"; use --format {others[0]}" if others else "; act with qmix_jax.load_policy"
         raise config.ConfigError(f"export: {reasons}{more}")
+    return contents, refused
+
+
+def _compared(
+    source: _Source, formats: Sequence[str]
+) -> tuple[dict[str, bytes], dict[str, RefusedError]]:
+    contents, refused = {}, {}
+    for name in formats:
+        try:
+            contents |= {"stablehlo": _stablehlo, "numpy": _numpy}[name](source)
+        except RefusedError as reason:
+            refused[name] = reason
     return contents, refused
 
 
@@ -152,67 +180,56 @@ def _cpu() -> Any:
         return None
 
 
-def _refuse_difference(file: str, difference: str | None) -> None:
+def _refuse_difference(
+    source: _Source, file: str, step: runner.Step, other_draws: bool = False
+) -> None:
+    """Raises: RefusedError if the step does not act as the algorithm does."""
+    difference = agreement.difference(source.played, source.about, step, other_draws)
     if difference is not None:
         raise RefusedError(f"{file} would act unlike the run: {difference}")
 
 
-def _stablehlo(
-    run: trained.Trained,
-    member: int,
-    about: Mapping[str, Any],
-    platforms: Sequence[str],
-    played: agreement.Played,
-    where: str,
-) -> dict[str, bytes]:
-    """`(obs, avail_actions, state) -> (actions, head, state)` for any number of environments."""
-    program = _program(run, member, about, platforms)
+def _stablehlo(source: _Source) -> dict[str, bytes]:
     try:
-        content = bytes(program.serialize())
+        content = bytes(_program(source, source.platforms).serialize())
     except ImportError as error:
         raise config.ConfigError(
             f"export: {policy.FLATBUFFERS}; or choose --format numpy"
         ) from error
-    here = where in platforms
-    compared = (
-        export.deserialize(bytearray(content)) if here else _program(run, member, about, (where,))
-    )
-    difference = agreement.difference(played, about, policy.step_of(compared))
-    _refuse_difference("policy.stablehlo", difference)
+    program = export.deserialize(bytearray(content))
+    if source.platform not in source.platforms:
+        program = _program(source, (source.platform,))
+    _refuse_difference(source, "policy.stablehlo", policy.step_of(program))
     return {"policy.stablehlo": content}
 
 
-def _program(
-    run: trained.Trained, member: int, about: Mapping[str, Any], platforms: Sequence[str]
-) -> export.Exported:
-    step, spec = policy.make_step(run), run.spec
+def _program(source: _Source, platforms: tuple[str, ...]) -> export.Exported:
+    """`(obs, avail_actions, state) -> (actions, head, state)` for any number of environments."""
+    step, spec = policy.make_step(source.run), source.run.spec
     (batch,) = export.symbolic_shape("b")
     of = jax.ShapeDtypeStruct
     state = {
         name: of(tuple(shape) if name == policy.KEY else (batch, *shape), jnp.dtype(dtype))
-        for name, (shape, dtype) in about["interface"]["state"].items()
+        for name, (shape, dtype) in source.about["interface"]["state"].items()
     }
     obs = of((batch, spec.n_agents, *spec.obs_shape), jnp.float32)
     avail = of((batch, spec.n_agents, spec.actions.width), jnp.bool_)
     # Those that acting does not use are no part of the program.
-    constants = jax.tree.map(jnp.asarray, run.own(member))
+    constants = jax.tree.map(jnp.asarray, source.run.own(source.member))
     act = jax.jit(lambda obs, avail, state: step(constants, obs, avail, state))
-    return export.export(act, platforms=tuple(platforms))(obs, avail, state)
+    return export.export(act, platforms=platforms)(obs, avail, state)
 
 
-def _numpy(
-    run: trained.Trained, member: int, about: Mapping[str, Any], played: agreement.Played
-) -> dict[str, bytes]:
-    network = _network(run)
-    arrays = files.flatten(run.own(member)["agent"])
+def _numpy(source: _Source) -> dict[str, bytes]:
+    network = _network(source.run)
+    arrays = files.flatten(source.run.own(source.member)["agent"])
     step = runner.network(network, arrays)
-    difference = agreement.difference(played, about, step, other_draws=True)
-    _refuse_difference("weights.npz", difference)
-    metadata = json.dumps({**about, "network": network}).encode()
+    _refuse_difference(source, "weights.npz", step, other_draws=True)
+    metadata = json.dumps({**source.about, "network": network}).encode()
     weights = io.BytesIO()
     files.write_arrays(weights, {**arrays, "metadata": np.frombuffer(metadata, np.uint8)})
-    source = pathlib.Path(__file__).with_name("runner.py").read_bytes()
-    return {"weights.npz": weights.getvalue(), "runner.py": source}
+    code = pathlib.Path(__file__).with_name("runner.py").read_bytes()
+    return {"weights.npz": weights.getvalue(), "runner.py": code}
 
 
 def _network(run: trained.Trained) -> dict[str, Any]:

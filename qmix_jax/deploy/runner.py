@@ -154,13 +154,7 @@ def _policy(team: _Team, rows: tuple[int, ...], alone: bool = False) -> Policy:
     exists = np.arange(max(sizes)) < np.array(sizes)[:, None]
 
     def initial_state(batch_size: int | None = None, seed: int | None = None) -> State:
-        leading = (1 if batch_size is None else batch_size,)
-        arrays = {n: np.zeros(leading + shape, dtype) for n, (shape, dtype) in team.state.items()}
-        arrays["reset"] = np.ones(leading, bool)
-        arrays["prev_actions"] += _no_action(arrays["prev_actions"])
-        if "key" in arrays:
-            arrays["key"] = _key(seed)
-        return State(arrays, batch_size)
+        return _initial_state(team, batch_size, seed)
 
     def act(
         obs: Any,
@@ -175,8 +169,6 @@ def _policy(team: _Team, rows: tuple[int, ...], alone: bool = False) -> Policy:
         actions, _, arrays = team.step(seen, allowed, state.arrays)
         actions = np.asarray(actions)
         if epsilon:
-            if team.actions.kind != "discrete":
-                raise ValueError("policy: epsilon is for discrete actions; leave it out")
             actions = _explore(actions, allowed, epsilon, rng)
             arrays = {**arrays, "prev_actions": actions}
         own = actions[:, rows[0]] if alone else actions
@@ -269,10 +261,22 @@ def _refuse_idle(team: _Team, rows: tuple[int, ...], allowed: np.ndarray) -> Non
 def _explore(
     actions: np.ndarray, allowed: np.ndarray, epsilon: float, rng: np.random.Generator | None
 ) -> np.ndarray:
+    if actions.dtype.kind == "f":
+        raise ValueError("policy: epsilon is for discrete actions; leave it out")
     if rng is None:
         raise ValueError(f"policy: epsilon={epsilon} needs rng=numpy.random.default_rng(seed)")
     drawn = np.argmax(np.where(allowed, rng.random(allowed.shape), -1.0), axis=-1)
     return np.where(rng.random(actions.shape) < epsilon, drawn, actions).astype(np.int32)
+
+
+def _initial_state(team: _Team, batch_size: int | None, seed: int | None) -> State:
+    leading = (1 if batch_size is None else batch_size,)
+    arrays = {n: np.zeros(leading + shape, dtype) for n, (shape, dtype) in team.state.items()}
+    arrays["reset"] = np.ones(leading, bool)
+    arrays["prev_actions"] += _no_action(arrays["prev_actions"])
+    if "key" in arrays:
+        arrays["key"] = _key(seed)
+    return State(arrays, batch_size)
 
 
 def _no_action(actions: np.ndarray) -> int:

@@ -48,7 +48,7 @@ class Trained(NamedTuple):
         count = self.config.seeds
         if which == "best":
             ranked = scores.order(self.spec.best_metrics, self.scores)
-            columns = [sign * self.scores[name] for name, sign in ranked]
+            columns = [sign * self.scores[name] for name, sign in ranked if name in self.scores]
             known = np.nan_to_num(np.array(columns).reshape(-1, count), nan=-math.inf)
             return max(range(count), key=lambda member: (*known[:, member], -member))
         if not isinstance(which, int) or not 0 <= which < count:
