@@ -62,7 +62,8 @@ class ActorState:
       carry: {"act", "learn"}, recurrent states.
       prev_actions: i32[B, N] or f32[B, N, D], see `no_action`.
       mean_action: f32[B, N, D], of the previous step; None where no algorithm needs it.
-      ended: bool[B], the episode is over (`episode` collector and evaluation).
+      ended: bool[B], the episode is over. Where environments are reset on their own, it was
+        truncated, and `timestep` is its true end, which has an entry of its own.
       returned: f32[B], rewards of the episode so far, as `envs.score` counts them.
       returned_by_agent: f32[B, N], each agent's own; None where the team's says it all.
       length: f32[B], steps of the episode so far.
@@ -232,7 +233,7 @@ class Stage(NamedTuple):
             actions=actions,
             reward=reward,
             terminated=following.terminated,
-            valid=~following.truncated,
+            valid=jnp.ones_like(following.terminated),
             behaviour=remembered,
             mean_action=stepped.mean_action,
             finished=stepped.ended,
@@ -269,7 +270,7 @@ def observed(actor: ActorState) -> Observed:
 def make_segment(stage: Stage, window: int) -> Collector:
     """Fresh environments, auto-reset inside the window: no padding, nothing stale.
 
-    A truncated step's successor is overwritten by the reset, so such a step is not `valid`.
+    The true end of a truncated episode has an entry of its own; see `_advance`.
 
     Args:
       stage: what is run.  window: T, at least the longest episode.
@@ -431,11 +432,12 @@ def make_online(stage: Stage, window: int) -> OnlineCollector:
 
         def step(carried: tuple[ActorState, Any], x: tuple[Array, Array]) -> Any:
             current, memory = carried
-            after, collected, stepped = _advance(stage, behave(memory), starts, current, x)
+            # The trajectory of one step shows the true successor, so no end needs an entry.
+            after, collected, stepped = _advance(
+                stage, behave(memory), starts, current, x, holds=False
+            )
             one = _trajectory(jax.tree.map(lambda leaf: leaf[None], collected), stepped)
-            # Its successor is the true one, also where the time was up.
-            trajectory = replace(one, start=_start_of(current), valid=jnp.ones_like(one.valid))
-            memory, metrics = learn(memory, trajectory, x[0])
+            memory, metrics = learn(memory, replace(one, start=_start_of(current)), x[0])
             return (after, memory), (collected, metrics)
 
         numbered = (jnp.arange(window), keys)
@@ -507,28 +509,48 @@ def _with_auto_reset(stage: Stage, behaviour: Behaviour, starts: Any) -> Callabl
 
 
 def _advance(
-    stage: Stage, behaviour: Behaviour, starts: Any, actor: ActorState, x: tuple[Array, Array]
+    stage: Stage,
+    behaviour: Behaviour,
+    starts: Any,
+    actor: ActorState,
+    x: tuple[Array, Array],
+    holds: bool = True,
 ) -> tuple[ActorState, _Step, ActorState]:
     """One step of every environment; those that ended begin anew.
+
+    With `holds` the true end of a truncated episode keeps an entry, from which targets bootstrap:
+    the fresh episode begins one entry later, and the transition in between is not `valid` and steps
+    no environment.
 
     Returns:
       (actor after it, what is stored, actor before any reset).
     """
     index, keys = x
     stepped, actions, remembered = stage.step(behaviour, actor, keys[0], keys[1])
+    collected = stage.record(actor, actions, remembered, stepped)
+    begins, waits = stepped.ended, jnp.zeros_like(stepped.ended)
+    if holds:
+        held = actor.ended
+        waits = stepped.timestep.truncated & ~held
+        begins = held | (stepped.ended & ~waits)
+        collected = replace(
+            collected,
+            terminated=collected.terminated & ~held,
+            valid=~held,
+            finished=collected.finished & ~held,
+        )
     fresh_state, fresh = jax.tree.map(lambda leaf: leaf[index // _stride(stage.env)], starts)
     mean_action = stepped.mean_action
     after = replace(
         stepped,
-        env_state=envs.select(stepped.ended, fresh_state, stepped.env_state),
-        timestep=envs.select(stepped.ended, fresh, stepped.timestep),
-        reset=stepped.ended,
-        prev_actions=envs.select(stepped.ended, no_action(actions), actions),
-        mean_action=envs.select(
-            stepped.ended, jax.tree.map(jnp.zeros_like, mean_action), mean_action
-        ),
+        env_state=envs.select(begins, fresh_state, stepped.env_state),
+        timestep=envs.select(begins, fresh, stepped.timestep),
+        reset=begins,
+        prev_actions=envs.select(begins, no_action(actions), actions),
+        mean_action=envs.select(begins, jax.tree.map(jnp.zeros_like, mean_action), mean_action),
+        ended=waits,
     )
-    return after, stage.record(actor, actions, remembered, stepped), stepped
+    return after, collected, stepped
 
 
 def _metrics(steps: _Step) -> Metrics:

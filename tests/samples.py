@@ -1,7 +1,7 @@
 """Random inputs of networks and losses, drawn in NumPy, and numbers to learn by.
 
 Sequences are as collectors store them, and written as one mark per step: `.` the episode goes on,
-`t` the action terminated it, `x` it hit the time limit, `-` padding.
+`t` the action terminated it, `x` it hit the time limit, `h` its end is held, `-` padding.
 """
 
 import functools
@@ -36,7 +36,7 @@ SPEC = EnvSpec(
     max_steps=7,
     agent_state=np.array([[0, 1], [2, 3]], np.int32),
 )
-SEGMENTS = ("..t.x..", "txx....", ".x...tx")
+SEGMENTS = ("..t.xh.", "txh....", ".xh..tx")
 EPISODES = ("..t----", "....x--", "......x")
 FORMS = ("segment", "episode")
 FACTORISATIONS = components.names("factorisations")
@@ -46,8 +46,8 @@ def batch(form, seed=0):
     """Three sequences of seven steps with weights other than 1; what padding holds is random too.
 
     Args:
-      form: `segment` (episodes joined by `reset`; a truncated step has lost its successor) or
-        `episode` (one episode each, then padding; a truncated step keeps its successor).
+      form: `segment` (episodes joined by `reset`; the end of a truncated one has an entry of its
+        own) or `episode` (one episode each, then padding).
       seed: of all contents.
     """
     marks = np.array([list(row) for row in (SEGMENTS if form == "segment" else EPISODES)]).T
@@ -57,7 +57,7 @@ def batch(form, seed=0):
     reset = np.zeros((t + 1, b), bool)
     reset[0] = True
     if form == "segment":
-        reset[1:] = (marks == "t") | (marks == "x")
+        reset[1:] = (marks == "t") | (marks == "h")
     avail = random_avail(rng, (t + 1, b))
     return Batch(
         trajectory=Trajectory(
@@ -68,7 +68,7 @@ def batch(form, seed=0):
             actions=np.argmax(avail[:-1] * rng.random((t, b, n, a)), axis=-1).astype(np.int32),
             reward=normal(rng, t, b),
             terminated=marks == "t",
-            valid=marks != ("x" if form == "segment" else "-"),
+            valid=(marks != "h") & (marks != "-"),
         ),
         weight=np.array([0.5, 1.0, 2.0], np.float32),
         index=np.arange(b, dtype=np.int32),
@@ -101,7 +101,9 @@ def with_other_invalid_contents(original, seed=1):
         reward=other(old.reward, np.float32("nan"), ~old.valid),
         terminated=old.terminated ^ ~old.valid,
     )
-    assert unneeded.any() and (~old.valid).any()
+    # Between joined episodes every entry is some step's; what follows a lone one's end is nobody's.
+    joined = old.reset[1:].any()
+    assert (~old.valid).any() and unneeded.any() == (not joined)
     return replace(original, trajectory=changed)
 
 

@@ -50,34 +50,44 @@ def collect(make, window=T, longest=7):
     return jax.tree.map(np.asarray, trajectory), jax.tree.map(np.asarray, metrics)
 
 
-def episodes_of(trajectory, b):
-    """(first, last) steps of the whole episodes in sequence b, found from `reset` alone."""
-    starts = [t for t in range(T + 1) if trajectory.reset[t, b]]
-    return [(s, e - 1) for s, e in itertools.pairwise(starts)]
+def whole_lengths(trajectory, b):
+    """Steps of the episodes in sequence b that came to their end there; held entries are none."""
+    lengths, n = [], 0
+    for t in range(T):
+        n = 1 if trajectory.reset[t, b] else n + bool(trajectory.valid[t, b])
+        truncated = trajectory.valid[t, b] and trajectory.obs[t, b, 0, 1] == 4
+        if trajectory.terminated[t, b] or truncated:
+            lengths.append(n)
+    return lengths
 
 
 def test_segment_fills_the_window_with_whole_episodes_and_resets_between():
+    """The end of a truncated episode keeps an entry: nothing happens there, and the next one is
+    the first of a fresh episode. A terminated episode is followed at once."""
     trajectory, _ = collect(rollout.make_segment)
     assert trajectory.obs.shape == (T + 1, B, 2, 2)
     assert trajectory.reset[0].all()
     n_truncated = n_terminated = 0
     for b in range(B):
+        held = False
         for t in range(T):
             episode, step = trajectory.obs[t, b, 0]
             following = trajectory.obs[t + 1, b, 0]
-            assert trajectory.reward[t, b] == step + 1
+            assert trajectory.valid[t, b] == (not held)
+            if held:
+                assert step == 5 and not trajectory.terminated[t, b], "only the limit truncates"
+                assert trajectory.reset[t + 1, b]
+                n_truncated += 1
+            else:
+                assert trajectory.reward[t, b] == step + 1
             if trajectory.reset[t + 1, b]:
                 assert following[0] != episode and following[1] == 0
-                if trajectory.terminated[t, b]:
-                    n_terminated += 1
-                    assert trajectory.valid[t, b]
-                else:
-                    n_truncated += 1
-                    assert step + 1 == 5, "only the limit truncates"
-                    assert not trajectory.valid[t, b], "its successor is not stored"
+                n_terminated += trajectory.terminated[t, b]
+                assert held or trajectory.terminated[t, b]
             else:
                 assert following[0] == episode and following[1] == step + 1
-                assert trajectory.valid[t, b] and not trajectory.terminated[t, b]
+                assert not trajectory.terminated[t, b]
+            held = not held and step + 1 == 5 and not trajectory.terminated[t, b]
     assert n_truncated > 3 and n_terminated > 3
 
 
@@ -115,7 +125,7 @@ def test_episode_statistics_count_whole_episodes_only(make):
         if make is rollout.make_episode:
             lengths.append(int(trajectory.valid[:, b].sum()))
         else:
-            lengths += [last - first + 1 for first, last in episodes_of(trajectory, b)]
+            lengths += whole_lengths(trajectory, b)
     returns = [n * (n + 1) / 2 for n in lengths]
     for name, values in {"return": returns, "length": lengths, "last_step": lengths}.items():
         total, count = metrics[f"rollout/{name}"]
@@ -163,24 +173,28 @@ def test_windows_go_on_where_the_last_one_stopped_and_repeat_its_end():
             np.testing.assert_array_equal(getattr(after, name)[:BURN_IN], repeated)
 
 
-def test_a_truncated_step_of_a_window_is_not_valid_and_all_other_new_steps_are():
+def test_only_the_held_end_of_a_truncated_episode_is_not_valid_in_a_window():
+    """Also where a window ends with the truncated step: the next one begins with its end."""
     trajectories = [trajectory for trajectory, _ in windows(6)]
-    obs, terminated, valid = (
+    obs, terminated, valid, reset = (
         joined([getattr(x, name)[: WINDOW + BURN_IN] for x in trajectories])
-        for name in ("obs", "terminated", "valid")
+        for name in ("obs", "terminated", "valid", "reset")
     )
-    truncated = (obs[:, :, 0, 1] + 1 == 5) & ~terminated
-    assert truncated.any() and terminated.any()
-    np.testing.assert_array_equal(valid, ~truncated)
+    held = obs[:, :, 0, 1] == 5
+    assert held.any() and terminated.any() and held[::WINDOW].any()
+    np.testing.assert_array_equal(valid, ~held)
+    np.testing.assert_array_equal(reset[1:], terminated[:-1] | held[:-1])
 
 
 def test_a_window_knows_the_carry_and_the_last_actions_at_its_start():
+    n_inside = 0
     for trajectory, _ in windows(6)[2:]:
         begins, step = trajectory.reset[0], trajectory.obs[0, :, 0, 1]
-        assert not begins.all()
+        n_inside += (~begins).sum()
         np.testing.assert_array_equal(trajectory.start.carry["act"][~begins], step[~begins] - 1)
         expected = np.where(begins, -1, (step - 1) % 3)
         np.testing.assert_array_equal(trajectory.start.prev_actions.T, [expected] * 2)
+    assert n_inside > B, "most windows begin inside an episode"
 
 
 def test_unrolling_a_window_gives_what_the_whole_history_gives():
@@ -216,14 +230,13 @@ def test_unrolling_a_window_gives_what_the_whole_history_gives():
 
 def test_episodes_that_span_windows_are_counted_once_and_whole():
     found = windows(8)
-    reset = joined([x.reset[:-1] for x, _ in found])
-    lengths = []
-    for b in range(B):
-        starts = [t for t in range(len(reset)) if reset[t, b]]
-        lengths += [last - first for first, last in itertools.pairwise(starts)]
-    last_ends = found[-1][0].reset[-1]
-    for b in np.flatnonzero(last_ends):
-        lengths.append(len(reset) - max(np.flatnonzero(reset[:, b])))
+    obs, terminated, valid = (
+        joined([getattr(x, name)[: WINDOW + BURN_IN] for x, _ in found])
+        for name in ("obs", "terminated", "valid")
+    )
+    steps = obs[:, :, 0, 1] + 1
+    lengths = steps[valid & (terminated | (steps == 5))]
+    assert len(lengths) > 20 and len(set(lengths)) > 2
     total = sum(metrics["rollout/length"][0] for _, metrics in found)
     assert sum(metrics["rollout/length"][1] for _, metrics in found) == len(lengths)
     assert total == sum(lengths)
