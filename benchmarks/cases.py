@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qmix_jax import config, learner, program, train_step
+from qmix_jax import config, learner, program, rollout, train_step
 from qmix_jax.cli import composition
 from qmix_jax.factorisations import base as algorithms
 from qmix_jax.types import Batch, Clock, Discrete, EnvSpec, HParams, Trajectory
@@ -119,10 +119,10 @@ def clock(gradient_step: Any) -> Clock:
     return timeline.clock(jnp.asarray(gradient_step, jnp.int32))
 
 
-def exploration(algorithm: algorithms.Algorithm, hparams: HParams) -> Any:
-    """How an algorithm explores at the end of training."""
+def behaviour(algorithm: algorithms.Algorithm, params: Any, hparams: HParams) -> rollout.Behaviour:
+    """How an algorithm acts when it explores as at the end of training."""
     late = dataclasses.replace(clock(0), env_steps=jnp.float32(1e12))
-    return algorithm.exploration(hparams, late)
+    return train_step.bind(algorithm, params, algorithm.exploration(hparams, late))
 
 
 def random_batch(sizes: Sizes) -> Batch:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cases, measure
-from qmix_jax import program, train_step
+from qmix_jax import program
 from qmix_jax import rollout as collection
 from qmix_jax.core import exploration
 from qmix_jax.types import Array, Observed
@@ -30,9 +30,9 @@ def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> mea
     built = program.build(cfg)
     parts, n = built.parts, 2 if options.smoke else 10
     state = jax.jit(built.step.init)(jnp.int32(0))
-    explore = cases.exploration(parts.algorithm, program.hparams(cfg.hparams))
+    hparams = program.hparams(cfg.hparams)
     policies = {
-        "agent": train_step.bind(parts.algorithm, state.learner.params, explore),
+        "agent": cases.behaviour(parts.algorithm, state.learner.params, hparams),
         "random": collection.Behaviour(_random),
     }
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cases, measure
-from qmix_jax import program, train_step
+from qmix_jax import program
 from qmix_jax.types import Array
 
 
@@ -78,8 +78,7 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     cold = measure.compile_call(step.train, state, tally, hparams, *span, keeps=True)
     state, tally = cold.call()
     clock = parts.timeline.clock(jnp.int32(0))
-    explore = cases.exploration(parts.algorithm, hparams)
-    behaviour = train_step.bind(parts.algorithm, state.learner.params, explore)
+    behaviour = cases.behaviour(parts.algorithm, state.learner.params, hparams)
 
     def collect(key: Array, actor: Any) -> Any:
         return parts.collector.collect(key, actor, behaviour)
@@ -119,8 +118,7 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     again = measure.compile_call(step.train, *numbers, keeps=True)  # the same, on the warm state
     one = (state.learner, batch, hparams, clock, state.key)
     flops = measure.matmul_flops(parts.algorithm.learner.update, *one)
-    whole = cold._replace(call=again.call)
-    return _Loops(n, whole, phases, built.plan.gradient_steps * flops)
+    return _Loops(n, cold._replace(call=again.call), phases, built.plan.gradient_steps * flops)
 
 
 def _repeat(body: Callable[[Array, Array, Any], tuple[Any, Array]], n: int) -> Callable:
