@@ -7,6 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from qmix_jax.runtime import parameters
+
+_PREFIX = "outcomes/"
+
 
 class NonFiniteError(RuntimeError):
     """A member's loss or gradient was not finite; every file is written, the member's last finite
@@ -78,3 +82,27 @@ def join(outcomes: Sequence[Outcome]) -> Outcome:
         interrupted=any(outcome.interrupted for outcome in outcomes),
         failures=failures,
     )
+
+
+def pack(
+    chosen: Mapping[int, Outcome],
+) -> tuple[dict[int, dict[str, Any]], dict[str, np.ndarray]]:
+    """Outcomes by number as a checkpoint holds them: what JSON has, and arrays by name."""
+    arrays = {
+        f"{_PREFIX}{number}/{which}/{name}": values
+        for number, outcome in chosen.items()
+        for which, tree in (("final", outcome.parameters), ("best", outcome.best_parameters))
+        for name, values in parameters.flatten(tree).items()
+    }
+    return {number: outcome.numbers() for number, outcome in chosen.items()}, arrays
+
+
+def unpack(
+    numbers: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
+) -> dict[int, Outcome]:
+    """What `pack` gave, among other arrays."""
+    trees = parameters.nest(parameters.below(_PREFIX, arrays))
+    return {
+        int(number): Outcome.made_of(reached, trees[number]["final"], trees[number]["best"])
+        for number, reached in numbers.items()
+    }
