@@ -97,6 +97,13 @@ class Compiled:
                 f"{self.n_together} fit; {_KNOBS}"
             )
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All metric columns of `metrics.csv`."""
+        spec, trained = self.group.program.spec, sorted(self.members.metric_names)
+        evaluated = [f"eval/{name}" for name in ("return", *spec.metric_names, "length")]
+        return tuple(evaluated + trained + ["perf/env_steps_per_s", "time_s"])
+
     def of(self, members: Sequence[int]) -> population.Population:
         """The population of some members; with `gather` they are all those of their jobs."""
         group = self.group

@@ -1,9 +1,10 @@
 """A session: groups of runs on their way through a schedule, with their files and checkpoints."""
 
 import contextlib
+import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -28,6 +29,25 @@ from qmix_jax.runtime import (
     training,
 )  # fmt: skip
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _guarded(method: _Method) -> _Method:
+    """A method of a session that closes everything that is open where it fails."""
+
+    @functools.wraps(method)
+    def call(self: "Session", *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except BaseException:
+            if self._closed:
+                raise
+            self._closed = True
+            with self._surroundings:
+                raise
+
+    return cast(_Method, call)
+
 
 class Seconds(NamedTuple):
     """Wall seconds that a group took."""
@@ -40,10 +60,9 @@ class Seconds(NamedTuple):
 class Session(contextlib.AbstractContextManager["Session"]):
     """Runs in training, to be driven step by step.
 
-    It opens the run directories, restores what a checkpoint holds, trains, evaluates, saves and
-    closes. All members of a group train to the end, or one slice after another where memory is
-    short, or from rung to rung of a successive halving. After an exception the run is what a crash
-    would leave: it resumes from its last checkpoint.
+    All members of a group train to the end, or one slice after another where memory is short, or
+    from rung to rung of a successive halving. After an exception the run is what a crash would
+    leave: it resumes from its last checkpoint.
 
         with qmix_jax.start(cfg) as session:
             while session.step():
@@ -87,11 +106,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._finished: set[tuple[int, int]] = set()
         self._spent = [(0.0, 0.0) for _ in groups]
         self._leg = self._n_resumed = 0
-        with self._guarded():
-            self._open()
+        self._open()
 
     # Driving
 
+    @_guarded
     def step(self) -> bool:
         """Trains for one compiled call, some seconds, and writes the rows, evaluation and
         checkpoint that are then due.
@@ -99,28 +118,26 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Returns:
           Whether anything was trained: False when the schedule is done or was cut short.
         """
-        with self._guarded():
-            while self._leg < len(self._legs):
-                leg = self._legs[self._leg]
-                now = self._trainings[leg.group] or self._begin(leg)
-                if stopped := now.verdicts():
-                    self._stop_jobs(leg.group, stopped)
-                elif now.done(leg.until):
-                    self._finish_leg(leg)
-                elif self._stopping():
-                    self._cut()
-                else:
-                    now.step(leg.until, self._stopping)
-                    self._save(last=now.ending)
-                    return True
+        while self._leg < len(self._legs) and not self._closed:
+            leg = self._legs[self._leg]
+            now = self._trainings[leg.group] or self._begin(leg)
+            if stopped := now.verdicts():
+                self._stop_jobs(leg.group, stopped)
+            elif now.done(leg.until):
+                self._finish_leg(leg)
+            elif self._stopping():
+                self._cut()
+            else:
+                now.step(leg.until, self._stopping)
+                self._save(last=now.ending)
+                return True
         return False
 
     def evaluate(self) -> dict[str, np.ndarray]:
-        """Evaluates the members now, beyond the schedule, with the episodes that a scheduled
-        evaluation would play.
+        """Evaluates the members now, with the episodes that a scheduled evaluation would play.
 
-        Nothing is written and `best_parameters` do not change: a resumed run has the rows and the
-        best parameters of one that was never stopped, whoever looked at it.
+        Nothing is written and `best_parameters` do not change, so that the curve is that of a run
+        nobody looked at.
 
         Returns:
           `eval/<name>` -> f32[P].
@@ -128,8 +145,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         now = self._trainings[0]
         if now is None or not now.members:
             raise config.ConfigError("session: it has ended; nothing is in training")
-        with self._guarded():
-            return now.evaluation()
+        return now.evaluation()
 
     def save(self) -> None:
         """Makes a checkpoint now, unless there is one of this update.
@@ -139,9 +155,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         if not self.config.checkpoint.enabled:
             raise config.ConfigError("session: save() needs checkpoint.enabled=true")
-        with self._guarded():
-            if self._leg < len(self._legs):
-                self._save(last=True)
+        if self._leg < len(self._legs) and not self._closed:
+            self._save(last=True)
 
     def stop(self) -> None:
         """Ends early, as Ctrl-C does: the next `step` saves and returns False, and the result is
@@ -153,19 +168,21 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """Ends the session, early if `step` has more to do, and writes the final files."""
         if self._closed:
             return
-        with self._guarded():
-            self._asked_to_stop |= self._leg < len(self._legs)
-            while self.step():
-                pass
-            if not self._was_cut:
-                self._store.end()
-            self._opened.close()
-            for g, now in enumerate(self._trainings):
-                if now is not None:
-                    self._leave(g, now.jobs)
-            self._finish([key for key in self._jobs if key not in self._finished])
+        self._end()
         self._closed = True
         self._surroundings.close()
+
+    @_guarded
+    def _end(self) -> None:
+        self._asked_to_stop |= self._leg < len(self._legs)
+        while self.step():
+            pass
+        if not self._was_cut:
+            self._store.end()
+        self._opened.close()
+        for g, now in enumerate(self._trainings):
+            self._leave(g, now.jobs if now else ())
+        self._finish([key for key in self._jobs if key not in self._finished])
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
@@ -268,9 +285,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._leave_slice(leg.group)
 
     def _cut(self) -> None:
-        """Ends early: saves, then writes what an unfinished run shows. Members that have not begun
-        are made, so that the result has parameters of all.
-        """
+        """Ends early, saved; members that have not begun are made, so that the result has all."""
         self._save(last=True)  # before rows that an uninterrupted run would not have
         self._was_cut = True
         now = self._trainings[self._legs[self._leg].group]
@@ -316,9 +331,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         )
 
     def _leave(self, group: int, chosen: Sequence[int], pruned: bool = False) -> None:
-        """Ends jobs of a group here and gathers the members of the others into a smaller
-        population.
-        """
+        """Ends jobs of a group here; the members of the others train on in a smaller population."""
         now = self._trainings[group]
         if not chosen or now is None:
             return
@@ -356,20 +369,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _job(self, key: tuple[int, int]) -> jobs.Job:
         return self._groups[key[0]].jobs[key[1]]
 
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Whatever goes wrong closes everything that is open."""
-        try:
-            yield
-        except BaseException:
-            if self._closed:
-                raise
-            self._closed = True
-            with self._surroundings:
-                raise
-
     # Opening, saving, restoring
 
+    @_guarded
     def _open(self) -> None:
         runs = [self._job(key) for key in self._jobs]
         settings, note = runs[0].config.checkpoint, self._display.note
@@ -423,13 +425,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
         for key, size in zip(self._jobs, sizes, strict=True):
             job = self._job(key)
             opened = rows.open_rows(
-                job.config, job.path, self._columns(key[0]), self._display.note, size, failed
+                job.config,
+                job.path,
+                self._compiled[key[0]].columns,
+                self._display.note,
+                size,
+                failed,
             )
             self._files[key] = self._opened.enter_context(opened)
-
-    def _columns(self, g: int) -> tuple[str, ...]:
-        spec = self._groups[g].program.spec
-        return training.columns(self._compiled[g].members.metric_names, spec.metric_names)
 
     def _position(self) -> int:
         """The number of a checkpoint made now: env steps, of slices and groups one after another,
@@ -441,6 +444,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             for group, now in zip(self._groups, self._trainings, strict=True)
         )
 
+    @_guarded
     def _save(self, last: bool) -> None:
         """Makes a checkpoint if it is time for one, or it is the `last` one."""
         step = self._position()
@@ -475,7 +479,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         compatibility.check_progress(saved, self._groups, None if self._rungs else n_together)
         for key, size in zip(self._jobs, saved.meta["sizes"], strict=True):
-            sinks.check_sizes(self._job(key).path, size, (*sinks.KEYS, *self._columns(key[0])))
+            sinks.check_sizes(
+                self._job(key).path, size, (*sinks.KEYS, *self._compiled[key[0]].columns)
+            )
         arrays = saved.load()
         for g, compiled in enumerate(self._compiled):
             if own := parameters.below(f"{g}/", arrays):
