@@ -16,6 +16,7 @@ from qmix_jax.runtime import (
     devices,
     interrupt,
     jobs,
+    outcomes,
     progress,
     record,
     results,
@@ -144,7 +145,7 @@ def _index(
 
 def _trained(
     at: Launched, index: sweep_index.Index
-) -> Iterator[tuple[int, list[results.Result], session.Seconds]]:
+) -> Iterator[tuple[int, list[results.Result], outcomes.Seconds]]:
     """Number, results and seconds of each group, until the user wants to stop: all groups together
     where they are halved, else in turn.
     """
@@ -158,7 +159,7 @@ def _trained(
 
 def _train_together(
     numbers: Sequence[int], at: Launched, index: sweep_index.Index
-) -> list[tuple[list[results.Result], session.Seconds]]:
+) -> list[tuple[list[results.Result], outcomes.Seconds]]:
     """Results and seconds of groups that train in one session, or ended before."""
     chosen, how = [at.groups[number] for number in numbers], at.how
     if all(compatibility.ended(job.config, job.path) for one in chosen for job in one.jobs):
@@ -177,14 +178,14 @@ def _train_together(
     return [(running.results(g), running.seconds(g)) for g in range(len(chosen))]
 
 
-def _reached(group: jobs.Group, at: Launched) -> tuple[list[results.Result], session.Seconds]:
+def _reached(group: jobs.Group, at: Launched) -> tuple[list[results.Result], outcomes.Seconds]:
     """What a group came to that ended before, from its run directories."""
     own = []
     for job in group.jobs:
         at.display.note(f"{group.heading}{had_ended(job)}")
         outcome = record.read_outcome(job.path)
         own.append(results.make(job, outcome, group.program, at.how.objective))
-    return own, session.Seconds(math.nan, math.nan, math.nan)
+    return own, outcomes.Seconds(math.nan, math.nan, math.nan)
 
 
 @contextlib.contextmanager

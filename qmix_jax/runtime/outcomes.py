@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -55,6 +55,14 @@ class Outcome:
         """From `numbers`, as JSON gives them back, and the parameters."""
         failures = {int(member): text for member, text in numbers["failures"].items()}
         return cls(final, best, **{**numbers, "failures": failures})
+
+
+class Seconds(NamedTuple):
+    """Wall seconds that a group took."""
+
+    compile_s: float
+    train_s: float
+    eval_s: float
 
 
 def join(outcomes: Sequence[Outcome]) -> Outcome:

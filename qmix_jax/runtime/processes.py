@@ -22,7 +22,6 @@ from qmix_jax.runtime import (
     record,
     results,
     rows,
-    session,
     sinks,
     sweep_index,
 )
@@ -191,10 +190,10 @@ def _merge(job: jobs.Job, part: Part) -> None:
     record.finish(job, manifest, together)
 
 
-def _seconds(paths: Sequence[pathlib.Path]) -> session.Seconds:
+def _seconds(paths: Sequence[pathlib.Path]) -> outcomes.Seconds:
     """Of a group, the longest of its runs."""
     found = [provenance.read_manifest(path) for path in paths]
-    return session.Seconds(
+    return outcomes.Seconds(
         max(one["compile_s"]["total"] for one in found),
         *(max(one["reached"][name] for one in found) for name in ("train_s", "eval_s")),
     )

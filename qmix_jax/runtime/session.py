@@ -4,7 +4,7 @@ import contextlib
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -47,14 +47,6 @@ def _guarded(method: _Method) -> _Method:
                 raise
 
     return cast(_Method, call)
-
-
-class Seconds(NamedTuple):
-    """Wall seconds that a group took."""
-
-    compile_s: float
-    train_s: float
-    eval_s: float
 
 
 class Session(contextlib.AbstractContextManager["Session"]):
@@ -256,11 +248,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
             for i, job in enumerate(whole.jobs)
         ]
 
-    def seconds(self, group: int) -> Seconds:
+    def seconds(self, group: int) -> outcomes.Seconds:
         """How long a group took so far."""
         now = self._trainings[group]
         pairs = zip(self._spent[group], now.seconds if now else (0.0, 0.0), strict=True)
-        return Seconds(self._compiled[group].seconds, *map(sum, pairs))
+        return outcomes.Seconds(self._compiled[group].seconds, *map(sum, pairs))
 
     # The schedule
 
