@@ -36,9 +36,9 @@ def _guarded(method: _Method) -> _Method:
     """A method of a session that closes everything that is open where it fails."""
 
     @functools.wraps(method)
-    def call(self: "Session", *arguments: Any) -> Any:
+    def call(self: "Session", *args: Any, **kwargs: Any) -> Any:
         try:
-            return method(self, *arguments)
+            return method(self, *args, **kwargs)
         except BaseException:
             if self._closed:
                 raise
