@@ -61,9 +61,9 @@ _SMAX_REPLAY = (*_SMAX, "trainer.warm_up=512", "replay.batch_size=8", "replay.ca
 _SMAX_PQN = (*_SMAX, "trainer=pqn", "trainer.window=16", "replay.batch_size=4")
 _SPREAD = (
     "experiment=mpe_spread", "seeds=2", "trainer.env_steps=3_120", "trainer.n_envs=4",
-    "trainer.log_every=104", "eval.every=520", "eval.episodes=4", "replay.batch_size=8",
-    "replay.capacity=16", "agent.options.hidden=16", "hparams.epsilon.steps=2_000.0",
-    "hparams.target_period=20",
+    "trainer.warm_up=208", "trainer.log_every=104", "eval.every=520", "eval.episodes=4",
+    "replay.batch_size=8", "replay.capacity=16", "agent.options.hidden=16",
+    "hparams.epsilon.steps=2_000.0", "hparams.target_period=20",
 )  # fmt: skip
 _WINDOW = ("trainer.collector=window", "trainer.window=13", "trainer.burn_in=3")
 _SMALL = (
@@ -191,7 +191,10 @@ def recipes() -> dict[str, Recipe]:
 
 
 def record(out: pathlib.Path, name: str, recipe: Recipe) -> list[str]:
-    """Follows a recipe and stores the results in `out/name`; returns the names of the jobs."""
+    """Follows a recipe and stores the results in `out/name`; returns the names of the jobs.
+
+    Raises: KeyboardInterrupt if a signal ended training; nothing is stored then.
+    """
     context = _context()
     place = out / CONTEXT
     if place.is_file() and json.loads(place.read_text(encoding="utf-8")) != context:
@@ -231,7 +234,7 @@ def _config(
 
 
 def _alone(overrides: Sequence[str], folder: pathlib.Path) -> dict[str, qmix_jax.Result]:
-    return {"": qmix_jax.train(_config(overrides), folder / "run")}
+    return {"": _completed(qmix_jax.train(_config(overrides), folder / "run"))}
 
 
 def _together(
@@ -243,17 +246,25 @@ def _together(
         for name, overrides in jobs.items()
     ]
     results = qmix_jax.train_many(made, folder / "sweep", halving=halving)
-    return {name: result for name, result in zip(jobs, results, strict=True) if result}
+    return {name: _completed(result) for name, result in zip(jobs, results, strict=True)}
 
 
 def _resumed(
     overrides: Sequence[str], cut: int, folder: pathlib.Path
 ) -> dict[str, qmix_jax.Result]:
     """Trained for `cut` env steps, then resumed from its checkpoint to the end."""
-    whole = _config(overrides, {"checkpoint.enabled": True, "checkpoint.replay": "always"})
-    qmix_jax.train(qmix_jax.with_values(whole, {"trainer.env_steps": cut}), folder / "run")
-    changes = {"trainer.env_steps": whole.trainer.env_steps}
-    return {"": qmix_jax.resume(folder / "run", changes)}
+    full = _config(overrides, {"checkpoint.enabled": True, "checkpoint.replay": "always"})
+    short = qmix_jax.with_values(full, {"trainer.env_steps": cut})
+    _completed(qmix_jax.train(short, folder / "run"))
+    changes = {"trainer.env_steps": full.trainer.env_steps}
+    return {"": _completed(qmix_jax.resume(folder / "run", changes))}
+
+
+def _completed(result: qmix_jax.Result | None) -> qmix_jax.Result:
+    """The result. Raises: KeyboardInterrupt if a signal ended training early."""
+    if result is None or result.interrupted:
+        raise KeyboardInterrupt
+    return result
 
 
 def _store(result: qmix_jax.Result, place: pathlib.Path, seconds: float) -> None:

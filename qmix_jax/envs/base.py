@@ -158,14 +158,14 @@ def team_env(
       reset, step: as in `Env`, with a scalar `TimeStep.reward` f32[], the team's.
     Returns:
       An `Env` in which every agent's reward is the team's.
-    Raises: ValueError at trace time for other results, and for a reward that is no single number.
+    Raises: ValueError at trace time where `step` returns no single reward.
     """
 
-    def shared(result: tuple[EnvState, TimeStep]) -> tuple[EnvState, TimeStep]:
+    def repeated(result: Any, *allowed: tuple[int, ...]) -> tuple[EnvState, TimeStep]:
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError("reset and step return (env_state, TimeStep)")
         env_state, timestep = result
-        if jnp.shape(timestep.reward):
+        if jnp.shape(timestep.reward) not in allowed:
             raise ValueError(
                 f"team_env takes one reward for the team, got shape {jnp.shape(timestep.reward)}; "
                 "sum it over the agents, or return Env(spec, reset, step, team_reward)"
@@ -175,8 +175,9 @@ def team_env(
 
     return Env(
         spec=spec,
-        reset=lambda key: shared(reset(key)),
-        step=lambda key, env_state, actions: shared(step(key, env_state, actions)),
+        # `first_timestep` shows a zero for each agent already.
+        reset=lambda key: repeated(reset(key), (), (spec.n_agents,)),
+        step=lambda key, env_state, actions: repeated(step(key, env_state, actions), ()),
         team_reward=first_agent,
         presentation=presentation,
         game=game,

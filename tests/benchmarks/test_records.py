@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -155,28 +156,51 @@ def test_every_algorithm_is_recorded_and_runs_are_selected_by_name_or_folder():
         record.select(names, "qmix")
 
 
-@pytest.mark.slow
-def test_every_recipe_has_a_valid_configuration(monkeypatch, tmp_path):
+@dataclasses.dataclass
+class Result:
+    """The part of `qmix_jax.Result` that recipes read."""
+
+    directory: pathlib.Path
+    interrupted: bool = False
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What recipes train, as (directory, what was asked), with nothing trained."""
     asked = []
 
-    @dataclasses.dataclass
-    class Result:
-        directory: object
+    def note(directory, wanted, interrupted=False):
+        asked.append((directory, wanted))
+        return Result(directory, interrupted)
 
-    def train(config, directory):
-        asked.append(config)
-        return Result(directory)
-
-    monkeypatch.setattr(qmix_jax, "train", train)
-    monkeypatch.setattr(qmix_jax, "resume", lambda path, changes: asked.append(changes))
+    monkeypatch.setattr(qmix_jax, "train", lambda config, path: note(path, config))
+    monkeypatch.setattr(qmix_jax, "resume", note)
     monkeypatch.setattr(
-        qmix_jax, "train_many", lambda jobs, *_, **__: asked.extend(jobs) or [None] * len(jobs)
+        qmix_jax, "train_many", lambda jobs, *_, **__: [note(*job[1::-1]) for job in jobs]
     )
+    return asked
+
+
+@pytest.mark.slow
+def test_every_recipe_has_a_valid_configuration(asked, tmp_path):
     recipes = record.recipes()
     for name, recipe in recipes.items():
         recipe(tmp_path / name)
     # Most ask once; the two resumed ones twice, the sweep and the halving for four jobs each.
     assert len(asked) == len(recipes) + 2 + 2 * (4 - 1)
+
+
+def test_a_resumed_run_is_cut_at_half_and_an_interrupted_one_is_not_recorded(
+    asked, tmp_path, monkeypatch
+):
+    record.recipes()["resumed/two_step"](tmp_path)
+    (_, short), (_, changes) = asked
+    assert short.trainer.env_steps == 1_500 and changes == {"trainer.env_steps": 3_000}
+    assert short.checkpoint.enabled and short.checkpoint.replay == "always"
+    monkeypatch.setattr(qmix_jax, "train", lambda _, path: Result(path, interrupted=True))
+    for name in ("resumed/two_step", "two_step/qmix"):
+        with pytest.raises(KeyboardInterrupt):
+            record.recipes()[name](tmp_path)
 
 
 def test_circles_are_found_with_and_without_late_imports(tmp_path):
