@@ -102,8 +102,7 @@ def train(
         return _checked(load_run(job.path))
     with launching.start(job) as session:
         while session.step():
-            for callback in callbacks:
-                callback(session)
+            _call(callbacks, session)
     result = session.result()
     tables.run(result)
     return _checked(result)
@@ -121,6 +120,11 @@ def _train_distributed(job: Job, callbacks: Sequence[Callable[[Session], Any]]) 
     if done.shown:
         tables.run(result)
     return result
+
+
+def _call(callbacks: Sequence[Callable[[Session], Any]], session: Session) -> None:
+    for callback in callbacks:
+        callback(session)
 
 
 def _checked(result: Result) -> Result:

@@ -385,7 +385,7 @@ def test_slices_go_on_where_they_were_cut(how, programs, cut, signalled, tmp_pat
         signalled(int(1.5 * n_calls))
         assert train(load("iql on two_step", **fixed), tmp_path / "run", few).interrupted
     found = checkpoint.newest(tmp_path / "run" / checkpoint.FOLDER)
-    assert found.meta["spans"] == [[[0, 2], [2, 4]]] and found.meta["leg"] == 1
+    assert found.meta["spans"] == [[0, 2], [2, 4]] and found.meta["leg"] == 1
     assert found.meta["outcomes"]["0"]["update"] == expected.plan.n_updates
     result = train(load("iql on two_step", **fixed), tmp_path / "run", few)
     same(result.parameters, expected.parameters)

@@ -3,7 +3,6 @@
 import csv
 import json
 import types
-from typing import ClassVar
 
 import jax
 import numpy as np
@@ -147,13 +146,14 @@ def test_the_objective_is_the_interquartile_mean_of_the_last_evaluations():
     assert np.isnan(scores.Objective("eval/none").of(metrics))
 
 
-class Idle:
-    """Stands for a session that has nothing to train; keeps where its compiled programs go."""
+KEPT = []
 
-    seen: ClassVar[list] = []
+
+class Idle:
+    """Stands for a session that has nothing to train; `KEPT` has its programs."""
 
     def __init__(self, groups, compiled, *rest):
-        self.seen.append(compiled)
+        KEPT.append(compiled)
 
     def __enter__(self):
         return self
@@ -189,7 +189,6 @@ def test_a_program_goes_with_its_group_unless_the_caller_keeps_it(tmp_path, monk
     for i, programs in enumerate((None, kept)):
         jobs = [api.Job(cfg, tmp_path / f"{i}{k}") for k, cfg in enumerate(configs)]
         api.train_many(jobs, programs=programs)
-    seen = Idle.seen
-    assert len(seen) == 4
-    assert seen[0] is not seen[1]
-    assert seen[2] is seen[3] is kept
+    assert len(KEPT) == 4
+    assert KEPT[0] is not KEPT[1]
+    assert KEPT[2] is KEPT[3] is kept

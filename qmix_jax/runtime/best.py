@@ -58,10 +58,7 @@ class Best:
     def restore(self, scores: list[list[float]], arrays: Mapping[str, np.ndarray]) -> None:
         """What `snapshot` gave, among other arrays."""
         self._scores = [np.asarray(values) for values in scores]
-        own = {name: values for name, values in arrays.items() if name.startswith(_PREFIX)}
-        self.parameters = parameters.nest(
-            {name.removeprefix(_PREFIX): values for name, values in own.items()}
-        )
+        self.parameters = parameters.nest(parameters.below(_PREFIX, arrays))
 
 
 def _choose(better: np.ndarray, current: Any, best: Any) -> Any:

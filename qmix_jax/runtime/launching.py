@@ -16,6 +16,7 @@ from qmix_jax.runtime import (
     devices,
     interrupt,
     jobs,
+    outcomes,
     progress,
     record,
     results,
@@ -123,40 +124,46 @@ def start(job: jobs.Job) -> session.Session:
 def train(settled: Sequence[jobs.Job], how: How) -> Trained:
     """Trains settled jobs in as many programs as they need. Raises: ConfigError."""
     done: dict[int, results.Result] = {}
-    paths, labels = [job.path for job in settled], [job.label for job in settled]
+    paths = [job.path for job in settled]
     asked = sweep_index.asked(how.directory, settled, paths, how.halving, how.objective)
-    with asked, _launched(settled, how) as at:
-        how = at.how
-        index = sweep_index.Index(how.directory, labels, paths, at.found, how.objective)
+    with asked, _launched(settled, how) as at, _index(settled, at) as index:
         for line in () if how.alone else group_lines(at.found):
             at.display.note(line)
-        numbers = list(range(len(at.found)))
-        with index.watching():
-            for together in [numbers] if how.halving else [[number] for number in numbers]:
-                if at.interrupted() and not how.halving:
-                    break
-                trained = _train_together(together, at, index)
-                for number, (own, seconds) in zip(together, trained, strict=True):
-                    index.finish(number, own, seconds)
-                    done |= zip(at.found[number].jobs, own, strict=True)
-    return Trained([done.get(i) for i in range(len(settled))], how.objective)
+        for number, own, seconds in _trained(at, index):
+            index.finish(number, own, seconds)
+            done |= zip(at.found[number].jobs, own, strict=True)
+    return Trained([done.get(i) for i in range(len(settled))], at.how.objective)
+
+
+def _index(
+    settled: Sequence[jobs.Job], at: Launched
+) -> contextlib.AbstractContextManager[sweep_index.Index]:
+    labels, paths = [job.label for job in settled], [job.path for job in settled]
+    how = at.how
+    return sweep_index.Index(how.directory, labels, paths, at.found, how.objective).watching()
+
+
+def _trained(
+    at: Launched, index: sweep_index.Index
+) -> Iterator[tuple[int, list[results.Result], outcomes.Seconds]]:
+    """Number, results and seconds of each group, until the user wants to stop: all groups together
+    where they are halved, else in turn.
+    """
+    numbers = list(range(len(at.found)))
+    for together in [numbers] if at.how.halving else [[number] for number in numbers]:
+        if at.interrupted() and not at.how.halving:
+            return
+        found = _train_together(together, at, index)
+        yield from ((n, own, took) for n, (own, took) in zip(together, found, strict=True))
 
 
 def _train_together(
     numbers: Sequence[int], at: Launched, index: sweep_index.Index
-) -> list[tuple[list[results.Result], session.Seconds]]:
+) -> list[tuple[list[results.Result], outcomes.Seconds]]:
     """Results and seconds of groups that train in one session, or ended before."""
     chosen, how = [at.groups[number] for number in numbers], at.how
     if all(compatibility.ended(job.config, job.path) for one in chosen for job in one.jobs):
-        unknown = session.Seconds(math.nan, math.nan, math.nan)
-        found = []
-        for one in chosen:
-            for job in one.jobs:
-                at.display.note(f"{one.heading}{had_ended(job)}")
-            pairs = [(job, record.read_outcome(job.path)) for job in one.jobs]
-            own = [results.make(*pair, one.program, how.objective) for pair in pairs]
-            found.append((own, unknown))
-        return found
+        return [_reached(one, at) for one in chosen]
     for number in numbers:
         index.start(number)
     # Without a later use a program goes when its group is done: some 40 would fill the process's
@@ -169,6 +176,16 @@ def _train_together(
         while running.step():
             pass
     return [(running.results(g), running.seconds(g)) for g in range(len(chosen))]
+
+
+def _reached(group: jobs.Group, at: Launched) -> tuple[list[results.Result], outcomes.Seconds]:
+    """What a group came to that ended before, from its run directories."""
+    own = []
+    for job in group.jobs:
+        at.display.note(f"{group.heading}{had_ended(job)}")
+        outcome = record.read_outcome(job.path)
+        own.append(results.make(job, outcome, group.program, at.how.objective))
+    return own, outcomes.Seconds(math.nan, math.nan, math.nan)
 
 
 @contextlib.contextmanager

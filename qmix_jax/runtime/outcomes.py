@@ -2,10 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from qmix_jax.runtime import parameters
+
+_PREFIX = "outcomes/"
 
 
 class NonFiniteError(RuntimeError):
@@ -53,6 +57,14 @@ class Outcome:
         return cls(final, best, **{**numbers, "failures": failures})
 
 
+class Seconds(NamedTuple):
+    """Wall seconds that a group took."""
+
+    compile_s: float
+    train_s: float
+    eval_s: float
+
+
 def join(outcomes: Sequence[Outcome]) -> Outcome:
     """The outcome of a job whose members trained one part after another."""
     first, *others = outcomes
@@ -78,3 +90,27 @@ def join(outcomes: Sequence[Outcome]) -> Outcome:
         interrupted=any(outcome.interrupted for outcome in outcomes),
         failures=failures,
     )
+
+
+def pack(
+    chosen: Mapping[int, Outcome],
+) -> tuple[dict[int, dict[str, Any]], dict[str, np.ndarray]]:
+    """Outcomes by number as a checkpoint holds them: what JSON has, and arrays by name."""
+    arrays = {
+        f"{_PREFIX}{number}/{which}/{name}": values
+        for number, outcome in chosen.items()
+        for which, tree in (("final", outcome.parameters), ("best", outcome.best_parameters))
+        for name, values in parameters.flatten(tree).items()
+    }
+    return {number: outcome.numbers() for number, outcome in chosen.items()}, arrays
+
+
+def unpack(
+    numbers: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
+) -> dict[int, Outcome]:
+    """What `pack` gave, among other arrays."""
+    trees = parameters.nest(parameters.below(_PREFIX, arrays))
+    return {
+        int(number): Outcome.made_of(reached, trees[number]["final"], trees[number]["best"])
+        for number, reached in numbers.items()
+    }

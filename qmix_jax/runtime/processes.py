@@ -22,7 +22,6 @@ from qmix_jax.runtime import (
     record,
     results,
     rows,
-    session,
     sinks,
     sweep_index,
 )
@@ -60,36 +59,44 @@ def _train_together(
     own = {i: part for one in left for i, part in _share(team, settled, one.jobs).items()}
     claims = {job.path: job.config.resume is not None for job in settled} if team.first else {}
     root, paths = how.directory if team.first else None, [job.path for job in settled]
+    labels, asked = [job.label for job in settled], (settled, paths, None, how.objective)
     with (
         sinks.claimed(claims),
-        sweep_index.asked(root, settled, paths, None, how.objective),
+        sweep_index.asked(root, *asked),
+        sweep_index.Index(root, labels, paths, found, how.objective).watching() as index,
     ):
-        labels = [job.label for job in settled]
-        index = sweep_index.Index(root, labels, paths, found, how.objective)
-        with index.watching():
-            for number in range(len(found)):
-                index.start(number)
-            reports = team.gather("trained", _train_own(team, list(own.items()), settled, how))
-            parts = _parts(settled, left, reports)
-            for i, part in parts.items() if team.first else ():
-                if part.folders:
-                    _merge(settled[i], part)
-            team.gather("written", None)
+        for number in range(len(found)):
+            index.start(number)
+        reports = team.gather("trained", _train_own(team, list(own.items()), settled, how))
+        parts = _parts(settled, left, reports)
+        for i in (i for i, part in parts.items() if part.folders and team.first):
+            _merge(settled[i], parts[i])
+        team.gather("written", None)
     done = [
         None if i in parts and not parts[i].folders else results.load_run(path, how.objective)
         for i, path in enumerate(paths)
     ]
     if team.first:
-        for number, one in enumerate(found):
-            reached = [done[i] for i in one.jobs]
-            if None in reached:
-                index.stop(number, "waiting")
-                continue
-            index.finish(number, reached, _seconds([paths[i] for i in one.jobs]))
-            if not any(result and result.interrupted for result in reached):  # else they resume
-                for folder in (f for i in one.jobs if i in parts for f in parts[i].folders):
-                    shutil.rmtree(folder)
+        _close(index, found, done, parts)
     return launching.Trained(done, how.objective, team.first)
+
+
+def _close(
+    index: sweep_index.Index,
+    found: Sequence[groups.Group],
+    done: Sequence[results.Result | None],
+    parts: Mapping[int, "Part"],
+) -> None:
+    """Completes the index, and removes the parts of what is complete; others resume from theirs."""
+    for number, one in enumerate(found):
+        reached = [result for result in (done[i] for i in one.jobs) if result]
+        if len(reached) < len(one.jobs):
+            index.stop(number, "waiting")
+            continue
+        index.finish(number, reached, _seconds([result.directory for result in reached]))
+        complete = not any(result.interrupted for result in reached)
+        for folder in (f for i in one.jobs if i in parts and complete for f in parts[i].folders):
+            shutil.rmtree(folder)
 
 
 def _train_own(
@@ -183,10 +190,10 @@ def _merge(job: jobs.Job, part: Part) -> None:
     record.finish(job, manifest, together)
 
 
-def _seconds(paths: Sequence[pathlib.Path]) -> session.Seconds:
+def _seconds(paths: Sequence[pathlib.Path]) -> outcomes.Seconds:
     """Of a group, the longest of its runs."""
     found = [provenance.read_manifest(path) for path in paths]
-    return session.Seconds(
+    return outcomes.Seconds(
         max(one["compile_s"]["total"] for one in found),
         *(max(one["reached"][name] for one in found) for name in ("train_s", "eval_s")),
     )

@@ -12,7 +12,7 @@ from qmix_jax.runtime import checkpoint, devices, hosted, progress
 from qmix_jax.runtime.jobs import Group
 from qmix_jax.types import Device
 
-KNOBS = "lower hydra.sweeper.batch or seeds, or what `qmix-jax plan` shows to be large"
+_KNOBS = "lower hydra.sweeper.batch or seeds, or what `qmix-jax plan` shows to be large"
 
 _COLLECTED = {
     "episode": "one episode each, padding counted",
@@ -69,6 +69,57 @@ class Programs:
         fit = needed.fit(memory_limit(group), _running(members.layout))
         _check_fit(group, needed, used, fit)
         return members, min(n_members, fit)
+
+
+class Compiled:
+    """The compiled population of a group.
+
+    Attributes:
+      group: whose.
+      members: the population of all its members.
+      n_together: how many of them fit at a time.
+      seconds: spent compiling.
+    """
+
+    def __init__(
+        self, group: Group, kept: Programs, display: progress.Progress, gather: bool
+    ) -> None:
+        """`gather`: all members train at once, and fewer of them in a smaller program.
+
+        Raises: ConfigError where not even one member per device fits, or with `gather` not all.
+        """
+        self.group, self._kept, self._display, self._gather = group, kept, display, gather
+        self.seconds = 0.0
+        self.members, self.n_together = self._get(group)
+        if gather and self.n_together < len(group.seeds):
+            raise config.ConfigError(
+                f"memory: successive halving keeps all members, but of {len(group.seeds)} only "
+                f"{self.n_together} fit; {_KNOBS}"
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All metric columns of `metrics.csv`."""
+        trained = sorted(self.members.metric_names)
+        evaluated = [f"eval/{name}" for name in self.group.program.eval_metrics]
+        return tuple(evaluated + trained + ["perf/env_steps_per_s", "time_s"])
+
+    def of(self, members: Sequence[int]) -> population.Population:
+        """The population of some members; with `gather` they are all those of their jobs."""
+        group = self.group
+        if self._gather:
+            owners = dict.fromkeys(group.owners[member] for member in members)
+            return self._get(group._replace(jobs=[group.jobs[i] for i in owners]))[0]
+        seeds, hparams = group.seeds, group.hparams
+        return self.members.rebind(
+            [seeds[member] for member in members], [hparams[member] for member in members]
+        )
+
+    def _get(self, group: Group) -> tuple[population.Population, int]:
+        started = time.perf_counter()
+        found = self._kept.get(group, self._display)
+        self.seconds += time.perf_counter() - started
+        return found
 
 
 def check(group: Group) -> None:
@@ -167,17 +218,17 @@ def _fitting(group: Group, used: Sequence[Device]) -> int:
     return fit
 
 
-def check_together(compiled: Sequence[tuple[Group, population.Population]]) -> None:
+def check_together(compiled: Sequence[Compiled]) -> None:
     """Raises: ConfigError where the members of all groups do not fit at once."""
     needed = 0
-    for group, members in compiled:
-        one = _needs(group, members.memory)
-        needed += len(group.seeds) * (one.kept + one.copies)
-    limit = min(memory_limit(group) for group, _ in compiled)
+    for one in compiled:
+        memory_of_one = _needs(one.group, one.members.memory)
+        needed += len(one.group.seeds) * (memory_of_one.kept + memory_of_one.copies)
+    limit = min(memory_limit(one.group) for one in compiled)
     if needed > limit:
         raise config.ConfigError(
             f"memory: successive halving keeps the members of all {len(compiled)} programs at "
-            f"once, {progress.human(needed)}B, but there are {progress.human(limit)}B; {KNOBS}"
+            f"once, {progress.human(needed)}B, but there are {progress.human(limit)}B; {_KNOBS}"
         )
 
 

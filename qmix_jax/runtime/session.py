@@ -1,15 +1,14 @@
 """A session: groups of runs on their way through a schedule, with their files and checkpoints."""
 
 import contextlib
+import functools
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from qmix_jax import config, plan, population, program
+from qmix_jax import config, plan, program
 from qmix_jax.runtime import (
     checkpoint,
     compatibility,
@@ -26,27 +25,36 @@ from qmix_jax.runtime import (
     schedule,
     scores,
     sinks,
+    stopping,
     training,
 )  # fmt: skip
 
-_CSV = "metrics.csv"
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-class Seconds(NamedTuple):
-    """Wall seconds that a group took."""
+def _guarded(method: _Method) -> _Method:
+    """A method of a session that closes everything that is open where it fails."""
 
-    compile_s: float
-    train_s: float
-    eval_s: float
+    @functools.wraps(method)
+    def call(self: "Session", *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            if self._closed:
+                raise
+            self._closed = True
+            with self._surroundings:
+                raise
+
+    return cast(_Method, call)
 
 
 class Session(contextlib.AbstractContextManager["Session"]):
     """Runs in training, to be driven step by step.
 
-    It opens the run directories, restores what a checkpoint holds, trains, evaluates, saves and
-    closes. All members of a group train to the end, or one slice after another where memory is
-    short, or from rung to rung of a successive halving. After an exception the run is what a crash
-    would leave: it resumes from its last checkpoint.
+    All members of a group train to the end, or one slice after another where memory is short, or
+    from rung to rung of a successive halving. After an exception the run is what a crash would
+    leave: it resumes from its last checkpoint.
 
         with qmix_jax.start(cfg) as session:
             while session.step():
@@ -90,11 +98,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._finished: set[tuple[int, int]] = set()
         self._spent = [(0.0, 0.0) for _ in groups]
         self._leg = self._n_resumed = 0
-        with self._guarded():
-            self._open()
+        self._open()
 
     # Driving
 
+    @_guarded
     def step(self) -> bool:
         """Trains for one compiled call, some seconds, and writes the rows, evaluation and
         checkpoint that are then due.
@@ -102,34 +110,34 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Returns:
           Whether anything was trained: False when the schedule is done or was cut short.
         """
-        with self._guarded():
-            while self._leg < len(self._legs):
-                leg = self._legs[self._leg]
-                now = self._trainings[leg.group] or self._begin(leg)
-                if stopped := now.verdicts():
-                    self._stop_jobs(leg.group, stopped)
-                elif now.done(leg.until):
-                    self._finish_leg(leg)
-                elif self._stopping():
-                    self._cut()
-                else:
-                    now.step(leg.until, self._stopping)
-                    self._save(last=now.ending)
-                    return True
+        while self._leg < len(self._legs) and not self._closed:
+            leg = self._legs[self._leg]
+            now = self._trainings[leg.group] or self._begin(leg)
+            if stopped := now.verdicts():
+                self._stop_jobs(leg.group, stopped)
+            elif now.done(leg.until):
+                self._finish_leg(leg)
+            elif self._stopping():
+                self._cut()
+            else:
+                now.step(leg.until, self._stopping)
+                self._save(last=now.ending)
+                return True
         return False
 
     def evaluate(self) -> dict[str, np.ndarray]:
-        """Evaluates the members now, beyond the schedule, with the episodes that a scheduled
-        evaluation would play.
+        """Evaluates the members now, with the episodes that a scheduled evaluation would play.
 
-        Nothing is written and `best_parameters` do not change: a resumed run has the rows and the
-        best parameters of one that was never stopped, whoever looked at it.
+        Nothing is written and `best_parameters` do not change, so that the curve is that of a run
+        nobody looked at.
 
         Returns:
           `eval/<name>` -> f32[P].
         """
-        with self._guarded():
-            return self._in_training().evaluation()
+        now = self._trainings[0]
+        if now is None or not now.members:
+            raise config.ConfigError("session: it has ended; nothing is in training")
+        return now.evaluation()
 
     def save(self) -> None:
         """Makes a checkpoint now, unless there is one of this update.
@@ -139,9 +147,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         if not self.config.checkpoint.enabled:
             raise config.ConfigError("session: save() needs checkpoint.enabled=true")
-        with self._guarded():
-            if self._leg < len(self._legs):
-                self._save(last=True)
+        if self._leg < len(self._legs) and not self._closed:
+            self._save(last=True)
 
     def stop(self) -> None:
         """Ends early, as Ctrl-C does: the next `step` saves and returns False, and the result is
@@ -153,26 +160,23 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """Ends the session, early if `step` has more to do, and writes the final files."""
         if self._closed:
             return
-        with self._guarded():
-            self._asked_to_stop |= self._leg < len(self._legs)
-            while self.step():
-                pass
-            if not self._was_cut:
-                self._store.end()
-            self._opened.close()
-            for g, now in enumerate(self._trainings):
-                if now is not None:
-                    self._leave(g, now.jobs)
-            self._finish([key for key in self._jobs if key not in self._finished])
+        self._end()
         self._closed = True
         self._surroundings.close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    @_guarded
+    def _end(self) -> None:
+        self._asked_to_stop |= self._leg < len(self._legs)
+        while self.step():
+            pass
+        if not self._was_cut:
+            self._store.end()
+        self._opened.close()
+        for g, now in enumerate(self._trainings):
+            self._leave(g, now.jobs if now else ())
+        self._finish([key for key in self._jobs if key not in self._finished])
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
             self.close()
         elif not self._closed:
@@ -235,26 +239,33 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """What each run of a group came to; closes the session if it is open."""
         self.close()
         whole = self._groups[group]
+        if (group, 0) not in self._outcomes:
+            raise config.ConfigError(
+                "session: it was ended by an error and has no result; resume it from its directory"
+            )
         return [
             results.make(job, self._outcomes[group, i], whole.program, self._objective)
             for i, job in enumerate(whole.jobs)
         ]
 
-    def seconds(self, group: int) -> Seconds:
+    def seconds(self, group: int) -> outcomes.Seconds:
         """How long a group took so far."""
         now = self._trainings[group]
         pairs = zip(self._spent[group], now.seconds if now else (0.0, 0.0), strict=True)
-        return Seconds(self._compile_s[group], *map(sum, pairs))
+        return outcomes.Seconds(self._compiled[group].seconds, *map(sum, pairs))
 
     # The schedule
 
     def _begin(self, leg: schedule.Leg) -> training.Training:
         """Makes the members of a leg."""
-        files = [self._files[leg.group, i] for i in range(len(self._groups[leg.group].jobs))]
-        now = training.Training(self._groups[leg.group], leg.span, files, self._display)
-        now.begin(self._population(leg.group, now.members))
-        self._trainings[leg.group] = now
-        self._spans[leg.group].append(leg.span)
+        now = self._make(leg.group, leg.span)
+        now.begin(self._compiled[leg.group].of(now.members))
+        return now
+
+    def _make(self, g: int, span: tuple[int, int]) -> training.Training:
+        files = [self._files[g, i] for i in range(len(self._groups[g].jobs))]
+        now = training.Training(self._groups[g], span, files, self._display)
+        self._trainings[g] = now
         return now
 
     def _finish_leg(self, leg: schedule.Leg) -> None:
@@ -266,9 +277,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._leave_slice(leg.group)
 
     def _cut(self) -> None:
-        """Ends early: saves, then writes what an unfinished run shows. Members that have not begun
-        are made, so that the result has parameters of all.
-        """
+        """Ends early, saved; members that have not begun are made, so that the result has all."""
         self._save(last=True)  # before rows that an uninterrupted run would not have
         self._was_cut = True
         now = self._trainings[self._legs[self._leg].group]
@@ -294,7 +303,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """Ends the worse jobs of all groups."""
         assert self._rungs is not None
         found = {
-            (g, i): self._objective.of(sinks.read_metrics(self._groups[g].jobs[i].path / _CSV))
+            (g, i): self._objective.of(
+                sinks.read_metrics(self._groups[g].jobs[i].path / "metrics.csv")
+            )
             for g, now in enumerate(self._trainings)
             for i in (now.jobs if now else ())
         }
@@ -312,9 +323,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         )
 
     def _leave(self, group: int, chosen: Sequence[int], pruned: bool = False) -> None:
-        """Ends jobs of a group here and gathers the members of the others into a smaller
-        population.
-        """
+        """Ends jobs of a group here; the members of the others train on in a smaller population."""
         now = self._trainings[group]
         if not chosen or now is None:
             return
@@ -323,7 +332,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._outcomes[group, i] = outcomes.join([before, outcome]) if before else outcome
         owners = self._groups[group].owners
         keep = [member for member in now.members if owners[member] not in chosen]
-        now.narrow(keep, self._population(group, keep) if keep else None)
+        now.narrow(keep, self._compiled[group].of(keep) if keep else None)
         if not self._sliced:
             self._finish([(group, i) for i in chosen])
 
@@ -352,92 +361,38 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _job(self, key: tuple[int, int]) -> jobs.Job:
         return self._groups[key[0]].jobs[key[1]]
 
-    def _in_training(self) -> training.Training:
-        now = self._trainings[0]
-        if now is None or not now.members:
-            raise config.ConfigError("session: it has ended; nothing is in training")
-        return now
-
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Whatever goes wrong closes everything that is open."""
-        try:
-            yield
-        except BaseException:
-            if self._closed:
-                raise
-            self._closed = True
-            with self._surroundings:
-                raise
-
     # Opening, saving, restoring
 
+    @_guarded
     def _open(self) -> None:
         runs = [self._job(key) for key in self._jobs]
         settings, note = runs[0].config.checkpoint, self._display.note
         self._opened = self._surroundings.enter_context(contextlib.ExitStack())
         self._store = self._opened.enter_context(checkpoint.Store(runs[0].path, settings, note))
         saved = compatibility.saved(runs, note, self._rungs)
-        self._compile_s = [0.0] * len(self._groups)
-        compiled = [self._compile(g, group) for g, group in enumerate(self._groups)]
-        self._compiled = [members for members, _ in compiled]
-        if self._rungs:
-            programs.check_together(list(zip(self._groups, self._compiled, strict=True)))
-        arrays = self._check(saved, compiled[0][1]) if saved else {}
-        self._spans = [
-            [tuple(span) for span in spans]
-            for spans in (saved.meta["spans"] if saved else [[] for _ in self._groups])
+        gather = self._rungs is not None
+        self._compiled = [
+            programs.Compiled(group, self._programs, self._display, gather)
+            for group in self._groups
         ]
+        if gather:
+            programs.check_together(self._compiled)
+        n_together = self._compiled[0].n_together
+        arrays = self._check(saved, n_together) if saved else {}
+        begun = [tuple(span) for span in saved.meta["spans"]] if saved else []
         self._legs = (
             schedule.rungs(self._groups, self._rungs)
             if self._rungs
-            else schedule.slices(self._groups[0], self._spans[0], compiled[0][1])
+            else schedule.slices(self._groups[0], begun, n_together)
         )
-        self._check_rules()
+        if self._sliced:
+            stopping.check_slices(self._groups[0], [leg.span for leg in self._legs])
         self._begin_records(saved)
         self._open_files(saved.meta["sizes"] if saved else [None] * len(runs))
         if saved is not None:
             self._restore(saved.meta, arrays)
-        if self._leg < len(self._legs) and self._trainings[self._legs[self._leg].group] is None:
-            self._begin(self._legs[self._leg])
-
-    def _check_rules(self) -> None:
-        """Raises: ConfigError for a job with stop rules whose members train in several slices."""
-        owners = self._groups[0].owners
-        parts = [{owners[member] for member in range(*leg.span)} for leg in self._legs]
-        for i, job in enumerate(self._groups[0].jobs if self._sliced else ()):
-            if sum(i in part for part in parts) > 1 and job.config.stop != config.Stop():
-                raise config.ConfigError(
-                    "stop: the mean over a run's members decides, and where memory is short they "
-                    "train in several slices; leave stop.* null, lower seeds or raise "
-                    "population.memory"
-                )
-
-    def _compile(self, g: int, group: jobs.Group) -> tuple[population.Population, int]:
-        """(population of a group or of some of its jobs, members that fit at a time).
-
-        Raises: ConfigError where with `rungs` not all fit.
-        """
-        started = time.perf_counter()
-        members, together = self._programs.get(group, self._display)
-        self._compile_s[g] += time.perf_counter() - started
-        if self._rungs and together < len(group.seeds):
-            raise config.ConfigError(
-                f"memory: successive halving keeps all members, but of {len(group.seeds)} only "
-                f"{together} fit; {programs.KNOBS}"
-            )
-        return members, together
-
-    def _population(self, g: int, members: Sequence[int]) -> population.Population:
-        """The compiled population of some members of a group."""
-        group = self._groups[g]
-        if self._rungs:  # batched members are gathered into a smaller program
-            owners = dict.fromkeys(group.owners[member] for member in members)
-            return self._compile(g, group._replace(jobs=[group.jobs[i] for i in owners]))[0]
-        seeds, hparams = group.seeds, group.hparams
-        return self._compiled[g].rebind(
-            [seeds[member] for member in members], [hparams[member] for member in members]
-        )
+        else:
+            self._begin(self._legs[0])
 
     def _begin_records(self, saved: checkpoint.Saved | None) -> None:
         """Writes configuration and manifest of the runs that have not ended."""
@@ -452,7 +407,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 reached = group.program.plan.env_steps_at(begun["update"]) if begun else 0
             more = compatibility.history(group.jobs[i].path, self._store.path, reached)
             self._manifests[g, i] = record.begin(
-                group, group.jobs[i], self._compiled[g], self._compile_s[g], more
+                group, group.jobs[i], self._compiled[g].members, self._compiled[g].seconds, more
             )
 
     def _open_files(self, sizes: Sequence[Sequence[int] | None]) -> None:
@@ -462,23 +417,26 @@ class Session(contextlib.AbstractContextManager["Session"]):
         for key, size in zip(self._jobs, sizes, strict=True):
             job = self._job(key)
             opened = rows.open_rows(
-                job.config, job.path, self._columns(key[0]), self._display.note, size, failed
+                job.config,
+                job.path,
+                self._compiled[key[0]].columns,
+                self._display.note,
+                size,
+                failed,
             )
             self._files[key] = self._opened.enter_context(opened)
-
-    def _columns(self, g: int) -> tuple[str, ...]:
-        eval_metrics = self._groups[g].program.eval_metrics
-        return training.columns(self._compiled[g].metric_names, eval_metrics)
 
     def _position(self) -> int:
         """The number of a checkpoint made now: env steps, of slices and groups one after another,
         and the legs done.
         """
+        slices = self._leg if self._sliced else 0
         return self._leg + sum(
-            group.program.plan.env_steps * max(0, len(spans) - 1) + (now.env_steps if now else 0)
-            for group, spans, now in zip(self._groups, self._spans, self._trainings, strict=True)
+            slices * group.program.plan.env_steps + (now.env_steps if now else 0)
+            for group, now in zip(self._groups, self._trainings, strict=True)
         )
 
+    @_guarded
     def _save(self, last: bool) -> None:
         """Makes a checkpoint if it is time for one, or it is the `last` one."""
         step = self._position()
@@ -486,6 +444,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             return
         taken = [now and now.snapshot() for now in self._trainings]
         ended = {self._jobs.index(key): outcome for key, outcome in self._outcomes.items()}
+        numbers, arrays = outcomes.pack(ended)
         meta = {
             "jobs": [config.dump(self._job(key).config) for key in self._jobs],
             "sizes": [self._files[key].files.sizes for key in self._jobs],
@@ -493,23 +452,15 @@ class Session(contextlib.AbstractContextManager["Session"]):
             "versions": provenance.versions(),
             "n_resumed": self._n_resumed,
             "leg": self._leg,
-            "spans": self._spans,
+            "spans": [leg.span for leg in self._legs[: self._leg + 1]],
             "spent": self._spent,
             "groups": [one and one.numbers for one in taken],
-            "outcomes": {number: outcome.numbers() for number, outcome in ended.items()},
+            "outcomes": numbers,
         }
-        trees = {
-            **{f"{g}": one.arrays for g, one in enumerate(taken) if one},
-            **{
-                f"outcomes/{number}/{which}": parameters.flatten(tree)
-                for number, outcome in ended.items()
-                for which, tree in (
-                    ("final", outcome.parameters),
-                    ("best", outcome.best_parameters),
-                )
-            },
-        }
-        arrays = {f"{part}/{name}": x for part, tree in trees.items() for name, x in tree.items()}
+        for g, one in enumerate(taken):
+            arrays |= {
+                f"{g}/{name}": values for name, values in (one.arrays if one else {}).items()
+            }
         self._store.save(step, meta, arrays)
 
     def _check(self, saved: checkpoint.Saved, n_together: int) -> dict[str, np.ndarray]:
@@ -520,40 +471,28 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         compatibility.check_progress(saved, self._groups, None if self._rungs else n_together)
         for key, size in zip(self._jobs, saved.meta["sizes"], strict=True):
-            sinks.check_sizes(self._job(key).path, size, (*sinks.KEYS, *self._columns(key[0])))
+            sinks.check_sizes(
+                self._job(key).path, size, (*sinks.KEYS, *self._compiled[key[0]].columns)
+            )
         arrays = saved.load()
-        for g, members in enumerate(self._compiled):
-            if own := _below(f"{g}/", arrays):
-                compatibility.check_arrays(members, own, saved.path)
+        for g, compiled in enumerate(self._compiled):
+            if own := parameters.below(f"{g}/", arrays):
+                compatibility.check_arrays(compiled.members, own, saved.path)
         return arrays
 
     def _restore(self, meta: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Puts everything where it was when a checkpoint was made."""
         self._leg, self._n_resumed = meta["leg"], meta["n_resumed"] + 1
         self._spent = [tuple(pair) for pair in meta["spent"]]
-        for number, reached in meta["outcomes"].items():
-            own = parameters.nest(_below(f"outcomes/{number}/", arrays))
-            self._outcomes[self._jobs[int(number)]] = outcomes.Outcome.made_of(
-                reached, own["final"], own["best"]
-            )
-        parts = [_below(f"{g}/", arrays) for g in range(len(self._groups))]
+        for number, outcome in outcomes.unpack(meta["outcomes"], arrays).items():
+            self._outcomes[self._jobs[number]] = outcome
+        parts = [parameters.below(f"{g}/", arrays) for g in range(len(self._groups))]
         arrays.clear()
         for g, numbers in enumerate(meta["groups"]):
             if numbers is None:
                 continue
-            group, span = self._groups[g], tuple(numbers["span"])
-            files = [self._files[g, i] for i in range(len(group.jobs))]
-            now = self._trainings[g] = training.Training(group, span, files, self._display)
-            members = self._population(g, numbers["members"]) if numbers["members"] else None
+            now = self._make(g, tuple(numbers["span"]))
+            members = self._compiled[g].of(numbers["members"]) if numbers["members"] else None
             snapshot = training.Snapshot(numbers, parts[g])
             if now.restore(members, snapshot, self._n_resumed, self._stopping):
                 self._display.note("resume: the checkpoint has no replay; it was collected anew")
-
-
-def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays whose names begin so, without that beginning."""
-    return {
-        name.removeprefix(prefix): values
-        for name, values in arrays.items()
-        if name.startswith(prefix)
-    }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qmix_jax import config
-from qmix_jax.runtime import scores
+from qmix_jax.runtime import jobs, scores
 from qmix_jax.types import EnvSpec
 
 
@@ -74,3 +74,14 @@ def check(rules: config.Stop, name: str, eval_metrics: Sequence[str]) -> None:
         raise config.ConfigError(
             f"stop: stop.metric={rules.metric} decides nothing; set stop.at or stop.patience too"
         )
+
+
+def check_slices(group: jobs.Group, spans: Sequence[tuple[int, int]]) -> None:
+    """Raises: ConfigError for a job with stop rules whose members train in several slices."""
+    parts = [{group.owners[member] for member in range(*span)} for span in spans]
+    for i, job in enumerate(group.jobs):
+        if sum(i in part for part in parts) > 1 and job.config.stop != config.Stop():
+            raise config.ConfigError(
+                "stop: the mean over a run's members decides, and where memory is short they train "
+                "in several slices; leave stop.* null, lower seeds or raise population.memory"
+            )

@@ -407,21 +407,6 @@ class Training:
         return remaining * self._per_update_s if known or not remaining else float("nan")
 
 
-def columns(program_metrics: Sequence[str], eval_metrics: Sequence[str]) -> tuple[str, ...]:
-    """All metric columns of `metrics.csv`.
-
-    Args:
-      program_metrics: names in a tally.
-      eval_metrics: `Program.eval_metrics`.
-    """
-    return (
-        *(f"eval/{name}" for name in eval_metrics),
-        *sorted(program_metrics),
-        "perf/env_steps_per_s",
-        "time_s",
-    )
-
-
 def _constant_epsilon(hparams: Any, env_steps: int) -> Any:
     """The same hyper-parameters, exploring as they do after so many env steps."""
     now = schedules.linear(hparams.epsilon, jnp.float32(env_steps))

@@ -107,7 +107,7 @@ def toy(name, spec=teams.UNEVEN, **options):
 
 def test_continuous_actions_are_numbers_in_the_box():
     box = dataclasses.replace(teams.UNEVEN, actions=Box((2, 1, 2), low=-1.0, high=3.0))
-    run = toy("squashed", box)
+    run = toy("deterministic", box)
     episodes = teams.Episodes(box)
     expected = teams.trainers_actions(run, 0, episodes)
     assert expected.shape == (12, 3, 3, 2) and -1 <= expected.min() < 0 and 2 < expected.max() <= 3
@@ -177,11 +177,11 @@ def differs(run, change=lambda arrays: arrays):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("sampling", {}), ("sampling", {"temperature": 1.001}), ("squashed", {})],
+    [("sampling", {}), ("sampling", {"temperature": 1.001}), ("deterministic", {})],
 )
 def test_the_comparison_accepts_what_acts_alike(name, options):
     spec = teams.UNEVEN
-    if name == "squashed":
+    if name == "deterministic":
         spec = dataclasses.replace(spec, actions=Box((2, 1, 2)))
     assert differs(toy(name, spec, **options)) is None
 
@@ -209,7 +209,7 @@ def test_the_comparison_finds_a_changed_parameter():
         return {**arrays, "head/bias": arrays["head/bias"] + np.float32([0.2, 0, 0, 0])}
 
     box = dataclasses.replace(teams.UNEVEN, actions=Box(4))
-    for run in (teams.team("gru", NOWHERE), toy("sampling"), toy("squashed", box)):
+    for run in (teams.team("gru", NOWHERE), toy("sampling"), toy("deterministic", box)):
         assert "its network's outputs differ by" in differs(run, change)
 
 

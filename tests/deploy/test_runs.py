@@ -496,6 +496,10 @@ def test_another_environment_must_have_the_same_shapes(run_directory):
             {"env.name": "matrix", "env.options": {"game": "Q3"}},
             r"observation shapes of .*trained on counting: \(2,\) each; choose a scenario of equal",
         ),
+        (
+            {"env.name": "pettingzoo", "env.options": {"id": "toys.parallel"}},
+            "is stepped in Python; play it with qmix_jax.load_policy",
+        ),
     ):
         with pytest.raises(config.ConfigError, match=message):
             qmix_jax.evaluate_run(run_directory, values=values)
