@@ -60,7 +60,7 @@ def check_env(
     seed: int = 0,
     skip: Sequence[str] = (),
 ) -> Conformance:
-    """Runs the conformance suite on an environment; it goes on after a failure where it can.
+    """Runs the conformance suite on an environment; it continues after a failure where it can.
 
     Args:
       env: name of an environment of the package, dotted path of a module of your own, or an `Env`

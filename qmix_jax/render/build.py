@@ -12,6 +12,7 @@ import numpy as np
 
 from qmix_jax import config, evaluate, population, program, train_step
 from qmix_jax.envs import base as envs
+from qmix_jax.mixers import base as mixers
 from qmix_jax.render import base, battle, cells, gif, kitchen, maze, particles, pictures, text
 from qmix_jax.runtime import compile_cache, provenance, sinks
 from qmix_jax.runtime import parameters as saved
@@ -209,7 +210,8 @@ def _play(
             kept["state"] = jax.tree.map(_without_keys, env_state)
         return kept
 
-    algorithm = program.make_algorithm(cfg, env.spec)
+    mixer = mixers.absent() if cfg.algo.mixer else None  # nothing is learnt
+    algorithm = program.make_algorithm(cfg, env.spec, mixer)
     stage = program.stage_of(algorithm, env, episodes)
 
     def run(key: Array) -> evaluate.Episodes:
