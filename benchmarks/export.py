@@ -14,7 +14,7 @@ import numpy as np
 
 import qmix_jax
 from benchmarks import cases, measure
-from qmix_jax import config, population, program, rollout, train_step
+from qmix_jax import collectors, config, population, program, train_step
 from qmix_jax.deploy import policy, runner, trained
 
 _NEEDS = {
@@ -96,7 +96,7 @@ def _record(done: trained.Trained, member: int, steps: int, n_envs: int) -> dict
     env = program.environment(cfg)
     algorithm = program.make_algorithm(cfg, env.spec)
     window = max(-(-steps // n_envs), env.spec.max_steps)
-    collector = rollout.make_segment(program.stage_of(algorithm, env, n_envs), window)
+    collector = collectors.make_segment(program.stage_of(algorithm, env, n_envs), window)
     greedy = train_step.play(algorithm, done.own(member))
     options = population.compiler_options(jax.default_backend())
     with policy.precision(done.config):

@@ -37,7 +37,7 @@ def _row(
     spec: EnvSpec, sizes: cases.Sizes, codes: rings.Codes, capacity: int, options: measure.Options
 ) -> measure.Row:
     shapes = rings.sequence_shapes(spec, rings.Extent(length=sizes.T), codes)
-    buffer = rings.make_uniform(rings.make_ring(spec, shapes, codes, capacity), SAMPLED)
+    buffer = rings.make_uniform(rings.Ring(spec, shapes, codes, capacity), SAMPLED)
     made = cases.random_batch(sizes).trajectory
     timeline = train_step.Timeline(n_envs=ADDED, window=sizes.T, gradient_steps=1, warm_up=0)
     n = 4 if options.smoke else 50

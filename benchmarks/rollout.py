@@ -28,11 +28,11 @@ def run(options: measure.Options) -> None:
 def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> measure.Row:
     cfg = cases.load(overrides)
     built = program.build(cfg)
-    parts, n = built.parts, 2 if options.smoke else 10
+    step, n = built.step, 2 if options.smoke else 10
     state = jax.jit(built.step.init)(jnp.int32(0))
     hparams = program.hparams(cfg.hparams)
     policies = {
-        "agent": cases.behaviour(parts.algorithm, state.learner.params, hparams),
+        "agent": cases.behaviour(step.algorithm, state.learner.params, hparams),
         "random": collection.Behaviour(_random),
     }
 
@@ -41,7 +41,7 @@ def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> mea
             def one(i: Array, carried: Any) -> Any:
                 actor, total = carried
                 step_key = jax.random.fold_in(key, i)
-                actor, made, _ = parts.collector.collect(step_key, actor, behaviour)
+                actor, made, _ = step.collector.collect(step_key, actor, behaviour)
                 return actor, total + measure.consume(made)
 
             return jax.lax.fori_loop(0, n, one, (actor, jnp.float32(0)))

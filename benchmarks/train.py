@@ -70,31 +70,31 @@ def _row(
 
 def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     """Warms up (so that the replay holds data), then compiles every loop on the state reached."""
-    step, parts = built.step, built.parts
+    step = built.step
     warm_up = built.plan.warm_up_collects
     state = jax.jit(step.init)(jnp.int32(0))
     tally = step.empty_tally(state, hparams)
     span = (jnp.int32(-warm_up), jnp.int32(warm_up))
     cold = measure.compile_call(step.train, state, tally, hparams, *span, keeps=True)
     state, tally = cold.call()
-    clock = parts.timeline.clock(jnp.int32(0))
-    behaviour = cases.behaviour(parts.algorithm, state.learner.params, hparams)
+    clock = step.timeline.clock(jnp.int32(0))
+    behaviour = cases.behaviour(step.algorithm, state.learner.params, hparams)
 
     def collect(key: Array, actor: Any) -> Any:
-        return parts.collector.collect(key, actor, behaviour)
+        return step.collector.collect(key, actor, behaviour)
 
     trajectory = jax.jit(collect)(state.key, state.actor)[1]
-    batch = parts.buffer.sample(state.replay, state.key, clock)
+    batch = step.buffer.sample(state.replay, state.key, clock)
 
     def rollout(_: Array, key: Array, actor: Any) -> Any:
         actor, made, _ = collect(key, actor)
         return actor, measure.consume(made)
 
     def replay(_: Array, key: Array, ring: Any) -> Any:
-        ring = parts.buffer.add(ring, trajectory, clock)
+        ring = step.buffer.add(ring, trajectory, clock)
 
         def draw(k: Array, total: Array) -> Array:
-            drawn = parts.buffer.sample(ring, jax.random.fold_in(key, k), clock)
+            drawn = step.buffer.sample(ring, jax.random.fold_in(key, k), clock)
             return total + measure.consume(drawn.trajectory)
 
         return ring, jax.lax.fori_loop(0, built.plan.gradient_steps, draw, jnp.float32(0))
@@ -105,7 +105,7 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
             # compute the target networks' values once for all rounds.
             now = replace(clock, gradient_step=index * built.plan.gradient_steps + k)
             key_loss = jax.random.fold_in(key, k)
-            return parts.algorithm.learner.update(learner, batch, hparams, now, key_loss)[0]
+            return step.algorithm.learner.update(learner, batch, hparams, now, key_loss)[0]
 
         return jax.lax.fori_loop(0, built.plan.gradient_steps, one, learner), jnp.float32(0)
 
@@ -117,7 +117,7 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     numbers = (state, tally, hparams, jnp.int32(0), jnp.int32(n))
     again = measure.compile_call(step.train, *numbers, keeps=True)  # the same, on the warm state
     one = (state.learner, batch, hparams, clock, state.key)
-    flops = measure.matmul_flops(parts.algorithm.learner.update, *one)
+    flops = measure.matmul_flops(step.algorithm.learner.update, *one)
     return _Loops(n, cold._replace(call=again.call), phases, built.plan.gradient_steps * flops)
 
 

@@ -13,6 +13,7 @@ from qmix_jax.core import schedules
 from qmix_jax.types import Array, Batch, Clock, HParams, Metrics, Schedule, Trajectory, record
 
 Params = Any
+Optimiser = optax.GradientTransformation
 
 
 @record
@@ -101,7 +102,7 @@ def make_optimiser(
     beta1: float,
     beta2: float,
     decay: float,
-) -> optax.GradientTransformation:
+) -> Optimiser:
     """The direction of a step; the learning rate and the clip belong to the learner.
 
     RMSprop keeps `eps` outside the root, as PyTorch does (optax's default puts it inside, which
@@ -115,7 +116,7 @@ def make_optimiser(
 
 def by_gradient(
     phases: Sequence[Phase],
-    optimiser: optax.GradientTransformation,
+    optimiser: Optimiser,
     targets: Sequence[str] = (),
     prepare: Callable[..., tuple[LearnerState, Trajectory]] = unprepared,
 ) -> Learner:
@@ -168,7 +169,7 @@ def by_gradient(
 
 def _phase_step(
     phase: Phase,
-    optimiser: optax.GradientTransformation,
+    optimiser: Optimiser,
     target_params: Params,
     batch: Batch,
     hparams: HParams,

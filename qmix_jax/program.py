@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from qmix_jax import (
+    collectors,
     components,
     config,
     evaluate,
@@ -35,15 +36,6 @@ from qmix_jax.types import (
 AnyEnv = envs.Env | envs.HostEnv
 
 
-class Parts(NamedTuple):
-    """The phases of a train step, to be run or measured alone."""
-
-    algorithm: algorithms.Algorithm
-    collector: rollout.Collector | rollout.OnlineCollector
-    buffer: replay.Buffer
-    timeline: train_step.Timeline
-
-
 class Program(NamedTuple):
     """One member's functions; nothing here is compiled.
 
@@ -51,8 +43,7 @@ class Program(NamedTuple):
       env: the environment; where it is a `HostEnv`, it is stepped between `step.begin` and
         `step.absorb`, and neither `step.train` nor `evaluate` can be compiled.
       plan: the run's arithmetic.
-      step: init, warm-up, training loop and `learn`.
-      parts: what `step` is made of.
+      step: the phases of an update, to be composed, run or measured.
       stage: what an evaluation runs.
       evaluate: `(key, params, index i32[]) -> name -> f32[]`, greedy.
       behaviour: what acting adds to one step, name -> shape of [B, ...] for B = 1.
@@ -61,7 +52,6 @@ class Program(NamedTuple):
     env: AnyEnv
     plan: plan.Plan
     step: train_step.TrainStep
-    parts: Parts
     stage: rollout.Stage
     evaluate: Callable[[Array, Any, Array], dict[str, Array]]
     behaviour: dict[str, Any]
@@ -109,9 +99,9 @@ def _build(cfg: config.ExperimentConfig) -> Program:
         extent = _extent(cfg, env.spec, algorithm, behaviour)
         shapes = replay.sequence_shapes(env.spec, extent, codes, cfg.replay.kind)
         arithmetic = plan.make(cfg, env.spec.max_steps, replay.sequence_bytes(shapes))
-        ring = replay.make_ring(env.spec, shapes, codes, arithmetic.capacity)
+        ring = replay.Ring(env.spec, shapes, codes, arithmetic.capacity)
         buffer = _buffer(cfg.replay, ring, extent.length)
-    parts = Parts(
+    step = train_step.TrainStep(
         algorithm=algorithm,
         collector=_collector(
             trainer,
@@ -131,8 +121,7 @@ def _build(cfg: config.ExperimentConfig) -> Program:
     return Program(
         env=env,
         plan=arithmetic,
-        step=train_step.make(*parts),
-        parts=parts,
+        step=step,
         stage=stage,
         evaluate=evaluation(algorithm, stage),
         behaviour=behaviour,
@@ -309,7 +298,7 @@ def _prepared(
 
     def prepared() -> Any:
         key = jax.random.key(0)
-        ring = replay.make_ring(spec, rows, replay.Codes(), n_envs)
+        ring = replay.Ring(spec, rows, replay.Codes(), n_envs)
         trajectory = ring.read(ring.init(), jnp.arange(n_envs))
         state = algorithm.learner.init(algorithm.init(key))
         zero = jnp.zeros((), jnp.int32)
@@ -339,7 +328,7 @@ def _buffer(
 
 def _collector(
     trainer: config.Trainer, stage: rollout.Stage, window: int, online: bool
-) -> rollout.Collector | rollout.OnlineCollector:
+) -> collectors.Collector | collectors.OnlineCollector:
     if isinstance(stage.env, envs.HostEnv):
         name = stage.env.spec.name
         if trainer.collector != "episode" or online or stage.recording.mean_action:
@@ -348,11 +337,11 @@ def _collector(
                 f"learning at every step, and trainer.collector={trainer.collector}; set "
                 "trainer.collector=episode trainer.window=null (experiment=pettingzoo does)"
             )
-        return rollout.on_host(stage.env.spec)
+        return collectors.on_host(stage.env.spec)
     if online:
-        return rollout.make_online(stage, window)
+        return collectors.make_online(stage, window)
     if trainer.collector == "window":
-        return rollout.make_window(stage, window, trainer.burn_in)
+        return collectors.make_window(stage, window, trainer.burn_in)
     if trainer.collector == "segment":
-        return rollout.make_segment(stage, window)
-    return rollout.make_episode(stage, window)
+        return collectors.make_segment(stage, window)
+    return collectors.make_episode(stage, window)

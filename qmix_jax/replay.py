@@ -239,59 +239,49 @@ class Ring(NamedTuple):
     """Where sequences are kept; `rows` are encoded, `[B, T, ...]`.
 
     Attributes:
-      init: `() -> state`.
-      encode: `(Trajectory[T, B]) -> rows`.
-      write: `(state, rows, Clock) -> state`, over the oldest sequences.
-      read: `(state, index i32[B]) -> Trajectory[T, B]`.
-      read_steps: `(state, index i32[B], step i32[B]) -> Trajectory[1, B]`, single transitions for
-        agents without memory; `start` holds the last actions.
-      n_stored: `(Clock) -> i32[]`.
-    """
-
-    init: Callable[[], BufferState]
-    encode: Callable[[Trajectory], BufferState]
-    write: Callable[[BufferState, BufferState, Clock], BufferState]
-    read: Callable[[BufferState, Array], Trajectory]
-    read_steps: Callable[[BufferState, Array, Array], Trajectory]
-    n_stored: Callable[[Clock], Array]
-
-
-def make_ring(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int) -> Ring:
-    """An empty ring.
-
-    Args:
       spec: sizes.
       shapes: of one sequence, from `sequence_shapes`.
       codes: how floats are kept.
       capacity: sequences kept.
     """
-    codecs = _codecs(spec, codes)
 
-    def init() -> BufferState:
-        return jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
+    spec: EnvSpec
+    shapes: BufferState
+    codes: Codes
+    capacity: int
 
-    def encode(trajectory: Trajectory) -> BufferState:
-        chex.assert_is_divisible(capacity, trajectory.reward.shape[1])
+    @property
+    def codecs(self) -> dict[str, Codec]:
+        """How each field of every trajectory is kept."""
+        return _codecs(self.spec, self.codes)
+
+    def init(self) -> BufferState:
+        """An empty ring."""
+        return jax.tree.map(lambda x: jnp.zeros((self.capacity, *x.shape), x.dtype), self.shapes)
+
+    def n_stored(self, clock: Clock) -> Array:
+        """i32[], sequences stored."""
+        return jnp.minimum(clock.n_added, self.capacity)
+
+    def encode(self, trajectory: Trajectory) -> BufferState:
+        """Trajectory[T, B] -> rows."""
+        chex.assert_is_divisible(self.capacity, trajectory.reward.shape[1])
         rows: BufferState = {
             name: codec.encode(jnp.swapaxes(getattr(trajectory, name), 0, 1))
-            for name, codec in codecs.items()
+            for name, codec in self.codecs.items()
         }
         for name in ("behaviour", "mean_action"):
-            if name in shapes:
+            if name in self.shapes:
                 rows[name] = _swapped(getattr(trajectory, name))
         if trajectory.start is not None:
             rows["start"] = jax.tree.map(
-                lambda x, like: x.astype(like.dtype), trajectory.start, shapes["start"]
+                lambda x, like: x.astype(like.dtype), trajectory.start, self.shapes["start"]
             )
         return rows
 
-    def write(state: BufferState, rows: BufferState, clock: Clock) -> BufferState:
-        first = clock.n_added % capacity
-        return jax.tree.map(
-            lambda ring, x: jax.lax.dynamic_update_slice_in_dim(ring, x, first, axis=0), state, rows
-        )
-
-    def decode(rows: BufferState) -> Trajectory:
+    def decode(self, rows: BufferState) -> Trajectory:
+        """Rows -> Trajectory[T, B]."""
+        codecs = self.codecs
         fields: BufferState = {
             name: _swapped(codec.decode(rows[name])) for name, codec in codecs.items()
         }
@@ -303,41 +293,47 @@ def make_ring(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int) -
             fields["start"] = replace(rows["start"], prev_actions=previous)
         return Trajectory(**fields)
 
-    def read(state: BufferState, index: Array) -> Trajectory:
-        return decode(jax.tree.map(lambda ring: ring[index], state))
+    def write(self, state: BufferState, rows: BufferState, clock: Clock) -> BufferState:
+        """The state with rows over the oldest sequences."""
+        first = clock.n_added % self.capacity
+        return jax.tree.map(
+            lambda ring, x: jax.lax.dynamic_update_slice_in_dim(ring, x, first, axis=0), state, rows
+        )
 
-    def read_steps(state: BufferState, index: Array, step: Array) -> Trajectory:
+    def read(self, state: BufferState, index: Array) -> Trajectory:
+        """The sequences `index` i32[B], Trajectory[T, B]."""
+        return self.decode(jax.tree.map(lambda ring: ring[index], state))
+
+    def read_steps(self, state: BufferState, index: Array, step: Array) -> Trajectory:
+        """Step `step` i32[B] of each sequence `index` i32[B], Trajectory[1, B], for agents without
+        memory; `start` holds the last actions.
+        """
+
         def cut(name: str, ring: Any) -> Any:
-            if name in _WITH_SUCCESSOR:
-                return jax.tree.map(
-                    lambda x: x[index[:, None], step[:, None] + jnp.arange(2)], ring
-                )
-            return jax.tree.map(lambda x: x[index[:, None], step[:, None]], ring)
+            steps = step[:, None] + jnp.arange(2 if name in _WITH_SUCCESSOR else 1)
+            return jax.tree.map(lambda x: x[index[:, None], steps], ring)
 
         stored = {name: ring for name, ring in state.items() if name not in ("start", *_NOTED)}
-        rows = {name: cut(name, ring) for name, ring in stored.items()}
-        trajectory = decode(rows)
-        # The step before in the sequence, or what the sequence began with.
-        before = jnp.maximum(step - 1, 0)
-        first = step == 0
+        trajectory = self.decode({name: cut(name, ring) for name, ring in stored.items()})
         start = state.get("start")
-        previous = state["actions"][index, before]
-        begun = no_action(previous) if start is None else start.prev_actions[index]
-        previous = codecs["actions"].decode(_where(first, begun, previous))
+
+        def before(name: str, none: Array, begun: Array | None) -> Array:
+            """The step before in the sequence, or what the sequence began with."""
+            earlier = state[name][index, jnp.maximum(step - 1, 0)]
+            first = none if begun is None else begun[index]
+            return _where(step == 0, jnp.broadcast_to(first, earlier.shape), earlier)
+
+        none = no_action(state["actions"][:1, 0])
+        previous = before("actions", none, start and start.prev_actions)
         mean_action = None
         if "mean_action" in state:
-            mean_action = state["mean_action"][index, before]
-            begun = jnp.zeros_like(mean_action) if start is None else start.mean_action[index]
-            mean_action = _where(first, begun, mean_action)
+            mean_action = before("mean_action", jnp.zeros(()), start and start.mean_action)
         began = Start(
-            carry={"act": (), "learn": ()}, prev_actions=previous, mean_action=mean_action
+            carry={"act": (), "learn": ()},
+            prev_actions=self.codecs["actions"].decode(previous),
+            mean_action=mean_action,
         )
         return replace(trajectory, start=began)
-
-    def n_stored(clock: Clock) -> Array:
-        return jnp.minimum(clock.n_added, capacity)
-
-    return Ring(init, encode, write, read, read_steps, n_stored)
 
 
 def make_uniform(ring: Ring, batch: int) -> Buffer:

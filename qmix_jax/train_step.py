@@ -6,7 +6,6 @@ loop at negative update indices, where the number of gradient steps is 0: one pr
 environment is compiled once less.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -91,112 +90,152 @@ class Timeline(NamedTuple):
 
 
 class TrainStep(NamedTuple):
-    """Attributes:
-    init: `(seed i32[]) -> TrainState`.
-    begin: `(TrainState, HParams, update_index i32[]) -> Begun`, the first half of an update.
-    absorb: `(TrainState, Trajectory, rollout metrics, HParams, Begun) -> (TrainState, metrics)`,
-      the second half: what was collected is stored and learnt from; a member whose loss is not
-      finite stands still.
-    train: `(TrainState, Tally, HParams, first_update i32[], n_updates i32[])
-      -> (TrainState, Tally)`; updates below 0 only fill the replay.
-    learn: `(LearnerState, replay, Trajectory, HParams, Clock, key)
-      -> (LearnerState, replay, metrics)`, also for data made elsewhere.
-    empty_tally: `(TrainState, HParams) -> Tally` of zeros.
+    """The phases of an update and what they are composed of. Each method is a pure function; the
+    only `jit` is the population's.
+
+    Attributes:
+      algorithm: acts and learns.
+      collector: a `rollout` of environments, or its `OnlineCollector` where learning is online.
+      buffer: where rollouts are stored.
+      timeline: places updates in a run.
     """
 
-    init: Callable[[Array], TrainState]
-    begin: Callable[[TrainState, HParams, Array], Begun]
-    absorb: Callable[..., tuple[TrainState, Metrics]]
-    train: Callable[..., tuple[TrainState, Tally]]
-    learn: Callable[..., tuple[learners.LearnerState, replay.BufferState, Metrics]]
-    empty_tally: Callable[[TrainState, HParams], Tally]
+    algorithm: algorithms.Algorithm
+    collector: Any
+    buffer: replay.Buffer
+    timeline: Timeline
 
+    def init(self, seed: Array) -> TrainState:
+        """A fresh member; `seed` i32[]."""
+        key = jax.random.key(seed)
+        key_learner, key_actor = jax.random.split(stream(key, INIT, jnp.zeros((), jnp.int32)))
+        return TrainState(
+            key=key,
+            active=jnp.ones((), bool),
+            actor=self.collector.init(key_actor),
+            learner=self.algorithm.learner.init(self.algorithm.init(key_learner)),
+            replay=self.buffer.init(),
+        )
 
-def stream(key: Array, name: int | Array, index: Array) -> Array:
-    """The key of one event: `name` is one of INIT, WARM_UP, TRAIN, EVAL; `index` i32[]."""
-    return jax.random.fold_in(jax.random.fold_in(key, name), index)
-
-
-def make(
-    algorithm: algorithms.Algorithm,
-    collector: Any,
-    buffer: replay.Buffer,
-    timeline: Timeline,
-) -> TrainStep:
-    """Composes the phases. Each is a plain function; the only `jit` is the population's."""
-    learn = partial(_learn, algorithm.learner, buffer, timeline)
-
-    def begin(state: TrainState, hparams: HParams, update_index: Array) -> Begun:
-        key_rollout, key_learn = jax.random.split(timeline.event(state.key, update_index))
-        clock = timeline.clock(update_index)
+    def begin(self, state: TrainState, hparams: HParams, update_index: Array) -> Begun:
+        """The first half of update `update_index` i32[]."""
+        key_rollout, key_learn = jax.random.split(self.timeline.event(state.key, update_index))
+        clock = self.timeline.clock(update_index)
         return Begun(
-            exploration=algorithm.exploration(hparams, clock),
+            exploration=self.algorithm.exploration(hparams, clock),
             key_rollout=key_rollout,
             key_learn=key_learn,
             clock=clock,
         )
 
     def absorb(
-        state: TrainState, trajectory: Trajectory, seen: Metrics, hparams: HParams, begun: Begun
+        self,
+        state: TrainState,
+        trajectory: Trajectory,
+        seen: Metrics,
+        hparams: HParams,
+        begun: Begun,
     ) -> tuple[TrainState, Metrics]:
-        learnt, ring, metrics = learn(
+        """The second half: what was collected is stored and learnt from, and its metrics `seen` are
+        joined; a member whose loss is not finite stands still.
+        """
+        learnt, ring, metrics = self.learn(
             state.learner, state.replay, trajectory, hparams, begun.clock, begun.key_learn
         )
         state = _unless_failed(replace(state, replay=ring), learnt, metrics)
         return state, {**seen, **metrics, **_named(begun.exploration)}
 
     def update(
-        state: TrainState, hparams: HParams, update_index: Array
+        self, state: TrainState, hparams: HParams, update_index: Array
     ) -> tuple[TrainState, Metrics]:
-        begun = begin(state, hparams, update_index)
-        behaviour = bind(algorithm, state.learner.params, begun.exploration)
-        actor, trajectory, seen = collector.collect(begun.key_rollout, state.actor, behaviour)
-        return absorb(replace(state, actor=actor), trajectory, seen, hparams, begun)
-
-    def update_online(
-        state: TrainState, hparams: HParams, update_index: Array
-    ) -> tuple[TrainState, Metrics]:
-        begun = begin(state, hparams, update_index)
-        actor, learnt, metrics = collector.collect(
+        """One update: `begin`, collect, `absorb`; online learners learn while they collect."""
+        begun = self.begin(state, hparams, update_index)
+        if not self.algorithm.learner.online:
+            behaviour = bind(self.algorithm, state.learner.params, begun.exploration)
+            actor, trajectory, seen = self.collector.collect(
+                begun.key_rollout, state.actor, behaviour
+            )
+            return self.absorb(replace(state, actor=actor), trajectory, seen, hparams, begun)
+        actor, learnt, metrics = self.collector.collect(
             begun.key_rollout,
             state.actor,
             state.learner,
-            lambda memory: bind(algorithm, memory.params, begun.exploration),
-            partial(_learn_online, algorithm.learner, timeline, hparams, begun),
+            lambda memory: bind(self.algorithm, memory.params, begun.exploration),
+            partial(_learn_online, self.algorithm.learner, self.timeline, hparams, begun),
         )
         state = _unless_failed(replace(state, actor=actor), learnt, metrics)
         return state, {**metrics, **_named(begun.exploration)}
 
-    one_update = update_online if algorithm.learner.online else update
-
     def train(
-        state: TrainState, tally: Tally, hparams: HParams, first_update: Array, n_updates: Array
+        self,
+        state: TrainState,
+        tally: Tally,
+        hparams: HParams,
+        first_update: Array,
+        n_updates: Array,
     ) -> tuple[TrainState, Tally]:
+        """`n_updates` i32[] updates from `first_update` i32[] on; those below 0 fill the replay."""
+
         def body(index: Array, carried: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
             state, tally = carried
             update_index = first_update + index
-            state, metrics = one_update(state, hparams, update_index)
+            state, metrics = self.update(state, hparams, update_index)
             return state, add_up(tally, metrics, update_index)
 
         # A loop with a traced bound, not a scan: one program serves any number of updates.
         return jax.lax.fori_loop(0, n_updates, body, (state, tally))
 
-    def init(seed: Array) -> TrainState:
-        key = jax.random.key(seed)
-        key_learner, key_actor = jax.random.split(stream(key, INIT, jnp.zeros((), jnp.int32)))
-        return TrainState(
-            key=key,
-            active=jnp.ones((), bool),
-            actor=collector.init(key_actor),
-            learner=algorithm.learner.init(algorithm.init(key_learner)),
-            replay=buffer.init(),
+    def learn(
+        self,
+        state: learners.LearnerState,
+        ring: replay.BufferState,
+        trajectory: Trajectory,
+        hparams: HParams,
+        clock: Clock,
+        key: Array,
+    ) -> tuple[learners.LearnerState, replay.BufferState, Metrics]:
+        """Prepares and stores a trajectory, then K times (sample, gradient step), 0 in warm-up. The
+        trajectory may come from elsewhere.
+        """
+        learner, buffer, n_steps = (
+            self.algorithm.learner,
+            self.buffer,
+            self.timeline.gradient_steps,
         )
+        key_prepare = jax.random.fold_in(key, n_steps)
+        state, trajectory = learner.prepare(state, trajectory, hparams, clock, key_prepare)
+        ring = buffer.add(ring, trajectory, clock)
+        clock = replace(clock, n_added=clock.n_added + self.timeline.n_envs)
 
-    def empty_tally(state: TrainState, hparams: HParams) -> Tally:
+        def step(
+            k: Array, carried: tuple[learners.LearnerState, replay.BufferState]
+        ) -> tuple[tuple[learners.LearnerState, replay.BufferState], Metrics]:
+            state, ring = carried
+            key_sample, key_loss = jax.random.split(jax.random.fold_in(key, k))
+            batch = buffer.sample(ring, key_sample, clock)
+            now = replace(clock, gradient_step=clock.gradient_step + k)
+            state, metrics, priority = learner.update(state, batch, hparams, now, key_loss)
+            return (state, buffer.update(ring, batch, priority)), metrics
+
+        def body(k: Array, carried: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
+            learnt, metrics = step(k, carried[0])
+            return learnt, jax.tree.map(jnp.add, carried[1], metrics)
+
+        shapes = jax.eval_shape(step, jnp.zeros((), jnp.int32), (state, ring))[1]
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        n_steps = jnp.where(clock.update_index < 0, 0, n_steps)
+        (state, ring), metrics = jax.lax.fori_loop(0, n_steps, body, ((state, ring), nothing))
+        return state, ring, metrics
+
+    def empty_tally(self, state: TrainState, hparams: HParams) -> Tally:
+        """A tally of zeros."""
         zero = jnp.zeros((), jnp.int32)
-        return tally_of(jax.eval_shape(lambda *x: one_update(*x)[1], state, hparams, zero))
+        return tally_of(jax.eval_shape(lambda *x: self.update(*x)[1], state, hparams, zero))
 
-    return TrainStep(init, begin, absorb, train, learn, empty_tally)
+
+def stream(key: Array, name: int | Array, index: Array) -> Array:
+    """The key of one event: `name` is one of INIT, WARM_UP, TRAIN, EVAL; `index` i32[]."""
+    return jax.random.fold_in(jax.random.fold_in(key, name), index)
 
 
 def bind(
@@ -294,41 +333,3 @@ def _learn_online(
     singles = replace(steps, start=starts)
     state, metrics = jax.lax.scan(one, state, (jnp.arange(n_envs), singles))
     return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
-
-
-def _learn(
-    learner: learners.Learner,
-    buffer: replay.Buffer,
-    timeline: Timeline,
-    state: learners.LearnerState,
-    ring: replay.BufferState,
-    trajectory: Trajectory,
-    hparams: HParams,
-    clock: Clock,
-    key: Array,
-) -> tuple[learners.LearnerState, replay.BufferState, Metrics]:
-    """Prepares and adds the trajectory, then K times (sample, gradient step); in warm-up K is 0."""
-    key_prepare = jax.random.fold_in(key, timeline.gradient_steps)
-    state, trajectory = learner.prepare(state, trajectory, hparams, clock, key_prepare)
-    ring = buffer.add(ring, trajectory, clock)
-    clock = replace(clock, n_added=clock.n_added + timeline.n_envs)
-
-    def step(
-        k: Array, carried: tuple[learners.LearnerState, replay.BufferState]
-    ) -> tuple[tuple[learners.LearnerState, replay.BufferState], Metrics]:
-        state, ring = carried
-        key_sample, key_loss = jax.random.split(jax.random.fold_in(key, k))
-        batch = buffer.sample(ring, key_sample, clock)
-        now = replace(clock, gradient_step=clock.gradient_step + k)
-        state, metrics, priority = learner.update(state, batch, hparams, now, key_loss)
-        return (state, buffer.update(ring, batch, priority)), metrics
-
-    def body(k: Array, carried: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
-        learnt, metrics = step(k, carried[0])
-        return learnt, jax.tree.map(jnp.add, carried[1], metrics)
-
-    shapes = jax.eval_shape(step, jnp.zeros((), jnp.int32), (state, ring))[1]
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    n_steps = jnp.where(clock.update_index < 0, 0, timeline.gradient_steps)
-    (state, ring), metrics = jax.lax.fori_loop(0, n_steps, body, ((state, ring), nothing))
-    return state, ring, metrics

@@ -27,7 +27,7 @@ SPEC = EnvSpec(
 
 def ring(kind, capacity):
     shapes = replay.sequence_shapes(SPEC, replay.Extent(1), CODES, kind)
-    return replay.make_ring(SPEC, shapes, CODES, capacity)
+    return replay.Ring(SPEC, shapes, CODES, capacity)
 
 
 def clock(n_added, env_steps=0.0):

@@ -27,7 +27,7 @@ SPEC = EnvSpec(
 
 def make(capacity, batch, codes=replay.Codes(), carry=None):  # noqa: B008
     shapes = replay.sequence_shapes(SPEC, replay.Extent(T, carry=carry), codes)
-    return replay.make_uniform(replay.make_ring(SPEC, shapes, codes, capacity), batch)
+    return replay.make_uniform(replay.Ring(SPEC, shapes, codes, capacity), batch)
 
 
 def clock(n_added):
@@ -198,7 +198,7 @@ EXTRAS = replay.Extent(
 def test_own_rewards_behaviour_and_mean_actions_come_back_as_they_were():
     codes = replay.Codes()
     shapes = replay.sequence_shapes(SPEC, EXTRAS, codes)
-    buffer = replay.make_uniform(replay.make_ring(SPEC, shapes, codes, 3), 3)
+    buffer = replay.make_uniform(replay.Ring(SPEC, shapes, codes, 3), 3)
     added = with_extras(0)
     state = buffer.add(buffer.init(), added, clock(0))
     assert replay.sequence_bytes(shapes) * 3 == sum(x.nbytes for x in jax.tree.leaves(state))
@@ -222,7 +222,7 @@ def test_transitions_are_single_steps_with_their_successor_and_what_came_before(
         )
         added = replace(added, start=start)
     shapes = replay.sequence_shapes(SPEC, EXTRAS._replace(carry=carry), codes)
-    buffer = replay.make_transitions(replay.make_ring(SPEC, shapes, codes, 6), 5, T)
+    buffer = replay.make_transitions(replay.Ring(SPEC, shapes, codes, 6), 5, T)
     state = buffer.add(buffer.init(), added, clock(0))
     sample, met = jax.jit(buffer.sample), set()
     for draw in range(12):

@@ -11,7 +11,7 @@ import pytest
 import samples
 from toys import counting
 
-from qmix_jax import rollout
+from qmix_jax import collectors, rollout
 from qmix_jax.agents import base as agents
 from qmix_jax.core import exploration
 from qmix_jax.envs import base as envs
@@ -64,7 +64,7 @@ def whole_lengths(trajectory, b):
 def test_segment_fills_the_window_with_whole_episodes_and_resets_between():
     """The end of a truncated episode keeps an entry: nothing happens there, and the next one is
     the first of a fresh episode. A terminated episode is followed at once."""
-    trajectory, _ = collect(rollout.make_segment)
+    trajectory, _ = collect(collectors.make_segment)
     assert trajectory.obs.shape == (T + 1, B, 2, 2)
     assert trajectory.reset[0].all()
     n_truncated = n_terminated = 0
@@ -92,13 +92,13 @@ def test_segment_fills_the_window_with_whole_episodes_and_resets_between():
 
 
 def test_segment_gives_minus_one_as_last_action_at_the_start_of_every_episode():
-    trajectory, _ = collect(rollout.make_segment)
+    trajectory, _ = collect(collectors.make_segment)
     steps = trajectory.obs[:-1, :, 0, 1].astype(int)
     np.testing.assert_array_equal(trajectory.actions, np.stack([steps % 3] * 2, axis=-1))
 
 
 def test_episode_keeps_one_episode_and_its_true_final_observation():
-    trajectory, _ = collect(rollout.make_episode)
+    trajectory, _ = collect(collectors.make_episode)
     ends = []
     for b in range(B):
         length = int(trajectory.valid[:, b].sum())
@@ -117,12 +117,12 @@ def test_episode_keeps_one_episode_and_its_true_final_observation():
     assert any(ends) and not all(ends), "both kinds of end occur"
 
 
-@pytest.mark.parametrize("make", [rollout.make_segment, rollout.make_episode])
+@pytest.mark.parametrize("make", [collectors.make_segment, collectors.make_episode])
 def test_episode_statistics_count_whole_episodes_only(make):
     trajectory, metrics = collect(make)
     lengths = []
     for b in range(B):
-        if make is rollout.make_episode:
+        if make is collectors.make_episode:
             lengths.append(int(trajectory.valid[:, b].sum()))
         else:
             lengths += whole_lengths(trajectory, b)
@@ -140,7 +140,7 @@ WINDOW, BURN_IN = 4, 3
 def windows(n, act=counting_act, carry=None, longest=7):
     """(trajectory, metrics) of `n` rollouts in a row."""
     env = counting.make(counting.Config(limit=5, longest=longest))
-    collector = rollout.make_window(stage(env, carry=carry or counters), WINDOW, BURN_IN)
+    collector = collectors.make_window(stage(env, carry=carry or counters), WINDOW, BURN_IN)
     actor = collector.init(jax.random.key(1))
     collect = jax.jit(lambda key, actor: collector.collect(key, actor, rollout.Behaviour(act)))
     found = []
@@ -246,7 +246,7 @@ def test_episodes_that_span_windows_are_counted_once_and_whole():
 
 def test_starts_are_drawn_anew_for_every_few_steps():
     env = counting.make(counting.Config(limit=40, longest=12))
-    collector = rollout.make_segment(stage(env), 40)
+    collector = collectors.make_segment(stage(env), 40)
     behaviour = rollout.Behaviour(counting_act)
     _, trajectory, _ = collector.collect(jax.random.key(0), (), behaviour)
     reset, ids = np.asarray(trajectory.reset), np.asarray(trajectory.obs)[:, :, 0, 0]
@@ -259,7 +259,7 @@ def test_starts_are_drawn_anew_for_every_few_steps():
     assert len(slots) > 0.7 * len(starts)
 
 
-@pytest.mark.parametrize("make", [rollout.make_segment, rollout.make_episode])
+@pytest.mark.parametrize("make", [collectors.make_segment, collectors.make_episode])
 def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
     env = counting.make(counting.Config())
     collector = make(stage(env), T)
@@ -273,7 +273,7 @@ def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
 def test_an_online_learner_sees_true_successors_and_acts_on_what_it_has_just_learnt():
     """The memory counts the steps learnt from and writes each down; actions follow the count."""
     env = counting.make(counting.Config(limit=5, longest=7))
-    collector = rollout.make_online(stage(env), T)
+    collector = collectors.make_online(stage(env), T)
 
     def behave(memory):
         def act(carry, seen, key):
@@ -365,7 +365,7 @@ def test_mean_actions_are_those_of_neighbours_alive_and_agents_see_the_previous_
         seen_by_agents.append(seen.mean_action)
         return carry, exploration.uniform_available(key, seen.avail_actions), {}
 
-    collector = rollout.make_segment(stage(env, mean_action=True), 8)
+    collector = collectors.make_segment(stage(env, mean_action=True), 8)
     _, trajectory, _ = collector.collect(jax.random.key(0), (), rollout.Behaviour(act))
     assert seen_by_agents[0].shape == (B, 3, 3)
     others = ~np.eye(3, dtype=bool) if near is None else near
@@ -384,7 +384,7 @@ def test_mean_actions_are_those_of_neighbours_alive_and_agents_see_the_previous_
 
 def test_an_algorithm_that_learns_from_own_rewards_gets_them_unsummed():
     env = counting.make(counting.Config(limit=5))
-    collector = rollout.make_segment(stage(env, reward="own"), T)
+    collector = collectors.make_segment(stage(env, reward="own"), T)
     behaviour = rollout.Behaviour(counting_act)
     _, trajectory, metrics = collector.collect(jax.random.key(0), (), behaviour)
     assert trajectory.reward.shape == (T, B, 2)

@@ -110,13 +110,7 @@ def _find(name: str) -> Any:
         candidates.insert(1, f"{_MOVED[suite]}.{rest}")
     lacking = []
     for path in candidates:
-        try:
-            module = importlib.import_module(path)
-        except ImportError as error:  # a suite that has moved leaves a package that raises it
-            if not isinstance(error, ModuleNotFoundError) and suite not in _MOVED:
-                raise
-            lacking.append(error.name or path)
-            continue
+        module = _imported(path, lacking, moved=suite in _MOVED)
         if hasattr(module, "parallel_env"):
             return module
     raise config.ConfigError(
@@ -124,6 +118,18 @@ def _find(name: str) -> Any:
         f"(not found: {', '.join(dict.fromkeys(lacking)) or 'nothing'}); install the extra with "
         "pip install 'qmix-jax[pettingzoo]', or correct the name, such as mpe.simple_spread_v3"
     )
+
+
+def _imported(path: str, lacking: list[str], moved: bool) -> Any:
+    """The module, or None: then what is lacking is noted."""
+    try:
+        return importlib.import_module(path)
+    except ImportError as error:
+        # A suite that has moved leaves a package behind that raises when it is imported.
+        if not isinstance(error, ModuleNotFoundError) and not moved:
+            raise
+        lacking.append(error.name or path)
+        return None
 
 
 def _layout(cfg: Config, env: Any) -> _Layout:

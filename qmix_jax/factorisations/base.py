@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from qmix_jax import config, learner
 from qmix_jax.agents import base as agents
@@ -68,7 +67,7 @@ class Components(NamedTuple):
 
     agent: Callable[[int], agents.Agent]
     mixer: mixers.Mixer | None
-    optimiser: optax.GradientTransformation
+    optimiser: learner.Optimiser
 
 
 class Algorithm(NamedTuple):
@@ -323,7 +322,7 @@ def _valid_like(values: Array, batch: Batch) -> Array:
 
 def q_learning(
     agent: agents.Agent,
-    optimiser: optax.GradientTransformation,
+    optimiser: learner.Optimiser,
     *,
     parts: tuple[str, ...],
     targets: tuple[str, ...],

@@ -94,53 +94,63 @@ _VARIANTS = {
 }
 
 
-def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
-    """The algorithm.
+class _Learnt(NamedTuple):
+    """The networks, and what is made of their parameters."""
 
-    Raises: ValueError with a mixer.
-    """
-    if components.mixer is not None:
-        raise ValueError("algo: factorisation 'qtran' adds utilities up; set algo.mixer=null")
-    agent = components.agent(spec.actions.width)
-    variant = _VARIANTS[cfg.variant]
-    critic = variant.critic(spec, _hidden_size(agent, spec), cfg.hidden, cfg.layers)
-    state_critic = state_value.make(spec, cfg.hidden, cfg.layers)
+    cfg: Config
+    spec: EnvSpec
+    agent: agents.Agent
+    critic: critics.Critic
+    state_critic: critics.Critic
 
-    def init(key: Array) -> base.Params:
+    @property
+    def variant(self) -> _Variant:
+        """Of the two."""
+        return _VARIANTS[self.cfg.variant]
+
+    def init(self, key: Array) -> base.Params:
+        """`Algorithm.init`."""
         key_agent, key_critic, key_value = jax.random.split(key, 3)
         return {
-            "agent": agent.init(key_agent),
-            "critic": critic.init(key_critic),
-            "value": state_critic.init(key_value),
+            "agent": self.agent.init(key_agent),
+            "critic": self.critic.init(key_critic),
+            "value": self.state_critic.init(key_value),
         }
 
-    def heads(params: base.Params, hidden: Array, actions: Array, state: Array) -> Array:
-        one_hot = spec.actions.features(actions)
+    def heads(self, params: base.Params, hidden: Array, actions: Array, state: Array) -> Array:
+        """The critic's outputs, f32[..., 1] or f32[..., N, A]."""
+        one_hot = self.spec.actions.features(actions)
         inputs = critics.CriticInputs(state=state, hidden=hidden, actions=one_hot)
-        return critic.apply(params["critic"], inputs)
+        return self.critic.apply(params["critic"], inputs)
 
-    def q_jt(params: base.Params, hidden: Array, actions: Array, state: Array) -> Array:
-        return variant.taken(heads(params, hidden, actions, state), actions)
+    def q_jt(self, params: base.Params, hidden: Array, actions: Array, state: Array) -> Array:
+        """Q_jt of the actions, f32[..., K]."""
+        return self.variant.taken(self.heads(params, hidden, actions, state), actions)
 
-    def v_jt(params: base.Params, state: Array) -> Array:
-        return state_critic.apply(params["value"], critics.CriticInputs(state=state))
+    def v_jt(self, params: base.Params, state: Array) -> Array:
+        """V_jt, f32[..., 1]."""
+        return self.state_critic.apply(params["value"], critics.CriticInputs(state=state))
 
     def loss(
-        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
+        self, params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
     ) -> tuple[Array, learner.Extras]:
+        """All three parts; see the module."""
+        cfg, variant = self.cfg, self.variant
         trajectory, weights = batch.trajectory, hparams.algo
-        values = base.next_values(cfg, agent, params["agent"], target_params["agent"], batch)
+        values = base.next_values(cfg, self.agent, params["agent"], target_params["agent"], batch)
         state, actions, avail = trajectory.state[:-1], trajectory.actions, trajectory.avail_actions
 
         def next_value(actions: Array) -> Array:
-            return q_jt(target_params, values.hidden_next, actions, trajectory.state[1:])
+            return self.q_jt(target_params, values.hidden_next, actions, trajectory.state[1:])
 
         target = base.target(cfg, batch, hparams, values.next_actions, next_value)
-        bound = heads(params, values.hidden, actions, state)
+        bound = self.heads(params, values.hidden, actions, state)
         td, extras = base.td_loss(cfg, variant.taken(bound, actions), target, batch, hparams)
 
-        best, v = qvalues.greedy(values.q, avail[:-1]), v_jt(params, state)
-        q_best, fixed = jax.lax.stop_gradient((q_jt(params, values.hidden, best, state), bound))
+        best, v = qvalues.greedy(values.q, avail[:-1]), self.v_jt(params, state)
+        q_best, fixed = jax.lax.stop_gradient(
+            (self.q_jt(params, values.hidden, best, state), bound)
+        )
         opt = base.mean_cost(_summed(values.q, best) + v - q_best, batch)
         violation = variant.violation(values.q, v, fixed, actions, avail[:-1])
         nopt = base.mean_cost(violation, batch)
@@ -150,24 +160,42 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
         metrics = {name: (part, jnp.ones(())) for name, part in parts.items()}
         return total, replace(extras, metrics={**extras.metrics, **metrics})
 
-    def inspect(params: base.Params, trajectory: Trajectory) -> dict[str, Array]:
-        outputs = agents.unroll(agent, params["agent"], trajectory)
+    def inspect(self, params: base.Params, trajectory: Trajectory) -> dict[str, Array]:
+        """`Algorithm.inspect`."""
+        outputs = agents.unroll(self.agent, params["agent"], trajectory)
         q, hidden = outputs.head[:-1], outputs.hidden[:-1]
         state, actions = trajectory.state[:-1], trajectory.actions
         return {
             "utilities": q,
-            "q_tot": (_summed(q, actions) + v_jt(params, state))[..., 0],
-            "q_joint": jnp.mean(q_jt(params, hidden, actions, state), axis=-1),
+            "q_tot": (_summed(q, actions) + self.v_jt(params, state))[..., 0],
+            "q_joint": jnp.mean(self.q_jt(params, hidden, actions, state), axis=-1),
         }
 
+
+def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
+    """The algorithm.
+
+    Raises: ValueError with a mixer.
+    """
+    if components.mixer is not None:
+        raise ValueError("algo: factorisation 'qtran' adds utilities up; set algo.mixer=null")
+    agent = components.agent(spec.actions.width)
+    make_critic = _VARIANTS[cfg.variant].critic
+    learnt = _Learnt(
+        cfg=cfg,
+        spec=spec,
+        agent=agent,
+        critic=make_critic(spec, _hidden_size(agent, spec), cfg.hidden, cfg.layers),
+        state_critic=state_value.make(spec, cfg.hidden, cfg.layers),
+    )
     return base.q_learning(
         agent,
         components.optimiser,
         parts=("agent", "critic", "value"),
         targets=("agent", "critic"),
-        init=init,
-        loss=loss,
-        inspect=inspect,
+        init=learnt.init,
+        loss=learnt.loss,
+        inspect=learnt.inspect,
         needs=NEEDS,
     )
 

@@ -63,65 +63,68 @@ _FULL = {
 }
 
 
-def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
-    """The algorithm; what learns along without acting is the central agents' recurrent state.
+class _Learnt(NamedTuple):
+    """The networks, and what is made of their parameters."""
 
-    Raises: ValueError without a monotonic mixer.
-    """
-    mixer = components.mixer
-    if mixer is None or not mixer.monotonic:
-        raise ValueError("algo: factorisation 'wqmix' needs a monotonic mixer; set algo.mixer.name")
-    agent = components.agent(spec.actions.width)
-    central = centrals.make(spec, cfg.central_hidden, cfg.central_layers)
+    cfg: Config
+    agent: agents.Agent
+    mixer: mixers.Mixer
+    central: critics.Critic
 
-    def init(key: Array) -> base.Params:
+    def init(self, key: Array) -> base.Params:
+        """`Algorithm.init`."""
         keys = jax.random.split(key, 4)
         return {
-            "agent": agent.init(keys[0]),
-            "mixer": mixer.init(keys[1]),
-            "central_agent": agent.init(keys[2]),
-            "central": central.init(keys[3]),
+            "agent": self.agent.init(keys[0]),
+            "mixer": self.mixer.init(keys[1]),
+            "central_agent": self.agent.init(keys[2]),
+            "central": self.central.init(keys[3]),
         }
 
-    def initial_carry(batch_size: int) -> base.Carry:
-        return {name: agent.initial_carry(batch_size) for name in ("act", "learn")}
+    def initial_carry(self, batch_size: int) -> base.Carry:
+        """`Algorithm.initial_carry`: the central agents learn but do not act."""
+        return {name: self.agent.initial_carry(batch_size) for name in ("act", "learn")}
 
     def accompany(
-        params: base.Params, carry: base.Carry, seen: Observed, state: Array
+        self, params: base.Params, carry: base.Carry, seen: Observed, state: Array
     ) -> base.Carry:
+        """`Algorithm.accompany`: the central agents' step."""
         del state
-        return agents.step(agent, params["central_agent"], carry, seen)[0]
+        return agents.step(self.agent, params["central_agent"], carry, seen)[0]
 
-    def q_star(params: base.Params, q_taken: Array, state: Array) -> Array:
+    def q_star(self, params: base.Params, q_taken: Array, state: Array) -> Array:
+        """Q* of one value per agent, f32[...]."""
         inputs = critics.CriticInputs(state=state, q_taken=q_taken)
-        return central.apply(params["central"], inputs)[..., 0]
+        return self.central.apply(params["central"], inputs)[..., 0]
 
     def loss(
-        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
+        self, params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
     ) -> tuple[Array, learner.Extras]:
-        trajectory = batch.trajectory
+        """Both parts; see the module."""
+        cfg, trajectory = self.cfg, batch.trajectory
         actions, avail, state = trajectory.actions, trajectory.avail_actions, trajectory.state
-        q = agents.unroll(agent, params["agent"], trajectory).head
+        q = agents.unroll(self.agent, params["agent"], trajectory).head
         networks = params["central_agent"], target_params["central_agent"]
-        online, fixed = agents.unroll_pair(agent, *networks, trajectory, carry="learn")
+        online, fixed = agents.unroll_pair(self.agent, *networks, trajectory, carry="learn")
         best = qvalues.greedy(q, avail)
 
         def next_value(actions: Array) -> Array:
-            return q_star(target_params, qvalues.take(fixed.head[1:], actions), state[1:])
+            return self.q_star(target_params, qvalues.take(fixed.head[1:], actions), state[1:])
 
         target = base.target(cfg, batch, hparams, best[1:], next_value)
-        mixed = mixer.apply(params["mixer"], mixers.inputs(q[:-1], avail[:-1], actions, state[:-1]))
+        inputs = mixers.inputs(q[:-1], avail[:-1], actions, state[:-1])
+        mixed = self.mixer.apply(params["mixer"], inputs)
         of_best = qvalues.take(fixed.head[:-1], best[:-1])
         weighing = _Weighing(
             target=target,
             q_tot=mixed.q_tot,
-            q_star_best=q_star(target_params, of_best, state[:-1]),
+            q_star_best=self.q_star(target_params, of_best, state[:-1]),
             all_best=jnp.all(actions == best[:-1], axis=-1),
         )
         weight = jnp.where(_FULL[cfg.weighting](weighing), 1.0, hparams.algo["alpha"])
         monotonic, extras = base.td_loss(cfg, mixed.q_tot, target, batch, hparams, weight)
 
-        value = q_star(params, qvalues.take(online.head[:-1], actions), state[:-1])
+        value = self.q_star(params, qvalues.take(online.head[:-1], actions), state[:-1])
         free, of_central = base.td_loss(cfg, value, target, batch, hparams)
         total = monotonic + masked.mean(mixed.penalty, trajectory.valid) + free
         parts = {"loss": total, "loss_monotonic": monotonic, "loss_central": free}
@@ -130,21 +133,33 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
         metrics = {**extras.metrics, **metrics}
         return total, learner.Extras(metrics=metrics, priority=of_central.priority)
 
-    inspect_mixed = base.inspect_mixed(agent, mixer)
+    def inspect(self, params: base.Params, trajectory: Trajectory) -> dict[str, Array]:
+        """`Algorithm.inspect`."""
+        unrolled = agents.unroll(self.agent, params["central_agent"], trajectory, carry="learn")
+        q_taken = qvalues.take(unrolled.head[:-1], trajectory.actions)
+        mixed = base.inspect_mixed(self.agent, self.mixer)(params, trajectory)
+        return {**mixed, "q_joint": self.q_star(params, q_taken, trajectory.state[:-1])}
 
-    def inspect(params: base.Params, trajectory: Trajectory) -> dict[str, Array]:
-        q = agents.unroll(agent, params["central_agent"], trajectory, carry="learn").head[:-1]
-        value = q_star(params, qvalues.take(q, trajectory.actions), trajectory.state[:-1])
-        return {**inspect_mixed(params, trajectory), "q_joint": value}
 
+def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
+    """The algorithm.
+
+    Raises: ValueError without a monotonic mixer.
+    """
+    mixer = components.mixer
+    if mixer is None or not mixer.monotonic:
+        raise ValueError("algo: factorisation 'wqmix' needs a monotonic mixer; set algo.mixer.name")
+    agent = components.agent(spec.actions.width)
+    central = centrals.make(spec, cfg.central_hidden, cfg.central_layers)
+    learnt = _Learnt(cfg, agent, mixer, central)
     algorithm = base.q_learning(
         agent,
         components.optimiser,
         parts=("agent", "mixer", "central_agent", "central"),
         targets=("central_agent", "central"),
-        init=init,
-        loss=loss,
-        inspect=inspect,
+        init=learnt.init,
+        loss=learnt.loss,
+        inspect=learnt.inspect,
         needs=NEEDS,
     )
-    return algorithm._replace(initial_carry=initial_carry, accompany=accompany)
+    return algorithm._replace(initial_carry=learnt.initial_carry, accompany=learnt.accompany)

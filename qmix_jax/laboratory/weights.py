@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 
-from qmix_jax import config, population, program, rollout, train_step
+from qmix_jax import collectors, config, population, program, train_step
 from qmix_jax.envs import base as envs
 from qmix_jax.runtime import parameters, provenance, sinks
 from qmix_jax.types import Array
@@ -74,7 +74,7 @@ def _explained_episode(
             f"weights: {env.spec.name} is stepped in Python; allowed: an environment in JAX"
         )
     stage = program.stage_of(algorithm, env, 1)
-    collector = rollout.make_episode(stage, env.spec.max_steps)
+    collector = collectors.make_episode(stage, env.spec.max_steps)
 
     def play(key: Array, params: Any) -> dict[str, Any]:
         greedy = train_step.play(algorithm, params)

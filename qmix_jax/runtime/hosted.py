@@ -197,7 +197,7 @@ class _Member(NamedTuple):
     @property
     def n_envs(self) -> int:
         """B."""
-        return self.program.parts.timeline.n_envs
+        return self.program.step.timeline.n_envs
 
     @property
     def waves(self) -> int:
@@ -217,7 +217,7 @@ class _Member(NamedTuple):
     def begin_evaluation(self, key: Array, index: Array) -> _Begun:
         """Before a greedy evaluation."""
         event = train_step.stream(key, train_step.EVAL, index)
-        return self._draw(event, self.program.parts.algorithm.greedy, self.waves)
+        return self._draw(event, self.program.step.algorithm.greedy, self.waves)
 
     def _draw(self, key: Array, exploration: Any, waves: int) -> _Begun:
         key_seeds, key_act = jax.random.split(key)
@@ -225,14 +225,14 @@ class _Member(NamedTuple):
         return _Begun(
             how={"key": key_act, "exploration": jax.tree.map(jnp.asarray, dict(exploration))},
             seeds=jax.random.randint(key_seeds, (waves, self.n_envs), 0, most),
-            carry=self.program.parts.algorithm.initial_carry(self.n_envs)["act"],
+            carry=self.program.step.algorithm.initial_carry(self.n_envs)["act"],
         )
 
     def act(
         self, params: Any, how: dict[str, Any], carry: Any, shown: Observed, index: Array
     ) -> tuple[Any, Array, dict[str, Any]]:
         """Actions of all environments; `index` i32[] differs from step to step of all waves."""
-        behaviour = train_step.bind(self.program.parts.algorithm, params, how["exploration"])
+        behaviour = train_step.bind(self.program.step.algorithm, params, how["exploration"])
         return behaviour.act(carry, shown, jax.random.fold_in(how["key"], index))
 
     def absorb(
@@ -258,8 +258,9 @@ class _Member(NamedTuple):
     def _absorbed(
         self, state: train_step.TrainState, hparams: HParams, data: Any, update_index: Array
     ) -> tuple[train_step.TrainState, Metrics]:
+        trajectory, seen = data
         begun = self.program.step.begin(state, hparams, update_index)
-        return self.program.step.absorb(state, *data, hparams, begun)
+        return self.program.step.absorb(state, trajectory, seen, hparams, begun)
 
     def data(self, played: Episodes, size: int) -> tuple[Trajectory, Metrics]:
         """Episodes of a round's `size` members as `learn` takes them, `[P, T, B, ...]`."""

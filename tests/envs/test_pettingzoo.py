@@ -101,7 +101,7 @@ def test_it_refuses_to_be_compiled_and_other_collectors():
     built = program.build(settings("toys.parallel", env_steps=100))
     with pytest.raises(config.ConfigError, match="stepped in Python"):
         jax.eval_shape(built.step.init, 0)
-        built.parts.collector.collect()
+        built.step.collector.collect()
 
 
 def test_episodes_side_by_side():
