@@ -126,7 +126,7 @@ def train(settled: Sequence[jobs.Job], how: How) -> Trained:
     done: dict[int, results.Result] = {}
     paths = [job.path for job in settled]
     asked = sweep_index.asked(how.directory, settled, paths, how.halving, how.objective)
-    with asked, _launched(settled, how) as at, _index(settled, at) as index:
+    with _launched(settled, how) as at, asked, _index(settled, at) as index:
         for line in () if how.alone else group_lines(at.found):
             at.display.note(line)
         for number, own, seconds in _trained(at, index):

@@ -185,6 +185,8 @@ def _merge(job: jobs.Job, part: Part) -> None:
         "members_of_processes": part.members,
         **provenance.of_config(record.settings(job.config)),
     }
+    if resumed := max((one.get("resumed", []) for one in begun), key=len):
+        manifest["resumed"] = resumed  # a process that was done already resumed nothing
     sinks.merge(job.path, part.folders)
     provenance.write_config(job.path / "config.yaml", manifest["config"])
     record.finish(job, manifest, together)
