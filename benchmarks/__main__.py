@@ -19,11 +19,12 @@ NAMES = {
     "memory": "bytes per member",
     "export": "a trained policy in each format: actions, size and latency; run=DIR",
     "sweep": "a multirun as populations against the same jobs one by one",
+    "acceptance": "what learning must reach, over many seeds; NAME",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one benchmark; 2 and one line on stderr for the user's mistake."""
+    """Runs one benchmark; its exit code, or 2 and one line on stderr for the user's mistake."""
     options = _parser().parse_intermixed_args(arguments)
     chosen = measure.Options(
         smoke=options.smoke,
@@ -32,11 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
         overrides=tuple(options.overrides),
     )
     try:
-        importlib.import_module(f"benchmarks.{options.name}").run(chosen)
+        return importlib.import_module(f"benchmarks.{options.name}").run(chosen) or 0
     except (config.ConfigError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
