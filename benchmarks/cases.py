@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qmix_jax import components, config, learner, program
+from qmix_jax import config, learner, program, rollout, train_step
 from qmix_jax.cli import composition
-from qmix_jax.factorisations import base as factorisations
-from qmix_jax.types import Batch, EnvSpec, HParams, Trajectory
+from qmix_jax.factorisations import base as algorithms
+from qmix_jax.types import Batch, Clock, Discrete, EnvSpec, HParams, Trajectory
 
 EQUAL_WORK = {
     "smax_2s3z": (
@@ -71,7 +71,7 @@ class Sizes:
             name="synthetic",
             agent_names=tuple(f"agent_{i}" for i in range(self.N)),
             agent_groups=(0,) * self.N,
-            n_actions=(self.A,) * self.N,
+            actions=Discrete(self.A),
             obs_shapes=((self.O,),) * self.N,
             obs_shape=(self.O,),
             state_size=self.S,
@@ -82,7 +82,6 @@ class Sizes:
 class LearnerCase(NamedTuple):
     """A QMIX learner and what one update of it takes."""
 
-    factorisation: factorisations.Factorisation
     learner: learner.Learner
     state: learner.LearnerState
     batch: Batch
@@ -105,15 +104,25 @@ def learner_case(sizes: Sizes, precision: str = "default") -> LearnerCase:
             },
         }
     )
-    factorisation = program.make_factorisation(cfg, sizes.spec())
-    engine = learner.make(factorisation, learner.make_optimiser(**cfg.optimiser.model_dump()))
+    algorithm = program.make_algorithm(cfg, sizes.spec())
     return LearnerCase(
-        factorisation=factorisation,
-        learner=engine,
-        state=engine.init(jax.random.key(0)),
+        learner=algorithm.learner,
+        state=algorithm.learner.init(algorithm.init(jax.random.key(0))),
         batch=random_batch(sizes),
         hparams=program.hparams(cfg.hparams),
     )
+
+
+def clock(gradient_step: Any) -> Clock:
+    """The start of a run but for its gradient steps."""
+    timeline = train_step.Timeline(n_envs=1, window=1, gradient_steps=1, warm_up=0)
+    return timeline.clock(jnp.asarray(gradient_step, jnp.int32))
+
+
+def behaviour(algorithm: algorithms.Algorithm, params: Any, hparams: HParams) -> rollout.Behaviour:
+    """How an algorithm acts when it explores as at the end of training."""
+    late = dataclasses.replace(clock(0), env_steps=jnp.float32(1e12))
+    return train_step.bind(algorithm, params, algorithm.exploration(hparams, late))
 
 
 def random_batch(sizes: Sizes) -> Batch:
@@ -139,8 +148,3 @@ def random_batch(sizes: Sizes) -> Batch:
         valid=jnp.ones((t, b), bool),
     )
     return Batch(trajectory=trajectory, weight=jnp.ones((b,)), index=jnp.arange(b, dtype=jnp.int32))
-
-
-def environment(cfg: config.ExperimentConfig) -> Any:
-    """The environment of a configuration."""
-    return components.find("envs", cfg.env.name).make(cfg.env.options)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import qmix_jax
@@ -47,12 +46,15 @@ def run(options: measure.Options) -> None:
         np.savez(root / "seen.npz", **seen)
         exported = qmix_jax.export_run(directory, root / "export", member=member,
                                        parameters=done.kind)  # fmt: skip
+        written = [name for name, files in _FILES.items() if (exported / files[0]).exists()]
         tests = [
             _Test(name, directory if name == "native" else exported, root, not options.smoke)
-            for name in _NEEDS
+            for name in ("native", *written)
         ]
         rows = [_row(test, done.config.name, seen) for test in tests]
-        notes = [*_NOTES, _margin(done, member, exported, seen)]
+        notes = [*_NOTES]
+        if "numpy" in written and policy.acting(done).head == "argmax":
+            notes.append(_margin(done, member, exported, seen))
     measure.report("export", rows, options, notes)
 
 
@@ -90,11 +92,12 @@ def _train(root: pathlib.Path) -> pathlib.Path:
 
 def _record(done: trained.Trained, member: int, steps: int, n_envs: int) -> dict[str, np.ndarray]:
     """At least so many env steps of the trainer's own greedy acting: what was seen and done."""
-    env = program.environment(config.load(config.dump(done.config)))
-    factorisation = program.make_factorisation(config.load(config.dump(done.config)), env.spec)
+    cfg = config.load(config.dump(done.config))
+    env = program.environment(cfg)
+    algorithm = program.make_algorithm(cfg, env.spec)
     window = max(-(-steps // n_envs), env.spec.max_steps)
-    collector = rollout.make_segment(env, factorisation.initial_carry, n_envs, window)
-    greedy = train_step.behaviour(factorisation, done.own(member), jnp.zeros(()))
+    collector = rollout.make_segment(program.stage_of(algorithm, env, n_envs), window)
+    greedy = train_step.play(algorithm, done.own(member))
     options = population.compiler_options(jax.default_backend())
     with policy.precision(done.config):
         collect = jax.jit(lambda key: collector.collect(key, (), greedy)[1],
@@ -165,7 +168,7 @@ def _margin(
     A choice flips where the lead of the best action over the second is less than the error of
     their difference: with a density f of small leads and an error e, f * mean(|e|) / 2 of them.
     """
-    step, own = policy.make_step(done), done.own(member)["agent"]
+    step, own = jax.jit(policy.make_step(done)), done.own(member)
     state = policy.of_run(done, member).initial_state(seen["reset"].shape[1]).arrays
     sides = [
         _utilities(lambda *seen: step(own, *seen), state, seen),

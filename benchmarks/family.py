@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from benchmarks import cases, measure
-from qmix_jax import config, learner, memory, program
+from qmix_jax import config, memory, program
 from qmix_jax.cli import composition
 from qmix_jax.types import Batch, EnvSpec
 
@@ -37,13 +36,12 @@ def run(options: measure.Options) -> None:
 
 
 def _update(name: str, cfg: config.ExperimentConfig) -> tuple[Callable[[], Any], measure.Row]:
-    spec = cases.environment(cfg).spec
+    spec = program.environment(cfg).spec
     batch = _batch(cfg, spec)
-    factorisation = program.make_factorisation(cfg, spec)
-    engine = learner.make(factorisation, learner.make_optimiser(**cfg.optimiser.model_dump()))
-    state = engine.init(jax.random.key(0))
-    rest = (batch, program.hparams(cfg.hparams), jnp.int32(0), jax.random.key(1))
-    compiled = measure.compile_call(engine.update, state, *rest, keeps=True)
+    algorithm = program.make_algorithm(cfg, spec)
+    state = algorithm.learner.init(algorithm.init(jax.random.key(0)))
+    rest = (batch, program.hparams(cfg.hparams), cases.clock(0), jax.random.key(1))
+    compiled = measure.compile_call(algorithm.learner.update, state, *rest, keeps=True)
     steps, sequences = batch.trajectory.reward.shape
     return compiled.call, {
         "case": name,
@@ -61,6 +59,6 @@ def _batch(cfg: config.ExperimentConfig, spec: EnvSpec) -> Batch:
         N=spec.n_agents,
         O=spec.obs_shape[0],
         S=spec.state_size,
-        A=spec.n_actions_max,
+        A=spec.actions.width,
     )
     return cases.random_batch(sizes)

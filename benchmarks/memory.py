@@ -28,7 +28,7 @@ def run(options: measure.Options) -> None:
 def _row(case: str, overrides: tuple[str, ...], codes: tuple[str, str]) -> measure.Row | None:
     stored = (f"replay.obs_dtype={codes[0]}", f"replay.state_dtype={codes[1]}")
     cfg = cases.load((*overrides, *stored))
-    spec = cases.environment(cfg).spec
+    spec = program.environment(cfg).spec
     if "uint8" in codes and (spec.obs_bounds is None or spec.state_bounds is None):
         return None
     built = program.build(cfg)

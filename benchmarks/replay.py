@@ -36,7 +36,7 @@ def run(options: measure.Options) -> None:
 def _row(
     spec: EnvSpec, sizes: cases.Sizes, codes: rings.Codes, capacity: int, options: measure.Options
 ) -> measure.Row:
-    shapes = rings.sequence_shapes(spec, sizes.T, codes)
+    shapes = rings.sequence_shapes(spec, rings.Extent(length=sizes.T), codes)
     buffer = rings.make_uniform(rings.make_ring(spec, shapes, codes, capacity), SAMPLED)
     made = cases.random_batch(sizes).trajectory
     timeline = train_step.Timeline(n_envs=ADDED, window=sizes.T, gradient_steps=1, warm_up=0)

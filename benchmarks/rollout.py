@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cases, measure
-from qmix_jax import program, train_step
+from qmix_jax import program
+from qmix_jax import rollout as collection
 from qmix_jax.core import exploration
-from qmix_jax.types import Array
+from qmix_jax.types import Array, Observed
 
 WIDTHS = (8, 16, 64, 128)
 
@@ -29,23 +30,25 @@ def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> mea
     built = program.build(cfg)
     parts, n = built.parts, 2 if options.smoke else 10
     state = jax.jit(built.step.init)(jnp.int32(0))
+    hparams = program.hparams(cfg.hparams)
     policies = {
-        "agent": train_step.behaviour(parts.factorisation, state.learner.params, jnp.float32(0.05)),
-        "random": _random,
+        "agent": cases.behaviour(parts.algorithm, state.learner.params, hparams),
+        "random": collection.Behaviour(_random),
     }
 
-    def loop(act: Any) -> Any:
+    def loop(behaviour: collection.Behaviour) -> Any:
         def rounds(key: Array, actor: Any) -> Any:
             def one(i: Array, carried: Any) -> Any:
                 actor, total = carried
-                actor, made, _ = parts.collector.collect(jax.random.fold_in(key, i), actor, act)
+                step_key = jax.random.fold_in(key, i)
+                actor, made, _ = parts.collector.collect(step_key, actor, behaviour)
                 return actor, total + measure.consume(made)
 
             return jax.lax.fori_loop(0, n, one, (actor, jnp.float32(0)))
 
         return measure.compile_call(rounds, state.key, state.actor)
 
-    programs = {policy: loop(act) for policy, act in policies.items()}
+    programs = {policy: loop(behaviour) for policy, behaviour in policies.items()}
     timings = measure.interleaved({k: v.call for k, v in programs.items()}, options.repeats)
     steps = n * built.plan.steps_per_update
     return {
@@ -61,6 +64,5 @@ def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> mea
     }
 
 
-def _random(carry: Any, obs: Array, prev: Array, reset: Array, avail: Array, key: Array) -> Any:
-    del obs, prev, reset
-    return carry, exploration.uniform_available(key, avail)
+def _random(carry: Any, seen: Observed, key: Array) -> Any:
+    return carry, exploration.uniform_available(key, seen.avail_actions), {}

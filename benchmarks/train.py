@@ -5,13 +5,14 @@ phases need not add up to the whole.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from benchmarks import cases, measure
-from qmix_jax import program, train_step
+from qmix_jax import program
 from qmix_jax.types import Array
 
 
@@ -77,10 +78,10 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     cold = measure.compile_call(step.train, state, tally, hparams, *span, keeps=True)
     state, tally = cold.call()
     clock = parts.timeline.clock(jnp.int32(0))
-    act = train_step.behaviour(parts.factorisation, state.learner.params, jnp.float32(0.05))
+    behaviour = cases.behaviour(parts.algorithm, state.learner.params, hparams)
 
     def collect(key: Array, actor: Any) -> Any:
-        return parts.collector.collect(key, actor, act)
+        return parts.collector.collect(key, actor, behaviour)
 
     trajectory = jax.jit(collect)(state.key, state.actor)[1]
     batch = parts.buffer.sample(state.replay, state.key, clock)
@@ -102,9 +103,9 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
         def one(k: Array, learner: Any) -> Any:
             # The true step: were it known to the compiler that no target copy falls due, it would
             # compute the target networks' values once for all rounds.
-            step = index * built.plan.gradient_steps + k
+            now = replace(clock, gradient_step=index * built.plan.gradient_steps + k)
             key_loss = jax.random.fold_in(key, k)
-            return parts.learner.update(learner, batch, hparams, step, key_loss)[0]
+            return parts.algorithm.learner.update(learner, batch, hparams, now, key_loss)[0]
 
         return jax.lax.fori_loop(0, built.plan.gradient_steps, one, learner), jnp.float32(0)
 
@@ -115,9 +116,9 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     }
     numbers = (state, tally, hparams, jnp.int32(0), jnp.int32(n))
     again = measure.compile_call(step.train, *numbers, keeps=True)  # the same, on the warm state
-    one = (state.learner, batch, hparams, jnp.int32(0), state.key)
-    flops = built.plan.gradient_steps * measure.matmul_flops(parts.learner.update, *one)
-    return _Loops(n, cold._replace(call=again.call), phases, flops)
+    one = (state.learner, batch, hparams, clock, state.key)
+    flops = measure.matmul_flops(parts.algorithm.learner.update, *one)
+    return _Loops(n, cold._replace(call=again.call), phases, built.plan.gradient_steps * flops)
 
 
 def _repeat(body: Callable[[Array, Array, Any], tuple[Any, Array]], n: int) -> Callable:

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from benchmarks import cases, measure
 from qmix_jax.types import Array
@@ -49,7 +48,7 @@ def _row(
 
     def loop(state, batch, hparams):
         def one(i: Array, state):
-            return case.learner.update(state, batch, hparams, i, jax.random.key(0))[0]
+            return case.learner.update(state, batch, hparams, cases.clock(i), jax.random.key(0))[0]
 
         return jax.lax.fori_loop(0, n, one, state)
 
@@ -78,6 +77,6 @@ def _flops(case: cases.LearnerCase) -> float:
         case.state,
         case.batch,
         case.hparams,
-        jnp.int32(0),
+        cases.clock(0),
         jax.random.key(0),
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import EnvSpec, TimeStep
+from qmix_jax.types import Discrete, EnvSpec, TimeStep
 
 
 class Config(config.Model):
@@ -22,7 +22,7 @@ def make(cfg: Config) -> base.Env:
         name=f"rescue/{cfg.size}x{cfg.size}",
         agent_names=("medic", "carrier"),
         agent_groups=(0, 0),
-        n_actions=(5, 5),
+        actions=Discrete(5),
         obs_shapes=((4,), (4,)),  # where I am, and where the victim is
         obs_shape=(4,),
         state_size=6,
@@ -60,4 +60,4 @@ def make(cfg: Config) -> base.Env:
         state = {"places": places, "step": state["step"] + 1}
         return state, show(places, state["step"], reward)
 
-    return base.Env(spec, reset, step)
+    return base.team_env(spec, reset, step)

@@ -7,7 +7,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qmix_jax.api import Halving, Job, Objective, Result, load_run, plan_runs, train, train_many
+    from qmix_jax.api import (
+        Halving,
+        Job,
+        Objective,
+        Result,
+        Session,
+        load_run,
+        plan_runs,
+        resume,
+        resume_many,
+        start,
+        train,
+        train_many,
+    )
     from qmix_jax.cli.composition import load as compose_config
     from qmix_jax.config import ConfigError, ExperimentConfig, with_values
     from qmix_jax.config import dump as dump_config
@@ -21,12 +34,12 @@ if TYPE_CHECKING:
     from qmix_jax.diagnosis.rerun import Rerun, rerun
     from qmix_jax.laboratory.baseline import Baseline, baseline
     from qmix_jax.laboratory.build import Lab, lab
+    from qmix_jax.laboratory.measure import GameTables, game_tables
     from qmix_jax.laboratory.weights import weights
     from qmix_jax.render.build import Rendered, render_run
     from qmix_jax.reports.build import Report, report
-    from qmix_jax.resumption import resume, resume_many
     from qmix_jax.runtime.checkpoint import WriteError
-    from qmix_jax.runtime.loop import NonFiniteError
+    from qmix_jax.runtime.outcomes import NonFiniteError
     from qmix_jax.runtime.parameters import load_parameters
     from qmix_jax.runtime.team import ProcessError
 
@@ -39,6 +52,7 @@ __all__ = [
     "Diagnosis",
     "Evaluation",
     "ExperimentConfig",
+    "GameTables",
     "Halving",
     "Job",
     "Lab",
@@ -50,6 +64,7 @@ __all__ = [
     "Report",
     "Rerun",
     "Result",
+    "Session",
     "WriteError",
     "__version__",
     "baseline",
@@ -59,6 +74,7 @@ __all__ = [
     "dump_config",
     "evaluate_run",
     "export_run",
+    "game_tables",
     "lab",
     "load_config",
     "load_parameters",
@@ -70,6 +86,7 @@ __all__ = [
     "rerun",
     "resume",
     "resume_many",
+    "start",
     "train",
     "train_many",
     "weights",
@@ -90,9 +107,11 @@ _HOMES = {
     "check_env": ("qmix_jax.conformance.build", "check_env"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
     "Job": ("qmix_jax.api", "Job"),
+    "GameTables": ("qmix_jax.laboratory.measure", "GameTables"),
+    "game_tables": ("qmix_jax.laboratory.measure", "game_tables"),
     "Lab": ("qmix_jax.laboratory.build", "Lab"),
     "lab": ("qmix_jax.laboratory.build", "lab"),
-    "NonFiniteError": ("qmix_jax.runtime.loop", "NonFiniteError"),
+    "NonFiniteError": ("qmix_jax.runtime.outcomes", "NonFiniteError"),
     "Rendered": ("qmix_jax.render.build", "Rendered"),
     "Report": ("qmix_jax.reports.build", "Report"),
     "Rerun": ("qmix_jax.diagnosis.rerun", "Rerun"),
@@ -112,8 +131,10 @@ _HOMES = {
     "plan_runs": ("qmix_jax.api", "plan_runs"),
     "render_run": ("qmix_jax.render.build", "render_run"),
     "report": ("qmix_jax.reports.build", "report"),
-    "resume": ("qmix_jax.resumption", "resume"),
-    "resume_many": ("qmix_jax.resumption", "resume_many"),
+    "resume": ("qmix_jax.api", "resume"),
+    "resume_many": ("qmix_jax.api", "resume_many"),
+    "start": ("qmix_jax.api", "start"),
+    "Session": ("qmix_jax.api", "Session"),
     "train": ("qmix_jax.api", "train"),
     "train_many": ("qmix_jax.api", "train_many"),
     "weights": ("qmix_jax.laboratory.weights", "weights"),

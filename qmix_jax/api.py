@@ -1,138 +1,137 @@
 """The Python face: train configurations, get arrays and paths back."""
 
-import contextlib
-import datetime
-import math
+import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from qmix_jax import config, groups, results
-from qmix_jax.program import build
-from qmix_jax.results import Result, load_run
+from qmix_jax import config, groups
 from qmix_jax.runtime import (
     checkpoint,
-    compile_cache,
-    devices,
-    interrupt,
+    compatibility,
+    launching,
     processes,
-    progress,
-    record,
-    resuming,
+    programs,
+    provenance,
     rows,
-    sinks,
     sweep_index,
     tables,
-    team,
-    training,
 )
-from qmix_jax.runtime import halving as halvings
 from qmix_jax.runtime.halving import Halving
-from qmix_jax.runtime.loop import NonFiniteError
+from qmix_jax.runtime.jobs import Job
+from qmix_jax.runtime.outcomes import NonFiniteError
+from qmix_jax.runtime.programs import Programs
+from qmix_jax.runtime.results import Result, load_run
 from qmix_jax.runtime.scores import Objective
-from qmix_jax.runtime.training import Programs
+from qmix_jax.runtime.session import Session
 
 __all__ = [
-    "Halving", "Job", "NonFiniteError", "Objective", "Programs", "Result", "load_run", "plan_runs",
-    "train", "train_many",
+    "Halving", "Job", "NonFiniteError", "Objective", "Programs", "Result", "Session", "load_run",
+    "plan_runs", "resume", "resume_many", "start", "train", "train_many",
 ]  # fmt: skip
 
-_COMMAND = "qmix_jax.train"
-_STOPPING = "stopping after this call; Ctrl-C again ends at once"
 
+def start(
+    cfg: config.ExperimentConfig,
+    directory: str | os.PathLike[str] | None = None,
+    command: str | None = None,
+) -> Session:
+    """Starts a run to be driven step by step, as `train` drives it.
 
-class Job(NamedTuple):
-    """One run of several.
+        with qmix_jax.start(cfg) as session:
+            while session.step():
+                if session.update > 1_000:
+                    session.stop()
+        result = session.result()
 
-    Attributes:
-      config: from `qmix_jax.load_config`.
-      directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`.
-      command: what to record as the command; by default a call of `qmix_jax.train`.
-      label: what tells this job from the others, for tables.
+    Args:
+      cfg, directory, command: as for `train`.
+    Returns:
+      A `Session`, compiled, with members that are made and evaluated, or restored.
+    Raises:
+      ConfigError: a setting that cannot be honoured; a run that has ended; a run of several
+        processes (`population.distributed`), which only `train` runs.
     """
-
-    config: config.ExperimentConfig
-    directory: str | os.PathLike[str] | None = None
-    command: str | None = None
-    label: str = ""
+    _check([cfg])
+    if cfg.population.distributed:
+        raise config.ConfigError(
+            "start: a session runs in one process; set population.distributed=false, or use "
+            "qmix_jax.train without callbacks"
+        )
+    (job,) = launching.settle([Job(cfg, directory, command)])
+    if compatibility.ended(job.config, job.path):
+        raise config.ConfigError(
+            f"start: {launching.had_ended(job)}, or read it with qmix_jax.load_run"
+        )
+    return launching.start(job)
 
 
 def train(
     cfg: config.ExperimentConfig,
     directory: str | os.PathLike[str] | None = None,
     command: str | None = None,
+    callbacks: Sequence[Callable[[Session], Any]] = (),
 ) -> Result:
     """Trains a configuration to its end, showing progress and writing a run directory.
 
     Args:
       cfg: from `qmix_jax.load_config`.
       directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`. With
-        `resume: auto` in the configuration one that may hold this run already: it goes on from its
-        last checkpoint, or begins if there is none.
+        `resume: auto` in the configuration one that may hold this run already: it is resumed from
+        its last checkpoint, or begins if there is none.
       command: what to record as the command; by default a call of this function.
+      callbacks: each is called with the `Session` after every step, of some seconds;
+        `session.stop()` ends the run early.
     Returns:
       A `Result`. After Ctrl-C, SIGTERM or SIGUSR1 it holds what was reached.
     Raises:
       ConfigError: a setting that cannot be honoured, before anything is compiled.
       NonFiniteError: a member's loss was not finite. It was frozen as it was before, the other
-        members went on, and the run directory is complete.
+        members trained on, and the run directory is complete.
       ProcessError: with `population.distributed`: another process failed or is lost.
       WriteError: the disk is full or gone; what was written is kept.
     """
     _check([cfg])
-    with team.join([cfg]) as everyone:
-        return _train(everyone, cfg, directory, command or _COMMAND)
+    if cfg.population.distributed:
+        result = _train_distributed(Job(cfg, directory, command), callbacks)
+        return _checked(result)
+    (job,) = launching.settle([Job(cfg, directory, command)])
+    if compatibility.ended(job.config, job.path):
+        print(f"resume: {launching.had_ended(job)}", flush=True)
+        return _checked(load_run(job.path))
+    with launching.start(job) as session:
+        while session.step():
+            _call(callbacks, session)
+    result = session.result()
+    tables.run(result)
+    return _checked(result)
 
 
-def _train(
-    everyone: team.Team,
-    cfg: config.ExperimentConfig,
-    directory: str | os.PathLike[str] | None,
-    command: str,
-) -> Result:
-    (path,) = everyone.paths("directory", directories([Job(cfg, directory)]))
-    cfg = resuming.settle(cfg, path)
-    if resuming.ended(cfg, path):
-        return _whole(_ended(path, shown=everyone.first))
-    lines = _prepare([cfg], everyone)
-    program = build(cfg)
-    devices.local(cfg.seeds, cfg.population.devices)
-    whole = training.Group([training.Job(cfg, path, command)], program, "")
-    if everyone.count == 1:
-        training.check(whole)
-    own = {path: cfg.resume is not None} if everyone.first else {}
-    kept = checkpoint.telling_what_is_kept(path, [path])
-    with sinks.claimed(own), kept, _display(everyone.first) as (display, stop):
-        for line in lines:
-            display.note(line)
-        trained = processes.train(everyone, 0, whole, Programs(), display, stop)
-    (result,) = _results(whole, trained, Objective())
-    if everyone.first:
-        tables.run(result, program, trained.outcomes[0], trained.compile_s)
-    return _whole(result)
+def _train_distributed(job: Job, callbacks: Sequence[Callable[[Session], Any]]) -> Result:
+    if callbacks:
+        raise config.ConfigError(
+            "train: callbacks are called in one process; set population.distributed=false"
+        )
+    done = processes.train([job], launching.How(alone=True))
+    (result,) = done.results
+    if result is None:
+        raise KeyboardInterrupt  # a signal came before every process had begun
+    if done.shown:
+        tables.run(result)
+    return result
 
 
-def _whole(result: Result) -> Result:
+def _call(callbacks: Sequence[Callable[[Session], Any]], session: Session) -> None:
+    for callback in callbacks:
+        callback(session)
+
+
+def _checked(result: Result) -> Result:
     """Raises: NonFiniteError where a member diverged."""
     if result.failures:
         raise NonFiniteError("; ".join(result.failures.values()))
     return result
-
-
-def _ended(path: pathlib.Path, shown: bool) -> Result:
-    """What a run came to that has nothing left to train."""
-    if shown:
-        print(f"resume: {path} has ended; to train on, raise trainer.env_steps", flush=True)
-    return load_run(path)
-
-
-class _How(NamedTuple):
-    """What `train_many` was asked for besides jobs."""
-
-    halving: Halving | None
-    objective: Objective
-    programs: Programs | None
 
 
 def train_many(
@@ -167,113 +166,85 @@ def train_many(
         raise config.ConfigError(
             "train: successive halving trains in one process; set population.distributed=false"
         )
-    with team.join(configs) as everyone:
-        how = _How(halving, objective, programs)
-        return _train_many(everyone, jobs, directory, how)
+    root = None if directory is None else pathlib.Path(directory)
+    done = processes.train(jobs, launching.How(root, halving, objective, programs))
+    if done.shown:
+        labels, index = [job.label for job in jobs], root and root / sweep_index.NAME
+        tables.sweep(labels, done.results, index, done.objective)
+    return tuple(done.results)
 
 
-def _train_many(
-    everyone: team.Team,
-    jobs: Sequence[Job],
-    directory: str | os.PathLike[str] | None,
-    how: _How,
-) -> tuple[Result | None, ...]:
-    paths = everyone.paths("directories", directories(jobs))
-    jobs = [
-        job._replace(config=resuming.settle(job.config, path))
-        for job, path in zip(jobs, paths, strict=True)
-    ]
-    lines = _prepare([job.config for job in jobs], everyone)
-    found = groups.split([job.config for job in jobs])
-    wholes = _groups(jobs, paths, found)
-    for one in wholes:
-        devices.local(len(one.seeds), one.config.population.devices)
-        one.program.plan.rungs(how.halving.rungs if how.halving else ())
-        if how.halving is None and everyone.count == 1:
-            training.check(one)
-    labels = [job.label for job in jobs]
-    kept = directory if everyone.first else None
-    done: dict[int, Result] = {}
-    claims = {path: job.config.resume is not None for path, job in zip(paths, jobs, strict=True)}
-    safely = checkpoint.telling_what_is_kept(pathlib.Path(directory or paths[0]), paths)
-    claimed = sinks.claimed(claims if everyone.first else {})
-    asked = sweep_index.asked(kept, jobs, paths, how.halving, how.objective)
-    with claimed, asked, safely, _display(everyone.first) as shown:
-        display, stop = shown
-        index = sweep_index.Index(kept, labels, paths, found, how.objective)
-        for line in (*lines, *_group_lines(found)):
-            display.note(line)
-        for number, trained in _trained(everyone, wholes, how, display, stop, index):
-            own = found[number].jobs
-            done |= zip(own, _results(wholes[number], trained, how.objective), strict=True)
-            index.finish(number, [done[i] for i in own], trained)
-    ordered = tuple(done.get(i) for i in range(len(jobs)))
-    if everyone.first:
-        tables.sweep(labels, ordered, index.path, how.objective)
-    return ordered
+def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Result:
+    """Resumes a run from its last checkpoint, to the numbers it would have had uncut.
 
+    Bit for bit on a CPU where members take turns (`population.batching=map`), with the same
+    versions; to rounding elsewhere. Rows later than the checkpoint are dropped.
 
-def _trained(
-    everyone: team.Team,
-    wholes: Sequence[training.Group],
-    how: _How,
-    display: progress.Progress,
-    stop: Callable[[], bool],
-    index: sweep_index.Index,
-) -> Iterator[tuple[int, training.Trained]]:
-    """What each group came to: trained from rung to rung together, or one after another until the
-    user wants to stop.
+    Args:
+      directory: of the run.
+      changes: dotted keys -> values, where only total steps, evaluation, stop rules, sinks,
+        checkpoints and what does not change results may differ: `{"trainer.env_steps": 1_000_000}`.
+    Returns, raises: as `qmix_jax.train`; ConfigError also where there is no checkpoint, or it is
+      damaged, of another run or of an older version.
     """
-    with index.watching():
-        if how.halving is None:
-            yield from _in_turn(everyone, wholes, how.programs, display, stop, index)
-            return
-        if all(_had_ended(whole) for whole in wholes):
-            yield from enumerate(map(_reached, wholes))
-            return
-        for number in range(len(wholes)):
-            index.start(number)
-        programs = how.programs or Programs()
-        yield from enumerate(
-            halvings.train(wholes, how.halving, how.objective, programs, display, stop)
+    path = pathlib.Path(directory)
+    cfg = provenance.read_run_config(path)
+    parts = [path, *path.glob(f"{rows.PART}*")]
+    if not any(checkpoint.whole_steps(part / checkpoint.FOLDER) for part in parts):
+        raise config.ConfigError(
+            f"resume: no checkpoint in {str(path / checkpoint.FOLDER)!r}; give the directory of "
+            "the whole sweep if the run trained in one; resume=auto with hydra.run.dir starts again"
         )
+    return train(_changed(cfg, changes), path, provenance.command(path))
 
 
-def _in_turn(
-    everyone: team.Team,
-    wholes: Sequence[training.Group],
-    programs: Programs | None,
-    display: progress.Progress,
-    stop: Callable[[], bool],
-    index: sweep_index.Index,
-) -> Iterator[tuple[int, training.Trained]]:
-    for number, whole in enumerate(wholes):
-        if any(everyone.gather(f"{number}/stop", stop())):
-            return
-        if _had_ended(whole):
-            display.note(f"{whole.heading}had ended")
-            yield number, _reached(whole)
-            continue
-        index.start(number)
-        # Without a later use, a program goes when its group is done: some 40 would fill the
-        # process's table of memory maps.
-        own = Programs() if programs is None else programs
-        yield number, processes.train(everyone, number, whole, own, display, stop)
+def resume_many(
+    directory: str | os.PathLike[str], changes: Mapping[str, Any] | None = None
+) -> tuple[Result | None, ...]:
+    """Resumes a sweep of `train_many` or `hydra/launcher=fused`, from its checkpoints.
+
+    Jobs that had ended are read back, others are resumed or begin.
+
+    Args:
+      directory: of the sweep, with its `sweep.json`.
+      changes: as for `resume`, for every job.
+    Returns, raises: as `qmix_jax.train_many`.
+    """
+    path = pathlib.Path(directory)
+    try:
+        known = json.loads((path / sweep_index.JOBS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise config.ConfigError(
+            f"resume: cannot read {str(path / sweep_index.JOBS)!r} ({error}); give the directory "
+            "of a fused sweep, or repeat its command with resume=auto and its hydra.sweep.dir"
+        ) from error
+    jobs = [
+        Job(
+            config=_changed(config.load(one["config"]), changes),
+            directory=path / one["directory"],
+            command=one["command"],
+            label=one["overrides"],
+        )
+        for one in known["jobs"]
+    ]
+    halving = known["halving"] and Halving(tuple(known["halving"][0]), known["halving"][1])
+    return train_many(jobs, path, halving=halving, objective=Objective(*known["objective"]))
 
 
-def _had_ended(whole: training.Group) -> bool:
-    return all(resuming.ended(job.config, job.path) for job in whole.jobs)
+def is_sweep(directory: str | os.PathLike[str]) -> bool:
+    """Whether a directory is a sweep's."""
+    return (pathlib.Path(directory) / sweep_index.JOBS).is_file()
 
 
-def _reached(whole: training.Group) -> training.Trained:
-    """A group that had ended before, from its run directories."""
-    outcomes = [record.read_outcome(job.path) for job in whole.jobs]
-    return training.Trained(outcomes, None, math.nan, math.nan, math.nan)
+def _changed(
+    cfg: config.ExperimentConfig, changes: Mapping[str, Any] | None
+) -> config.ExperimentConfig:
+    return config.with_values(cfg, {**(changes or {}), "resume": "auto"})
 
 
 def plan_runs(
     configs: Sequence[config.ExperimentConfig], memory: int | None = None
-) -> tuple[training.Footprint, ...]:
+) -> tuple[programs.Footprint, ...]:
     """Prints and returns what training the configurations together would need.
 
     Args:
@@ -285,16 +256,13 @@ def plan_runs(
       ConfigError: a setting that cannot be honoured.
     """
     _check(configs)
-    for line in _prepare(configs, team.Team()):
-        print(line)
     found = groups.split(configs)
-    for line in _group_lines(found):
+    for line in (*launching.prepare(configs), *launching.group_lines(found)):
         print(line)
     plans = []
-    jobs = [Job(cfg) for cfg in configs]
-    for whole in _groups(jobs, [pathlib.Path()] * len(jobs), found):
-        plans.append(training.footprint(whole, memory))
-        tables.footprint(whole, plans[-1])
+    for group in launching.build_groups([Job(cfg) for cfg in configs], found):
+        plans.append(programs.footprint(group, memory))
+        tables.footprint(group, plans[-1])
     return tuple(plans)
 
 
@@ -308,89 +276,3 @@ def _check(configs: Sequence[config.ExperimentConfig]) -> None:
         rows.check(cfg)
     if not configs:
         raise config.ConfigError("train: no jobs; give at least one configuration")
-
-
-def _prepare(configs: Sequence[config.ExperimentConfig], everyone: team.Team) -> list[str]:
-    """Settles devices and the compile cache before the backend starts; lines for the user."""
-    found = groups.split(configs)
-    members = [len(everyone.share(sum(configs[i].seeds for i in one.jobs))) for one in found]
-    wanted = [one.config.population.devices for one in found]
-    notes = [
-        devices.prepare(max(1, *members), None if None in wanted else max(filter(None, wanted)))
-    ]
-    if any(cfg.compile_cache for cfg in configs):
-        notes.append(compile_cache.enable())
-    return [note for note in notes if note]
-
-
-def _groups(
-    jobs: Sequence[Job], paths: Sequence[pathlib.Path], found: Sequence[groups.Group]
-) -> list[training.Group]:
-    """The groups, with their programs built."""
-    made = []
-    for number, one in enumerate(found, 1):
-        heading = f"program {number} of {len(found)}: {progress.count(len(one.jobs), 'job')}, "
-        own = [
-            training.Job(jobs[i].config, paths[i], jobs[i].command or _COMMAND) for i in one.jobs
-        ]
-        made.append(training.Group(own, build(one.config), heading))
-    return made
-
-
-def claim(paths: Sequence[pathlib.Path], resume: bool) -> None:
-    """Creates run directories. Raises: ConfigError for one that cannot be written or is used."""
-    for path in paths:
-        sinks.claim(path, resume)
-
-
-def directories(jobs: Sequence[Job]) -> list[pathlib.Path]:
-    """Where each job writes. Raises: ConfigError where two would share one."""
-    if any(job.directory is None and job.config.resume for job in jobs):
-        raise config.ConfigError(
-            "resume: resume=auto goes on in a directory that is the same each time, and none is "
-            "given; set hydra.run.dir, or `directory` in Python"
-        )
-    chosen = [pathlib.Path(job.directory or _default_directory(job.config)) for job in jobs]
-    for i, path in enumerate(chosen):
-        if path in chosen[:i]:
-            raise config.ConfigError(
-                f"run directory: jobs {chosen.index(path)} and {i} both write to {str(path)!r}; "
-                "make hydra.sweep.subdir differ, for example by ${hydra.job.num}"
-            )
-    return chosen
-
-
-@contextlib.contextmanager
-def _display(shown: bool) -> Iterator[tuple[progress.Progress, Callable[[], bool]]]:
-    """(progress display, whether the user wants to stop)."""
-    with (
-        progress.Progress(shown=shown) as display,
-        interrupt.Interrupt(lambda: display.note(_STOPPING), display.abandon) as stop,
-    ):
-        yield display, lambda: stop.requested
-
-
-def _results(
-    whole: training.Group, trained: training.Trained, objective: Objective
-) -> list[Result]:
-    """A result per job."""
-    return [
-        results.make(job, outcome, whole.program, objective)
-        for job, outcome in zip(whole.jobs, trained.outcomes, strict=True)
-    ]
-
-
-def _default_directory(cfg: config.ExperimentConfig) -> pathlib.Path:
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return pathlib.Path("runs", cfg.name, cfg.algo.name, now)
-
-
-def _group_lines(found: Sequence[groups.Group]) -> list[str]:
-    """How many programs there are, and why more than one."""
-    jobs = sum(len(one.jobs) for one in found)
-    lines = [f"{progress.count(jobs, 'job')} in {progress.count(len(found), 'compiled program')}"]
-    if len(found) > 1:
-        keys = ", ".join(groups.separating_keys(found))
-        traced = ", ".join(groups.TRACED)
-        lines.append(f"one program each where static keys differ: {keys} (traced: {traced})")
-    return lines

@@ -76,6 +76,22 @@ class Schedule(Model):
         return value
 
 
+class Exponential(Model):
+    """Geometric from `start` to `end` over `steps`, then constant."""
+
+    start: PositiveFloat
+    end: PositiveFloat
+    steps: PositiveFloat
+
+
+class Power(Model):
+    """`start * (1 + t / scale) ** -exponent`."""
+
+    start: PositiveFloat
+    scale: PositiveFloat
+    exponent: Annotated[float, Field(ge=0)]
+
+
 class RateSchedule(Schedule):
     """A schedule of positive values (learning rates)."""
 
@@ -136,7 +152,7 @@ FloatCode = Literal["float32", "float16", "bfloat16", "uint8"]
 class Replay(Model):
     """Where one member's minibatches come from."""
 
-    kind: Literal["uniform", "prioritised", "on_policy"] = "uniform"
+    kind: Literal["uniform", "prioritised", "on_policy", "transitions"] = "uniform"
     batch_size: PositiveInt = 16
     capacity: PositiveInt | None = None
     byte_budget: Bytes = 512 * 2**20
@@ -196,6 +212,15 @@ class Checkpoint(Model):
     replay: Literal["always", "running", "never"] = "running"
 
 
+class Stop(Model):
+    """When a run ends before its steps are done, by the mean over its members; None: never."""
+
+    metric: str | None = None
+    at: float | None = None
+    patience: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+
+
 class ExperimentConfig(Model):
     """Everything that defines a run."""
 
@@ -213,6 +238,7 @@ class ExperimentConfig(Model):
     replay: Replay = Replay()
     trainer: Trainer = Trainer()
     eval: Eval = Eval()
+    stop: Stop = Stop()
     population: Population = Population()
     sink: Sinks = Sinks()
     checkpoint: Checkpoint = Checkpoint()
@@ -270,8 +296,12 @@ def dump(config: ExperimentConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
-    """A copy with some dotted keys changed, validated again: `{"hparams.gamma": 0.9}`."""
+def with_values(
+    config: ExperimentConfig, values: Mapping[str, Any], find: Callable = components.find
+) -> ExperimentConfig:
+    """A copy with some dotted keys changed, validated again: `{"hparams.gamma": 0.9}`; `find` as
+    in `load`.
+    """
     mapping = dump(config)
     for path, value in values.items():
         *parents, leaf = path.split(".")
@@ -281,7 +311,7 @@ def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> Experime
         if not isinstance(node, dict):
             raise ConfigError(f"config: unknown key {path!r}; it has no parent section")
         node[leaf] = value
-    return load(mapping)
+    return load(mapping, find)
 
 
 def suggest(word: str, allowed: Sequence[str]) -> str:
@@ -389,7 +419,7 @@ def _bare(annotation: Any) -> Any:
 
 __all__ = [
     "Algo", "Checkpoint", "Component", "ConfigError", "Count", "Eval", "ExperimentConfig",
-    "Fraction", "HParams", "Int", "Model", "OpenFraction", "Optimiser", "Population",
-    "PositiveFloat", "PositiveInt", "Replay", "Schedule", "Sinks", "Trainer", "dump", "load",
-    "suggest", "validate", "with_values",
+    "Exponential", "Fraction", "HParams", "Int", "Model", "OpenFraction", "Optimiser",
+    "Population", "PositiveFloat", "PositiveInt", "Power", "Replay", "Schedule", "Sinks", "Stop",
+    "Trainer", "dump", "load", "suggest", "validate", "with_values",
 ]  # fmt: skip

@@ -28,8 +28,8 @@ class Episodes:
 
     Attributes:
       shown: tree [T+1, B, ...], what was looked at, before the first step and after each.
-      actions: i32[T, B, N].
-      reward: f32[T, B].
+      actions: i32[T, B, N] or f32[T, B, N, D].
+      reward: f32[T, B], as `envs.score` counts it.
       terminated, truncated, valid: bool[T, B].
       metrics: name -> f32[T, B].
     """
@@ -43,37 +43,36 @@ class Episodes:
     metrics: dict[str, Array]
 
 
-def evaluate(
-    env: envs.Env, act: rollout.Act, carry: Any, n_episodes: int, key: Array
-) -> dict[str, Array]:
-    """Mean return, length and metrics of `n_episodes` whole episodes.
+def evaluate(stage: rollout.Stage, behaviour: rollout.Behaviour, key: Array) -> dict[str, Array]:
+    """Mean return, length and metrics of whole episodes.
 
     Args:
-      env: one environment; its raw rewards are summed, without discount.
-      act: acting function, greedy for the usual protocol.
-      carry: the agent's initial carry for `n_episodes` environments.
-      n_episodes: environments, each run for its first episode only.
+      stage: the environment, raw rewards are summed without discount; as many episodes as it has
+        environments, each run for its first episode only.
+      behaviour: how agents act, greedily for the usual protocol.
       key: typed PRNG key.
     Returns:
-      `return`, `length` and each of `env.spec.metric_names` -> f32[].
+      `return`, `length`, each of `env.spec.metric_names`, and `return/<agent>` where agents compete
+      or learn from their own rewards -> f32[].
     Reference: Samvelyan et al. 2019 (SMAC), section on evaluation; a timeout is not a win.
     """
     key_start, key_steps = jax.random.split(key)
-    names = ("return", "length", *env.spec.metric_names)
+    first = stage.start(key_start)
+    names = stage.episode_metrics(first)
     progress = _Progress(
         step=jnp.zeros((), jnp.int32),
-        actor=rollout.start(env, key_start, n_episodes, carry),
-        ended=jnp.zeros((n_episodes,), bool),
-        metrics=dict.fromkeys(names, jnp.zeros((n_episodes,))),
+        actor=first,
+        ended=jnp.zeros((stage.n_envs,), bool),
+        metrics=dict.fromkeys(names, jnp.zeros((stage.n_envs,))),
     )
 
     def unfinished(progress: _Progress) -> Array:
-        return (progress.step < env.spec.max_steps) & ~jnp.all(progress.ended)
+        return (progress.step < stage.env.spec.max_steps) & ~jnp.all(progress.ended)
 
     def body(progress: _Progress) -> _Progress:
         key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, progress.step))
-        actor, _ = rollout.act_and_step(env, act, progress.actor, key_act, key_env)
-        reached = {"return": actor.returned, "length": actor.length, **actor.timestep.metrics}
+        actor = stage.step(behaviour, progress.actor, key_act, key_env)[0]
+        reached = stage.episode_metrics(actor)
         first_end = actor.ended & ~progress.ended
         return _Progress(
             step=progress.step + 1,
@@ -90,30 +89,28 @@ def evaluate(
 
 
 def watch(
-    env: envs.Env,
-    act: rollout.Act,
-    carry: Any,
-    n_episodes: int,
+    stage: rollout.Stage,
+    behaviour: rollout.Behaviour,
     key: Array,
     look: Callable[[envs.EnvState], Any],
 ) -> Episodes:
     """The very episodes that `evaluate` plays, step by step.
 
     Args:
-      env, act, carry, n_episodes, key: as `evaluate`'s.
+      stage, behaviour, key: as `evaluate`'s.
       look: `(env_state) -> tree of arrays`, what to keep of one environment's state.
     """
     key_start, key_steps = jax.random.split(key)
-    first = rollout.start(env, key_start, n_episodes, carry)
-    each = jax.vmap(look, axis_size=n_episodes)  # a state may hold no arrays
+    first = stage.start(key_start)
+    each = jax.vmap(look, axis_size=stage.n_envs)  # a state may hold no arrays
 
     def body(actor: rollout.ActorState, step: Array) -> tuple[rollout.ActorState, Episodes]:
         key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, step))
-        after, actions = rollout.act_and_step(env, act, actor, key_act, key_env)
+        after, actions, _ = stage.step(behaviour, actor, key_act, key_env)
         seen = Episodes(
             shown=each(after.env_state),
             actions=actions,
-            reward=after.timestep.reward,
+            reward=envs.score(stage.env, after.timestep.reward),
             terminated=after.timestep.terminated,
             truncated=after.timestep.truncated,
             valid=~actor.ended,
@@ -121,7 +118,7 @@ def watch(
         )
         return replace(after, ended=actor.ended | after.ended), seen
 
-    _, steps = jax.lax.scan(body, first, jnp.arange(env.spec.max_steps))
+    _, steps = jax.lax.scan(body, first, jnp.arange(stage.env.spec.max_steps))
     start = each(first.env_state)
     shown = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, steps.shown)
     return replace(steps, shown=shown)

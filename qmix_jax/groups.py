@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from qmix_jax import config
 
 TRACED = ("hparams", "seed", "seeds")
-"""Keys, with all below them, in which members of one program may differ (`name`, `sink`, `resume`
-too).
+"""Keys, with all below them, in which members of one program may differ (`name`, `sink`, `stop`,
+`resume` too).
 """
 
 
@@ -37,9 +37,9 @@ def split(configs: Sequence[config.ExperimentConfig]) -> tuple[Group, ...]:
 
 
 def static_part(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
-    """The configuration with everything traced, its name and its sinks made equal."""
+    """The configuration with everything traced, its name, sinks and stop rules made equal."""
     equal = {"name": "", "seed": 0, "seeds": 1, "resume": None, "hparams": config.HParams()}
-    equal["sink"] = config.Sinks()
+    equal |= {"sink": config.Sinks(), "stop": config.Stop()}
     return cfg.model_copy(update=equal)
 
 

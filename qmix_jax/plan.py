@@ -122,7 +122,7 @@ def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int
     window = window_length(cfg, longest_episode)
     steps_per_update = trainer.n_envs * window
     # At least one whole batch is stored before the first gradient step.
-    first_batch = math.ceil(cfg.replay.batch_size / trainer.n_envs) - 1
+    first_batch = math.ceil(_batch(cfg, window) / trainer.n_envs) - 1
     warm_up = max(math.ceil(trainer.warm_up / steps_per_update), first_batch)
     n_updates = max(1, math.ceil(trainer.env_steps / steps_per_update) - warm_up)
     useful = min((warm_up + n_updates) * trainer.n_envs, _most(longest_episode, window))
@@ -138,9 +138,44 @@ def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int
         gradient_steps=trainer.gradient_steps,
         log_every=math.ceil(trainer.log_every / steps_per_update),
         eval_every=math.ceil(cfg.eval.every / steps_per_update),
-        capacity=_capacity(cfg, sequence_bytes, useful),
+        capacity=_capacity(cfg, sequence_bytes, useful, _batch(cfg, window)),
         sequence_bytes=sequence_bytes,
     )
+
+
+def make_online(cfg: config.ExperimentConfig, longest_episode: int) -> Plan:
+    """As `make`, for algorithms that learn after every env step and store nothing.
+
+    Raises:
+      ConfigError: settings that speak of stored sequences.
+    """
+    trainer = cfg.trainer
+    if trainer.warm_up or trainer.burn_in:
+        raise config.ConfigError(
+            f"plan: trainer.warm_up={trainer.warm_up} trainer.burn_in={trainer.burn_in}, but "
+            f"{cfg.algo.name} learns after every env step and stores nothing; set both to 0"
+        )
+    window = trainer.window or longest_episode
+    steps_per_update = trainer.n_envs * window
+    return Plan(
+        window=window,
+        burn_in=0,
+        steps_per_update=steps_per_update,
+        warm_up_collects=0,
+        n_updates=max(1, math.ceil(trainer.env_steps / steps_per_update)),
+        gradient_steps=steps_per_update,
+        log_every=math.ceil(trainer.log_every / steps_per_update),
+        eval_every=math.ceil(cfg.eval.every / steps_per_update),
+        capacity=0,
+        sequence_bytes=0,
+    )
+
+
+def _batch(cfg: config.ExperimentConfig, window: int) -> int:
+    """Sequences that must be stored for a minibatch."""
+    if cfg.replay.kind == "transitions":
+        return math.ceil(cfg.replay.batch_size / (window + cfg.trainer.burn_in))
+    return cfg.replay.batch_size
 
 
 def _most(longest_episode: int, window: int) -> int:
@@ -148,13 +183,13 @@ def _most(longest_episode: int, window: int) -> int:
     return math.ceil(_DEFAULT_CAPACITY * longest_episode / window)
 
 
-def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int) -> int:
+def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int, batch: int) -> int:
     replay, n_envs = cfg.replay, cfg.trainer.n_envs
     if replay.capacity is not None:
-        _check_capacity(replay.capacity, replay.batch_size, n_envs)
+        _check_capacity(replay.capacity, batch, n_envs)
         return replay.capacity
     affordable = replay.byte_budget // sequence_bytes
-    needed = math.ceil(replay.batch_size / n_envs) * n_envs
+    needed = math.ceil(batch / n_envs) * n_envs
     if affordable < needed:
         raise config.ConfigError(
             f"plan: replay.byte_budget={replay.byte_budget} holds {affordable} sequences of "

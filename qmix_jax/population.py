@@ -9,7 +9,6 @@ of the last member, whose results are dropped.
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -62,8 +61,8 @@ class Metrics(NamedTuple):
     first_nonfinite: dict[str, np.ndarray]
 
 
-class Population(NamedTuple):
-    """Compiled functions of a whole population; each call takes and returns one tree per round.
+class Population:
+    """A whole population, compiled; states and tallies are trees, one per round.
 
     Attributes:
       layout: members on devices.
@@ -71,41 +70,138 @@ class Population(NamedTuple):
       metric_names: names in a tally.
       parameter_counts: network -> number of parameters of one member.
       memory: bytes of one member.
-      init: `() -> states`.
-      train: `(states, tallies, first_update, n_updates) -> (states, tallies)`; donates. Updates
-        below 0 are the warm-up.
-      empty_tallies: `() -> tallies`.
-      evaluate: `(states, index) -> name -> f32[P]`.
-      parameters: `(states) -> tree of numpy arrays [P, ...]`, the online parameters.
-      tables: `(parameters) -> one numpy array [P, ...] per decision point`.
-      metrics: `(tallies) -> Metrics`.
-      rebind: `(seeds, hparams) -> Population` of other members, with the same compiled programs.
-      adopt: `(states, tallies, keep) -> (states, tallies)` of this population: the members `keep`
-        of another one, unchanged, wherever they now live.
-      snapshot: `(states, tallies, stored) -> name -> numpy array [P, ...]`, copies of everything;
-        of the replay the first `stored` sequences, none of it with 0.
-      check: `(name -> numpy array)`, of a snapshot. Raises ValueError for another program's.
-      restore: `(name -> numpy array) -> (states, tallies)` of a snapshot, of this population or of
-        an equal one on other devices. Raises as `check`.
     """
 
-    layout: Layout
-    compile_seconds: dict[str, float]
-    metric_names: tuple[str, ...]
-    parameter_counts: dict[str, int]
-    memory: memory.Memory
-    init: Callable[[], Rounds]
-    train: Callable[[Rounds, Rounds, int, int], tuple[Rounds, Rounds]]
-    empty_tallies: Callable[[], Rounds]
-    evaluate: Callable[[Rounds, int], dict[str, np.ndarray]]
-    parameters: Callable[[Rounds], Tree]
-    tables: Callable[[Tree], tuple[np.ndarray, ...]]
-    metrics: Callable[[Rounds], Metrics]
-    rebind: Callable[[Sequence[int], Sequence[HParams]], "Population"]
-    adopt: Callable[[Rounds, Rounds, Sequence[int]], tuple[Rounds, Rounds]]
-    check: Callable[[Mapping[str, np.ndarray]], None]
-    snapshot: Callable[[Rounds, Rounds, int], dict[str, np.ndarray]]
-    restore: Callable[[Mapping[str, np.ndarray]], tuple[Rounds, Rounds]]
+    def __init__(
+        self, programs: "_Compiled", seeds: Sequence[int], hparams: Sequence[HParams]
+    ) -> None:
+        """`programs`: of a round, whatever members it has."""
+        self._programs = programs
+        places = programs.places
+        self.layout = places._replace(n_members=len(seeds), rounds=-(-len(seeds) // places.size))
+        self.compile_seconds = programs.seconds
+        self.metric_names = tuple(programs.tally.metrics)
+        self.memory = programs.memory()
+        self.parameter_counts = {
+            name: sum(leaf.size // places.size for leaf in jax.tree.leaves(tree))
+            for name, tree in programs.state.learner.params.items()
+        }
+        numbers = [np.int32(seed) for seed in seeds]
+        self._seeds = _deal(self.layout, programs.sharding, numbers)
+        self._hparams = _deal(self.layout, programs.sharding, hparams)
+
+    def init(self) -> Rounds:
+        """States of fresh members."""
+        return tuple(self._programs.calls["init"](seed) for seed in self._seeds)
+
+    def empty_tallies(self) -> Rounds:
+        """Tallies of zeros."""
+
+        def empty(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+            fill = train_step.NEVER if np.issubdtype(leaf.dtype, np.integer) else 0
+            return jax.device_put(np.full(leaf.shape, fill, leaf.dtype), leaf.sharding)
+
+        return tuple(jax.tree.map(empty, self._programs.tally) for _ in range(self.layout.rounds))
+
+    def train(
+        self, states: Rounds, tallies: Rounds, first_update: int, n_updates: int
+    ) -> tuple[Rounds, Rounds]:
+        """(states, tallies) after these updates; those given are donated. Updates below 0 are the
+        warm-up.
+        """
+        span = (np.int32(first_update), np.int32(n_updates))
+        results = [
+            self._programs.calls["train"](state, tally, hparams, *span)
+            for state, tally, hparams in zip(states, tallies, self._hparams, strict=True)
+        ]
+        return tuple(state for state, _ in results), tuple(tally for _, tally in results)
+
+    def evaluate(self, states: Rounds, index: int) -> dict[str, np.ndarray]:
+        """name -> f32[P], means of greedy episodes; `index` chooses them."""
+        evaluate = self._programs.calls["evaluate"]
+        results = [evaluate(state.key, state.learner.params, np.int32(index)) for state in states]
+        return _gather(results, self.layout)
+
+    def parameters(self, states: Rounds) -> Tree:
+        """The online parameters, a tree of NumPy arrays [P, ...]."""
+        return _gather([state.learner.params for state in states], self.layout)
+
+    def metrics(self, tallies: Rounds) -> Metrics:
+        """Host copy of the tallies."""
+        tally = _gather(tallies, self.layout)
+        totals = {
+            name: (total.astype(np.float64), count.astype(np.float64))
+            for name, (total, count) in tally.metrics.items()
+        }
+        firsts = {name: first.astype(np.int64) for name, first in tally.first_nonfinite.items()}
+        return Metrics(totals=totals, first_nonfinite=firsts)
+
+    def rebind(self, seeds: Sequence[int], hparams: Sequence[HParams]) -> "Population":
+        """Another population with the same compiled programs."""
+        return Population(self._programs, seeds, hparams)
+
+    def adopt(self, states: Rounds, tallies: Rounds, keep: Sequence[int]) -> tuple[Rounds, Rounds]:
+        """(states, tallies) of this population: the members `keep` of another one, unchanged,
+        wherever they now live.
+        """
+        programs, n_rounds = self._programs, self.layout.rounds
+        pairs = (states, programs.state), (tallies, programs.tally)
+        states, tallies = (
+            transfer.adopt(rounds, keep, like, n_rounds, programs.sharding)
+            for rounds, like in pairs
+        )
+        return states, tallies
+
+    def snapshot(self, states: Rounds, tallies: Rounds, n_stored: int) -> dict[str, np.ndarray]:
+        """name -> NumPy array [P, ...], copies of everything; of the replay the first `n_stored`
+        sequences, none of it with 0.
+        """
+        n_members = self.layout.n_members
+        kept = transfer.to_host(states, n_members, {"replay/": n_stored})
+        counted = transfer.to_host(tallies, n_members, {})
+        return {
+            **{f"state/{name}": values for name, values in kept.items()},
+            **{f"tally/{name}": values for name, values in counted.items()},
+        }
+
+    def check(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Raises: ValueError for a snapshot of another program."""
+        transfer.check(_under("state", arrays), self._programs.state)
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> tuple[Rounds, Rounds]:
+        """(states, tallies) of a snapshot, of this population or of an equal one on other devices.
+
+        Raises: as `check`.
+        """
+        programs = self._programs
+        likes = {"state": programs.state, "tally": programs.tally}
+        states, tallies = (
+            transfer.to_devices(_under(name, arrays), like, self.layout.rounds, programs.sharding)
+            for name, like in likes.items()
+        )
+        return states, tallies
+
+
+class _Compiled(NamedTuple):
+    """Compiled programs of a round and what they make, for any members; `state` and `tally` are
+    their shapes.
+    """
+
+    places: Layout
+    sharding: NamedSharding
+    executables: dict[str, Any]
+    calls: dict[str, Callable]
+    seconds: dict[str, float]
+    state: Tree
+    tally: Tree
+
+    def memory(self) -> memory.Memory:
+        """Bytes of one member."""
+        found = [executable.memory_analysis() for executable in self.executables.values()]
+        return memory.Memory(
+            parts=memory.parts(self.state, self.places.size),
+            temporaries=max(one.temp_size_in_bytes for one in found) // self.places.lanes,
+        )
 
 
 def layout(
@@ -179,95 +275,21 @@ def compile_programs(
     with jax.default_matmul_precision("default" if precision == "bfloat16" else precision):
         compiled, seconds = _compile(parts.functions, parts.arguments, places, clock)
 
-    calls = parts.calls(compiled)
-    binder = _Binder(program, places, split, compiled, calls, seconds, parts.state, parts.tally)
-    return binder.bind(seeds, hparams)
+    made = _Compiled(
+        places=places,
+        sharding=split,
+        executables=compiled,
+        calls=parts.calls(compiled),
+        seconds=seconds,
+        state=parts.state,
+        tally=parts.tally,
+    )
+    return Population(made, seeds, hparams)
 
 
 def each_member(run: Callable[[Tree], Tree], params: Tree) -> Tree:
-    """`run(params)`, for example `Program.tables`, of every member of parameters [P, ...]; numpy
-    leaves [P, ...].
-    """
+    """`run(params)` of every member of parameters [P, ...]; NumPy leaves [P, ...]."""
     return _host(jax.jit(jax.vmap(run))(params))
-
-
-class _Binder(NamedTuple):
-    """Compiled programs of a round and what they make, to be given members; `state` and `tally` are
-    their shapes.
-    """
-
-    program: programs.Program
-    places: Layout
-    sharding: NamedSharding
-    compiled: dict[str, Any]
-    calls: dict[str, Callable]
-    seconds: dict[str, float]
-    state: Tree
-    tally: Tree
-
-    def bind(self, seeds: Sequence[int], hparams: Sequence[HParams]) -> Population:
-        """The population of these members."""
-        places, calls = self.places, self.calls
-        used = places._replace(n_members=len(seeds), rounds=-(-len(seeds) // places.size))
-        member_seeds = _deal(used, self.sharding, [np.int32(seed) for seed in seeds])
-        return Population(
-            layout=used,
-            compile_seconds=self.seconds,
-            metric_names=tuple(self.tally.metrics),
-            parameter_counts={
-                name: sum(leaf.size // places.size for leaf in jax.tree.leaves(tree))
-                for name, tree in self.state.learner.params.items()
-            },
-            memory=self._memory(),
-            init=lambda: tuple(calls["init"](seed) for seed in member_seeds),
-            train=_make_train(calls["train"], _deal(used, self.sharding, hparams)),
-            empty_tallies=_make_empty_tallies(self.tally, used.rounds),
-            evaluate=_make_evaluate(calls["evaluate"], used),
-            parameters=lambda states: _gather([s.learner.params for s in states], used),
-            tables=lambda params: each_member(self.program.tables, params),
-            metrics=lambda tallies: _to_metrics(_gather(tallies, used)),
-            rebind=self.bind,
-            adopt=partial(self._adopt, used.rounds),
-            check=lambda arrays: transfer.check(_under("state", arrays), self.state),
-            snapshot=partial(_snapshot, used.n_members),
-            restore=partial(self._restore, used.rounds),
-        )
-
-    def _adopt(
-        self, n_rounds: int, states: Rounds, tallies: Rounds, keep: Sequence[int]
-    ) -> tuple[Rounds, Rounds]:
-        pairs = (states, self.state), (tallies, self.tally)
-        states, tallies = (
-            transfer.adopt(rounds, keep, like, n_rounds, self.sharding) for rounds, like in pairs
-        )
-        return states, tallies
-
-    def _restore(self, n_rounds: int, arrays: Mapping[str, np.ndarray]) -> tuple[Rounds, Rounds]:
-        parts = {name: _under(name, arrays) for name in ("state", "tally")}
-        likes = {"state": self.state, "tally": self.tally}
-        states, tallies = (
-            transfer.to_devices(parts[name], like, n_rounds, self.sharding)
-            for name, like in likes.items()
-        )
-        return states, tallies
-
-    def _memory(self) -> memory.Memory:
-        found = [program.memory_analysis() for program in self.compiled.values()]
-        return memory.Memory(
-            parts=memory.parts(self.state, self.places.size),
-            temporaries=max(one.temp_size_in_bytes for one in found) // self.places.lanes,
-        )
-
-
-def _snapshot(
-    n_members: int, states: Rounds, tallies: Rounds, stored: int
-) -> dict[str, np.ndarray]:
-    kept = transfer.to_host(states, n_members, {"replay/": stored})
-    counted = transfer.to_host(tallies, n_members, {})
-    return {
-        **{f"state/{name}": values for name, values in kept.items()},
-        **{f"tally/{name}": values for name, values in counted.items()},
-    }
 
 
 def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -348,36 +370,6 @@ def compiler_options(platform: str) -> dict[str, int] | None:
     return {"xla_backend_optimization_level": 1} if platform == "cpu" else None
 
 
-def _make_train(compiled: Callable, hparams: Rounds) -> Callable:
-    def train(
-        states: Rounds, tallies: Rounds, first_update: int, n_updates: int
-    ) -> tuple[Rounds, Rounds]:
-        span = (np.int32(first_update), np.int32(n_updates))
-        results = [
-            compiled(state, tally, numbers, *span)
-            for state, tally, numbers in zip(states, tallies, hparams, strict=True)
-        ]
-        return tuple(state for state, _ in results), tuple(tally for _, tally in results)
-
-    return train
-
-
-def _make_empty_tallies(tally: Tree, rounds: int) -> Callable[[], Rounds]:
-    def empty(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        fill = train_step.NEVER if np.issubdtype(leaf.dtype, np.integer) else 0
-        return jax.device_put(np.full(leaf.shape, fill, leaf.dtype), leaf.sharding)
-
-    return lambda: tuple(jax.tree.map(empty, tally) for _ in range(rounds))
-
-
-def _make_evaluate(compiled: Callable, places: Layout) -> Callable:
-    def evaluate(states: Rounds, index: int) -> dict[str, np.ndarray]:
-        results = [compiled(s.key, s.learner.params, np.int32(index)) for s in states]
-        return _gather(results, places)
-
-    return evaluate
-
-
 def _host(tree: Tree) -> Tree:
     return jax.tree.map(np.asarray, tree)
 
@@ -387,12 +379,3 @@ def _gather(rounds: Sequence[Tree], places: Layout) -> Tree:
     return jax.tree.map(
         lambda *leaves: np.concatenate(leaves)[: places.n_members], *map(_host, rounds)
     )
-
-
-def _to_metrics(tally: Tree) -> Metrics:
-    totals = {
-        name: (total.astype(np.float64), count.astype(np.float64))
-        for name, (total, count) in tally.metrics.items()
-    }
-    firsts = {name: first.astype(np.int64) for name, first in tally.first_nonfinite.items()}
-    return Metrics(totals=totals, first_nonfinite=firsts)

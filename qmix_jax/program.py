@@ -1,7 +1,7 @@
 """Composition root: configuration -> the pure functions of one member."""
 
-import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,67 +20,62 @@ from qmix_jax import (
 )  # fmt: skip
 from qmix_jax.agents import base as agents
 from qmix_jax.envs import base as envs
-from qmix_jax.factorisations import base as factorisations
+from qmix_jax.factorisations import base as algorithms
 from qmix_jax.mixers import base as mixers
-from qmix_jax.types import Array, EnvSpec, HParams, Schedule, Trajectory
+from qmix_jax.types import (
+    Array,
+    Clock,
+    EnvSpec,
+    Exponential,
+    HParams,
+    Power,
+    Schedule,
+)
+
+AnyEnv = envs.Env | envs.HostEnv
 
 
 class Parts(NamedTuple):
     """The phases of a train step, to be run or measured alone."""
 
-    factorisation: factorisations.Factorisation
-    collector: rollout.Collector
-    learner: learner.Learner
+    algorithm: algorithms.Algorithm
+    collector: rollout.Collector | rollout.OnlineCollector
     buffer: replay.Buffer
     timeline: train_step.Timeline
-
-
-class Host(NamedTuple):
-    """An environment that is stepped in Python.
-
-    Attributes:
-      make: one to train in.
-      initial_carry: the agent's, `(batch_size) -> carry`.
-      episodes: of an evaluation.
-    """
-
-    make: Callable[[], envs.HostEnv]
-    initial_carry: Callable[[int], Any]
-    episodes: int
 
 
 class Program(NamedTuple):
     """One member's functions; nothing here is compiled.
 
     Attributes:
-      spec: the environment's facts.
+      env: the environment; where it is a `HostEnv`, it is stepped between `step.begin` and
+        `step.absorb`, and neither `step.train` nor `evaluate` can be compiled.
       plan: the run's arithmetic.
       step: init, warm-up, training loop and `learn`.
       parts: what `step` is made of.
+      stage: what an evaluation runs.
       evaluate: `(key, params, index i32[]) -> name -> f32[]`, greedy.
-      act: `Factorisation.act`.
-      decision_points: the environment's, empty for most.
-      tables: `(params) -> one array per decision point`: joint values f32[A, ..., A], or utilities
-        f32[N, A] (NaN for actions an agent lacks) where the factorisation has no joint value.
-      joint_tables: `tables` are joint values.
-      unrestricted_tables: as `tables`, of the second joint value where the factorisation has one
-        (`Factorisation.unrestricted_values`), else None.
-      utilities: `(params) -> f32[N, A] per decision point`, NaN for actions that an agent lacks.
-      host: where the environment is stepped in Python; None where `step` and `evaluate` do it all.
+      behaviour: what acting adds to one step, name -> shape of [B, ...] for B = 1.
     """
 
-    spec: EnvSpec
+    env: AnyEnv
     plan: plan.Plan
     step: train_step.TrainStep
     parts: Parts
+    stage: rollout.Stage
     evaluate: Callable[[Array, Any, Array], dict[str, Array]]
-    act: Callable[..., Any]
-    decision_points: tuple[envs.DecisionPoint, ...]
-    tables: Callable[[Any], tuple[Array, ...]]
-    joint_tables: bool
-    unrestricted_tables: Callable[[Any], tuple[Array, ...]] | None
-    utilities: Callable[[Any], tuple[Array, ...]]
-    host: Host | None = None
+    behaviour: dict[str, Any]
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The environment's facts."""
+        return self.env.spec
+
+    @property
+    def eval_metrics(self) -> tuple[str, ...]:
+        """Names of what an evaluation measures, in the order of their columns."""
+        by_agent = () if self.stage.is_shared else self.spec.agent_names
+        return (*self.spec.eval_metrics, *(f"return/{name}" for name in by_agent))
 
 
 def build(cfg: config.ExperimentConfig) -> Program:
@@ -94,294 +89,270 @@ def build(cfg: config.ExperimentConfig) -> Program:
 
 
 def _build(cfg: config.ExperimentConfig) -> Program:
-    env = components.find("envs", cfg.env.name).make(cfg.env.options)
-    spec = env.spec
-    factorisation = make_factorisation(cfg, spec)
-    _check_target(cfg, factorisation)
+    trainer, env = cfg.trainer, environment(cfg)
+    module = components.find("factorisations", cfg.algo.factorisation.name)
+    _check_fit(cfg, env, getattr(module, "NEEDS", algorithms.Needs()), has_memory=False)
+    algorithm = make_algorithm(cfg, env.spec)
+    carry = jax.eval_shape(lambda: algorithm.initial_carry(1))
+    _check_fit(cfg, env, algorithm.needs, has_memory=bool(jax.tree.leaves(carry)))
     codes = replay.Codes(cfg.replay.obs_dtype, cfg.replay.state_dtype)
-    replay.check_codes(spec, codes)
-    shapes = _sequence_shapes(cfg, spec, codes, factorisation)
-    arithmetic = plan.make(cfg, spec.max_steps, replay.sequence_bytes(shapes))
-    trainer = cfg.trainer
+    replay.check_codes(env.spec, codes)
     # Evaluation keeps the environment's own end of an episode; only targets see the switch.
-    training_env = (
-        envs.with_truncation_as_termination(env) if trainer.truncation == "terminate" else env
-    )
+    ends = trainer.truncation == "terminate"
+    training_env = envs.with_truncation_as_termination(env) if ends else env
+    behaviour = _behaviour_shapes(algorithm, env.spec)
+    online = algorithm.learner.online
+    if online:
+        arithmetic = plan.make_online(cfg, env.spec.max_steps)
+        buffer = replay.NOTHING
+    else:
+        extent = _extent(cfg, env.spec, algorithm, behaviour)
+        shapes = replay.sequence_shapes(env.spec, extent, codes, cfg.replay.kind)
+        arithmetic = plan.make(cfg, env.spec.max_steps, replay.sequence_bytes(shapes))
+        ring = replay.make_ring(env.spec, shapes, codes, arithmetic.capacity)
+        buffer = _buffer(cfg.replay, ring, extent.length)
     parts = Parts(
-        factorisation=factorisation,
-        collector=_collector(trainer, training_env, factorisation, arithmetic.window),
-        learner=learner.make(factorisation, learner.make_optimiser(**cfg.optimiser.model_dump())),
-        buffer=_buffer(cfg.replay, replay.make_ring(spec, shapes, codes, arithmetic.capacity)),
+        algorithm=algorithm,
+        collector=_collector(
+            trainer,
+            stage_of(algorithm, training_env, trainer.n_envs, behaviour),
+            arithmetic.window,
+            online,
+        ),
+        buffer=buffer,
         timeline=train_step.Timeline(
             n_envs=trainer.n_envs,
             window=arithmetic.window,
-            gradient_steps=trainer.gradient_steps,
+            gradient_steps=arithmetic.gradient_steps,
             warm_up=arithmetic.warm_up_collects,
         ),
     )
-    joint, free = factorisation.joint_values, factorisation.unrestricted_values
+    stage = stage_of(algorithm, env, cfg.eval.episodes)
     return Program(
-        spec=spec,
+        env=env,
         plan=arithmetic,
         step=train_step.make(*parts),
         parts=parts,
-        evaluate=_make_evaluate(env, factorisation, cfg.eval.episodes),
-        act=factorisation.act,
-        decision_points=env.decision_points,
-        tables=_make_tables(joint, env) if joint else _make_utilities(factorisation, env),
-        joint_tables=joint is not None,
-        unrestricted_tables=free and _make_tables(free, env),
-        utilities=_make_utilities(factorisation, env),
-        host=training_env.host
-        and Host(training_env.host, factorisation.initial_carry, cfg.eval.episodes),
+        stage=stage,
+        evaluate=evaluation(algorithm, stage),
+        behaviour=behaviour,
     )
 
 
-def baseline(
-    cfg: config.ExperimentConfig, policy: str
-) -> tuple[str, Callable[[Array], dict[str, Array]]]:
-    """The environment's name, and `(key) -> name -> f32[]`, an evaluation in which a policy written
-    by hand plays.
-
-    Args:
-      cfg: of which the environment and `eval.episodes` matter.
-      policy: `random`, uniform over available actions, or `heuristic`, the environment's own.
-    Raises:
-      ConfigError: the environment has no such policy.
-    """
-    env = components.find("envs", cfg.env.name).make(cfg.env.options)
-    known = {"random": envs.uniform_policy(), "heuristic": env.heuristic}
-    policies = {name: found for name, found in known.items() if found is not None}
-    if policy not in policies:
-        raise config.ConfigError(
-            f"baseline: {env.spec.name} has no policy={policy}; "
-            f"{config.suggest(policy, tuple(policies))}"
-        )
-    played = envs.played_by(env, policies[policy])
-
-    def idle(carry: tuple[()], obs: Array, prev_actions: Array, *rest: Array) -> Any:
-        del obs, rest
-        return carry, jnp.zeros_like(prev_actions)
-
-    def run(key: Array) -> dict[str, Array]:
-        event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
-        return evaluate.evaluate(played, idle, (), cfg.eval.episodes, event)
-
-    return env.spec.name, run
-
-
-def environment(cfg: config.ExperimentConfig) -> envs.Env:
+def environment(cfg: config.ExperimentConfig) -> AnyEnv:
     """The environment of a configuration. Raises: ConfigError for options it cannot honour."""
     return components.find("envs", cfg.env.name).make(cfg.env.options)
 
 
-def evaluation(
-    cfg: config.ExperimentConfig, env: envs.Env
-) -> Callable[[Array, Any, Array], dict[str, Array]]:
-    """`Program.evaluate` alone, in any environment: nothing of training is built.
+def make_algorithm(
+    cfg: config.ExperimentConfig, spec: EnvSpec, mixer: mixers.Mixer | None = None
+) -> algorithms.Algorithm:
+    """The algorithm of a configuration with its networks, for an environment of these sizes.
 
-    Raises: ConfigError if algorithm and environment do not fit together.
-    """
-    return _make_evaluate(env, make_factorisation(cfg, env.spec), cfg.eval.episodes)
-
-
-def hparams(cfg: config.HParams) -> HParams:
-    """The traced numbers of a configuration as scalars."""
-
-    def scalar(value: float) -> Array:
-        return jnp.asarray(value, jnp.float32)
-
-    return HParams(
-        learning_rate=_schedule(cfg.learning_rate),
-        epsilon=_schedule(cfg.epsilon),
-        gamma=scalar(cfg.gamma),
-        td_lambda=scalar(cfg.td_lambda),
-        reward_scale=scalar(cfg.reward_scale),
-        max_grad_norm=scalar(cfg.max_grad_norm),
-        target_period=jnp.asarray(cfg.target_period, jnp.int32),
-        target_tau=scalar(cfg.target_tau),
-        huber_delta=scalar(cfg.huber_delta),
-        algo={name: scalar(value) for name, value in cfg.algo.model_dump().items()},
-    )
-
-
-def _schedule(cfg: config.Schedule) -> Schedule:
-    values = {name: jnp.asarray(value, jnp.float32) for name, value in cfg.model_dump().items()}
-    return Schedule(**values)
-
-
-def make_factorisation(cfg: config.ExperimentConfig, spec: EnvSpec) -> factorisations.Factorisation:
-    """Agent, mixer and factorisation of a configuration, for an environment of these sizes.
-
+    Args:
+      mixer: instead of the configured one.
     Raises: ConfigError if they do not fit together.
     """
     chosen = cfg.algo.factorisation
     module = components.find("factorisations", chosen.name)
+    made = algorithms.Components(
+        agent=partial(make_agent, cfg, spec),
+        mixer=mixer or _mixer(cfg, spec),
+        optimiser=learner.make_optimiser(**cfg.optimiser.model_dump()),
+    )
     try:
-        return module.make(chosen.options, spec, *_networks(cfg, spec))
+        return module.make(chosen.options, spec, made)
     except ValueError as error:
         raise config.ConfigError(str(error)) from error
 
 
-def explain(
-    cfg: config.ExperimentConfig,
-) -> tuple[EnvSpec, Callable[[Array, Any], tuple[Trajectory, dict[str, Array]]]]:
-    """The environment, and `(key, params) -> (trajectory, info)`: one greedy episode, B = 1, and
-    what the mixer shows of each step, `MixerOutput.info` [T, 1, ...].
-
-    Raises: ConfigError for an algorithm without a mixer.
-    """
-    env = components.find("envs", cfg.env.name).make(cfg.env.options)
-    agent, mixer = _networks(cfg, env.spec)
-    if mixer is None:
-        raise config.ConfigError(f"weights: algo {cfg.algo.name!r} has no mixer to look into")
-    factorisation = make_factorisation(cfg, env.spec)
-    longest = env.spec.max_steps
-    collector = rollout.make_episode(env, factorisation.initial_carry, 1, longest)
-
-    def run(key: Array, params: Any) -> tuple[Trajectory, dict[str, Array]]:
-        greedy = train_step.behaviour(factorisation, params, jnp.zeros(()))
-        trajectory = collector.collect(key, (), greedy)[1]
-        q = agents.unroll(agent, params["agent"], trajectory).q[:-1]
-        avail, state = trajectory.avail_actions[:-1], trajectory.state[:-1]
-        inputs = mixers.inputs(q, avail, trajectory.actions, state)
-        return trajectory, mixer.apply(params["mixer"], inputs).info
-
-    return env.spec, run
-
-
-def watch(
-    cfg: config.ExperimentConfig,
-    env: envs.Env,
-    look: Callable[[envs.EnvState], Any],
-    n_episodes: int,
-) -> Callable[[Array, Any], evaluate.Episodes]:
-    """`(key, params) -> Episodes`: what the first evaluation with this key would play, and what it
-    looks like.
+def make_agent(cfg: config.ExperimentConfig, spec: EnvSpec, width: int) -> agents.Agent:
+    """The agent of a configuration, in the run's precision.
 
     Args:
-      cfg: whose networks play.
-      env: where they play.
-      look: `(env_state) -> tree of arrays`, what to keep of a state.
-      n_episodes: B.
+      spec: sizes of the environment.
+      width: K, of its head.
+    Raises: ConfigError if they do not fit together.
     """
-    factorisation = make_factorisation(cfg, env.spec)
-    carry = factorisation.initial_carry(n_episodes)
+    agent = components.find("agents", cfg.agent.name).make(cfg.agent.options, spec, width)
+    return agents.in_bfloat16(agent) if cfg.precision == "bfloat16" else agent
 
-    def run(key: Array, params: Any) -> evaluate.Episodes:
-        greedy = train_step.behaviour(factorisation, params, jnp.zeros(()))
-        event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
-        return evaluate.watch(env, greedy, carry, n_episodes, event, look)
+
+def stage_of(
+    algorithm: algorithms.Algorithm, env: AnyEnv, n_envs: int, behaviour: Any = ()
+) -> rollout.Stage:
+    """What a rollout or an evaluation of an algorithm runs.
+
+    Args:
+      n_envs: B.
+      behaviour: shapes of what acting adds at each step, for rollouts.
+    """
+    needs = algorithm.needs
+    recording = rollout.Recording(needs.reward, needs.mean_action, behaviour or {})
+    return rollout.Stage(env, algorithm.initial_carry, recording, n_envs)
+
+
+def evaluation(
+    algorithm: algorithms.Algorithm, stage: rollout.Stage
+) -> Callable[[Array, Any, Array], dict[str, Array]]:
+    """`Program.evaluate`, in any environment: nothing of training is built."""
+
+    def run(key: Array, params: Any, index: Array) -> dict[str, Array]:
+        event = train_step.stream(key, train_step.EVAL, index)
+        return evaluate.evaluate(stage, train_step.play(algorithm, params), event)
 
     return run
 
 
-def make_agent(cfg: config.ExperimentConfig, spec: EnvSpec) -> agents.Agent:
-    """The agent of a configuration, for an environment of these sizes, in the run's precision.
-
-    Raises: ConfigError if they do not fit together.
-    """
-    agent = components.find("agents", cfg.agent.name).make(cfg.agent.options, spec)
-    return agents.in_bfloat16(agent) if cfg.precision == "bfloat16" else agent
-
-
-def _networks(
-    cfg: config.ExperimentConfig, spec: EnvSpec
-) -> tuple[agents.Agent, mixers.Mixer | None]:
-    chosen = cfg.algo.mixer
-    mixer = chosen and components.find("mixers", chosen.name).make(chosen.options, spec)
-    if mixer and cfg.precision == "bfloat16":
-        mixer = mixers.in_bfloat16(mixer)
-    return make_agent(cfg, spec), mixer
+def hparams(cfg: config.HParams) -> HParams:
+    """The traced numbers of a configuration as scalars."""
+    return HParams(
+        learning_rate=_traced(cfg.learning_rate),
+        epsilon=_traced(cfg.epsilon),
+        gamma=_traced(cfg.gamma),
+        td_lambda=_traced(cfg.td_lambda),
+        reward_scale=_traced(cfg.reward_scale),
+        max_grad_norm=_traced(cfg.max_grad_norm),
+        target_period=jnp.asarray(cfg.target_period, jnp.int32),
+        target_tau=_traced(cfg.target_tau),
+        huber_delta=_traced(cfg.huber_delta),
+        algo={name: _traced(value) for name, value in cfg.algo},
+    )
 
 
-def _sequence_shapes(
+_SCHEDULES = {config.Exponential: Exponential, config.Power: Power}
+
+
+def _traced(value: Any) -> Any:
+    """A number as f32[], a schedule as its record."""
+    if not isinstance(value, config.Model):
+        return jnp.asarray(value, jnp.float32)
+    made = _SCHEDULES.get(type(value), Schedule)
+    return made(**{name: _traced(number) for name, number in value.model_dump().items()})
+
+
+def _mixer(cfg: config.ExperimentConfig, spec: EnvSpec) -> mixers.Mixer | None:
+    if cfg.algo.mixer is None:
+        return None
+    mixer = components.find("mixers", cfg.algo.mixer.name).make(cfg.algo.mixer.options, spec)
+    return mixers.in_bfloat16(mixer) if cfg.precision == "bfloat16" else mixer
+
+
+def _check_fit(
+    cfg: config.ExperimentConfig, env: AnyEnv, needs: algorithms.Needs, has_memory: bool
+) -> None:
+    """Raises: ConfigError where an algorithm cannot learn so; names those that can."""
+    setting = (env, cfg.replay.kind, cfg.trainer.collector, has_memory)
+    reason = algorithms.unmet(needs, *setting)
+    if reason is None:
+        return
+    modules = {
+        name: components.find("factorisations", name) for name in components.names("factorisations")
+    }
+    fitting = [
+        name for name, module in modules.items() if algorithms.unmet(module.NEEDS, *setting) is None
+    ]
+    raise config.ConfigError(
+        f"algo: {cfg.algo.name} does not fit: {reason}; algo.factorisation.name that fits: "
+        f"{', '.join(fitting) or 'none'}"
+    )
+
+
+def _behaviour_shapes(algorithm: algorithms.Algorithm, spec: EnvSpec) -> Any:
+    """What acting adds to one step, name -> shape of [B, ...] for B = 1."""
+    needs_mean = algorithm.needs.mean_action
+
+    def first_step() -> Any:
+        key = jax.random.key(0)
+        seen = agents.nothing_seen(spec, 1, mean_action=needs_mean)
+        carry = algorithm.initial_carry(1)["act"]
+        return algorithm.act(algorithm.init(key), carry, seen, algorithm.greedy, key)
+
+    return jax.eval_shape(first_step)[2]
+
+
+def _extent(
     cfg: config.ExperimentConfig,
     spec: EnvSpec,
-    codes: replay.Codes,
-    factorisation: factorisations.Factorisation,
-) -> replay.BufferState:
+    algorithm: algorithms.Algorithm,
+    behaviour: Any,
+) -> replay.Extent:
+    """What a stored sequence holds, with what `prepare` adds."""
     length = plan.window_length(cfg, spec.max_steps) + cfg.trainer.burn_in
-    kind = cfg.replay.kind
-    if cfg.trainer.collector != "window":
-        return replay.sequence_shapes(spec, length, codes, kind=kind)
-    carry = jax.eval_shape(lambda: factorisation.initial_carry(1))
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
-    return replay.sequence_shapes(spec, length, codes, one, kind)
+    carry = None
+    if cfg.trainer.collector == "window":
+        carry = jax.eval_shape(lambda: algorithm.initial_carry(1))
+        carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
+    needs = algorithm.needs
+    extent = replay.Extent(
+        length=length,
+        own_reward=needs.reward == "own",
+        behaviour=behaviour,
+        mean_action=needs.mean_action,
+        carry=carry,
+    )
+    prepared = _prepared(cfg, spec, algorithm, extent)
+    return extent._replace(behaviour=prepared)
 
 
-def _check_target(
-    cfg: config.ExperimentConfig, factorisation: factorisations.Factorisation
-) -> None:
-    if cfg.replay.kind == "on_policy" and factorisation.uses_target:
-        raise config.ConfigError(
-            f"algo: {cfg.algo.name} has a target network, and replay.kind=on_policy learns without "
-            "one; use algo=pqn_vdn or algo=pqn_qmix, or set replay.kind=uniform"
-        )
+def _prepared(
+    cfg: config.ExperimentConfig,
+    spec: EnvSpec,
+    algorithm: algorithms.Algorithm,
+    extent: replay.Extent,
+) -> Any:
+    """`Extent.behaviour` after `Learner.prepare`."""
+    if algorithm.learner.prepare is learner.unprepared:
+        return extent.behaviour
+    n_envs = cfg.trainer.n_envs
+    rows = replay.sequence_shapes(spec, extent, replay.Codes())
+
+    def prepared() -> Any:
+        key = jax.random.key(0)
+        ring = replay.make_ring(spec, rows, replay.Codes(), n_envs)
+        trajectory = ring.read(ring.init(), jnp.arange(n_envs))
+        state = algorithm.learner.init(algorithm.init(key))
+        zero = jnp.zeros((), jnp.int32)
+        clock = Clock(update_index=zero, gradient_step=zero, env_steps=jnp.zeros(()), n_added=zero)
+        numbers = hparams(cfg.hparams)
+        return algorithm.learner.prepare(state, trajectory, numbers, clock, key)[1].behaviour
+
+    shapes = jax.eval_shape(prepared)
+    # [T, B, ...] of a trajectory -> [B, ...] of a step with B = 1.
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[2:]), x.dtype), shapes)
 
 
-def _buffer(cfg: config.Replay, ring: replay.Ring) -> replay.Buffer:
+def _buffer(
+    cfg: config.Replay,
+    ring: replay.Ring,
+    length: int,
+) -> replay.Buffer:
     if cfg.kind == "on_policy":
         return replay.make_on_policy(ring, cfg.batch_size)
+    if cfg.kind == "transitions":
+        return replay.make_transitions(ring, cfg.batch_size, length)
     if cfg.kind == "prioritised":
-        correction = _schedule(cfg.importance_exponent)
+        correction = _traced(cfg.importance_exponent)
         return replay.make_prioritised(ring, cfg.batch_size, cfg.priority_exponent, correction)
     return replay.make_uniform(ring, cfg.batch_size)
 
 
 def _collector(
-    trainer: config.Trainer,
-    env: envs.Env,
-    factorisation: factorisations.Factorisation,
-    window: int,
-) -> rollout.Collector:
-    if env.host and trainer.collector != "episode":
-        raise config.ConfigError(
-            f"plan: {env.spec.name} is stepped in Python, an episode at a time, and "
-            f"trainer.collector={trainer.collector}; set trainer.collector=episode "
-            "trainer.window=null (experiment=pettingzoo does)"
-        )
-    common = (env, factorisation.initial_carry, trainer.n_envs, window)
+    trainer: config.Trainer, stage: rollout.Stage, window: int, online: bool
+) -> rollout.Collector | rollout.OnlineCollector:
+    if isinstance(stage.env, envs.HostEnv):
+        name = stage.env.spec.name
+        if trainer.collector != "episode" or online or stage.recording.mean_action:
+            raise config.ConfigError(
+                f"plan: {name} is stepped in Python, an episode at a time, without mean actions or "
+                f"learning at every step, and trainer.collector={trainer.collector}; set "
+                "trainer.collector=episode trainer.window=null (experiment=pettingzoo does)"
+            )
+        return rollout.on_host(stage.env.spec)
+    if online:
+        return rollout.make_online(stage, window)
     if trainer.collector == "window":
-        return rollout.make_window(*common, trainer.burn_in)
+        return rollout.make_window(stage, window, trainer.burn_in)
     if trainer.collector == "segment":
-        return rollout.make_segment(*common)
-    return rollout.make_episode(*common)
-
-
-def _make_evaluate(
-    env: envs.Env, factorisation: factorisations.Factorisation, n_episodes: int
-) -> Callable[[Array, Any, Array], dict[str, Array]]:
-    carry = factorisation.initial_carry(n_episodes)
-
-    def run(key: Array, params: Any, index: Array) -> dict[str, Array]:
-        greedy = train_step.behaviour(factorisation, params, jnp.zeros(()))
-        event = train_step.stream(key, train_step.EVAL, index)
-        return evaluate.evaluate(env, greedy, carry, n_episodes, event)
-
-    return run
-
-
-def _make_tables(
-    joint_values: Callable[..., Array], env: envs.Env
-) -> Callable[[Any], tuple[Array, ...]]:
-    sizes = env.spec.n_actions
-    exists = jnp.asarray(envs.existing_actions(sizes))
-
-    def table(params: Any, point: envs.DecisionPoint) -> Array:
-        joint = jnp.asarray(list(itertools.product(*map(range, sizes))), jnp.int32)
-        obs, state = jnp.asarray(point.obs), jnp.asarray(point.state)
-        return joint_values(params, obs, state, exists, joint).reshape(sizes)
-
-    return lambda params: tuple(table(params, point) for point in env.decision_points)
-
-
-def _make_utilities(
-    factorisation: factorisations.Factorisation, env: envs.Env
-) -> Callable[[Any], tuple[Array, ...]]:
-    exists = jnp.asarray(envs.existing_actions(env.spec.n_actions))
-
-    def utilities(params: Any, point: envs.DecisionPoint) -> Array:
-        return jnp.where(exists, factorisation.utilities(params, jnp.asarray(point.obs)), jnp.nan)
-
-    return lambda params: tuple(utilities(params, point) for point in env.decision_points)
+        return rollout.make_segment(stage, window)
+    return rollout.make_episode(stage, window)

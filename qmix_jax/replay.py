@@ -13,19 +13,37 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from qmix_jax import config
 from qmix_jax.core import schedules
-from qmix_jax.types import Array, Batch, Clock, EnvSpec, Schedule, Start, Trajectory
+from qmix_jax.types import (
+    Actions,
+    Array,
+    Batch,
+    Clock,
+    EnvSpec,
+    Schedule,
+    Start,
+    Trajectory,
+    no_action,
+)
 
 BufferState = dict[str, Any]
 """Field of `Trajectory` -> its ring `[capacity, T, ...]`, `start` (a tree) without T; and what a
 buffer notes of each sequence, `[capacity]`.
 """
 
-NOTES = {"uniform": {}, "prioritised": {"priority": jnp.float32}, "on_policy": {"used": jnp.bool_}}
+NOTES = {
+    "uniform": {},
+    "transitions": {},
+    "prioritised": {"priority": jnp.float32},
+    "on_policy": {"used": jnp.bool_},
+}
 """Kind of buffer -> what it notes of each sequence."""
+
+_NOTED = frozenset(name for notes in NOTES.values() for name in notes)
+_WITH_SUCCESSOR = ("obs", "state", "avail_actions", "reset")
+"""Fields with T + 1 entries."""
 
 _LEAST_PRIORITY = 1e-6
 """Added to every error, so that a sequence without any can still be drawn."""
@@ -62,6 +80,19 @@ class Buffer(NamedTuple):
     update: Callable[[BufferState, Batch, Array], BufferState]
 
 
+def _no_sample(state: BufferState, key: Array, clock: Clock) -> Batch:
+    raise AssertionError("online learners sample nothing")
+
+
+NOTHING = Buffer(
+    init=dict,
+    add=lambda state, trajectory, clock: state,
+    sample=_no_sample,
+    update=lambda state, batch, priority: state,
+)
+"""The buffer of online learners, which store nothing."""
+
+
 def float_codec(code: config.FloatCode, bounds: tuple[float, float] | None = None) -> Codec:
     """Keeps floats in 32 bits, in 16 as raw bits (XLA on CPUs converts a whole bfloat16 buffer), or
     in 255 steps between `bounds`, of which the ends and the middle are exact.
@@ -92,10 +123,10 @@ def _affine_codec(low: float, high: float) -> Codec:
     return Codec(jnp.uint8, encode, decode)
 
 
-def integer_codec(n_values: int) -> Codec:
-    """Keeps integers in [0, n_values) in the smallest signed type that holds them."""
-    small = np.min_scalar_type(-n_values)
-    return Codec(small, lambda x: x.astype(small), lambda x: x.astype(jnp.int32))
+def action_codec(actions: Actions) -> Codec:
+    """Keeps actions in the smallest type that holds them."""
+    small, dtype = actions.stored_dtype, actions.dtype
+    return Codec(small, lambda x: x.astype(small), lambda x: x.astype(dtype))
 
 
 def check_codes(spec: EnvSpec, codes: Codes) -> None:
@@ -116,43 +147,69 @@ def _codecs(spec: EnvSpec, codes: Codes) -> dict[str, Codec]:
         "state": float_codec(codes.state, spec.state_bounds),
         "avail_actions": flag,
         "reset": flag,
-        "actions": integer_codec(spec.n_actions_max),
+        "actions": action_codec(spec.actions),
         "reward": plain,
         "terminated": flag,
         "valid": flag,
     }
 
 
+class Extent(NamedTuple):
+    """What a stored sequence holds besides the fields that every algorithm learns from.
+
+    Attributes:
+      length: T, steps per sequence.
+      own_reward: rewards are each agent's own.
+      behaviour: name -> shape of [B, ...] for B = 1, what acting and `prepare` add at each step.
+      mean_action: mean actions are stored.
+      carry: shapes of one sequence's carry, where sequences continue episodes; else None.
+    """
+
+    length: int
+    own_reward: bool = False
+    behaviour: Any = {}  # noqa: RUF012
+    mean_action: bool = False
+    carry: Any = None
+
+
 def sequence_shapes(
-    spec: EnvSpec, length: int, codes: Codes, carry: Any = None, kind: str = "uniform"
+    spec: EnvSpec, extent: Extent, codes: Codes, kind: str = "uniform"
 ) -> BufferState:
     """The fields of one stored sequence: its bytes are known before anything runs.
 
     Args:
-      spec: sizes.  length: T, steps per sequence.  codes: how floats are kept.
-      carry: shapes of one sequence's carry, where sequences continue episodes.
+      spec: sizes.  extent: what is stored.  codes: how floats are kept.
       kind: of the buffer, one of `NOTES`.
     """
-    n, a = spec.n_agents, spec.n_actions_max
+    n, a, length = spec.n_agents, spec.actions.width, extent.length
     shapes = {
         "obs": (length + 1, n, *spec.obs_shape),
         "state": (length + 1, spec.state_size),
         "avail_actions": (length + 1, n, a),
         "reset": (length + 1,),
-        "actions": (length, n),
-        "reward": (length,),
+        "actions": (length, *spec.actions.shape),
+        "reward": (length, n) if extent.own_reward else (length,),
         "terminated": (length,),
         "valid": (length,),
     }
     codecs = _codecs(spec, codes)
-    fields = {
-        name: jax.ShapeDtypeStruct(shape, codecs[name].dtype) for name, shape in shapes.items()
-    }
-    fields |= {name: jax.ShapeDtypeStruct((), dtype) for name, dtype in NOTES[kind].items()}
-    if carry is None:
-        return fields
-    previous: Any = jax.ShapeDtypeStruct((n,), codecs["actions"].dtype)
-    return {**fields, "start": Start(carry=carry, prev_actions=previous)}
+    of = jax.ShapeDtypeStruct
+    fields: BufferState = {name: of(shape, codecs[name].dtype) for name, shape in shapes.items()}
+    fields |= {name: of((), dtype) for name, dtype in NOTES[kind].items()}
+    if extent.behaviour:
+        fields["behaviour"] = jax.tree.map(
+            lambda x: of((length, *x.shape[1:]), x.dtype), extent.behaviour
+        )
+    mean_action = of((length, n, a), jnp.float32) if extent.mean_action else None
+    if mean_action is not None:
+        fields["mean_action"] = mean_action
+    if extent.carry is not None:
+        fields["start"] = Start(
+            carry=extent.carry,
+            prev_actions=of(spec.actions.shape, codecs["actions"].dtype),  # pyright: ignore
+            mean_action=mean_action and of(mean_action.shape[1:], jnp.float32),  # pyright: ignore
+        )
+    return fields
 
 
 def sequence_bytes(shapes: BufferState) -> int:
@@ -186,6 +243,8 @@ class Ring(NamedTuple):
       encode: `(Trajectory[T, B]) -> rows`.
       write: `(state, rows, Clock) -> state`, over the oldest sequences.
       read: `(state, index i32[B]) -> Trajectory[T, B]`.
+      read_steps: `(state, index i32[B], step i32[B]) -> Trajectory[1, B]`, single transitions for
+        agents without memory; `start` holds the last actions.
       n_stored: `(Clock) -> i32[]`.
     """
 
@@ -193,6 +252,7 @@ class Ring(NamedTuple):
     encode: Callable[[Trajectory], BufferState]
     write: Callable[[BufferState, BufferState, Clock], BufferState]
     read: Callable[[BufferState, Array], Trajectory]
+    read_steps: Callable[[BufferState, Array, Array], Trajectory]
     n_stored: Callable[[Clock], Array]
 
 
@@ -216,6 +276,9 @@ def make_ring(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int) -
             name: codec.encode(jnp.swapaxes(getattr(trajectory, name), 0, 1))
             for name, codec in codecs.items()
         }
+        for name in ("behaviour", "mean_action"):
+            if name in shapes:
+                rows[name] = _swapped(getattr(trajectory, name))
         if trajectory.start is not None:
             rows["start"] = jax.tree.map(
                 lambda x, like: x.astype(like.dtype), trajectory.start, shapes["start"]
@@ -228,20 +291,53 @@ def make_ring(spec: EnvSpec, shapes: BufferState, codes: Codes, capacity: int) -
             lambda ring, x: jax.lax.dynamic_update_slice_in_dim(ring, x, first, axis=0), state, rows
         )
 
-    def read(state: BufferState, index: Array) -> Trajectory:
-        rows = jax.tree.map(lambda ring: ring[index], state)
+    def decode(rows: BufferState) -> Trajectory:
         fields: BufferState = {
-            name: jnp.swapaxes(codec.decode(rows[name]), 0, 1) for name, codec in codecs.items()
+            name: _swapped(codec.decode(rows[name])) for name, codec in codecs.items()
+        }
+        fields |= {
+            name: _swapped(rows[name]) for name in ("behaviour", "mean_action") if name in rows
         }
         if "start" in rows:
-            previous = rows["start"].prev_actions.astype(jnp.int32)
+            previous = codecs["actions"].decode(rows["start"].prev_actions)
             fields["start"] = replace(rows["start"], prev_actions=previous)
         return Trajectory(**fields)
+
+    def read(state: BufferState, index: Array) -> Trajectory:
+        return decode(jax.tree.map(lambda ring: ring[index], state))
+
+    def read_steps(state: BufferState, index: Array, step: Array) -> Trajectory:
+        def cut(name: str, ring: Any) -> Any:
+            if name in _WITH_SUCCESSOR:
+                return jax.tree.map(
+                    lambda x: x[index[:, None], step[:, None] + jnp.arange(2)], ring
+                )
+            return jax.tree.map(lambda x: x[index[:, None], step[:, None]], ring)
+
+        stored = {name: ring for name, ring in state.items() if name not in ("start", *_NOTED)}
+        rows = {name: cut(name, ring) for name, ring in stored.items()}
+        trajectory = decode(rows)
+        # The step before in the sequence, or what the sequence began with.
+        before = jnp.maximum(step - 1, 0)
+        first = step == 0
+        start = state.get("start")
+        previous = state["actions"][index, before]
+        begun = no_action(previous) if start is None else start.prev_actions[index]
+        previous = codecs["actions"].decode(_where(first, begun, previous))
+        mean_action = None
+        if "mean_action" in state:
+            mean_action = state["mean_action"][index, before]
+            begun = jnp.zeros_like(mean_action) if start is None else start.mean_action[index]
+            mean_action = _where(first, begun, mean_action)
+        began = Start(
+            carry={"act": (), "learn": ()}, prev_actions=previous, mean_action=mean_action
+        )
+        return replace(trajectory, start=began)
 
     def n_stored(clock: Clock) -> Array:
         return jnp.minimum(clock.n_added, capacity)
 
-    return Ring(init, encode, write, read, n_stored)
+    return Ring(init, encode, write, read, read_steps, n_stored)
 
 
 def make_uniform(ring: Ring, batch: int) -> Buffer:
@@ -254,6 +350,31 @@ def make_uniform(ring: Ring, batch: int) -> Buffer:
 
     def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
         return _alike(ring, state, _distinct(key, ring.n_stored(clock), batch))
+
+    def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
+        del batch, priority
+        return state
+
+    return Buffer(ring.init, add, sample, update)
+
+
+def make_transitions(ring: Ring, batch: int, length: int) -> Buffer:
+    """Single transitions, every one of them equally likely: a batch holds different pairs of a
+    sequence and a step, invalid steps included, which no loss counts.
+
+    Args:
+      ring: capacity and codes; the first sample needs `batch` steps stored.
+      batch: B.
+      length: T, steps per stored sequence.
+    """
+
+    def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
+        return ring.write(state, ring.encode(trajectory), clock)
+
+    def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
+        index, step = jnp.divmod(_distinct(key, ring.n_stored(clock) * length, batch), length)
+        trajectory = ring.read_steps(state, index, step)
+        return Batch(trajectory=trajectory, weight=jnp.ones(index.shape), index=index)
 
     def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
         del batch, priority
@@ -329,6 +450,15 @@ def make_on_policy(ring: Ring, batch: int) -> Buffer:
         return {**state, "used": used & ~jnp.all(used)}
 
     return Buffer(ring.init, add, sample, update)
+
+
+def _swapped(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
+
+
+def _where(condition: Array, on_true: Array, on_false: Array) -> Array:
+    """`where` with condition bool[B] over arrays [B, ...]."""
+    return jnp.where(jnp.expand_dims(condition, range(1, on_true.ndim)), on_true, on_false)
 
 
 def _alike(ring: Ring, state: BufferState, index: Array) -> Batch:

@@ -2,17 +2,53 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from qmix_jax import config
 from qmix_jax.core import masked
 from qmix_jax.envs import base as envs
-from qmix_jax.types import Array, Metrics, Start, TimeStep, Trajectory, record
+from qmix_jax.types import (
+    Array,
+    EnvSpec,
+    Metrics,
+    Observed,
+    Start,
+    TimeStep,
+    Trajectory,
+    no_action,
+    record,
+)
 
-Act = Callable[..., tuple[Any, Array]]
-"""`(carry, obs, prev_actions, reset, avail_actions, key) -> (carry, actions)`."""
+
+class Behaviour(NamedTuple):
+    """How agents act, with fixed parameters and exploration.
+
+    Attributes:
+      act: `(carry, Observed[B], key) -> (carry, actions, behaviour)`.
+      accompany: `(carry, Observed[B], state f32[B, S]) -> carry`, of recurrent networks that learn
+        but do not act; None where there are none.
+    """
+
+    act: Callable[[Any, Observed, Array], tuple[Any, Array, dict[str, Any]]]
+    accompany: Callable[[Any, Observed, Array], Any] | None = None
+
+
+class Recording(NamedTuple):
+    """What a rollout stores for an algorithm.
+
+    Attributes:
+      reward: the team's, or each agent's own.
+      mean_action: the mean action of each agent's neighbours.
+      behaviour: name -> shape of [B, ...] for B = 1, what acting adds at each step.
+    """
+
+    reward: Literal["team", "own"] = "team"
+    mean_action: bool = False
+    behaviour: Any = {}  # noqa: RUF012
 
 
 @record
@@ -23,10 +59,14 @@ class ActorState:
       env_state: tree with leading axis B.
       timestep: `TimeStep[B]`, what the environments show now.
       reset: bool[B], `timestep` is the first of an episode.
-      carry: the agent's recurrent state.
-      prev_actions: i32[B, N], -1 = none.
-      ended: bool[B], the episode is over (`episode` collector and evaluation).
-      returned, length: f32[B], rewards and steps of the episode so far.
+      carry: {"act", "learn"}, recurrent states.
+      prev_actions: i32[B, N] or f32[B, N, D], see `no_action`.
+      mean_action: f32[B, N, D], of the previous step; None where no algorithm needs it.
+      ended: bool[B], the episode is over. Where environments are reset on their own, it was
+        truncated, and `timestep` is its true end, which has an entry of its own.
+      returned: f32[B], rewards of the episode so far, as `envs.score` counts them.
+      returned_by_agent: f32[B, N], each agent's own; None where the team's says it all.
+      length: f32[B], steps of the episode so far.
     """
 
     env_state: Any
@@ -34,8 +74,10 @@ class ActorState:
     reset: Array
     carry: Any
     prev_actions: Array
+    mean_action: Array | None
     ended: Array
     returned: Array
+    returned_by_agent: Array | None
     length: Array
 
 
@@ -54,6 +96,8 @@ class _Step:
     reward: Array
     terminated: Array
     valid: Array
+    behaviour: dict[str, Any]
+    mean_action: Array | None
     finished: Array
     metrics: dict[str, Array]
 
@@ -64,82 +108,188 @@ class Collector(NamedTuple):
     Attributes:
       init: `(key) -> actor`, what stays alive between rollouts; `()` where every rollout starts
         fresh.
-      collect: `(key, actor, act) -> (actor, Trajectory[T, B], metrics)`.
+      collect: `(key, actor, Behaviour) -> (actor, Trajectory[T, B], metrics)`.
     """
 
     init: Callable[[Array], Any]
-    collect: Callable[[Array, Any, Act], tuple[Any, Trajectory, Metrics]]
+    collect: Callable[[Array, Any, Behaviour], tuple[Any, Trajectory, Metrics]]
 
 
-def start(env: envs.Env, key: Array, n_envs: int, carry: Any) -> ActorState:
-    """Fresh environments.
+class Stage(NamedTuple):
+    """What every collector runs.
 
-    Args:
-      key: typed PRNG key.
+    Attributes:
+      env: one environment; one that is stepped in Python is only described by it.
+      initial_carry: `(batch_size) -> {"act", "learn"}`, the algorithm's.
+      recording: what is stored.
       n_envs: B.
-      carry: the agent's initial carry for B environments.
     """
-    return _at_start(jax.vmap(env.reset)(jax.random.split(key, n_envs)), carry)
+
+    env: Any
+    initial_carry: Callable[[int], Any]
+    recording: Recording
+    n_envs: int
+
+    def start(self, key: Array) -> ActorState:
+        """Fresh environments."""
+        return self.at_start(self.draw(key))
+
+    def draw(self, key: Array) -> tuple[Any, TimeStep]:
+        """Fresh env states and what they show, `[B, ...]`."""
+        return jax.vmap(self.env.reset)(jax.random.split(key, self.n_envs))
+
+    def at_start(self, started: tuple[Any, TimeStep]) -> ActorState:
+        """Actors of fresh environments."""
+        env_state, timestep = started
+        n_envs, spec = timestep.terminated.shape[0], self.env.spec
+        flags, zeros = jnp.zeros((n_envs,), bool), jnp.zeros((n_envs,))
+        actions = jnp.zeros((n_envs, *spec.actions.shape), spec.actions.dtype)
+        mean_action = jnp.zeros((n_envs, *spec.actions.exists.shape))
+        return ActorState(
+            env_state=env_state,
+            timestep=timestep,
+            reset=~flags,
+            carry=self.initial_carry(n_envs),
+            prev_actions=no_action(actions),
+            mean_action=mean_action if self.recording.mean_action else None,
+            ended=flags,
+            returned=zeros,
+            returned_by_agent=None if self.is_shared else jnp.zeros((n_envs, spec.n_agents)),
+            length=zeros,
+        )
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the team's return says it all."""
+        return self.env.team_reward is not None and self.recording.reward == "team"
+
+    def step(
+        self, behaviour: Behaviour, actor: ActorState, key_act: Array, key_env: Array
+    ) -> tuple[ActorState, Array, dict[str, Any]]:
+        """One step of every environment, without any reset.
+
+        Returns:
+          (actor with the new carries and environments, actions, behaviour).
+        """
+        shown = actor.timestep
+        seen = observed(actor)
+        carry, actions, remembered = behaviour.act(actor.carry["act"], seen, key_act)
+        learn = actor.carry["learn"]
+        if behaviour.accompany is not None:
+            learn = behaviour.accompany(learn, seen, shown.state)
+        keys = jax.random.split(key_env, actions.shape[0])
+        env_state, following = jax.vmap(self.env.step)(keys, actor.env_state, actions)
+        by_agent = actor.returned_by_agent
+        if by_agent is not None:
+            by_agent = jnp.where(actor.reset[:, None], 0.0, by_agent) + following.reward
+        stepped = ActorState(
+            env_state=env_state,
+            timestep=following,
+            reset=jnp.zeros_like(actor.reset),
+            carry={"act": carry, "learn": learn},
+            prev_actions=actions,
+            mean_action=self._mean_action(shown, actions),
+            ended=following.terminated | following.truncated,
+            returned=jnp.where(actor.reset, 0.0, actor.returned)
+            + envs.score(self.env, following.reward),
+            returned_by_agent=by_agent,
+            length=jnp.where(actor.reset, 0.0, actor.length) + 1.0,
+        )
+        return stepped, actions, remembered
+
+    def episode_metrics(self, actor: ActorState) -> dict[str, Array]:
+        """Return, length and metrics of the episodes so far, f32[B]."""
+        by_agent = {}
+        if actor.returned_by_agent is not None:
+            names = self.env.spec.agent_names
+            by_agent = {
+                f"return/{name}": actor.returned_by_agent[:, i] for i, name in enumerate(names)
+            }
+        return {
+            "return": actor.returned,
+            "length": actor.length,
+            **by_agent,
+            **actor.timestep.metrics,
+        }
+
+    def record(
+        self,
+        actor: ActorState,
+        actions: Array,
+        remembered: dict[str, Any],
+        stepped: ActorState,
+    ) -> _Step:
+        """What is stored of one step."""
+        shown, following = actor.timestep, stepped.timestep
+        reward = following.reward
+        if self.recording.reward == "team":
+            assert self.env.team_reward is not None, "needs are checked first"
+            reward = self.env.team_reward(reward)
+        return _Step(
+            obs=shown.obs,
+            state=shown.state,
+            avail_actions=shown.avail_actions,
+            reset=actor.reset,
+            actions=actions,
+            reward=reward,
+            terminated=following.terminated,
+            valid=jnp.ones_like(following.terminated),
+            behaviour=remembered,
+            mean_action=stepped.mean_action,
+            finished=stepped.ended,
+            metrics=self.episode_metrics(stepped),
+        )
+
+    def _mean_action(self, shown: TimeStep, actions: Array) -> Array | None:
+        """f32[B, N, D], mean action of the neighbours alive; zeros where there are none."""
+        if not self.recording.mean_action:
+            return None
+        spec, n = self.env.spec, self.env.spec.n_agents
+        others = ~np.eye(n, dtype=bool) if spec.neighbours is None else spec.neighbours
+        near = jnp.broadcast_to(others, (actions.shape[0], n, n))
+        if shown.neighbours is not None:
+            near = shown.neighbours
+        if shown.alive is not None:
+            near = near & shown.alive[:, None, :]
+        weight = near.astype(jnp.float32)
+        total = jnp.einsum("bij,bjd->bid", weight, spec.actions.features(actions))
+        return total / jnp.maximum(weight.sum(axis=-1, keepdims=True), 1.0)
 
 
-def act_and_step(
-    env: envs.Env, act: Act, actor: ActorState, key_act: Array, key_env: Array
-) -> tuple[ActorState, Array]:
-    """One step of every environment, without any reset.
-
-    Returns:
-      (actor with the new carry and environments, actions i32[B, N]).
-    """
-    timestep = actor.timestep
-    carry, actions = act(
-        actor.carry, timestep.obs, actor.prev_actions, actor.reset, timestep.avail_actions, key_act
+def observed(actor: ActorState) -> Observed:
+    """What the agents see now, `[B, ...]`."""
+    return Observed(
+        obs=actor.timestep.obs,
+        prev_actions=actor.prev_actions,
+        reset=actor.reset,
+        avail_actions=actor.timestep.avail_actions,
+        mean_action=actor.mean_action,
     )
-    keys = jax.random.split(key_env, actions.shape[0])
-    env_state, following = jax.vmap(env.step)(keys, actor.env_state, actions)
-    stepped = ActorState(
-        env_state=env_state,
-        timestep=following,
-        reset=jnp.zeros_like(actor.reset),
-        carry=carry,
-        prev_actions=actions,
-        ended=following.terminated | following.truncated,
-        returned=jnp.where(actor.reset, 0.0, actor.returned) + following.reward,
-        length=jnp.where(actor.reset, 0.0, actor.length) + 1.0,
-    )
-    return stepped, actions
 
 
-def make_segment(
-    env: envs.Env, initial_carry: Callable[[int], Any], n_envs: int, window: int
-) -> Collector:
+def make_segment(stage: Stage, window: int) -> Collector:
     """Fresh environments, auto-reset inside the window: no padding, nothing stale.
 
-    A truncated step's successor is overwritten by the reset, so such a step is not `valid`.
+    The true end of a truncated episode has an entry of its own; see `_advance`.
 
     Args:
-      initial_carry: `(batch_size) -> carry`, the agent's.
-      n_envs: B.  window: T, at least the longest episode.
+      stage: what is run.  window: T, at least the longest episode.
     """
-    carry = initial_carry(n_envs)
 
-    def collect(key: Array, actor: tuple[()], act: Act) -> tuple[tuple[()], Trajectory, Metrics]:
+    def collect(
+        key: Array, actor: tuple[()], behaviour: Behaviour
+    ) -> tuple[tuple[()], Trajectory, Metrics]:
         key_start, key_steps = jax.random.split(key)
         keys = _step_keys(key_steps, window)
-        first, starts = _draw_starts(env, key_start, keys, n_envs)
-        step = _with_auto_reset(env, act, starts)
-        last, steps = jax.lax.scan(step, _at_start(first, carry), (jnp.arange(window), keys))
+        first, starts = _draw_starts(stage, key_start, keys)
+        step = _with_auto_reset(stage, behaviour, starts)
+        last, steps = jax.lax.scan(step, stage.at_start(first), (jnp.arange(window), keys))
         return actor, _trajectory(steps, last), _metrics(steps)
 
     return Collector(_nothing, collect)
 
 
-def make_window(
-    env: envs.Env,
-    initial_carry: Callable[[int], Any],
-    n_envs: int,
-    window: int,
-    burn_in: int,
-) -> Collector:
+def make_window(stage: Stage, window: int, burn_in: int) -> Collector:
     """Environments that run on between rollouts: sequences may be shorter than an episode.
 
     A sequence is the last `burn_in` steps of the rollout before, not `valid`, then `window` new
@@ -147,8 +297,7 @@ def make_window(
     when it was collected.
 
     Args:
-      initial_carry: `(batch_size) -> carry`, the agent's.
-      n_envs: B.  window: new steps per rollout.  burn_in: at most `window`.
+      stage: what is run.  window: new steps per rollout.  burn_in: at most `window`.
     Reference: Kapturowski et al. 2019 (R2D2), stored state and burn-in. Deviation: neighbouring
     sequences overlap in the burn-in only, so that each step is learnt from equally often; the
     gradient flows through the burn-in.
@@ -157,25 +306,26 @@ def make_window(
     def init(key: Array) -> _WindowState:
         # Zeros until the first rollout, which begins with starts of its own: the environment's
         # reset is compiled once less.
-        carry = initial_carry(n_envs)
-        shapes = jax.eval_shape(lambda k: start(env, k, n_envs, carry), key)
-        nobody = jax.tree.map(_zeros, shapes)
+        nobody = jax.tree.map(_zeros, jax.eval_shape(stage.start, key))
         tail = None
         if burn_in:
-            idle = _record(nobody, nobody.prev_actions, nobody)
+            nothing = jax.tree.map(
+                lambda x: jnp.zeros((stage.n_envs, *x.shape[1:]), x.dtype),
+                stage.recording.behaviour,
+            )
+            idle = stage.record(nobody, nobody.prev_actions, nothing, nobody)
             tail = jax.tree.map(lambda x: jnp.zeros((burn_in, *x.shape), x.dtype), idle)
         begun = jnp.zeros((), bool)
         return _WindowState(begun=begun, current=nobody, tail=tail, start=_start_of(nobody))
 
     def collect(
-        key: Array, actor: _WindowState, act: Act
+        key: Array, actor: _WindowState, behaviour: Behaviour
     ) -> tuple[_WindowState, Trajectory, Metrics]:
         key_start, key_steps = jax.random.split(key)
         keys = _step_keys(key_steps, window)
-        first, fresh = _draw_starts(env, key_start, keys, n_envs)
-        first = _at_start(first, initial_carry(n_envs))
-        current = envs.select(actor.begun, actor.current, first)
-        step = _with_auto_reset(env, act, fresh)
+        first, fresh = _draw_starts(stage, key_start, keys)
+        current = envs.select(actor.begun, actor.current, stage.at_start(first))
+        step = _with_auto_reset(stage, behaviour, fresh)
 
         def remember(current: ActorState, x: Any) -> tuple[ActorState, tuple[_Step, Start]]:
             after, stepped = step(current, x)
@@ -197,24 +347,20 @@ def make_window(
     return Collector(init, collect)
 
 
-def make_episode(
-    env: envs.Env, initial_carry: Callable[[int], Any], n_envs: int, window: int
-) -> Collector:
+def make_episode(stage: Stage, window: int) -> Collector:
     """One episode per sequence; what follows its end is not `valid` (PyMARL's semantics).
 
     An ended environment stands still: the entry after its last valid step, and every later one, is
     the true final observation.
 
     Args:
-      initial_carry: `(batch_size) -> carry`, the agent's.
-      n_envs: B.  window: T, at least the longest episode.
+      stage: what is run.  window: T, at least the longest episode.
     """
-    carry = initial_carry(n_envs)
 
-    def run(actor: ActorState, keys: Array, act: Act) -> tuple[ActorState, _Step]:
-        stepped, actions = act_and_step(env, act, actor, keys[0], keys[1])
+    def run(actor: ActorState, keys: Array, behaviour: Behaviour) -> tuple[ActorState, _Step]:
+        stepped, actions, remembered = stage.step(behaviour, actor, keys[0], keys[1])
         running = ~actor.ended
-        step = _record(actor, actions, stepped)
+        step = stage.record(actor, actions, remembered, stepped)
         step = replace(step, valid=running, finished=step.finished & running)
         # The carry and the last actions may go on: nothing of them is valid any more.
         return replace(
@@ -224,14 +370,82 @@ def make_episode(
             ended=actor.ended | stepped.ended,
         ), step
 
-    def collect(key: Array, actor: tuple[()], act: Act) -> tuple[tuple[()], Trajectory, Metrics]:
+    def collect(
+        key: Array, actor: tuple[()], behaviour: Behaviour
+    ) -> tuple[tuple[()], Trajectory, Metrics]:
         key_start, key_steps = jax.random.split(key)
-        first = start(env, key_start, n_envs, carry)
+        first = stage.start(key_start)
         keys = _step_keys(key_steps, window)
-        last, steps = jax.lax.scan(lambda current, k: run(current, k, act), first, keys)
+        last, steps = jax.lax.scan(lambda current, k: run(current, k, behaviour), first, keys)
         return actor, _trajectory(steps, last), _metrics(steps)
 
     return Collector(_nothing, collect)
+
+
+def on_host(spec: EnvSpec) -> Collector:
+    """Of an environment that is stepped in Python, outside the compiled program."""
+
+    def refuse(*arguments: Any) -> Any:
+        del arguments
+        raise config.ConfigError(
+            f"env: {spec.name} is stepped in Python and cannot be part of a compiled program; "
+            "`train`, `baseline` and `check-env` take it"
+        )
+
+    return Collector(_nothing, refuse)
+
+
+class OnlineCollector(NamedTuple):
+    """As `Collector`, learning after every env step.
+
+    Attributes:
+      init: `(key) -> actor`.
+      collect: `(key, actor, memory, behave, learn) -> (actor, memory, metrics)`; `memory` is what
+        `learn(memory, Trajectory[1, B], t i32[]) -> (memory, metrics)` changes and `behave(memory)
+        -> Behaviour` acts with.
+    """
+
+    init: Callable[[Array], Any]
+    collect: Callable[..., tuple[Any, Any, Metrics]]
+
+
+def make_online(stage: Stage, window: int) -> OnlineCollector:
+    """Environments that run on between rollouts; every step is learnt from before the next one.
+
+    Args:
+      stage: what is run.  window: T, env steps per rollout.
+    """
+
+    def init(key: Array) -> ActorState:
+        return stage.start(key)
+
+    def collect(
+        key: Array,
+        actor: ActorState,
+        memory: Any,
+        behave: Callable[[Any], Behaviour],
+        learn: Callable[[Any, Trajectory, Array], tuple[Any, Metrics]],
+    ) -> tuple[ActorState, Any, Metrics]:
+        key_start, key_steps = jax.random.split(key)
+        keys = _step_keys(key_steps, window)
+        _, starts = _draw_starts(stage, key_start, keys)
+
+        def step(carried: tuple[ActorState, Any], x: tuple[Array, Array]) -> Any:
+            current, memory = carried
+            # The trajectory of one step shows the true successor, so no end needs an entry.
+            after, collected, stepped = _advance(
+                stage, behave(memory), starts, current, x, holds=False
+            )
+            one = _trajectory(jax.tree.map(lambda leaf: leaf[None], collected), stepped)
+            memory, metrics = learn(memory, replace(one, start=_start_of(current)), x[0])
+            return (after, memory), (collected, metrics)
+
+        numbered = (jnp.arange(window), keys)
+        (actor, memory), (steps, metrics) = jax.lax.scan(step, (actor, memory), numbered)
+        learnt = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), metrics)
+        return actor, memory, {**_metrics(steps), **learnt}
+
+    return OnlineCollector(init, collect)
 
 
 @record
@@ -251,22 +465,6 @@ def _nothing(key: Array) -> tuple[()]:
     return ()
 
 
-def _at_start(started: tuple[Any, TimeStep], carry: Any) -> ActorState:
-    env_state, timestep = started
-    n_envs, n_agents = timestep.obs.shape[:2]
-    flags, zeros = jnp.zeros((n_envs,), bool), jnp.zeros((n_envs,))
-    return ActorState(
-        env_state=env_state,
-        timestep=timestep,
-        reset=~flags,
-        carry=carry,
-        prev_actions=jnp.full((n_envs, n_agents), -1, jnp.int32),
-        ended=flags,
-        returned=zeros,
-        length=zeros,
-    )
-
-
 def _zeros(like: jax.ShapeDtypeStruct) -> Array:
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jnp.broadcast_to(jax.random.key(0), like.shape)
@@ -274,7 +472,7 @@ def _zeros(like: jax.ShapeDtypeStruct) -> Array:
 
 
 def _start_of(actor: ActorState) -> Start:
-    return Start(carry=actor.carry, prev_actions=actor.prev_actions)
+    return Start(carry=actor.carry, prev_actions=actor.prev_actions, mean_action=actor.mean_action)
 
 
 def _step_keys(key: Array, window: int) -> Array:
@@ -287,7 +485,7 @@ def _stride(env: envs.Env) -> int:
     return max(1, min(4, env.spec.max_steps // 8))
 
 
-def _draw_starts(env: envs.Env, key: Array, keys: Array, n_envs: int) -> tuple[Any, Any]:
+def _draw_starts(stage: Stage, key: Array, keys: Array) -> tuple[Any, Any]:
     """Fresh starts of a rollout, drawn together before it runs: a reset inside the step would be a
     quarter of a SMAX step's work, and another copy of it to compile.
 
@@ -297,44 +495,62 @@ def _draw_starts(env: envs.Env, key: Array, keys: Array, n_envs: int) -> tuple[A
       (the first `[B, ...]`, one for every `_stride` steps `[n, B, ...]`). An environment sees one
       of them twice only if an episode of it ends within `_stride` steps.
     """
-    drawn = jnp.concatenate([key[None], keys[:: _stride(env), 2]])
-    starts = jax.vmap(lambda k: jax.vmap(env.reset)(jax.random.split(k, n_envs)))(drawn)
+    starts = jax.vmap(stage.draw)(jnp.concatenate([key[None], keys[:: _stride(stage.env), 2]]))
     return jax.tree.map(lambda x: x[0], starts), jax.tree.map(lambda x: x[1:], starts)
 
 
-def _with_auto_reset(env: envs.Env, act: Act, starts: Any) -> Callable[..., Any]:
-    """`(actor, (step index, key)) -> (actor, _Step)`, a scan body; `starts` from `_draw_starts`."""
+def _with_auto_reset(stage: Stage, behaviour: Behaviour, starts: Any) -> Callable[..., Any]:
+    """`(actor, (index, keys)) -> (actor, _Step)`, a scan body; `starts` from `_draw_starts`."""
 
     def step(actor: ActorState, x: tuple[Array, Array]) -> tuple[ActorState, _Step]:
-        index, keys = x
-        stepped, actions = act_and_step(env, act, actor, keys[0], keys[1])
-        fresh_state, fresh = jax.tree.map(lambda leaf: leaf[index // _stride(env)], starts)
-        after = replace(
-            stepped,
-            env_state=envs.select(stepped.ended, fresh_state, stepped.env_state),
-            timestep=envs.select(stepped.ended, fresh, stepped.timestep),
-            reset=stepped.ended,
-            prev_actions=jnp.where(stepped.ended[:, None], -1, actions),
-        )
-        return after, _record(actor, actions, stepped)
+        return _advance(stage, behaviour, starts, actor, x)[:2]
 
     return step
 
 
-def _record(actor: ActorState, actions: Array, stepped: ActorState) -> _Step:
-    shown, following = actor.timestep, stepped.timestep
-    return _Step(
-        obs=shown.obs,
-        state=shown.state,
-        avail_actions=shown.avail_actions,
-        reset=actor.reset,
-        actions=actions,
-        reward=following.reward,
-        terminated=following.terminated,
-        valid=~following.truncated,
-        finished=stepped.ended,
-        metrics={"return": stepped.returned, "length": stepped.length, **following.metrics},
+def _advance(
+    stage: Stage,
+    behaviour: Behaviour,
+    starts: Any,
+    actor: ActorState,
+    x: tuple[Array, Array],
+    holds: bool = True,
+) -> tuple[ActorState, _Step, ActorState]:
+    """One step of every environment; those that ended begin anew.
+
+    With `holds` the true end of a truncated episode keeps an entry, from which targets bootstrap:
+    the fresh episode begins one entry later, and the transition in between is not `valid` and steps
+    no environment.
+
+    Returns:
+      (actor after it, what is stored, actor before any reset).
+    """
+    index, keys = x
+    stepped, actions, remembered = stage.step(behaviour, actor, keys[0], keys[1])
+    collected = stage.record(actor, actions, remembered, stepped)
+    begins, waits = stepped.ended, jnp.zeros_like(stepped.ended)
+    if holds:
+        held = actor.ended
+        waits = stepped.timestep.truncated & ~held
+        begins = held | (stepped.ended & ~waits)
+        collected = replace(
+            collected,
+            terminated=collected.terminated & ~held,
+            valid=~held,
+            finished=collected.finished & ~held,
+        )
+    fresh_state, fresh = jax.tree.map(lambda leaf: leaf[index // _stride(stage.env)], starts)
+    mean_action = stepped.mean_action
+    after = replace(
+        stepped,
+        env_state=envs.select(begins, fresh_state, stepped.env_state),
+        timestep=envs.select(begins, fresh, stepped.timestep),
+        reset=begins,
+        prev_actions=envs.select(begins, no_action(actions), actions),
+        mean_action=envs.select(begins, jax.tree.map(jnp.zeros_like, mean_action), mean_action),
+        ended=waits,
     )
+    return after, collected, stepped
 
 
 def _metrics(steps: _Step) -> Metrics:
@@ -364,4 +580,6 @@ def _trajectory(steps: _Step, last: ActorState) -> Trajectory:
         reward=steps.reward,
         terminated=steps.terminated,
         valid=steps.valid,
+        behaviour=steps.behaviour,
+        mean_action=steps.mean_action,
     )

@@ -1,7 +1,9 @@
 """collect -> learn, for one member: one update, and a loop of updates.
 
-Warm-up is the same loop at negative update indices, where the number of gradient steps is 0: one
-program, so the environment is compiled once less.
+An update has two pure halves, `begin` and `absorb`. A compiled collector is traced between them; an
+environment that is stepped in Python runs between the same two, compiled apart. Warm-up is the same
+loop at negative update indices, where the number of gradient steps is 0: one program, so the
+environment is compiled once less.
 """
 
 from collections.abc import Callable
@@ -14,15 +16,13 @@ import jax.numpy as jnp
 
 from qmix_jax import learner as learners
 from qmix_jax import replay, rollout
-from qmix_jax.core import schedules
-from qmix_jax.factorisations import base as factorisations
-from qmix_jax.types import Array, Clock, HParams, Metrics, Trajectory, record
+from qmix_jax.factorisations import base as algorithms
+from qmix_jax.types import Array, Batch, Clock, HParams, Metrics, Trajectory, record
 
 INIT, WARM_UP, TRAIN, EVAL = range(4)
 """Streams of a member's randomness: `fold_in(fold_in(key(seed), STREAM), index)`."""
 
 NEVER = jnp.iinfo(jnp.int32).max
-WATCHED = ("train/loss", "train/grad_norm")
 
 
 @record
@@ -40,12 +40,22 @@ class TrainState:
 
 @record
 class Tally:
-    """Metrics summed since the last row was written; `first_nonfinite` holds for each of `WATCHED`
-    the first update i32[] in which it was not finite, `NEVER` if there is none.
+    """Metrics summed since the last row was written; `first_nonfinite` holds for each metric that
+    `is_watched` the first update i32[] in which it was not finite, `NEVER` if there is none.
     """
 
     metrics: Metrics
     first_nonfinite: dict[str, Array]
+
+
+@record
+class Begun:
+    """What an update begins with: how agents explore, the keys of its two halves, its clock."""
+
+    exploration: algorithms.Exploration
+    key_rollout: Array
+    key_learn: Array
+    clock: Clock
 
 
 class Timeline(NamedTuple):
@@ -83,20 +93,23 @@ class Timeline(NamedTuple):
 class TrainStep(NamedTuple):
     """Attributes:
     init: `(seed i32[]) -> TrainState`.
+    begin: `(TrainState, HParams, update_index i32[]) -> Begun`, the first half of an update.
+    absorb: `(TrainState, Trajectory, rollout metrics, HParams, Begun) -> (TrainState, metrics)`,
+      the second half: what was collected is stored and learnt from; a member whose loss is not
+      finite stands still.
     train: `(TrainState, Tally, HParams, first_update i32[], n_updates i32[])
       -> (TrainState, Tally)`; updates below 0 only fill the replay.
     learn: `(LearnerState, replay, Trajectory, HParams, Clock, key)
       -> (LearnerState, replay, metrics)`, also for data made elsewhere.
     empty_tally: `(TrainState, HParams) -> Tally` of zeros.
-    absorb: `(TrainState, Trajectory, HParams, Clock, key) -> (TrainState, metrics)`: `learn`, and a
-      member whose loss is not finite stands still.
     """
 
     init: Callable[[Array], TrainState]
+    begin: Callable[[TrainState, HParams, Array], Begun]
+    absorb: Callable[..., tuple[TrainState, Metrics]]
     train: Callable[..., tuple[TrainState, Tally]]
     learn: Callable[..., tuple[learners.LearnerState, replay.BufferState, Metrics]]
     empty_tally: Callable[[TrainState, HParams], Tally]
-    absorb: Callable[..., tuple[TrainState, Metrics]]
 
 
 def stream(key: Array, name: int | Array, index: Array) -> Array:
@@ -105,32 +118,56 @@ def stream(key: Array, name: int | Array, index: Array) -> Array:
 
 
 def make(
-    factorisation: factorisations.Factorisation,
-    collector: rollout.Collector,
-    learner: learners.Learner,
+    algorithm: algorithms.Algorithm,
+    collector: Any,
     buffer: replay.Buffer,
     timeline: Timeline,
 ) -> TrainStep:
     """Composes the phases. Each is a plain function; the only `jit` is the population's."""
+    learn = partial(_learn, algorithm.learner, buffer, timeline)
 
-    init = partial(_init, collector, learner, buffer)
-    learn = partial(_learn, learner, buffer, timeline)
+    def begin(state: TrainState, hparams: HParams, update_index: Array) -> Begun:
+        key_rollout, key_learn = jax.random.split(timeline.event(state.key, update_index))
+        clock = timeline.clock(update_index)
+        return Begun(
+            exploration=algorithm.exploration(hparams, clock),
+            key_rollout=key_rollout,
+            key_learn=key_learn,
+            clock=clock,
+        )
 
     def absorb(
-        state: TrainState, trajectory: Trajectory, hparams: HParams, clock: Clock, key: Array
+        state: TrainState, trajectory: Trajectory, seen: Metrics, hparams: HParams, begun: Begun
     ) -> tuple[TrainState, Metrics]:
-        learnt, ring, metrics = learn(state.learner, state.replay, trajectory, hparams, clock, key)
-        active = state.active & _finite(metrics)
-        learnt = jax.tree.map(partial(jnp.where, active), learnt, state.learner)
-        return replace(state, active=active, learner=learnt, replay=ring), metrics
+        learnt, ring, metrics = learn(
+            state.learner, state.replay, trajectory, hparams, begun.clock, begun.key_learn
+        )
+        state = _unless_failed(replace(state, replay=ring), learnt, metrics)
+        return state, {**seen, **metrics, **_named(begun.exploration)}
 
-    def train_step(state: TrainState, hparams: HParams, clock: Clock) -> tuple[TrainState, Metrics]:
-        key_rollout, key_learn = jax.random.split(timeline.event(state.key, clock.update_index))
-        epsilon = schedules.linear(hparams.epsilon, clock.env_steps)
-        act = behaviour(factorisation, state.learner.params, epsilon)
-        actor, trajectory, seen = collector.collect(key_rollout, state.actor, act)
-        state, metrics = absorb(replace(state, actor=actor), trajectory, hparams, clock, key_learn)
-        return state, {**seen, **metrics, "train/epsilon": (epsilon, jnp.ones(()))}
+    def update(
+        state: TrainState, hparams: HParams, update_index: Array
+    ) -> tuple[TrainState, Metrics]:
+        begun = begin(state, hparams, update_index)
+        behaviour = bind(algorithm, state.learner.params, begun.exploration)
+        actor, trajectory, seen = collector.collect(begun.key_rollout, state.actor, behaviour)
+        return absorb(replace(state, actor=actor), trajectory, seen, hparams, begun)
+
+    def update_online(
+        state: TrainState, hparams: HParams, update_index: Array
+    ) -> tuple[TrainState, Metrics]:
+        begun = begin(state, hparams, update_index)
+        actor, learnt, metrics = collector.collect(
+            begun.key_rollout,
+            state.actor,
+            state.learner,
+            lambda memory: bind(algorithm, memory.params, begun.exploration),
+            partial(_learn_online, algorithm.learner, timeline, hparams, begun),
+        )
+        state = _unless_failed(replace(state, actor=actor), learnt, metrics)
+        return state, {**metrics, **_named(begun.exploration)}
+
+    one_update = update_online if algorithm.learner.online else update
 
     def train(
         state: TrainState, tally: Tally, hparams: HParams, first_update: Array, n_updates: Array
@@ -138,33 +175,60 @@ def make(
         def body(index: Array, carried: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
             state, tally = carried
             update_index = first_update + index
-            state, metrics = train_step(state, hparams, timeline.clock(update_index))
+            state, metrics = one_update(state, hparams, update_index)
             return state, add_up(tally, metrics, update_index)
 
         # A loop with a traced bound, not a scan: one program serves any number of updates.
         return jax.lax.fori_loop(0, n_updates, body, (state, tally))
 
+    def init(seed: Array) -> TrainState:
+        key = jax.random.key(seed)
+        key_learner, key_actor = jax.random.split(stream(key, INIT, jnp.zeros((), jnp.int32)))
+        return TrainState(
+            key=key,
+            active=jnp.ones((), bool),
+            actor=collector.init(key_actor),
+            learner=algorithm.learner.init(algorithm.init(key_learner)),
+            replay=buffer.init(),
+        )
+
     def empty_tally(state: TrainState, hparams: HParams) -> Tally:
-        clock = timeline.clock(jnp.zeros((), jnp.int32))
-        shapes = jax.eval_shape(lambda *args: train_step(*args)[1], state, hparams, clock)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        never = {name: jnp.full((), NEVER, jnp.int32) for name in WATCHED}
-        return Tally(metrics=zeros, first_nonfinite=never)
+        zero = jnp.zeros((), jnp.int32)
+        return tally_of(jax.eval_shape(lambda *x: one_update(*x)[1], state, hparams, zero))
 
-    return TrainStep(init, train, learn, empty_tally, absorb)
+    return TrainStep(init, begin, absorb, train, learn, empty_tally)
 
 
-def behaviour(
-    factorisation: factorisations.Factorisation, params: Any, epsilon: Array
-) -> rollout.Act:
-    """The acting function of fixed parameters and exploration rate."""
+def bind(
+    algorithm: algorithms.Algorithm, params: Any, exploration: algorithms.Exploration
+) -> rollout.Behaviour:
+    """How an algorithm acts with fixed parameters and exploration."""
 
-    def act(
-        carry: Any, obs: Array, prev_actions: Array, reset: Array, avail: Array, key: Array
-    ) -> tuple[Any, Array]:
-        return factorisation.act(params, carry, obs, prev_actions, reset, avail, epsilon, key)
+    def act(carry: Any, seen: Any, key: Array) -> tuple[Any, Array, dict[str, Any]]:
+        return algorithm.act(params, carry, seen, exploration, key)
 
-    return act
+    accompany = algorithm.accompany
+    return rollout.Behaviour(act, accompany and partial(accompany, params))
+
+
+def play(algorithm: algorithms.Algorithm, params: Any) -> rollout.Behaviour:
+    """How an algorithm acts when nothing is explored or learnt."""
+    return bind(algorithm, params, algorithm.greedy)._replace(accompany=None)
+
+
+def is_watched(name: str) -> bool:
+    """Whether a member in which this metric is not finite is frozen."""
+    return name.startswith("train/") and name.endswith(("loss", "grad_norm"))
+
+
+def tally_of(metrics: Metrics) -> Tally:
+    """A tally of zeros for metrics of these shapes."""
+    return Tally(
+        metrics=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics),
+        first_nonfinite={
+            name: jnp.full((), NEVER, jnp.int32) for name in filter(is_watched, metrics)
+        },
+    )
 
 
 def add_up(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:
@@ -176,26 +240,60 @@ def add_up(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:
 
     return Tally(
         metrics=jax.tree.map(jnp.add, tally.metrics, metrics),
-        first_nonfinite={name: first(name) for name in WATCHED},
+        first_nonfinite={name: first(name) for name in tally.first_nonfinite},
     )
 
 
-def _finite(metrics: Metrics) -> Array:
-    return jnp.all(jnp.isfinite(jnp.stack([metrics[name][0] for name in WATCHED])))
+def _named(exploration: algorithms.Exploration) -> Metrics:
+    return {f"train/{name}": (value, jnp.ones(())) for name, value in exploration.items()}
 
 
-def _init(
-    collector: rollout.Collector, learner: learners.Learner, buffer: replay.Buffer, seed: Array
+def _unless_failed(
+    state: TrainState, learnt: learners.LearnerState, metrics: Metrics
 ) -> TrainState:
-    key = jax.random.key(seed)
-    key_learner, key_actor = jax.random.split(stream(key, INIT, jnp.zeros((), jnp.int32)))
-    return TrainState(
-        key=key,
-        active=jnp.ones((), bool),
-        actor=collector.init(key_actor),
-        learner=learner.init(key_learner),
-        replay=buffer.init(),
+    """The state with what was learnt; a member whose loss is not finite stays as it was."""
+    watched = [metrics[name][0] for name in filter(is_watched, metrics)]
+    active = state.active & jnp.all(jnp.isfinite(jnp.stack(watched)))
+    kept = jax.tree.map(partial(jnp.where, active), learnt, state.learner)
+    return replace(state, active=active, learner=kept)
+
+
+def _learn_online(
+    learner: learners.Learner,
+    timeline: Timeline,
+    hparams: HParams,
+    begun: Begun,
+    state: learners.LearnerState,
+    trajectory: Trajectory,
+    t: Array,
+) -> tuple[learners.LearnerState, Metrics]:
+    """Learns from one step of all environments, one after the other; `trajectory` [1, B]."""
+    n_envs = timeline.n_envs
+
+    def one(
+        state: learners.LearnerState, x: tuple[Array, Trajectory]
+    ) -> tuple[learners.LearnerState, Metrics]:
+        b, single = x
+        done = t * n_envs + b
+        clock = replace(
+            begun.clock,
+            gradient_step=begun.clock.gradient_step + done,
+            env_steps=begun.clock.env_steps + done,
+        )
+        batch = Batch(trajectory=single, weight=jnp.ones((1,)), index=jnp.zeros((1,), jnp.int32))
+        key = jax.random.fold_in(begun.key_learn, done)
+        state, metrics, _ = learner.update(state, batch, hparams, clock, key)
+        return state, metrics
+
+    # The axis of environments first, and kept as B = 1.
+    start = trajectory.start
+    steps = jax.tree.map(
+        lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], replace(trajectory, start=None)
     )
+    starts = jax.tree.map(lambda x: x[:, None], start)
+    singles = replace(steps, start=starts)
+    state, metrics = jax.lax.scan(one, state, (jnp.arange(n_envs), singles))
+    return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
 
 
 def _learn(
@@ -209,7 +307,9 @@ def _learn(
     clock: Clock,
     key: Array,
 ) -> tuple[learners.LearnerState, replay.BufferState, Metrics]:
-    """Adds the trajectory, then K times (sample, gradient step); during warm-up only adds."""
+    """Prepares and adds the trajectory, then K times (sample, gradient step); in warm-up K is 0."""
+    key_prepare = jax.random.fold_in(key, timeline.gradient_steps)
+    state, trajectory = learner.prepare(state, trajectory, hparams, clock, key_prepare)
     ring = buffer.add(ring, trajectory, clock)
     clock = replace(clock, n_added=clock.n_added + timeline.n_envs)
 
@@ -219,8 +319,8 @@ def _learn(
         state, ring = carried
         key_sample, key_loss = jax.random.split(jax.random.fold_in(key, k))
         batch = buffer.sample(ring, key_sample, clock)
-        gradient_step = clock.gradient_step + k
-        state, metrics, priority = learner.update(state, batch, hparams, gradient_step, key_loss)
+        now = replace(clock, gradient_step=clock.gradient_step + k)
+        state, metrics, priority = learner.update(state, batch, hparams, now, key_loss)
         return (state, buffer.update(ring, batch, priority)), metrics
 
     def body(k: Array, carried: tuple[Any, Metrics]) -> tuple[Any, Metrics]:

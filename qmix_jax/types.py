@@ -4,10 +4,12 @@ S state, H hidden. The order is always `[T, B, N, ...]`; the population axis P n
 
 import dataclasses
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
@@ -25,6 +27,126 @@ Metrics = dict[str, tuple[Array, Array]]
 """`group/name` -> (sum f32[], count f32[]): ratios travel as sum and count."""
 
 
+@dataclasses.dataclass(frozen=True, init=False)
+class Discrete:
+    """Each agent chooses one of a finite set of actions: i32[N], -1 before the first action.
+
+    Attributes:
+      sizes: number of actions of each agent; a single number in an `EnvSpec` stands for all
+        agents. Actions beyond an agent's own are padding and never available.
+    """
+
+    sizes: tuple[int, ...]
+
+    def __init__(self, sizes: Sequence[int] | int) -> None:
+        object.__setattr__(self, "sizes", (sizes,) if isinstance(sizes, int) else tuple(sizes))
+
+    @property
+    def n_agents(self) -> int:
+        """N."""
+        return len(self.sizes)
+
+    @property
+    def width(self) -> int:
+        """A, the width of every action axis."""
+        return max(self.sizes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one joint action, (N,)."""
+        return (self.n_agents,)
+
+    @property
+    def dtype(self) -> Any:
+        """i32."""
+        return jnp.int32
+
+    @property
+    def stored_dtype(self) -> Any:
+        """The smallest signed type that holds every action, for replay."""
+        return np.min_scalar_type(-self.width)
+
+    @property
+    def exists(self) -> np.ndarray:
+        """bool[N, A], True for the actions that each agent has; the rest is padding."""
+        return np.arange(self.width) < np.array(self.sizes)[:, None]
+
+    def none(self) -> Array:
+        """i32[N], what stands before the first action of an episode."""
+        return no_action(jnp.zeros(self.shape, self.dtype))
+
+    def features(self, actions: Array) -> Array:
+        """Network inputs: i32[..., N] -> f32[..., N, A], one-hot; zeros for no action."""
+        return jax.nn.one_hot(actions, self.width)
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Box:
+    """Each agent chooses a vector of real numbers: f32[N, D], zeros before the first action.
+
+    Attributes:
+      sizes: number of dimensions of each agent; a single number in an `EnvSpec` stands for all
+        agents. Dimensions beyond an agent's own are padding, which the environment ignores.
+      low, high: bounds of every dimension.
+    """
+
+    sizes: tuple[int, ...]
+    low: float
+    high: float
+
+    def __init__(self, sizes: Sequence[int] | int, low: float = -1.0, high: float = 1.0) -> None:
+        object.__setattr__(self, "sizes", (sizes,) if isinstance(sizes, int) else tuple(sizes))
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
+
+    @property
+    def n_agents(self) -> int:
+        """N."""
+        return len(self.sizes)
+
+    @property
+    def width(self) -> int:
+        """D, the width of every action axis."""
+        return max(self.sizes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one joint action, (N, D)."""
+        return (self.n_agents, self.width)
+
+    @property
+    def dtype(self) -> Any:
+        """f32."""
+        return jnp.float32
+
+    @property
+    def stored_dtype(self) -> Any:
+        """f32, for replay."""
+        return np.dtype(np.float32)
+
+    @property
+    def exists(self) -> np.ndarray:
+        """bool[N, D], True for the dimensions that each agent has; `TimeStep.avail_actions`."""
+        return np.arange(self.width) < np.array(self.sizes)[:, None]
+
+    def none(self) -> Array:
+        """f32[N, D], what stands before the first action of an episode."""
+        return no_action(jnp.zeros(self.shape, self.dtype))
+
+    def features(self, actions: Array) -> Array:
+        """Network inputs: the actions themselves, f32[..., N, D]."""
+        return actions
+
+
+Actions = Discrete | Box
+
+
+def no_action(actions: Array) -> Array:
+    """What stands where there is no previous action: -1 for discrete actions, 0 for continuous."""
+    is_discrete = jnp.issubdtype(actions.dtype, jnp.integer)
+    return jnp.full_like(actions, -1 if is_discrete else 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class EnvSpec:
     """What a network or a buffer must know of an environment; static.
@@ -34,30 +156,52 @@ class EnvSpec:
       agent_names: one name per agent, in the order of the agent axis.
       agent_groups: one group index per agent; agents of a group have the same observation and
         action sizes and the same role.
-      n_actions: number of actions of each agent; actions beyond it are never available.
+      actions: `Discrete` or `Box`; one size stands for all agents alike.
       obs_shapes: true observation shape of each agent, before padding.
       obs_shape: the padded shape that all agents share: `(O,)`, or an image's (height, width,
         channels).
       state_size: S.
       max_steps: the longest possible episode in env steps (the true limit: SMAX 101, MPE 26).
       metric_names: names in `TimeStep.metrics`.
+      best_metrics: (evaluation metric, `max` or `min`): what the best parameters are chosen by, the
+        first one first; metrics that an environment does not have are skipped.
+      scored_agents: positions of the agents whose mean return is `eval/return` where there is no
+        team reward; None for all.
+      obs_blocks: (name, width) of the parts of an observation vector, in order; None where they
+        have no names.
       agent_state: i32[N, F], columns of `state` that describe agent i, or None where there are
         none.
       obs_bounds, state_bounds: (lowest, highest) value of any entry, None where not known.
+      neighbours: bool[N, N], row i True for the agents that are near agent i, where that never
+        changes; None: everyone, or what each `TimeStep` says.
+      n_states: number of states of a tabular game, whose observation f32[N, 1] is the state's
+        index; None for all others.
+      zero_sum: two agents whose rewards add up to zero at every step.
     """
 
     name: str
     agent_names: tuple[str, ...]
     agent_groups: tuple[int, ...]
-    n_actions: tuple[int, ...]
+    actions: Actions
     obs_shapes: tuple[tuple[int, ...], ...]
     obs_shape: tuple[int, ...]
     state_size: int
     max_steps: int
     metric_names: tuple[str, ...] = ()
+    best_metrics: tuple[tuple[str, str], ...] = (("win_rate", "max"), ("return", "max"))
+    scored_agents: tuple[int, ...] | None = None
+    obs_blocks: tuple[tuple[str, int], ...] | None = None
     agent_state: np.ndarray | None = None
     obs_bounds: tuple[float, float] | None = None
     state_bounds: tuple[float, float] | None = None
+    neighbours: np.ndarray | None = None
+    n_states: int | None = None
+    zero_sum: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.actions.sizes) == 1 < self.n_agents:
+            each = self.actions.sizes * self.n_agents
+            object.__setattr__(self, "actions", dataclasses.replace(self.actions, sizes=each))
 
     @property
     def n_agents(self) -> int:
@@ -65,9 +209,9 @@ class EnvSpec:
         return len(self.agent_names)
 
     @property
-    def n_actions_max(self) -> int:
-        """A, the width of every action axis."""
-        return max(self.n_actions)
+    def eval_metrics(self) -> tuple[str, ...]:
+        """What every evaluation measures."""
+        return ("return", *self.metric_names, "length")
 
 
 @record
@@ -78,10 +222,13 @@ class TimeStep:
       obs: f32[N, O], zero-padded to the widest agent.
       state: f32[S], seen by training only.
       avail_actions: bool[N, A], True = allowed; at least one True per agent, dead agents included.
-      reward: f32[], raw team reward of the action that led here; 0 after `reset`.
+      reward: f32[N], each agent's own raw reward of the action that led here; 0 after `reset`.
       terminated: bool[], that action ended the episode by the task.
       truncated: bool[], that action hit the time limit and did not terminate.
       metrics: name -> f32[]; the value at an episode's last step is the episode's.
+      alive: bool[N], agents that still act; None: all of them, always.
+      neighbours: bool[N, N], row i True for the agents that are near agent i now; None: those of
+        the spec.
     """
 
     obs: Array
@@ -91,16 +238,39 @@ class TimeStep:
     terminated: Array
     truncated: Array
     metrics: dict[str, Array]
+    alive: Array | None = None
+    neighbours: Array | None = None
+
+
+@record
+class Observed:
+    """What agents act on, the arrays that always travel together; leading axes `[B]` or `[T, B]`.
+
+    Attributes:
+      obs: f32[..., N, *O].
+      prev_actions: the last joint action, i32[..., N] or f32[..., N, D]; see `no_action`.
+      reset: bool[...], the first entry of an episode.
+      avail_actions: bool[..., N, A].
+      mean_action: f32[..., N, D], the previous mean action of each agent's neighbours, for
+        algorithms that need it; None for all others.
+    """
+
+    obs: Array
+    prev_actions: Array
+    reset: Array
+    avail_actions: Array
+    mean_action: Array | None = None
 
 
 @record
 class Start:
-    """Where sequences begin that continue an episode: `carry`, the agent's before the first step
-    (leading axis B), and `prev_actions` i32[B, N] (-1 = none).
+    """Where sequences begin that continue an episode: `carry` {act, learn} before the first step
+    (leading axis B), `prev_actions` [B, N, ...] and `mean_action` f32[B, N, D] or None.
     """
 
     carry: Any
     prev_actions: Array
+    mean_action: Array | None = None
 
 
 @record
@@ -112,11 +282,14 @@ class Trajectory:
       state: f32[T+1, B, S].
       avail_actions: bool[T+1, B, N, A].
       reset: bool[T+1, B], entry t is the first of an episode.
-      actions: i32[T, B, N].
-      reward: f32[T, B], raw.
+      actions: i32[T, B, N], or f32[T, B, N, D].
+      reward: raw; f32[T, B] of the team, or f32[T, B, N] of each agent, as the algorithm needs.
       terminated: bool[T, B], the action at t ended the episode by the task.
       valid: bool[T, B], the transition happened, is learnt from, and its successor is stored or not
         needed.
+      behaviour: name -> [T, B, ...], what learning must remember of acting; `{}` for Q-learning.
+      mean_action: f32[T, B, N, D], mean action at t of each agent's neighbours alive at t, for
+        algorithms that need it; None for all others.
       start: where the sequences begin; None if all begin with an episode.
     """
 
@@ -128,6 +301,8 @@ class Trajectory:
     reward: Array
     terminated: Array
     valid: Array
+    behaviour: dict[str, Any] = dataclasses.field(default_factory=dict)
+    mean_action: Array | None = None
     start: Start | None = None
 
 
@@ -150,6 +325,24 @@ class Schedule:
 
 
 @record
+class Exponential:
+    """Geometric from `start` to `end`, both above 0, over `steps`, then constant; scalars f32[]."""
+
+    start: Array
+    end: Array
+    steps: Array
+
+
+@record
+class Power:
+    """`start * (1 + t / scale) ** -exponent`; scalars f32[]."""
+
+    start: Array
+    scale: Array
+    exponent: Array
+
+
+@record
 class HParams:
     """Numbers that may differ between members: scalars f32[], never a shape or a branch.
 
@@ -163,7 +356,7 @@ class HParams:
       target_period: gradient steps between target updates.
       target_tau: share of the online parameters in a target update; 1 is a hard copy.
       huber_delta: TD error at which the Huber loss turns linear.
-      algo: the factorisation's own numbers, name -> f32[].
+      algo: the algorithm's own numbers, name -> f32[] or a schedule.
     """
 
     learning_rate: Schedule

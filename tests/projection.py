@@ -47,7 +47,7 @@ def fit(name: str, init: Any, apply: Any, learning_rate: float, steps: int, seed
       apply: `(params, MixerInputs[A * A]) -> MixerOutput[A * A]`.
       learning_rate: of Adam, decayed to zero.
     """
-    (point,) = game(name).decision_points
+    (point,) = game(name).game.decision_points
     n = len(point.optimal)
     joint = np.indices((n, n)).reshape(2, -1).T
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))

@@ -1,7 +1,7 @@
 """Random inputs of networks and losses, drawn in NumPy, and numbers to learn by.
 
 Sequences are as collectors store them, and written as one mark per step: `.` the episode goes on,
-`t` the action terminated it, `x` it hit the time limit, `-` padding.
+`t` the action terminated it, `x` it hit the time limit, `h` its end is held, `-` padding.
 """
 
 import functools
@@ -10,22 +10,33 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from qmix_jax import components
-from qmix_jax.types import Batch, EnvSpec, HParams, Schedule, Trajectory
+from qmix_jax.factorisations import base
+from qmix_jax.types import (
+    Batch,
+    Clock,
+    Discrete,
+    EnvSpec,
+    HParams,
+    Observed,
+    Schedule,
+    Trajectory,
+)
 
 SPEC = EnvSpec(
     name="random",
     agent_names=("agent_0", "agent_1"),
     agent_groups=(0, 1),
-    n_actions=(3, 2),
+    actions=Discrete((3, 2)),
     obs_shapes=((4,), (4,)),
     obs_shape=(4,),
     state_size=5,
     max_steps=7,
     agent_state=np.array([[0, 1], [2, 3]], np.int32),
 )
-SEGMENTS = ("..t.x..", "txx....", ".x...tx")
+SEGMENTS = ("..t.xh.", "txh....", ".xh..tx")
 EPISODES = ("..t----", "....x--", "......x")
 FORMS = ("segment", "episode")
 FACTORISATIONS = components.names("factorisations")
@@ -35,18 +46,18 @@ def batch(form, seed=0):
     """Three sequences of seven steps with weights other than 1; what padding holds is random too.
 
     Args:
-      form: `segment` (episodes joined by `reset`; a truncated step has lost its successor) or
-        `episode` (one episode each, then padding; a truncated step keeps its successor).
+      form: `segment` (episodes joined by `reset`; the end of a truncated one has an entry of its
+        own) or `episode` (one episode each, then padding).
       seed: of all contents.
     """
     marks = np.array([list(row) for row in (SEGMENTS if form == "segment" else EPISODES)]).T
     rng = np.random.default_rng(seed)
     t, b = marks.shape
-    n, a = SPEC.n_agents, SPEC.n_actions_max
+    n, a = SPEC.n_agents, SPEC.actions.width
     reset = np.zeros((t + 1, b), bool)
     reset[0] = True
     if form == "segment":
-        reset[1:] = (marks == "t") | (marks == "x")
+        reset[1:] = (marks == "t") | (marks == "h")
     avail = random_avail(rng, (t + 1, b))
     return Batch(
         trajectory=Trajectory(
@@ -57,7 +68,7 @@ def batch(form, seed=0):
             actions=np.argmax(avail[:-1] * rng.random((t, b, n, a)), axis=-1).astype(np.int32),
             reward=normal(rng, t, b),
             terminated=marks == "t",
-            valid=marks != ("x" if form == "segment" else "-"),
+            valid=(marks != "h") & (marks != "-"),
         ),
         weight=np.array([0.5, 1.0, 2.0], np.float32),
         index=np.arange(b, dtype=np.int32),
@@ -80,7 +91,7 @@ def with_other_invalid_contents(original, seed=1):
         mask = mask.reshape(mask.shape + (1,) * (values.ndim - 2))
         return np.where(mask, replacement, values)
 
-    actions = (old.actions + 1) % np.array(SPEC.n_actions, np.int32)
+    actions = (old.actions + 1) % np.array(SPEC.actions.sizes, np.int32)
     changed = replace(
         old,
         obs=other(old.obs, 30 * normal(rng, *old.obs.shape), unneeded),
@@ -90,7 +101,9 @@ def with_other_invalid_contents(original, seed=1):
         reward=other(old.reward, np.float32("nan"), ~old.valid),
         terminated=old.terminated ^ ~old.valid,
     )
-    assert unneeded.any() and (~old.valid).any()
+    # Between joined episodes every entry is some step's; what follows a lone one's end is nobody's.
+    joined = old.reset[1:].any()
+    assert (~old.valid).any() and unneeded.any() == (not joined)
     return replace(original, trajectory=changed)
 
 
@@ -108,7 +121,69 @@ def _needed(trajectory):
 def component(kind, name, options=None, *context):
     """The component made for `SPEC`; `context` is what its `make` takes after the spec."""
     module = components.find(kind, name)
+    if kind == "agents":
+        context = (SPEC.actions.width,)
     return module.make(module.Config.model_validate(dict(options or {})), SPEC, *context)
+
+
+def algorithm(name, options, agent, mixer, spec=SPEC, optimiser=None):
+    """The algorithm of a name on these networks; with no optimiser a step is the gradient."""
+    module = components.find("factorisations", name)
+    parts = base.Components(lambda width: agent, mixer, optimiser or optax.identity())
+    return module.make(module.Config.model_validate(dict(options or {})), spec, parts)
+
+
+CLOCK = Clock(
+    update_index=jnp.int32(0),
+    gradient_step=jnp.int32(0),
+    env_steps=jnp.float32(0),
+    n_added=jnp.int32(0),
+)
+
+
+def clock(gradient_step):
+    """The start of a run but for the gradient step."""
+    return replace(CLOCK, gradient_step=jnp.int32(gradient_step))
+
+
+def loss(made):
+    """`(params, target_params, batch, hparams) -> (loss, Extras)` of an algorithm with one."""
+    (phase,) = made.learner.phases
+
+    def call(params, target_params, batch, hparams):
+        key = jax.random.key(3)
+        return phase.loss(params, target_params, batch, hparams, CLOCK, jnp.int32(0), key)
+
+    return call
+
+
+def targets(made, params):
+    """Those of the parameters that have a target copy."""
+    return {name: params[name] for name in made.learner.init(params).target_params}
+
+
+def seen(obs, prev_actions, reset, avail=None):
+    """What agents act on."""
+    avail = np.ones((*obs.shape[: prev_actions.ndim], 1), bool) if avail is None else avail
+    return Observed(obs=obs, prev_actions=prev_actions, reset=reset, avail_actions=avail)
+
+
+def at_start(made, params, obs, state, actions):
+    """What an algorithm shows of joint actions [J, N] at an episode's start, name -> [J, ...]."""
+    entries = (2, len(actions))
+    n, width = obs.shape[0], int(np.max(actions)) + 1
+    flags = np.ones(entries, bool)
+    trajectory = Trajectory(
+        obs=jnp.broadcast_to(obs, (*entries, *obs.shape)),
+        state=jnp.broadcast_to(state, (*entries, *state.shape)),
+        avail_actions=np.ones((*entries, n, width), bool),
+        reset=flags,
+        actions=jnp.asarray(actions, jnp.int32)[None],
+        reward=jnp.zeros((1, len(actions))),
+        terminated=flags[:1],
+        valid=flags[:1],
+    )
+    return {name: values[0] for name, values in made.inspect(params, trajectory).items()}
 
 
 def live_carry(agent, batch_size=3):
@@ -153,11 +228,11 @@ def params(init, seed=0):
 
 def random_avail(rng, leading):
     """bool[*leading, N, A]: half of the existing actions, at least one."""
-    shape = (*leading, SPEC.n_agents, SPEC.n_actions_max)
-    exists = np.arange(SPEC.n_actions_max) < np.array(SPEC.n_actions)[:, None]
+    shape = (*leading, SPEC.n_agents, SPEC.actions.width)
+    exists = SPEC.actions.exists
     certain = np.argmax(exists * rng.random(shape), axis=-1)
     drawn = (rng.random(shape) < 0.5) & exists
-    return drawn | (np.arange(SPEC.n_actions_max) == certain[..., None])
+    return drawn | (np.arange(SPEC.actions.width) == certain[..., None])
 
 
 def constant(value):

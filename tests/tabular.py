@@ -23,11 +23,10 @@ def agent(spec, scale=0.1):
     Args:
       scale: standard deviation of the initial utilities.
     """
-    shape = (spec.n_agents, *spec.obs_shape, spec.n_actions_max)
+    shape = (spec.n_agents, *spec.obs_shape, spec.actions.width)
 
-    def unroll(params, carry, obs, prev_actions, reset):
-        del prev_actions, reset
-        return carry, jnp.einsum("...ns,nsa->...na", obs, params["q"]), obs
+    def unroll(params, carry, seen):
+        return carry, jnp.einsum("...ns,nsa->...na", seen.obs, params["q"]), seen.obs
 
     return agents.Agent(
         init=lambda key: {"q": scale * jax.random.normal(key, shape)},
@@ -36,9 +35,15 @@ def agent(spec, scale=0.1):
     )
 
 
+def algorithm(name, options, spec, mixer):
+    """An algorithm on tables, learnt by Adam."""
+    adam = learners.make_optimiser("adam", eps=1e-8, beta1=0.9, beta2=0.999, decay=0.99)
+    return samples.algorithm(name, options, agent(spec), mixer, spec, adam)
+
+
 def every_play(env, steps):
     """Batch of all joint-action sequences of this length from the start."""
-    joint = list(itertools.product(*map(range, env.spec.n_actions)))
+    joint = list(itertools.product(*map(range, env.spec.actions.sizes)))
     plays = np.array(list(itertools.product(joint, repeat=steps)), np.int32)
 
     def play(actions):
@@ -62,7 +67,7 @@ def every_play(env, steps):
         avail_actions=entries("avail_actions"),
         reset=reset,
         actions=plays.swapaxes(0, 1),
-        reward=np.asarray(later.reward),
+        reward=np.asarray(env.team_reward(later.reward)),
         terminated=np.asarray(later.terminated),
         valid=np.ones((steps, len(plays)), bool),
     )
@@ -80,28 +85,21 @@ def hparams(learning_rate, steps, **changes):
 
 def learn(made, batch, hparams, steps, key):
     """Parameters after that many gradient steps."""
-    optimiser = learners.make_optimiser("adam", eps=1e-8, beta1=0.9, beta2=0.999, decay=0.99)
-    learner = learners.make(made, optimiser)
 
     def step(state, index):
-        return learner.update(state, batch, hparams, index, key)[0], None
+        clock = replace(samples.CLOCK, gradient_step=index)
+        return made.learner.update(state, batch, hparams, clock, key)[0], None
 
-    return jax.lax.scan(step, learner.init(key), jnp.arange(steps))[0].params
+    first = made.learner.init(made.init(key))
+    return jax.lax.scan(step, first, jnp.arange(steps))[0].params
 
 
-def tables(values, params, points):
-    """Joint values f32[A, A] of each decision point of a game for two agents.
-
-    Args:
-      values: a factorisation's `joint_values` or `unrestricted_values`.
-    """
+def tables(made, params, points, which="q_tot"):
+    """Joint values f32[A, A] of each decision point of a game for two agents."""
     shape = points[0].optimal.shape
-    joint = jnp.array(list(np.ndindex(shape)), jnp.int32)
-    everything = jnp.ones((2, shape[0]), bool)
+    joint = np.array(list(np.ndindex(shape)))
     return [
-        values(params, jnp.asarray(point.obs), jnp.asarray(point.state), everything, joint).reshape(
-            shape
-        )
+        samples.at_start(made, params, point.obs, point.state, joint)[which].reshape(shape)
         for point in points
     ]
 
@@ -123,21 +121,22 @@ def play_one_step_games(make, games, coefficients, learning_rate, steps, seeds=6
     """Trains on games of equal shape from many starting points at once.
 
     Args:
-      make: `(payoff f32[A, A], EnvSpec, Agent) -> Factorisation`; it may know the payoff already.
+      make: `(payoff f32[A, A], EnvSpec) -> Algorithm`; it may know the payoff already.
       coefficients: values of `hparams.algo`, each tried on every game.
     """
     envs = [matrix.make(matrix.Config(game=game, obs_size=1)) for game in games]
-    spec, points = envs[0].spec, envs[0].decision_points
-    payoffs = np.stack([env.decision_points[0].optimal for env in envs])
+    spec, points = envs[0].spec, envs[0].game.decision_points
+    payoffs = np.stack([env.game.decision_points[0].optimal for env in envs])
     batch = every_play(envs[0], 1)
 
     def end(payoff, algo, key):
-        made = make(payoff, spec, agent(spec))
+        made = make(payoff, spec)
         trajectory = replace(batch.trajectory, reward=payoff.reshape(1, -1))
         numbers = hparams(learning_rate, steps, algo=algo)
         params = learn(made, replace(batch, trajectory=trajectory), numbers, steps, key)
-        first, second = made.utilities(params, jnp.asarray(points[0].obs)).argmax(axis=-1)
-        return payoff[first, second], tables(made.joint_values, params, points)[0]
+        start = samples.at_start(made, params, points[0].obs, points[0].state, np.zeros((1, 2)))
+        first, second = start["utilities"][0].argmax(axis=-1)
+        return payoff[first, second], tables(made, params, points)[0]
 
     for mapped in ((None, None, 0), (None, 0, None), (0, None, None)):
         end = jax.vmap(end, in_axes=mapped)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from qmix_jax import replay
-from qmix_jax.types import Clock, EnvSpec, Schedule, Trajectory
+from qmix_jax.types import Clock, Discrete, EnvSpec, Schedule, Trajectory
 
 CODES = replay.Codes()
 SPEC = EnvSpec(
     name="x",
     agent_names=("a",),
     agent_groups=(0,),
-    n_actions=(2,),
+    actions=Discrete((2,)),
     obs_shapes=((1,),),
     obs_shape=(1,),
     state_size=1,
@@ -26,7 +26,7 @@ SPEC = EnvSpec(
 
 
 def ring(kind, capacity):
-    shapes = replay.sequence_shapes(SPEC, 1, CODES, kind=kind)
+    shapes = replay.sequence_shapes(SPEC, replay.Extent(1), CODES, kind)
     return replay.make_ring(SPEC, shapes, CODES, capacity)
 
 
@@ -204,8 +204,8 @@ def test_members_of_a_population_draw_for_themselves(kind):
 
 def test_what_is_noted_of_a_sequence_counts_as_its_bytes():
     for kind, extra in (("uniform", 0), ("prioritised", 4), ("on_policy", 1)):
-        shapes = replay.sequence_shapes(SPEC, 1, CODES, kind=kind)
-        plain = replay.sequence_shapes(SPEC, 1, CODES)
+        shapes = replay.sequence_shapes(SPEC, replay.Extent(1), CODES, kind)
+        plain = replay.sequence_shapes(SPEC, replay.Extent(1), CODES)
         size = replay.sequence_bytes(shapes)
         assert size == replay.sequence_bytes(plain) + extra
         state = ring(kind, 5).init()

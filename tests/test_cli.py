@@ -10,7 +10,7 @@ import yaml
 import qmix_jax
 from qmix_jax import config
 from qmix_jax.cli import composition, main
-from qmix_jax.runtime import loop
+from qmix_jax.runtime import outcomes
 
 ALGOS = ", ".join(composition.choices()["algo"])
 TINY = (
@@ -257,7 +257,7 @@ def test_a_policy_that_an_environment_lacks_is_one_line(policy, message, capsys)
         ("done", 0, ""),
         ("interrupted", 130, ""),
         (config.ConfigError("plan: no"), 2, "error: plan: no\n"),
-        (loop.NonFiniteError("train/loss is nan"), 1, "error: train/loss is nan\n"),
+        (outcomes.NonFiniteError("train/loss is nan"), 1, "error: train/loss is nan\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
     ids=["done", "interrupted", "mistake", "not finite", "Ctrl-C before training"],

@@ -226,7 +226,7 @@ def _calls(line):
             yield own[names[0] + 1 :]
 
 
-_OURS = {"my_lab.weighted": "toys.weighted"}
+_OURS = {"my_lab.weighted": "toys.weighted", "my_lab.hysteretic": "toys.hysteretic"}
 """Module that a page builds -> the same module here."""
 
 
@@ -281,6 +281,21 @@ def test_the_check_of_ones_own_mixer_runs(monkeypatch):
     monkeypatch.setitem(sys.modules, "my_lab.weighted", toys.weighted)
     (code,) = [code for code in _python(DOCS / "own_mixer.md") if "assert" in code]
     exec(compile(code, "own_mixer.md", "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_loops_of_the_page_on_steps_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loop, callback = _python(DOCS / "stepwise.md")
+    found = {}
+    exec(compile(loop, "stepwise.md", "exec"), found)
+    assert len(loop.splitlines()) < 30
+    assert found["result"].interrupted == (
+        found["session"].update < found["session"].plan.n_updates
+    )
+    assert found["result"].metrics["update"].max() == found["session"].update > 0
+    exec(compile(callback, "stepwise.md", "exec"), {})
+    assert qmix_jax.load_run("runs/watched").metrics["env_steps"].max() > 0
 
 
 def _python(path):

@@ -8,16 +8,23 @@ from toys import constant, counting, members
 from qmix_jax import evaluate, rollout
 
 
-def first_action(carry, obs, prev_actions, reset, avail_actions, key):
-    del obs, reset, key
-    return carry, jnp.zeros_like(prev_actions) + jnp.argmax(avail_actions, axis=-1)
+def first_action(carry, seen, key):
+    del key
+    return carry, jnp.argmax(seen.avail_actions, axis=-1).astype(jnp.int32), {}
+
+
+FIRST = rollout.Behaviour(first_action)
+
+
+def stage(env, n_envs):
+    return rollout.Stage(env, lambda n: {"act": (), "learn": ()}, rollout.Recording(), n_envs)
 
 
 def test_means_over_exactly_the_first_episode_of_each_environment():
     env = counting.make(counting.Config(limit=5, longest=9))
     key, n = jax.random.key(5), 40
-    result = jax.jit(lambda k: evaluate.evaluate(env, first_action, (), n, k))(key)
-    start = rollout.start(env, jax.random.split(key)[0], n, ())
+    result = jax.jit(lambda k: evaluate.evaluate(stage(env, n), FIRST, k))(key)
+    start = stage(env, n).start(jax.random.split(key)[0])
     lengths = np.minimum(np.asarray(start.env_state["length"]), 5)
     assert len(set(lengths)) > 2
     np.testing.assert_allclose(result["length"], lengths.mean(), rtol=1e-6)
@@ -28,10 +35,10 @@ def test_means_over_exactly_the_first_episode_of_each_environment():
 def test_watching_shows_the_episodes_that_are_evaluated():
     env = counting.make(counting.Config(limit=5, longest=9))
     key, n = jax.random.key(5), 40
-    result = jax.jit(lambda k: evaluate.evaluate(env, first_action, (), n, k))(key)
-    seen = jax.jit(
-        lambda k: evaluate.watch(env, first_action, (), n, k, lambda state: state["step"])
-    )(key)
+    result = jax.jit(lambda k: evaluate.evaluate(stage(env, n), FIRST, k))(key)
+    seen = jax.jit(lambda k: evaluate.watch(stage(env, n), FIRST, k, lambda state: state["step"]))(
+        key
+    )
     lengths = np.asarray(seen.valid).sum(axis=0)
     assert seen.shown.shape == (6, 40) and len(set(lengths)) > 2
     np.testing.assert_array_equal(seen.shown[lengths, np.arange(n)], lengths)
@@ -45,7 +52,7 @@ def test_watching_shows_the_episodes_that_are_evaluated():
 
 def test_a_time_limit_ends_the_episode_at_exactly_the_limit():
     env = constant.make(constant.Config(length=4, truncates=True))
-    result = evaluate.evaluate(env, first_action, (), 3, jax.random.key(0))
+    result = evaluate.evaluate(stage(env, 3), FIRST, jax.random.key(0))
     assert (float(result["return"]), float(result["length"])) == (4.0, 4.0)
 
 

@@ -9,7 +9,7 @@ from toys.command_line import TINY, run
 
 from qmix_jax import api, config
 from qmix_jax.cli import main
-from qmix_jax.runtime import training
+from qmix_jax.runtime import session
 
 FUSED = ("train", "-m", "hydra/launcher=fused")
 
@@ -93,7 +93,7 @@ def test_mistakes_are_one_line_and_nothing_is_trained(
     arguments, message, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "train", None)
+    monkeypatch.setattr(session, "Session", None)
     assert run(*FUSED, *TINY, *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1, error

@@ -20,9 +20,9 @@ LAYERS = (
     ("program", "memory", "rounds", "transfer", "population"),
     ("sinks",),
     ("runtime",),
-    ("reports", "results"),
+    ("reports",),
     ("api",),
-    ("laboratory", "resumption", "render", "diagnosis", "deploy", "conformance"),
+    ("laboratory", "render", "diagnosis", "deploy", "conformance"),
     ("cli",),
     ("__main__",),
 )
@@ -52,7 +52,7 @@ COMPONENT_KINDS = {"envs", "agents", "mixers", "factorisations", "sinks"}
 
 MAX_BODY_LINES = 50
 MAX_DEPTH = 2
-MAX_FILE_LINES = 400
+MAX_FILE_LINES = 500
 MAX_POSITIONAL = 3
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -11,7 +11,6 @@ import samples
 
 from qmix_jax import learner as learners
 from qmix_jax.agents import gru
-from qmix_jax.factorisations import base, td
 from qmix_jax.mixers import qmix
 from qmix_jax.types import Schedule
 
@@ -21,27 +20,23 @@ SETTINGS = {"beta1": 0.9, "beta2": 0.999, "decay": 0.99}
 KEY = jax.random.key(0)
 
 
-def linear_factorisation(uses_target=True):
-    """A loss whose gradient is the batch itself; all parameters start at 1."""
+PARTS = ("agent", "mixer")
 
-    def init(key):
-        return {"agent": jnp.ones(2), "mixer": jnp.ones(1)}
 
-    def loss(params, target_params, batch, hparams, key):
+def initial():
+    return {"agent": jnp.ones(2), "mixer": jnp.ones(1)}
+
+
+def linear_learner(optimiser, targets=PARTS):
+    """A loss whose gradient is the batch itself."""
+
+    def loss(params, target_params, batch, hparams, clock, k, key):
         products = jax.tree.map(lambda p, g: jnp.sum(p * g), params, batch)
         value = products["agent"] + products["mixer"]
-        extras = base.Extras(metrics={"loss": (value, jnp.ones(()))}, priority=jnp.arange(3.0))
-        return value, extras
+        metrics = {"loss": (value, jnp.ones(()))}
+        return value, learners.Extras(metrics=metrics, priority=jnp.arange(3.0))
 
-    return base.Factorisation(
-        init=init,
-        initial_carry=lambda batch_size: (),
-        act=lambda *args: None,
-        loss=loss,
-        utilities=lambda params, obs: obs,
-        joint_values=None,
-        uses_target=uses_target,
-    )
+    return learners.by_gradient([learners.Phase(PARTS, loss)], optimiser, targets)
 
 
 def gradients(agent=(0.0, 0.0), mixer=0.0):
@@ -50,10 +45,10 @@ def gradients(agent=(0.0, 0.0), mixer=0.0):
 
 def run(optimiser, grads, hparams, first_step=0, **options):
     """The learner states after each of a list of gradients, beginning with the initial one."""
-    learner = learners.make(linear_factorisation(**options), optimiser)
-    states, update = [learner.init(KEY)], jax.jit(learner.update)
+    learner = linear_learner(optimiser, **options)
+    states, update = [learner.init(initial())], jax.jit(learner.update)
     for step, grad in enumerate(grads, start=first_step):
-        states.append(update(states[-1], grad, hparams, jnp.int32(step), KEY)[0])
+        states.append(update(states[-1], grad, hparams, samples.clock(step), KEY)[0])
     return states
 
 
@@ -115,12 +110,12 @@ def test_clip_leaves_small_and_zero_gradients_alone():
 
 
 def test_update_reports_the_norm_before_the_clip_and_the_losss_extras():
-    learner = learners.make(linear_factorisation(), optax.identity())
+    learner = linear_learner(optax.identity())
     _, metrics, priority = learner.update(
-        learner.init(KEY),
+        learner.init(initial()),
         gradients((3.0, 0.0), 4.0),
         samples.hparams(max_grad_norm=1.0),
-        jnp.int32(0),
+        samples.CLOCK,
         KEY,
     )
     assert {name: tuple(map(float, pair)) for name, pair in metrics.items()} == {
@@ -158,8 +153,8 @@ def test_soft_target():
 
 
 def test_without_a_target_there_is_none():
-    states = run(optax.identity(), [gradients((1.0, 0.0))], samples.hparams(), uses_target=False)
-    assert [state.target_params for state in states] == [(), ()]
+    states = run(optax.identity(), [gradients((1.0, 0.0))], samples.hparams(), targets=())
+    assert [state.target_params for state in states] == [{}, {}]
 
 
 def test_learning_rate_follows_the_gradient_step():
@@ -176,17 +171,14 @@ def test_learning_rate_follows_the_gradient_step():
 def qmix_states():
     """States of a real QMIX learner: at the start and after each of four gradient steps."""
     mixer = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), samples.SPEC)
-    agent = gru.make(gru.Config(hidden=6), samples.SPEC)
-    factorisation = td.make(td.Config(), samples.SPEC, agent, mixer)
-    drawn = samples.params(factorisation.init)
-    factorisation = factorisation._replace(init=lambda key: drawn)
+    agent = gru.make(gru.Config(hidden=6), samples.SPEC, samples.SPEC.actions.width)
     optimiser = learners.make_optimiser("adam", eps=1e-5, **SETTINGS)
-    learner = learners.make(factorisation, optimiser)
-    states, update = [learner.init(KEY)], jax.jit(learner.update)
+    made = samples.algorithm("td", {}, agent, mixer, optimiser=optimiser)
+    states, update = [made.learner.init(samples.params(made.init))], jax.jit(made.learner.update)
     for step in range(4):
         batch = samples.batch("segment", seed=step)
         hparams = samples.hparams(learning_rate=1e-2, target_period=2)
-        states.append(update(states[-1], batch, hparams, jnp.int32(step), KEY)[0])
+        states.append(update(states[-1], batch, hparams, samples.clock(step), KEY)[0])
     return states
 
 
@@ -203,3 +195,97 @@ def test_every_parameter_of_agent_and_mixer_is_learnt(qmix_states):
 def test_target_agent_and_target_mixer_are_copied_together(qmix_states):
     for state, source in zip(qmix_states, [0, 0, 2, 2, 4], strict=True):
         jax.tree.map(np.testing.assert_array_equal, state.target_params, qmix_states[source].params)
+
+
+def shifting_loss(part, other):
+    """Half of (own - other)^2: what the other part is when the phase runs shows in the step."""
+
+    def loss(params, target_params, batch, hparams, clock, k, key):
+        value = 0.5 * jnp.sum((params[part] - params[other]) ** 2)
+        seen = (jnp.float32(k), jnp.ones(()))
+        metrics = {"loss": (value, jnp.ones(())), "k": seen}
+        return value, learners.Extras(metrics=metrics, priority=jnp.ones(1))
+
+    return loss
+
+
+def in_phases(*phases, targets=(), rate=0.5, gradient_step=0, **numbers):
+    """State and metrics after one gradient step from actor = 1 and critic = 3."""
+    learner = learners.by_gradient(phases, optax.identity(), targets)
+    state = learner.init({"actor": jnp.array([1.0]), "critic": jnp.array([3.0])})
+    hparams = samples.hparams(learning_rate=rate, **numbers)
+    clock = samples.clock(gradient_step)
+    return learner.update(state, samples.batch("segment"), hparams, clock, KEY)[:2]
+
+
+def test_phases_run_in_order_and_each_steps_its_own_parts_alone():
+    """The critic goes from 3 half the way to the actor's 1; the actor, next, half the way from 1 to
+    the critic's new 2."""
+    state, metrics = in_phases(
+        learners.Phase(("critic",), shifting_loss("critic", "actor"), name="critic"),
+        learners.Phase(("actor",), shifting_loss("actor", "critic"), name="actor"),
+    )
+    np.testing.assert_allclose(state.params["critic"], [2.0])
+    np.testing.assert_allclose(state.params["actor"], [1.5])
+    assert {"train/critic_loss", "train/critic_grad_norm", "train/actor_loss"} <= set(metrics)
+    np.testing.assert_allclose(metrics["train/critic_grad_norm"], (2.0, 1.0))
+
+
+def test_a_phase_repeats_with_its_index_and_sums_its_metrics():
+    """3 -> 2 -> 1.5 -> 1.25, indices 0 + 1 + 2."""
+    phase = learners.Phase(("critic",), shifting_loss("critic", "actor"), repeats=3)
+    state, metrics = in_phases(phase)
+    np.testing.assert_allclose(state.params["critic"], [1.25])
+    np.testing.assert_allclose(state.params["actor"], [1.0])
+    np.testing.assert_allclose(metrics["train/k"], (3.0, 3.0))
+
+
+@pytest.mark.parametrize(("before", "copied"), [(0, False), (1, True), (2, False), (4, True)])
+def test_a_target_counts_the_steps_of_its_own_part(before, copied):
+    """Three critic steps per gradient step, period 5: due when 5, 10 or 15 fall among them."""
+    phase = learners.Phase(("critic",), shifting_loss("critic", "actor"), repeats=3)
+    numbers = {"gradient_step": before, "target_period": 5}
+    state, _ = in_phases(phase, targets=("critic",), **numbers)
+    assert set(state.target_params) == {"critic"}
+    np.testing.assert_allclose(state.target_params["critic"], [1.25 if copied else 3.0])
+
+
+def test_a_phase_has_a_rate_and_a_clip_of_its_own():
+    """The gradient 2 is clipped to 0.25, and the rate is 0.1: 3 - 0.025."""
+    phase = learners.Phase(
+        ("critic",),
+        shifting_loss("critic", "actor"),
+        learning_rate=lambda hparams: samples.constant(0.1),
+        max_grad_norm=lambda hparams: jnp.float32(0.25),
+    )
+    np.testing.assert_allclose(in_phases(phase)[0].params["critic"], [2.975], rtol=1e-6)
+
+
+def test_stacked_parameters_may_be_clipped_one_agent_at_a_time():
+    """Rows (3, 4) and (0.3, 0.4) with a clip of 1: only the first one shrinks."""
+    rows = jnp.array([[3.0, 4.0], [0.3, 0.4]])
+
+    def loss(params, target_params, batch, hparams, clock, k, key):
+        value = jnp.sum(params["critics"] * rows)
+        return value, learners.Extras(metrics={"loss": (value, 1.0)}, priority=jnp.ones(1))
+
+    phase = learners.Phase(("critics",), loss, per_agent=True)
+    learner = learners.by_gradient([phase], optax.identity())
+    state = learner.init({"critics": jnp.zeros((2, 2))})
+    hparams = samples.hparams(learning_rate=1.0, max_grad_norm=1.0)
+    batch = samples.batch("segment")
+    after = learner.update(state, batch, hparams, samples.CLOCK, KEY)[0].params["critics"]
+    np.testing.assert_allclose(-after, [[0.6, 0.8], [0.3, 0.4]], rtol=1e-6)
+
+
+def test_statistics_are_neither_differentiated_nor_stepped():
+    def loss(params, target_params, batch, hparams, clock, k, key):
+        value = jnp.sum(params["critic"] * params["statistics"])
+        return value, learners.Extras(metrics={"loss": (value, 1.0)}, priority=jnp.ones(1))
+
+    learner = learners.by_gradient([learners.Phase(("critic",), loss)], optax.identity())
+    state = learner.init({"critic": jnp.ones(1), "statistics": jnp.array([2.0])})
+    hparams = samples.hparams(learning_rate=1.0)
+    after = learner.update(state, samples.batch("segment"), hparams, samples.CLOCK, KEY)[0]
+    np.testing.assert_allclose(after.params["critic"], [-1.0])
+    np.testing.assert_allclose(after.params["statistics"], [2.0])

@@ -177,16 +177,16 @@ def test_values_of_the_two_state_process_stay_bounded_or_diverge(name, mixer, op
     env = mmdp.make(mmdp.Config())
     modules = [components.find("factorisations", name), mixer and components.find("mixers", mixer)]
     mixing = mixer and modules[1].make(modules[1].Config(**options), env.spec)
-    cfg = modules[0].Config(**({} if mixer else options))
-    made = modules[0].make(cfg, env.spec, tabular.agent(env.spec), mixing)
+    made = tabular.algorithm(name, {} if mixer else options, env.spec, mixing)
     algo = {} if mixer else modules[0].Coefficients().model_dump()
     hparams = tabular.hparams(0.03, 4_000, target_period=10, algo=algo)
     batch = tabular.every_play(env, 2)
 
     def learn(key):
         params = tabular.learn(made, batch, hparams, 4_000, key)
-        kinds = [made.joint_values, made.unrestricted_values]
-        return [tabular.tables(f, params, env.decision_points) for f in kinds if f]
+        kinds = ["q_tot"] if mixer else ["q_tot", "q_joint"]
+        points = env.game.decision_points
+        return [tabular.tables(made, params, points, which) for which in kinds]
 
     for in_a, in_b in samples.jit(jax.vmap(learn))(jax.random.split(jax.random.key(0), 4)):
         size = np.abs(in_a).max(axis=(1, 2))
@@ -201,13 +201,14 @@ def _initial_utilities(trained):
     """f32[P, kinds]: the lone agent's utility of action 0 in each kind of episode."""
     from qmix_jax.agents import mlp
 
-    agent = mlp.make(mlp.Config(hidden=32), trained.program.spec)
+    agent = mlp.make(mlp.Config(hidden=32), trained.program.spec, 1)
     kinds = trained.program.spec.state_size
     obs = np.eye(kinds, dtype=np.float32)[None, :, None]
     shape = (1, kinds, 1)
 
     def utilities(params):
         none = np.full(shape, -1, np.int32)
-        return agent.unroll(params, (), obs, none, np.zeros((1, kinds), bool))[1][0, :, 0, 0]
+        seen = samples.seen(obs, none, np.zeros((1, kinds), bool))
+        return agent.unroll(params, (), seen)[1][0, :, 0, 0]
 
     return np.asarray(jax.vmap(utilities)(trained.parameters["agent"]))

@@ -1,7 +1,6 @@
 """What members take, what fits, and slices of a population that does not."""
 
 import json
-import pathlib
 import time
 
 import jax
@@ -11,7 +10,7 @@ from toys import members
 
 from qmix_jax import api, config, memory, population, program
 from qmix_jax.cli import composition
-from qmix_jax.runtime import sinks, training
+from qmix_jax.runtime import jobs, programs, sinks
 
 
 def test_parts_are_the_bytes_of_the_arrays():
@@ -138,7 +137,7 @@ def test_plan_says_what_training_would_need(capsys):
     cfg = members.load(seeds=4, population={"batching": "map", "devices": 2}, **NO_COPIES)
     one = needed()
     (plan,) = api.plan_runs([cfg], memory=10**9)
-    assert isinstance(plan, training.Footprint)
+    assert isinstance(plan, programs.Footprint)
     assert plan.memory.parts == one.parts and plan.together == 4
     printed = capsys.readouterr().out
     assert "1 job in 1 compiled program" in printed
@@ -205,8 +204,8 @@ def test_the_plan_foretells_the_compilers_own_analysis(experiment, batching, ana
         "checkpoint.enabled=false",
     )
     cfg = config.load(composition.compose(*overrides))
-    whole = training.Group([training.Job(cfg, pathlib.Path(), "")], program.build(cfg), "")
-    needed = training.footprint(whole, limit=10**15).memory
+    whole = jobs.Group([jobs.Job(cfg)], program.build(cfg))
+    needed = programs.footprint(whole, limit=10**15).memory
     numbers = [program.hparams(cfg.hparams)] * TOGETHER
     running = 1 if batching == "map" else TOGETHER
     places = population.layout(TOGETHER, jax.devices()[:1], batching)

@@ -10,7 +10,7 @@ def test_a_large_team_builds():
     options = {"id": "HeuristicEnemySMAX", "scenario": "25m"}
     built = program.build(config.load({"env": {"name": "jaxmarl", "options": options}}))
     assert built.spec.n_agents == 25
-    assert built.tables(None) == ()
+    assert built.eval_metrics == ("return", "win_rate", "length")
 
 
 def test_eight_bit_storage_of_an_environment_without_bounds_is_refused():

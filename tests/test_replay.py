@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from qmix_jax import config, replay
-from qmix_jax.types import Clock, EnvSpec, Start, Trajectory
+from qmix_jax.types import Box, Clock, Discrete, EnvSpec, Start, Trajectory
 
 T, B, N, A = 4, 3, 2, 130
 SPEC = EnvSpec(
     name="x",
     agent_names=("a", "b"),
     agent_groups=(0, 0),
-    n_actions=(A, A),
+    actions=Discrete((A, A)),
     obs_shapes=((5,), (5,)),
     obs_shape=(5,),
     state_size=6,
@@ -26,7 +26,7 @@ SPEC = EnvSpec(
 
 
 def make(capacity, batch, codes=replay.Codes(), carry=None):  # noqa: B008
-    shapes = replay.sequence_shapes(SPEC, T, codes, carry)
+    shapes = replay.sequence_shapes(SPEC, replay.Extent(T, carry=carry), codes)
     return replay.make_uniform(replay.make_ring(SPEC, shapes, codes, capacity), batch)
 
 
@@ -157,17 +157,107 @@ def test_where_sequences_begin_is_kept_with_them():
     np.testing.assert_array_equal(drawn.prev_actions[kept], start.prev_actions[slots])
 
 
-@pytest.mark.parametrize(("n_values", "dtype"), [(5, "int8"), (127, "int8"), (130, "int16")])
-def test_integers_are_kept_in_the_smallest_signed_type(n_values, dtype):
-    codec = replay.integer_codec(n_values)
+@pytest.mark.parametrize(("n_actions", "dtype"), [(5, "int8"), (127, "int8"), (130, "int16")])
+def test_discrete_actions_are_kept_in_the_smallest_signed_type(n_actions, dtype):
+    codec = replay.action_codec(Discrete((2, n_actions)))
     assert codec.dtype == np.dtype(dtype)
-    values = jnp.arange(n_values)
+    values = jnp.arange(-1, n_actions)
     np.testing.assert_array_equal(codec.decode(codec.encode(values)), values)
+
+
+def test_continuous_actions_are_kept_as_they_are():
+    codec = replay.action_codec(Box((2, 1)))
+    values = jnp.asarray([[0.1, -1.0], [1e-7, 0.0]], jnp.float32)
+    assert codec.dtype == np.float32
+    np.testing.assert_array_equal(codec.decode(codec.encode(values)), values)
+
+
+def with_extras(seed):
+    """A sequence with everything that an algorithm may ask to be stored."""
+    rng = np.random.default_rng(seed)
+    floats = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    return replace(
+        trajectory(seed),
+        reward=floats(T, B, N),
+        behaviour={"log_prob": floats(T, B, N), "policy": jnp.ones((T, B), jnp.int8)},
+        mean_action=floats(T, B, N, A),
+    )
+
+
+EXTRAS = replay.Extent(
+    T,
+    own_reward=True,
+    behaviour={
+        "log_prob": jax.ShapeDtypeStruct((1, N), jnp.float32),
+        "policy": jax.ShapeDtypeStruct((1,), jnp.int8),
+    },
+    mean_action=True,
+)
+
+
+def test_own_rewards_behaviour_and_mean_actions_come_back_as_they_were():
+    codes = replay.Codes()
+    shapes = replay.sequence_shapes(SPEC, EXTRAS, codes)
+    buffer = replay.make_uniform(replay.make_ring(SPEC, shapes, codes, 3), 3)
+    added = with_extras(0)
+    state = buffer.add(buffer.init(), added, clock(0))
+    assert replay.sequence_bytes(shapes) * 3 == sum(x.nbytes for x in jax.tree.leaves(state))
+    batch = jax.jit(buffer.sample)(state, jax.random.key(0), clock(B))
+    expected = jax.tree.map(lambda x: x[:, batch.index], added)
+    equal(batch.trajectory, expected)
+
+
+@pytest.mark.parametrize("begins", ["with an episode", "anywhere"])
+def test_transitions_are_single_steps_with_their_successor_and_what_came_before(begins):
+    """All 12 pairs of sequence and step are drawn, none twice in a batch."""
+    codes, added = replay.Codes(), with_extras(0)
+    carry, start = None, None
+    if begins == "anywhere":
+        carry = {"act": (), "learn": ()}
+        rng = np.random.default_rng(1)
+        start = Start(
+            carry=carry,
+            prev_actions=jnp.asarray(rng.integers(-1, A, (B, N)), jnp.int32),
+            mean_action=jnp.asarray(rng.normal(size=(B, N, A)), jnp.float32),
+        )
+        added = replace(added, start=start)
+    shapes = replay.sequence_shapes(SPEC, EXTRAS._replace(carry=carry), codes)
+    buffer = replay.make_transitions(replay.make_ring(SPEC, shapes, codes, 6), 5, T)
+    state = buffer.add(buffer.init(), added, clock(0))
+    sample, met = jax.jit(buffer.sample), set()
+    for draw in range(12):
+        batch = sample(state, jax.random.key(draw), clock(B))
+        drawn = batch.trajectory
+        pairs = []
+        for i in range(5):
+            b = int(batch.index[i])
+            (t,) = (t for t in range(T) if np.array_equal(drawn.reward[0, i], added.reward[t, b]))
+            pairs.append((b, t))
+            for name in ("obs", "state", "avail_actions", "reset"):
+                np.testing.assert_array_equal(
+                    getattr(drawn, name)[:, i], getattr(added, name)[t : t + 2, b], err_msg=name
+                )
+            for name in ("actions", "terminated", "valid", "mean_action"):
+                np.testing.assert_array_equal(
+                    getattr(drawn, name)[0, i], getattr(added, name)[t, b], err_msg=name
+                )
+            equal(
+                jax.tree.map(lambda x, i=i: x[0, i], drawn.behaviour),
+                jax.tree.map(lambda x, t=t, b=b: x[t, b], added.behaviour),
+            )
+            none = (np.full(N, -1), np.zeros((N, A)))
+            first = none if start is None else (start.prev_actions[b], start.mean_action[b])
+            before = first if t == 0 else (added.actions[t - 1, b], added.mean_action[t - 1, b])
+            np.testing.assert_array_equal(drawn.start.prev_actions[i], before[0])
+            np.testing.assert_array_equal(drawn.start.mean_action[i], before[1])
+        assert len(set(pairs)) == 5
+        met |= set(pairs)
+    assert len(met) == B * T
 
 
 def test_bytes_are_known_from_shapes_alone():
     codes = replay.Codes("float32", "float16")
-    shapes = replay.sequence_shapes(SPEC, T, codes)
+    shapes = replay.sequence_shapes(SPEC, replay.Extent(T), codes)
     expected = (T + 1) * (N * 5 * 4 + 6 * 2 + N * A + 1) + T * (N * 2 + 4 + 1 + 1)
     assert replay.sequence_bytes(shapes) == expected
     state = make(7, 2, codes).init()

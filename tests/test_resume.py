@@ -14,7 +14,7 @@ from toys import members
 
 import qmix_jax
 from qmix_jax import api, config
-from qmix_jax.runtime import checkpoint, loop
+from qmix_jax.runtime import checkpoint, launching, training
 
 CUTS = int(os.environ.get("QMIX_JAX_CUTS", "1"))
 """Random cut points of each case."""
@@ -76,13 +76,13 @@ def train(cfg, directory, programs):
 @pytest.fixture(autouse=True)
 def _short_calls(monkeypatch):
     """A call is one update, so that a cut can come after any."""
-    monkeypatch.setattr(loop, "_CALL_SECONDS", 0.0)
+    monkeypatch.setattr(training, "_CALL_SECONDS", 0.0)
 
 
 @pytest.fixture
 def at_call(monkeypatch):
     """`at_call(n, act)`: `act()` comes once, in the n-th compiled call from now on."""
-    proper = loop._wait
+    proper = training._wait
 
     def after(calls, act):
         left = iter(range(calls))
@@ -90,10 +90,10 @@ def at_call(monkeypatch):
         def wait(tree):
             proper(tree)
             if next(left, None) is None:
-                monkeypatch.setattr(loop, "_wait", proper)
+                monkeypatch.setattr(training, "_wait", proper)
                 act()
 
-        monkeypatch.setattr(loop, "_wait", wait)
+        monkeypatch.setattr(training, "_wait", wait)
 
     return after
 
@@ -181,7 +181,7 @@ def whole(tmp_path_factory, programs):
 
 
 def test_a_run_that_has_ended_is_read_back(whole, monkeypatch):
-    monkeypatch.setattr(api, "build", None)
+    monkeypatch.setattr(launching, "build", None)
     again = api.train(small(), whole.directory)
     same(again.parameters, whole.parameters)
     assert rows(again.directory) == rows(whole.directory)
@@ -241,7 +241,7 @@ CHANGED = {
 
 @pytest.mark.parametrize("text", CHANGED)
 def test_another_run_is_refused_with_the_difference(text, whole, monkeypatch):
-    monkeypatch.setattr(api, "build", None)
+    monkeypatch.setattr(launching, "build", None)
     before = {path: path.read_bytes() for path in whole.directory.glob("*.*")}
     with pytest.raises(config.ConfigError) as error:
         api.train(small(**CHANGED[text]), whole.directory)
@@ -282,7 +282,7 @@ def test_a_checkpoint_of_another_program_is_refused(cut, programs, tmp_path):
     other = {name: values[..., :1] for name, values in found.load().items()}
     with file.open("wb") as opened:
         np.savez(opened, **other)
-    with pytest.raises(config.ConfigError, match=r"is not of this program .*to begin anew"):
+    with pytest.raises(config.ConfigError, match=r"is not of this program .*to start again"):
         train(small(), path, programs)
 
 
@@ -294,7 +294,7 @@ def test_rows_that_are_gone_are_told(cut, programs, tmp_path):
 
 
 def test_without_a_directory_there_is_nothing_to_go_on_from():
-    with pytest.raises(config.ConfigError, match=r"resume=auto goes on in a directory"):
+    with pytest.raises(config.ConfigError, match=r"resume=auto resumes in a directory"):
         api.train(small())
 
 
@@ -385,7 +385,8 @@ def test_slices_go_on_where_they_were_cut(how, programs, cut, signalled, tmp_pat
         signalled(int(1.5 * n_calls))
         assert train(load("iql on two_step", **fixed), tmp_path / "run", few).interrupted
     found = checkpoint.newest(tmp_path / "run" / checkpoint.FOLDER)
-    assert found.meta["span"] == [2, 4] and found.meta["done"]["update"] == expected.plan.n_updates
+    assert found.meta["spans"] == [[0, 2], [2, 4]] and found.meta["leg"] == 1
+    assert found.meta["outcomes"]["0"]["update"] == expected.plan.n_updates
     result = train(load("iql on two_step", **fixed), tmp_path / "run", few)
     same(result.parameters, expected.parameters)
     same(result.best_parameters, expected.best_parameters)

@@ -14,56 +14,80 @@ from toys import counting
 from qmix_jax import rollout
 from qmix_jax.agents import base as agents
 from qmix_jax.core import exploration
-from qmix_jax.types import Trajectory
+from qmix_jax.envs import base as envs
+from qmix_jax.types import Discrete, EnvSpec, TimeStep, Trajectory
 
 B, T = 6, 23
 
 
-def counting_act(carry, obs, prev_actions, reset, avail_actions, key):
+def counting_act(carry, seen, key):
     """Actions count up within an episode: 0, 1, 2, 0, ...; the carry counts steps since a reset."""
-    del obs, avail_actions, key
-    carry = jnp.where(reset, 0, carry + 1)
-    return carry, (prev_actions + 1) % 3
+    del key
+    carry = jnp.where(seen.reset, 0, carry + 1)
+    return carry, (seen.prev_actions + 1) % 3, {}
+
+
+def random_act(carry, seen, key):
+    return carry, exploration.uniform_available(key, seen.avail_actions), {}
+
+
+def counters(batch):
+    return {"act": jnp.zeros((batch,), jnp.int32), "learn": ()}
+
+
+def stage(env, n_envs=B, carry=counters, **recording):
+    return rollout.Stage(env, carry, rollout.Recording(**recording), n_envs)
 
 
 def collect(make, window=T, longest=7):
     env = counting.make(counting.Config(limit=5, longest=longest))
-    collector = make(env, lambda batch: jnp.zeros((batch,), jnp.int32), B, window)
+    collector = make(stage(env), window)
     actor = collector.init(jax.random.key(1))
-    _, trajectory, metrics = jax.jit(lambda key: collector.collect(key, actor, counting_act))(
+    behaviour = rollout.Behaviour(counting_act)
+    _, trajectory, metrics = jax.jit(lambda key: collector.collect(key, actor, behaviour))(
         jax.random.key(0)
     )
     return jax.tree.map(np.asarray, trajectory), jax.tree.map(np.asarray, metrics)
 
 
-def episodes_of(trajectory, b):
-    """(first, last) steps of the whole episodes in sequence b, found from `reset` alone."""
-    starts = [t for t in range(T + 1) if trajectory.reset[t, b]]
-    return [(s, e - 1) for s, e in itertools.pairwise(starts)]
+def whole_lengths(trajectory, b):
+    """Steps of the episodes in sequence b that came to their end there; held entries are none."""
+    lengths, n = [], 0
+    for t in range(T):
+        n = 1 if trajectory.reset[t, b] else n + bool(trajectory.valid[t, b])
+        truncated = trajectory.valid[t, b] and trajectory.obs[t, b, 0, 1] == 4
+        if trajectory.terminated[t, b] or truncated:
+            lengths.append(n)
+    return lengths
 
 
 def test_segment_fills_the_window_with_whole_episodes_and_resets_between():
+    """The end of a truncated episode keeps an entry: nothing happens there, and the next one is
+    the first of a fresh episode. A terminated episode is followed at once."""
     trajectory, _ = collect(rollout.make_segment)
     assert trajectory.obs.shape == (T + 1, B, 2, 2)
     assert trajectory.reset[0].all()
     n_truncated = n_terminated = 0
     for b in range(B):
+        held = False
         for t in range(T):
             episode, step = trajectory.obs[t, b, 0]
             following = trajectory.obs[t + 1, b, 0]
-            assert trajectory.reward[t, b] == step + 1
+            assert trajectory.valid[t, b] == (not held)
+            if held:
+                assert step == 5 and not trajectory.terminated[t, b], "only the limit truncates"
+                assert trajectory.reset[t + 1, b]
+                n_truncated += 1
+            else:
+                assert trajectory.reward[t, b] == step + 1
             if trajectory.reset[t + 1, b]:
                 assert following[0] != episode and following[1] == 0
-                if trajectory.terminated[t, b]:
-                    n_terminated += 1
-                    assert trajectory.valid[t, b]
-                else:
-                    n_truncated += 1
-                    assert step + 1 == 5, "only the limit truncates"
-                    assert not trajectory.valid[t, b], "its successor is not stored"
+                n_terminated += trajectory.terminated[t, b]
+                assert held or trajectory.terminated[t, b]
             else:
                 assert following[0] == episode and following[1] == step + 1
-                assert trajectory.valid[t, b] and not trajectory.terminated[t, b]
+                assert not trajectory.terminated[t, b]
+            held = not held and step + 1 == 5 and not trajectory.terminated[t, b]
     assert n_truncated > 3 and n_terminated > 3
 
 
@@ -101,7 +125,7 @@ def test_episode_statistics_count_whole_episodes_only(make):
         if make is rollout.make_episode:
             lengths.append(int(trajectory.valid[:, b].sum()))
         else:
-            lengths += [last - first + 1 for first, last in episodes_of(trajectory, b)]
+            lengths += whole_lengths(trajectory, b)
     returns = [n * (n + 1) / 2 for n in lengths]
     for name, values in {"return": returns, "length": lengths, "last_step": lengths}.items():
         total, count = metrics[f"rollout/{name}"]
@@ -116,10 +140,9 @@ WINDOW, BURN_IN = 4, 3
 def windows(n, act=counting_act, carry=None, longest=7):
     """(trajectory, metrics) of `n` rollouts in a row."""
     env = counting.make(counting.Config(limit=5, longest=longest))
-    carry = carry or (lambda batch: jnp.zeros((batch,), jnp.int32))
-    collector = rollout.make_window(env, carry, B, WINDOW, BURN_IN)
+    collector = rollout.make_window(stage(env, carry=carry or counters), WINDOW, BURN_IN)
     actor = collector.init(jax.random.key(1))
-    collect = jax.jit(lambda key, actor: collector.collect(key, actor, act))
+    collect = jax.jit(lambda key, actor: collector.collect(key, actor, rollout.Behaviour(act)))
     found = []
     for i in range(n):
         actor, trajectory, metrics = collect(jax.random.key(10 + i), actor)
@@ -150,41 +173,46 @@ def test_windows_go_on_where_the_last_one_stopped_and_repeat_its_end():
             np.testing.assert_array_equal(getattr(after, name)[:BURN_IN], repeated)
 
 
-def test_a_truncated_step_of_a_window_is_not_valid_and_all_other_new_steps_are():
+def test_only_the_held_end_of_a_truncated_episode_is_not_valid_in_a_window():
+    """Also where a window ends with the truncated step: the next one begins with its end."""
     trajectories = [trajectory for trajectory, _ in windows(6)]
-    obs, terminated, valid = (
+    obs, terminated, valid, reset = (
         joined([getattr(x, name)[: WINDOW + BURN_IN] for x in trajectories])
-        for name in ("obs", "terminated", "valid")
+        for name in ("obs", "terminated", "valid", "reset")
     )
-    truncated = (obs[:, :, 0, 1] + 1 == 5) & ~terminated
-    assert truncated.any() and terminated.any()
-    np.testing.assert_array_equal(valid, ~truncated)
+    held = obs[:, :, 0, 1] == 5
+    assert held.any() and terminated.any() and held[::WINDOW].any()
+    np.testing.assert_array_equal(valid, ~held)
+    np.testing.assert_array_equal(reset[1:], terminated[:-1] | held[:-1])
 
 
 def test_a_window_knows_the_carry_and_the_last_actions_at_its_start():
+    n_inside = 0
     for trajectory, _ in windows(6)[2:]:
         begins, step = trajectory.reset[0], trajectory.obs[0, :, 0, 1]
-        assert not begins.all()
-        np.testing.assert_array_equal(trajectory.start.carry[~begins], step[~begins] - 1)
+        n_inside += (~begins).sum()
+        np.testing.assert_array_equal(trajectory.start.carry["act"][~begins], step[~begins] - 1)
         expected = np.where(begins, -1, (step - 1) % 3)
         np.testing.assert_array_equal(trajectory.start.prev_actions.T, [expected] * 2)
+    assert n_inside > B, "most windows begin inside an episode"
 
 
 def test_unrolling_a_window_gives_what_the_whole_history_gives():
     agent = samples.component("agents", "gru", {"hidden": 8})
-    agent = agent._replace(initial_carry=lambda batch: jnp.zeros((batch, 2, 8)))
     params = samples.params(agent.init)
 
-    def act(carry, obs, prev_actions, reset, avail_actions, key):
-        padded = jnp.concatenate([obs, obs], axis=-1)
-        carry, _, _ = agent.unroll(params, carry, padded[None], prev_actions[None], reset[None])
-        return carry, exploration.uniform_available(key, avail_actions)
+    def carry(batch):
+        return {"act": jnp.zeros((batch, 2, 8)), "learn": ()}
+
+    def act(carry, seen, key):
+        padded = replace(seen, obs=jnp.concatenate([seen.obs, seen.obs], axis=-1))
+        return random_act(agents.step(agent, params, carry, padded)[0], seen, key)
 
     def q_of(trajectory):
         padded = replace(trajectory, obs=np.concatenate([trajectory.obs] * 2, axis=-1))
-        return np.asarray(agents.unroll(agent, params, padded).q)
+        return np.asarray(agents.unroll(agent, params, padded).head)
 
-    trajectories = [trajectory for trajectory, _ in windows(5, act, agent.initial_carry)]
+    trajectories = [trajectory for trajectory, _ in windows(5, act, carry)]
     history = Trajectory(
         **{
             name: joined([getattr(x, name)[: WINDOW + BURN_IN] for x in trajectories])
@@ -202,14 +230,13 @@ def test_unrolling_a_window_gives_what_the_whole_history_gives():
 
 def test_episodes_that_span_windows_are_counted_once_and_whole():
     found = windows(8)
-    reset = joined([x.reset[:-1] for x, _ in found])
-    lengths = []
-    for b in range(B):
-        starts = [t for t in range(len(reset)) if reset[t, b]]
-        lengths += [last - first for first, last in itertools.pairwise(starts)]
-    last_ends = found[-1][0].reset[-1]
-    for b in np.flatnonzero(last_ends):
-        lengths.append(len(reset) - max(np.flatnonzero(reset[:, b])))
+    obs, terminated, valid = (
+        joined([getattr(x, name)[: WINDOW + BURN_IN] for x, _ in found])
+        for name in ("obs", "terminated", "valid")
+    )
+    steps = obs[:, :, 0, 1] + 1
+    lengths = steps[valid & (terminated | (steps == 5))]
+    assert len(lengths) > 20 and len(set(lengths)) > 2
     total = sum(metrics["rollout/length"][0] for _, metrics in found)
     assert sum(metrics["rollout/length"][1] for _, metrics in found) == len(lengths)
     assert total == sum(lengths)
@@ -219,8 +246,9 @@ def test_episodes_that_span_windows_are_counted_once_and_whole():
 
 def test_starts_are_drawn_anew_for_every_few_steps():
     env = counting.make(counting.Config(limit=40, longest=12))
-    collector = rollout.make_segment(env, lambda batch: jnp.zeros((batch,), jnp.int32), B, 40)
-    _, trajectory, _ = collector.collect(jax.random.key(0), (), counting_act)
+    collector = rollout.make_segment(stage(env), 40)
+    behaviour = rollout.Behaviour(counting_act)
+    _, trajectory, _ = collector.collect(jax.random.key(0), (), behaviour)
     reset, ids = np.asarray(trajectory.reset), np.asarray(trajectory.obs)[:, :, 0, 0]
     starts = [((t + 3) // 4, ids[t, b]) for b in range(B) for t in range(41) if reset[t, b]]
     assert len(starts) > 20
@@ -234,13 +262,132 @@ def test_starts_are_drawn_anew_for_every_few_steps():
 @pytest.mark.parametrize("make", [rollout.make_segment, rollout.make_episode])
 def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
     env = counting.make(counting.Config())
-    collector = make(env, lambda batch: jnp.zeros((batch, 0)), B, T)
-
-    def act(carry, obs, prev_actions, reset, avail_actions, key):
-        return carry, exploration.uniform_available(key, avail_actions)
-
-    _, trajectory, _ = collector.collect(jax.random.key(3), (), act)
+    collector = make(stage(env), T)
+    _, trajectory, _ = collector.collect(jax.random.key(3), (), rollout.Behaviour(random_act))
     chosen = np.take_along_axis(
         np.asarray(trajectory.avail_actions[:-1]), np.asarray(trajectory.actions)[..., None], -1
     )[..., 0]
     assert chosen[np.asarray(trajectory.valid)].all()
+
+
+def test_an_online_learner_sees_true_successors_and_acts_on_what_it_has_just_learnt():
+    """The memory counts the steps learnt from and writes each down; actions follow the count."""
+    env = counting.make(counting.Config(limit=5, longest=7))
+    collector = rollout.make_online(stage(env), T)
+
+    def behave(memory):
+        def act(carry, seen, key):
+            return carry, jnp.full_like(seen.prev_actions, memory["n"] % 3), {}
+
+        return rollout.Behaviour(act)
+
+    def learn(memory, trajectory, t):
+        row = {
+            name: getattr(trajectory, name)
+            for name in ("obs", "reset", "actions", "reward", "terminated", "valid")
+        } | {"prev_actions": trajectory.start.prev_actions}
+        log = jax.tree.map(lambda log, x: log.at[t].set(x), memory["log"], row)
+        return {"n": memory["n"] + 1, "log": log}, {"train/n": (memory["n"], 1)}
+
+    shapes = {
+        "obs": (2, B, 2, 2), "reset": (2, B), "actions": (1, B, 2), "reward": (1, B),
+        "terminated": (1, B), "valid": (1, B), "prev_actions": (B, 2),
+    }  # fmt: skip
+    log = {name: jnp.zeros((T, *shape)) for name, shape in shapes.items()}
+    actor = collector.init(jax.random.key(1))
+    run = jax.jit(lambda memory: collector.collect(jax.random.key(0), actor, memory, behave, learn))
+    _, memory, metrics = run({"n": jnp.int32(0), "log": log})
+    assert int(memory["n"]) == T and int(metrics["train/n"][0]) == T * (T - 1) // 2
+    seen = jax.tree.map(np.asarray, memory["log"])
+    assert seen["valid"].all() and not seen["reset"][:, 1].any()
+    np.testing.assert_array_equal(seen["actions"][:, 0, 0, 0], np.arange(T) % 3)
+    step, episode = seen["obs"][:, :, :, 0, 1], seen["obs"][:, :, :, 0, 0]
+    np.testing.assert_array_equal(step[:, 1], step[:, 0] + 1)
+    np.testing.assert_array_equal(episode[:, 1], episode[:, 0])
+    ended = seen["terminated"][:, 0].astype(bool) | (step[:, 1] == 5)
+    assert seen["terminated"].any() and not seen["terminated"].all()
+    np.testing.assert_array_equal(seen["reset"][1:, 0].astype(bool), ended[:-1])
+    np.testing.assert_array_equal((seen["prev_actions"][:, :, 0] == -1), seen["reset"][:, 0])
+
+
+def neighbourly(alive, near, fixed):
+    """Three agents of whom some live and some are near; `fixed`: the spec says who is near."""
+    actions = Discrete((3, 3, 3))
+    spec = EnvSpec(
+        name="neighbourly",
+        agent_names=("a", "b", "c"),
+        agent_groups=(0, 0, 0),
+        actions=actions,
+        obs_shapes=((1,),) * 3,
+        obs_shape=(1,),
+        state_size=1,
+        max_steps=3,
+        neighbours=near if fixed else None,
+    )
+
+    def show(t):
+        return TimeStep(
+            obs=jnp.zeros((3, 1)),
+            state=jnp.zeros((1,)),
+            avail_actions=jnp.ones((3, 3), bool),
+            reward=jnp.zeros((3,)),
+            terminated=t >= 3,
+            truncated=jnp.zeros((), bool),
+            metrics={},
+            alive=None if alive is None else jnp.asarray(alive),
+            neighbours=None if fixed or near is None else jnp.asarray(near),
+        )
+
+    return envs.Env(
+        spec=spec,
+        reset=lambda key: (jnp.int32(0), show(jnp.int32(0))),
+        step=lambda key, t, actions: (t + 1, show(t + 1)),
+        team_reward=envs.first_agent,
+    )
+
+
+NEAR = np.array([[False, True, True], [True, False, False], [True, True, True]])
+ALIVE = np.array([True, True, False])
+
+
+@pytest.mark.parametrize(
+    ("alive", "near", "fixed"),
+    [(None, None, False), (ALIVE, None, False), (ALIVE, NEAR, True), (ALIVE, NEAR, False)],
+    ids=["everyone else", "all others alive", "the spec's", "the time step's"],
+)
+def test_mean_actions_are_those_of_neighbours_alive_and_agents_see_the_previous_ones(
+    alive, near, fixed
+):
+    env = neighbourly(alive, near, fixed)
+    seen_by_agents = []
+
+    def act(carry, seen, key):
+        seen_by_agents.append(seen.mean_action)
+        return carry, exploration.uniform_available(key, seen.avail_actions), {}
+
+    collector = rollout.make_segment(stage(env, mean_action=True), 8)
+    _, trajectory, _ = collector.collect(jax.random.key(0), (), rollout.Behaviour(act))
+    assert seen_by_agents[0].shape == (B, 3, 3)
+    others = ~np.eye(3, dtype=bool) if near is None else near
+    living = np.ones(3, bool) if alive is None else alive
+    features = np.eye(3)[np.asarray(trajectory.actions)]
+    for i in range(3):
+        who = [j for j in range(3) if others[i, j] and living[j]]
+        mean = np.mean([features[:, :, j] for j in who], axis=0) if who else 0.0
+        np.testing.assert_allclose(trajectory.mean_action[:, :, i], mean, atol=1e-6)
+    shown = agents.observed(trajectory).mean_action
+    reset = np.asarray(trajectory.reset)
+    assert reset[1:].any()
+    before = np.concatenate([np.zeros((1, B, 3, 3)), trajectory.mean_action])
+    np.testing.assert_allclose(shown, np.where(reset[..., None, None], 0.0, before), atol=1e-6)
+
+
+def test_an_algorithm_that_learns_from_own_rewards_gets_them_unsummed():
+    env = counting.make(counting.Config(limit=5))
+    collector = rollout.make_segment(stage(env, reward="own"), T)
+    behaviour = rollout.Behaviour(counting_act)
+    _, trajectory, metrics = collector.collect(jax.random.key(0), (), behaviour)
+    assert trajectory.reward.shape == (T, B, 2)
+    np.testing.assert_array_equal(trajectory.reward[..., 0], trajectory.obs[:-1, :, 0, 1] + 1)
+    assert {"rollout/return/a", "rollout/return/b"} <= set(metrics)
+    np.testing.assert_array_equal(metrics["rollout/return"], metrics["rollout/return/b"])

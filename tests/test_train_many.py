@@ -10,7 +10,7 @@ import pytest
 from toys import members
 
 from qmix_jax import api, config
-from qmix_jax.runtime import scores, sweep_index, team
+from qmix_jax.runtime import scores, session, sweep_index
 
 DIVERGING = {"learning_rate": {"start": 1e-3, "end": 1e38, "steps": 60}, "max_grad_norm": 1e30}
 SETTINGS = (
@@ -99,7 +99,7 @@ def test_a_diverging_member_is_frozen_and_its_neighbours_do_not_notice(tmp_path,
     assert rows(tmp_path / "2") == rows(alone[2].directory)
     assert not first.failures and not third.failures
     assert set(second.failures) == {0, 1}
-    assert "seed 1 (member 2) is not finite at update" in second.failures[1]
+    assert "seed 1 is not finite at update" in second.failures[1]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(second.parameters))
     evaluated = second.metrics["eval/return"][second.metrics["kind"] == "eval"]
     assert np.isfinite(evaluated).all()
@@ -146,19 +146,49 @@ def test_the_objective_is_the_interquartile_mean_of_the_last_evaluations():
     assert np.isnan(scores.Objective("eval/none").of(metrics))
 
 
-def test_a_program_goes_with_its_group_unless_the_caller_keeps_it(monkeypatch):
+KEPT = []
+
+
+class Idle:
+    """Stands for a session that has nothing to train; `KEPT` has its programs."""
+
+    def __init__(self, groups, compiled, *rest):
+        KEPT.append(compiled)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def step(self):
+        return False
+
+    def results(self, group):
+        cfg = types.SimpleNamespace(seeds=1)
+        return [
+            types.SimpleNamespace(
+                objective=1.0,
+                interrupted=False,
+                pruned=False,
+                stopped=None,
+                failures={},
+                config=cfg,
+            )
+        ]
+
+    def seconds(self, group):
+        return types.SimpleNamespace(compile_s=0.0, train_s=0.0, eval_s=0.0)
+
+
+def test_a_program_goes_with_its_group_unless_the_caller_keeps_it(tmp_path, monkeypatch):
     """Dozens of programs would fill the process's table of memory maps."""
-
-    def train(everyone, number, whole, programs, *_):
-        seen.append(programs)
-
-    seen = []
-    monkeypatch.setattr(api.processes, "train", train)
-    new = types.SimpleNamespace(config=types.SimpleNamespace(resume=None), path=None)
-    groups = [types.SimpleNamespace(jobs=[new])] * 2
-    index = types.SimpleNamespace(start=lambda number: None)
+    monkeypatch.setattr(session, "Session", Idle)
+    configs = [members.load(trainer={"gradient_steps": steps}) for steps in (1, 2)]
     kept = api.Programs()
-    for programs in (None, kept):
-        list(api._in_turn(team.Team(), groups, programs, None, lambda: False, index))
-    assert seen[0] is not seen[1]
-    assert seen[2] is seen[3] is kept
+    for i, programs in enumerate((None, kept)):
+        jobs = [api.Job(cfg, tmp_path / f"{i}{k}") for k, cfg in enumerate(configs)]
+        api.train_many(jobs, programs=programs)
+    assert len(KEPT) == 4
+    assert KEPT[0] is not KEPT[1]
+    assert KEPT[2] is KEPT[3] is kept

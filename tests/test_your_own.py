@@ -1,4 +1,4 @@
-"""A mixer of the user's own is one module outside the package, chosen by its dotted path."""
+"""A user's mixer or algorithm is one module outside the package, chosen by its dotted path."""
 
 import pathlib
 import sys
@@ -6,6 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import samples
 
 import qmix_jax
 from qmix_jax.cli import composition
@@ -20,8 +21,43 @@ def test_it_trains_and_takes_its_options(tmp_path):
     result = qmix_jax.train(qmix_jax.load_config(mapping), tmp_path / "run")
     weight = np.asarray(result.parameters["mixer"]["weight"])
     assert weight.shape == (2, 2) and (weight != 2.0).all() and (np.abs(weight - 2.0) < 1.0).all()
-    assert len(result.tables) == 3, "joint values are tabulated, as for every mixer"
+    tables = qmix_jax.game_tables(result)
+    assert len(tables.joint) == 3, "joint values are tabulated, as for every mixer"
     assert jax.tree.all(jax.tree.map(lambda x: np.isfinite(x).all(), result.parameters))
+
+
+ALGORITHM = (
+    "experiment=two_step", "algo=iql", "algo.name=hysteretic",
+    "algo.factorisation.name=toys.hysteretic",
+)  # fmt: skip
+
+
+def test_an_algorithm_weighs_errors_below_the_estimate():
+    """With beta 1 it is independent Q-learning; the loss is linear in beta."""
+    agent = samples.component("agents", "gru", {"hidden": 4})
+    batch = samples.batch("segment")
+    params, targets = (samples.params(agent.init, seed) for seed in (0, 1))
+
+    def loss(name, beta):
+        made = samples.algorithm(name, {}, agent, None)
+        call = samples.jit(samples.loss(made))
+        numbers = samples.hparams(algo={"beta": beta})
+        return call({"agent": params}, {"agent": targets}, batch, numbers)[0]
+
+    whole, none, some = (loss("toys.hysteretic", beta) for beta in (1.0, 0.0, 0.3))
+    np.testing.assert_allclose(whole, loss("iql", 1.0), rtol=1e-6)
+    assert 0 < none < whole
+    np.testing.assert_allclose(some, none + 0.3 * (whole - none), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_algorithm_trains_and_its_numbers_can_be_set(tmp_path):
+    tiny = ("seeds=2", "trainer.env_steps=400", "eval.every=400", "+hparams.algo.beta=0.2")
+    cfg = qmix_jax.load_config(composition.compose(*ALGORITHM, *tiny))
+    assert dict(cfg.hparams.algo) == {"beta": 0.2}
+    result = qmix_jax.train(cfg, tmp_path / "run")
+    assert np.isfinite(result.metrics["eval/return"]).any()
+    assert [x.shape for x in qmix_jax.game_tables(result).utilities] == [(2, 2, 2)] * 3
 
 
 def test_a_mistake_in_its_options_is_explained():

@@ -45,7 +45,7 @@ def make(
     running = reset(first)
 
     def show() -> records.TimeStep:
-        return _to_torch(running.timestep)
+        return _to_torch(env, running.timestep)
 
     def reset_all() -> records.TimeStep:
         nonlocal running
@@ -60,7 +60,7 @@ def make(
     return records.Environments(
         spec=records.Spec(
             n_agents=spec.n_agents,
-            n_actions=spec.n_actions_max,
+            n_actions=spec.actions.width,
             obs_size=spec.obs_shape[0],
             state_size=spec.state_size,
             max_steps=spec.max_steps,
@@ -98,13 +98,14 @@ def _compiled(
     return compiled_reset, jax.jit(step).lower(compiled_reset(key), actions).compile()
 
 
-def _to_torch(timestep: TimeStep) -> records.TimeStep:
+def _to_torch(env: base.Env, timestep: TimeStep) -> records.TimeStep:
     jax.block_until_ready(timestep)
+    assert env.team_reward is not None, "its learner needs a team"
     return records.TimeStep(
         obs=torch.from_dlpack(timestep.obs),
         state=torch.from_dlpack(timestep.state),
         avail_actions=torch.from_dlpack(timestep.avail_actions),
-        reward=torch.from_dlpack(timestep.reward),
+        reward=torch.from_dlpack(env.team_reward(timestep.reward)),
         terminated=torch.from_dlpack(timestep.terminated),
         truncated=torch.from_dlpack(timestep.truncated),
         metrics={name: torch.from_dlpack(value) for name, value in timestep.metrics.items()},

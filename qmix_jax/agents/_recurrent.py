@@ -26,7 +26,7 @@ class Config(base.Config):
 class _Network(nn.Module):
     torso: torso.Torso
     core: type[recurrent.GRU] | type[recurrent.LSTM]
-    n_actions: int
+    width: int
     hoisted: bool
 
     @nn.compact
@@ -39,9 +39,9 @@ class _Network(nn.Module):
         core = self.core(self.torso.features, self.hoisted, name=self.core.__name__.lower())
         rows = jax.tree.map(lambda leaf: leaf.reshape(b * n, -1), carry)
         last, hidden = core(rows, embedded, jnp.repeat(reset, n, axis=1))
-        q = initialisers.Dense(self.n_actions, name="head")(hidden)
+        head = initialisers.Dense(self.width, name="head")(hidden)
         carry = jax.tree.map(lambda leaf: leaf.reshape(b, n, -1), last)
-        return carry, q.reshape(t, b, n, -1), hidden.reshape(t, b, n, -1)
+        return carry, head.reshape(t, b, n, -1), hidden.reshape(t, b, n, -1)
 
 
 def layer_names(cfg: Config) -> tuple[str, ...]:
@@ -52,17 +52,19 @@ def layer_names(cfg: Config) -> tuple[str, ...]:
 def make(
     cfg: Config,
     spec: EnvSpec,
+    width: int,
     core: type[recurrent.GRU] | type[recurrent.LSTM],
     zeros: Callable[..., base.Carry],
 ) -> base.Agent:
     """The agent for an environment.
 
     Args:
+      width: K, of the head.
       core: the recurrent layer; its parameters are named after it.
       zeros: `(*leading) -> carry`, the initial one.
     """
     on_cpu = jax.default_backend() == "cpu"
     stacked = cfg.unroll == "stacked" or (cfg.unroll == "auto" and not on_cpu)
     layers = base.make_torso(cfg, spec, layer_names(cfg))
-    network = _Network(layers, core, spec.n_actions_max, hoisted=stacked)
+    network = _Network(layers, core, width, hoisted=stacked)
     return base.make(cfg, spec, network, zeros, stacked)

@@ -1,6 +1,7 @@
 """The agent contract and what agents share."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import jax
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from qmix_jax import config
 from qmix_jax.nn import functional, torso
-from qmix_jax.types import Array, EnvSpec, Start, Trajectory
+from qmix_jax.types import Array, EnvSpec, Observed, Trajectory, no_action
 
 Params = Any
 Carry = Any
@@ -20,20 +21,20 @@ _Several = Annotated[tuple[_T, ...], Field(min_length=1)]
 
 
 class Agent(NamedTuple):
-    """Per-agent utilities from local histories.
+    """One output vector per agent from local histories; what it means is the algorithm's business.
 
     Attributes:
       init: `(key) -> params`.
       initial_carry: `(batch_size) -> carry`.
-      unroll: `(params, carry, obs f32[T, B, N, *O], prev_actions i32[T, B, N], reset bool[T, B])
-        -> (carry, q f32[T, B, N, A], hidden f32[T, B, N, H])`. The carry is zeroed before steps
-        that are `reset`; the agent adds last-action and id features itself (action -1 means none).
+      unroll: `(params, carry, Observed[T, B]) -> (carry, head f32[T, B, N, K], hidden f32[T, B, N,
+        H])`. The carry is zeroed before steps that are `reset`; the agent adds last-action and id
+        features itself.
       stacked: unroll online and target parameters together (fewer, wider operations).
     """
 
     init: Callable[[Array], Params]
     initial_carry: Callable[[int], Carry]
-    unroll: Callable[[Params, Carry, Array, Array, Array], tuple[Carry, Array, Array]]
+    unroll: Callable[[Params, Carry, Observed], tuple[Carry, Array, Array]]
     stacked: bool = False
 
 
@@ -81,8 +82,8 @@ def make(
     """The agent of a network, with its features and its sharing of parameters.
 
     Args:
-      network: `(carry, x f32[T, B, n, I], reset bool[T, B]) -> (carry, q f32[T, B, n, A], hidden
-        f32[T, B, n, H])` for any number n of agents.
+      network: `(carry, x f32[T, B, n, I], reset bool[T, B]) -> (carry, head f32[T, B, n, K],
+        hidden f32[T, B, n, H])` for any number n of agents.
       zeros: `(*leading) -> carry`, the initial one, `[*leading, ...]`.
       stacked: as in `Agent`.
     Returns:
@@ -94,26 +95,38 @@ def make(
     network_init, network_apply = functional.pure(network)
     unroll_team = network_apply if len(groups) == 1 else _by_group(network_apply, groups)
 
-    def inputs(obs: Array, prev_actions: Array) -> Array:
-        flat = obs.reshape(*prev_actions.shape, -1)
-        return features(flat, prev_actions, spec.n_actions_max, cfg.last_action, cfg.agent_id)
+    def inputs(observed: Observed) -> Array:
+        obs = observed.obs.reshape(*observed.obs.shape[:3], -1)
+        if spec.n_states is not None:
+            obs = jax.nn.one_hot(obs[..., 0].astype(jnp.int32), spec.n_states, dtype=obs.dtype)
+        last = spec.actions.features(observed.prev_actions) if cfg.last_action else None
+        return features(obs, last, cfg.agent_id)
 
     def init_one(key: Array) -> Params:
-        leading = (1, 1, spec.n_agents)
-        x = inputs(jnp.zeros((*leading, *spec.obs_shape)), jnp.zeros(leading, jnp.int32))
-        return network_init(key, zeros(*leading[1:]), x, jnp.zeros((1, 1), bool))
+        nothing = nothing_seen(spec, 1, 1)
+        return network_init(key, zeros(1, spec.n_agents), inputs(nothing), nothing.reset)
 
     def init(key: Array) -> Params:
         if len(groups) == 1:
             return init_one(key)
         return jax.vmap(init_one)(jax.random.split(key, len(groups)))
 
-    def unroll(
-        params: Params, carry: Carry, obs: Array, prev_actions: Array, reset: Array
-    ) -> tuple[Carry, Array, Array]:
-        return unroll_team(params, carry, inputs(obs, prev_actions), reset)
+    def unroll(params: Params, carry: Carry, observed: Observed) -> tuple[Carry, Array, Array]:
+        return unroll_team(params, carry, inputs(observed), observed.reset)
 
     return Agent(init, lambda batch_size: zeros(batch_size, spec.n_agents), unroll, stacked)
+
+
+def nothing_seen(spec: EnvSpec, *leading: int, mean_action: bool = False) -> Observed:
+    """Zeros in the shape of what agents see, `[*leading, ...]`."""
+    n, actions = spec.n_agents, spec.actions
+    return Observed(
+        obs=jnp.zeros((*leading, n, *spec.obs_shape)),
+        prev_actions=jnp.zeros((*leading, *actions.shape), actions.dtype),
+        reset=jnp.zeros(leading, bool),
+        avail_actions=jnp.ones((*leading, n, actions.width), bool),
+        mean_action=jnp.zeros((*leading, n, actions.width)) if mean_action else None,
+    )
 
 
 def make_torso(cfg: Config, spec: EnvSpec, names: tuple[str, ...]) -> torso.Torso:
@@ -186,8 +199,8 @@ def _by_group(unroll: Callable[..., Any], groups: tuple[tuple[int, ...], ...]) -
         params: Params, carry: Carry, x: Array, reset: Array
     ) -> tuple[Carry, Array, Array]:
         carry = jax.tree.map(lambda leaf: split(leaf, 1), carry)
-        carry, q, hidden = batched(params, carry, split(x, 2), reset)
-        return jax.tree.map(lambda leaf: merge(leaf, 1), carry), merge(q, 2), merge(hidden, 2)
+        carry, head, hidden = batched(params, carry, split(x, 2), reset)
+        return jax.tree.map(lambda leaf: merge(leaf, 1), carry), merge(head, 2), merge(hidden, 2)
 
     return unroll_all
 
@@ -199,20 +212,19 @@ def _take(x: Array, index: np.ndarray, axis: int) -> Array:
     return jnp.take(x, index, axis=axis, mode="clip")
 
 
-def features(
-    obs: Array, prev_actions: Array, n_actions: int, last_action: bool, agent_id: bool
-) -> Array:
-    """Observation with the one-hot last action (zeros where there is none) and agent id.
+def features(obs: Array, last_action: Array | None, agent_id: bool) -> Array:
+    """Observation with the last action and the one-hot agent id.
 
     Args:
-      obs: f32[..., N, O];  prev_actions: i32[..., N], -1 = none.
-      n_actions: A.  last_action, agent_id: which features to append.
+      obs: f32[..., N, O].
+      last_action: f32[..., N, A], features of the last actions; None to leave them out.
+      agent_id: whether to append the id.
     Returns:
       f32[..., N, O (+ A) (+ N)].
     """
     parts = [obs]
-    if last_action:
-        parts.append(jax.nn.one_hot(prev_actions, n_actions, dtype=obs.dtype))
+    if last_action is not None:
+        parts.append(last_action.astype(obs.dtype))
     if agent_id:
         n_agents = obs.shape[-2]
         ids = jnp.eye(n_agents, dtype=obs.dtype)
@@ -220,79 +232,112 @@ def features(
     return jnp.concatenate(parts, axis=-1)
 
 
-def previous_actions(actions: Array, reset: Array, first: Array) -> Array:
+def previous_actions(actions: Array, reset: Array, first: Array | None = None) -> Array:
     """Last actions, rebuilt from the stored ones.
 
     Args:
-      actions: i32[T, B, N].
+      actions: i32[T, B, N] or f32[T, B, N, D].
       reset: bool[T+1, B], True where an episode starts.
-      first: i32[B, N], last actions before the first entry.
+      first: [B, N, ...], last actions before the first entry; None where episodes start there.
     Returns:
-      i32[T+1, B, N], -1 wherever `reset`.
+      i32[T+1, B, N] or f32[T+1, B, N, D], `no_action` wherever `reset`.
     """
-    return jnp.where(reset[..., None], -1, jnp.concatenate([first[None], actions]))
+    none = no_action(actions[:1])
+    taken = jnp.concatenate([none if first is None else first[None], actions])
+    at_reset = jnp.expand_dims(reset, range(2, taken.ndim))
+    return jnp.where(at_reset, no_action(taken), taken)
 
 
 class Unrolled(NamedTuple):
-    """A network's outputs over sequences: utilities f32[T+1, B, N, A], hidden f32[T+1, B, N, H]."""
+    """A network's outputs over sequences: head f32[T+1, B, N, K], hidden f32[T+1, B, N, H]. The
+    head of a Q-learner holds its utilities.
+    """
 
-    q: Array
+    head: Array
     hidden: Array
 
 
-def unroll(agent: Agent, params: Params, trajectory: Trajectory) -> Unrolled:
+def observed(trajectory: Trajectory) -> Observed:
+    """What the agents saw, `[T+1, B, ...]`; last actions are rebuilt from those stored."""
+    start = trajectory.start
+    mean_action = trajectory.mean_action
+    if mean_action is not None:
+        first = start.mean_action if start is not None else None
+        before = jnp.zeros_like(mean_action[:1]) if first is None else first[None]
+        shifted = jnp.concatenate([before, mean_action])
+        mean_action = jnp.where(trajectory.reset[..., None, None], 0.0, shifted)
+    return Observed(
+        obs=trajectory.obs,
+        prev_actions=previous_actions(
+            trajectory.actions, trajectory.reset, start.prev_actions if start else None
+        ),
+        reset=trajectory.reset,
+        avail_actions=trajectory.avail_actions,
+        mean_action=mean_action,
+    )
+
+
+def unroll(agent: Agent, params: Params, trajectory: Trajectory, carry: str = "act") -> Unrolled:
     """One network over a batch of sequences, from the sequences' own start.
 
     Args:
       params: the agent's parameters.
       trajectory: `[T+1, B, ...]`.
+      carry: which of the stored carries is the agent's, `act` or `learn`.
     """
-    return _over(agent, trajectory)(params)
+    return _over(agent, trajectory, carry)(params)
 
 
 def unroll_pair(
-    agent: Agent, params: Params, target_params: Params, trajectory: Trajectory
+    agent: Agent,
+    params: Params,
+    target_params: Params,
+    trajectory: Trajectory,
+    carry: str = "act",
 ) -> tuple[Unrolled, Unrolled]:
     """Online and target network over a batch of sequences, both from the sequences' own start.
 
     Args:
       params, target_params: the agent's parameters; no gradient flows into the latter's result.
       trajectory: `[T+1, B, ...]`.
+      carry: which of the stored carries is the agent's, `act` or `learn`.
     Returns:
       (online, target).
     """
-    outputs = _over(agent, trajectory)
+    outputs = _over(agent, trajectory, carry)
     if not agent.stacked:
         return outputs(params), jax.lax.stop_gradient(outputs(target_params))
     both = jax.tree.map(
         lambda p, t: jnp.stack([p, jax.lax.stop_gradient(t)]), params, target_params
     )
-    q, hidden = jax.vmap(outputs)(both)
-    return Unrolled(q[0], hidden[0]), jax.lax.stop_gradient(Unrolled(q[1], hidden[1]))
+    head, hidden = jax.vmap(outputs)(both)
+    return Unrolled(head[0], hidden[0]), jax.lax.stop_gradient(Unrolled(head[1], hidden[1]))
 
 
-def _over(agent: Agent, trajectory: Trajectory) -> Callable[[Params], Unrolled]:
-    start = trajectory.start
-    if start is None:
-        none = jnp.full(trajectory.actions.shape[1:], -1, jnp.int32)
-        start = Start(carry=agent.initial_carry(len(none)), prev_actions=none)
-    prev_actions = previous_actions(trajectory.actions, trajectory.reset, start.prev_actions)
+def _over(agent: Agent, trajectory: Trajectory, carry: str) -> Callable[[Params], Unrolled]:
+    inputs, start = observed(trajectory), trajectory.start
+    first = agent.initial_carry(inputs.reset.shape[1]) if start is None else start.carry[carry]
+    return lambda params: Unrolled(*agent.unroll(params, first, inputs)[1:])
 
-    def outputs(params: Params) -> Unrolled:
-        inputs = (trajectory.obs, prev_actions, trajectory.reset)
-        return Unrolled(*agent.unroll(params, start.carry, *inputs)[1:])
 
-    return outputs
+def step(agent: Agent, params: Params, carry: Carry, seen: Observed) -> tuple[Carry, Array, Array]:
+    """One step of every environment: acting is `unroll` with T = 1, so acting and learning cannot
+    drift apart.
+
+    Args:
+      seen: `[B, ...]`.
+    Returns:
+      (carry, head f32[B, N, K], hidden f32[B, N, H]).
+    """
+    carry, head, hidden = agent.unroll(params, carry, jax.tree.map(lambda x: x[None], seen))
+    return carry, head[0], hidden[0]
 
 
 def in_bfloat16(agent: Agent) -> Agent:
     """The same agent computing in bfloat16: parameters, and all it takes and gives, stay f32."""
 
-    def unroll(
-        params: Params, carry: Carry, obs: Array, prev_actions: Array, reset: Array
-    ) -> tuple[Carry, Array, Array]:
-        params, carry, obs = functional.cast((params, carry, obs), jnp.bfloat16)
-        result = agent.unroll(params, carry, obs, prev_actions, reset)
-        return functional.cast(result, jnp.float32)
+    def unroll(params: Params, carry: Carry, seen: Observed) -> tuple[Carry, Array, Array]:
+        params, carry, obs = functional.cast((params, carry, seen.obs), jnp.bfloat16)
+        return functional.cast(agent.unroll(params, carry, replace(seen, obs=obs)), jnp.float32)
 
     return agent._replace(unroll=unroll)

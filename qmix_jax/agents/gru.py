@@ -15,8 +15,8 @@ class Config(_recurrent.Config):
     """Options of the GRU agent."""
 
 
-def make(cfg: Config, spec: EnvSpec) -> base.Agent:
+def make(cfg: Config, spec: EnvSpec, width: int) -> base.Agent:
     """The agent for an environment; the carry is f32[B, N, H]."""
     return _recurrent.make(
-        cfg, spec, recurrent.GRU, lambda *leading: jnp.zeros((*leading, cfg.hidden))
+        cfg, spec, width, recurrent.GRU, lambda *leading: jnp.zeros((*leading, cfg.hidden))
     )

@@ -16,11 +16,11 @@ class Config(_recurrent.Config):
     """Options of the LSTM agent."""
 
 
-def make(cfg: Config, spec: EnvSpec) -> base.Agent:
+def make(cfg: Config, spec: EnvSpec, width: int) -> base.Agent:
     """The agent for an environment; the carry is a `recurrent.State` of two f32[B, N, H]."""
 
     def zeros(*leading: int) -> recurrent.State:
         shape = (*leading, cfg.hidden)
         return recurrent.State(hidden=jnp.zeros(shape), cell=jnp.zeros(shape))
 
-    return _recurrent.make(cfg, spec, recurrent.LSTM, zeros)
+    return _recurrent.make(cfg, spec, width, recurrent.LSTM, zeros)

@@ -22,13 +22,13 @@ class Config(base.Config):
 
 class _Network(nn.Module):
     torso: torso.Torso
-    n_actions: int
+    width: int
 
     @nn.compact
     def __call__(self, carry: tuple[()], x: Array, reset: Array) -> tuple[tuple[()], Array, Array]:
         del reset
         hidden = torso.embed(self.torso, x)
-        return carry, initialisers.Dense(self.n_actions, name="head")(hidden), hidden
+        return carry, initialisers.Dense(self.width, name="head")(hidden), hidden
 
 
 def layer_names(cfg: Config) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def layer_names(cfg: Config) -> tuple[str, ...]:
     return tuple(f"hidden_{index}" for index in range(cfg.layers))
 
 
-def make(cfg: Config, spec: EnvSpec) -> base.Agent:
+def make(cfg: Config, spec: EnvSpec, width: int) -> base.Agent:
     """The agent for an environment; the carry is empty."""
-    network = _Network(base.make_torso(cfg, spec, layer_names(cfg)), spec.n_actions_max)
+    network = _Network(base.make_torso(cfg, spec, layer_names(cfg)), width)
     return base.make(cfg, spec, network, lambda *leading: ())

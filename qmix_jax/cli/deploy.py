@@ -3,6 +3,7 @@
 import argparse
 import json
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -52,9 +53,14 @@ def export(arguments: Sequence[str]) -> int:
     parser.add_argument("--format", dest="formats", type=_list, default=argparse.SUPPRESS)
     parser.add_argument("--platforms", type=_list, default=argparse.SUPPRESS)
     parser.add_argument("--member", type=_number_or("best"), default=argparse.SUPPRESS)
-    folder = qmix_jax.export_run(**vars(parser.parse_intermixed_args(arguments)))
+    given = vars(parser.parse_intermixed_args(arguments))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        folder = qmix_jax.export_run(**given)
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size:>10,} bytes  {path}")
+    for warning in said:
+        print(warning.message)
     return 0
 
 

@@ -19,6 +19,7 @@ class Ended(NamedTuple):
     interrupted: bool
     failures: Mapping[int, str]
     pruned: bool = False
+    stopped: str | None = None
 
 
 class Outcome(NamedTuple):
@@ -91,4 +92,10 @@ def engine() -> Any:
 def _summary(result: api.Result | None) -> Ended:
     if result is None:
         raise RuntimeError("interrupted before training began")
-    return Ended(result.config, result.objective, result.interrupted, dict(result.failures))
+    return Ended(
+        config=result.config,
+        objective=result.objective,
+        interrupted=result.interrupted,
+        failures=dict(result.failures),
+        stopped=result.stopped,
+    )

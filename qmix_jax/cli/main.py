@@ -320,7 +320,8 @@ def _check(flags: argparse.Namespace) -> list[config.ExperimentConfig]:
 def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> float:
     """One training run inside Hydra, to its objective; ends the process where it went wrong."""
     from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
-    from qmix_jax.runtime import checkpoint, interrupt, loop, team
+    from qmix_jax.laboratory import page
+    from qmix_jax.runtime import checkpoint, interrupt, outcomes, team
 
     settings = hydra_config.HydraConfig.get()
     overrides = list(settings.overrides.task)
@@ -336,8 +337,9 @@ def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> float:
     except config.ConfigError as error:
         _remove_empty(settings.runtime.output_dir)
         raise SystemExit(_report(error, 2)) from None
-    except (loop.NonFiniteError, team.ProcessError, checkpoint.WriteError) as error:
+    except (outcomes.NonFiniteError, team.ProcessError, checkpoint.WriteError) as error:
         raise SystemExit(_report(error, 1)) from None
+    page.learnt(result)
     if cfg.population.distributed:  # the run directory may be that of another process
         _remove_empty(settings.runtime.output_dir)
     if result.interrupted:

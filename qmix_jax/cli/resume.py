@@ -24,15 +24,17 @@ def run(directory: str, arguments: Sequence[str]) -> int:
             f"resume: {directory!r} is no directory; give that of a run or a sweep, or resume=auto"
         )
     changes = _changes(arguments)
-    from qmix_jax import resumption  # these bring in JAX, which a refusal need not wait for
-    from qmix_jax.runtime import checkpoint, interrupt, loop, team
+    from qmix_jax import api  # these bring in JAX, which a refusal need not wait for
+    from qmix_jax.laboratory import page
+    from qmix_jax.runtime import checkpoint, interrupt, outcomes, team
 
     try:
-        if resumption.is_sweep(directory):
-            found = resumption.resume_many(directory, changes)
+        if api.is_sweep(directory):
+            found = api.resume_many(directory, changes)
         else:
-            found = (resumption.resume(directory, changes),)
-    except (loop.NonFiniteError, team.ProcessError, checkpoint.WriteError) as error:
+            found = (api.resume(directory, changes),)
+            page.learnt(found[0])
+    except (outcomes.NonFiniteError, team.ProcessError, checkpoint.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     failures = [text for one in found if one is not None for text in one.failures.values()]

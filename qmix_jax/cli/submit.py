@@ -14,7 +14,7 @@ from hydra.core import utils
 
 from qmix_jax import api, config, groups, program
 from qmix_jax.cli import group_task, job_queue, launcher
-from qmix_jax.runtime import interrupt, progress, sweep_index, tables
+from qmix_jax.runtime import interrupt, launching, progress, sinks, sweep_index, tables
 
 FOLDER = "submitit"
 """Folder of a sweep with the jobs' logs and pickles, and an `index.json` per group."""
@@ -161,9 +161,10 @@ def _claim(jobs: Sequence[api.Job]) -> list[pathlib.Path]:
     """Run directories that hold nothing, unless the sweep goes on: whatever a job finds there later
     is its own.
     """
-    paths = api.directories(jobs)
+    paths = launching.directories(jobs)
     resume = all(job.config.resume is not None for job in jobs)
-    api.claim(paths, resume)
+    for path in paths:
+        sinks.claim(path, resume)
     for path in paths:
         if any(path.iterdir()) and not resume:
             _withdraw(paths)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from qmix_jax import components
 from qmix_jax.conformance import play
@@ -69,8 +68,8 @@ class Subject:
       seed: of their randomness.
     """
 
-    env: envs.Env
-    remake: Callable[[], envs.Env]
+    env: envs.Env | envs.HostEnv
+    remake: Callable[[], envs.Env | envs.HostEnv]
     folder: pathlib.Path | None
     n_episodes: int
     seed: int
@@ -80,34 +79,53 @@ class Subject:
         """The environment's facts."""
         return self.env.spec
 
+    @property
+    def pure(self) -> envs.Env:
+        """The environment, for checks of one that is compiled."""
+        assert isinstance(self.env, envs.Env)
+        return self.env
+
     @functools.cached_property
     def first(self) -> Any:
         """Shapes of what `reset` returns: (env_state, TimeStep)."""
+        if isinstance(self.env, envs.HostEnv):
+            return self._first_steps[0]
         return jax.eval_shape(self.env.reset, key_shape())
 
     @functools.cached_property
     def after(self) -> Any:
         """Shapes of what `step` returns: (env_state, TimeStep)."""
+        if isinstance(self.env, envs.HostEnv):
+            return self._first_steps[1]
         return jax.eval_shape(self.env.step, key_shape(), self.first[0], self.action_shape)
+
+    @functools.cached_property
+    def _first_steps(self) -> tuple[Any, Any]:
+        """The same of an environment in Python, as arrays and with no env state."""
+        assert isinstance(self.env, envs.HostEnv)
+        first, after = play.first_steps(self.env, self.seed)
+        return ((), first), ((), after)
 
     @property
     def action_shape(self) -> jax.ShapeDtypeStruct:
-        """Of a joint action, i32[N]."""
-        return jax.ShapeDtypeStruct((self.spec.n_agents,), jnp.int32)
+        """Of a joint action."""
+        return jax.ShapeDtypeStruct(self.spec.actions.shape, self.spec.actions.dtype)
 
     @functools.cached_property
     def reset(self) -> Callable[..., Any]:
         """The environment's, compiled."""
-        return play.compiled(self.env.reset)
+        return play.compiled(self.pure.reset)
 
     @functools.cached_property
     def step(self) -> Callable[..., Any]:
         """The environment's, compiled."""
-        return play.compiled(self.env.step)
+        return play.compiled(self.pure.step)
 
     @functools.cached_property
     def played(self) -> play.Played:
         """Random play."""
+        if isinstance(self.env, envs.HostEnv):
+            return play.in_python(self.env, self.seed)
         return play.at_random(self.env, self.n_episodes, self.seed)
 
 

@@ -11,7 +11,7 @@ from qmix_jax.conformance.base import Answer, Check, Finding, Subject
 from qmix_jax.envs import base as envs
 from qmix_jax.types import EnvSpec
 
-_FOUND = "Config, and make returns an Env"
+_FOUND = "Config, and make returns an environment"
 
 
 class Conformance(NamedTuple):
@@ -53,17 +53,18 @@ class Conformance(NamedTuple):
 
 
 def check_env(
-    env: str | envs.Env,
+    env: str | envs.Env | envs.HostEnv,
     options: Mapping[str, Any] | None = None,
     *,
     episodes: int = 8,
     seed: int = 0,
     skip: Sequence[str] = (),
 ) -> Conformance:
-    """Runs the conformance suite on an environment; it goes on after a failure where it can.
+    """Runs the conformance suite on an environment; it continues after a failure where it can.
 
     Args:
-      env: name of an environment of the package, dotted path of a module of your own, or an `Env`.
+      env: name of an environment of the package, dotted path of a module of your own, or an `Env`
+        or `HostEnv`.
       options: of the module's `Config`.
       episodes: environments that are played side by side, at random.
       seed: of the play.
@@ -75,7 +76,7 @@ def check_env(
     """
     if episodes < 2:
         raise config.ConfigError(f"check-env: episodes={episodes}; compare at least 2")
-    if isinstance(env, envs.Env):
+    if isinstance(env, envs.Env | envs.HostEnv):
         if options:
             raise config.ConfigError(
                 f"check-env: an Env has its options already, got {dict(options)}; pass a module's "
@@ -113,16 +114,16 @@ def _import(name: str) -> tuple[Any, Finding | None]:
 
 
 def _make(module: Any, cfg: config.Model, folder: pathlib.Path) -> tuple[Any, Finding | None]:
-    """(Env, what is wrong with it)."""
+    """(environment, what is wrong with it)."""
     try:
         env = module.make(cfg)
     except config.ConfigError:
         raise
     except Exception as error:  # whatever the user's code raises
         return None, base.of_exception("make", error, folder)
-    if not isinstance(env, envs.Env):
-        wanted = "envs.base.Env(spec, reset, step)"
-        return None, Finding("make", type(env).__name__, wanted, "return that")
+    if not isinstance(env, envs.Env | envs.HostEnv):
+        wanted, fix = "an envs.base.Env", "return envs.base.team_env(spec, reset, step)"
+        return None, Finding("make", type(env).__name__, wanted, fix)
     if not isinstance(env.spec, EnvSpec):
         wanted = "a qmix_jax.types.EnvSpec"
         return None, Finding("make: spec", type(env.spec).__name__, wanted, "build that")
@@ -146,7 +147,13 @@ _STAGES = (
     _Stage(traced.CHECKS, (*_SIZES, *_RETURNS)),
     _Stage(played.CHECKS, (*_SIZES, *_RETURNS, *_RECORDS)),
 )
-_HOSTED = (_STAGES[0], _Stage(hosted.CHECKS, _SIZES))
+_HOSTED_RETURNS = tuple(check.name for check in hosted.RETURNS)
+_HOSTED = (
+    _Stage(static.CHECKS, ()),
+    _Stage(hosted.RETURNS, _SIZES),
+    _Stage(traced.RECORDS, (*_SIZES, *_HOSTED_RETURNS)),
+    _Stage((*hosted.CHECKS, *played.HOSTED), (*_SIZES, *_HOSTED_RETURNS, *_RECORDS)),
+)
 """Of an environment that is stepped in Python."""
 
 
@@ -156,7 +163,7 @@ def _examine(subject: Subject | Finding, skip: Sequence[str]) -> tuple[Answer, .
         wrong = Answer(_FOUND, "failed", (subject,))
         return (wrong, *(Answer(c.name, "not run") for stage in _STAGES for c in stage.checks))
     answers = [Answer(_FOUND, "passed")]
-    for stage in _HOSTED if subject.env.host else _STAGES:
+    for stage in _HOSTED if isinstance(subject.env, envs.HostEnv) else _STAGES:
         broken = {answer.name for answer in answers if answer.status in ("failed", "not run")}
         runs = not broken & {*stage.needs}
         answers += [

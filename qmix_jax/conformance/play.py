@@ -1,15 +1,16 @@
-"""Plays many copies of an environment at random in one program, with auto-reset as in training."""
+"""Plays an environment at random: many copies in one program, or an episode at a time in Python.
+Ended episodes are followed by fresh ones, as in training.
+"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qmix_jax.core import exploration
 from qmix_jax.envs import base as envs
-from qmix_jax.types import Array, TimeStep
+from qmix_jax.types import Array, Box, EnvSpec, TimeStep
 
 _MOST_STEPS = 8_192
 """Steps of all copies together, at most, as long as two copies remain."""
@@ -19,16 +20,16 @@ class Played(NamedTuple):
     """What happened, in NumPy arrays `[E, T, ...]`; step t leads from `shown` to `stepped`.
 
     Attributes:
-      reset_keys, step_keys: typed keys (JAX arrays) of every step.
+      reset_keys, step_keys: typed keys (JAX arrays) of every step; None of play in Python.
       reset: bool, `shown` is the first of an episode: it came from `reset` and that step's key.
       env_states, shown: before the step.
-      actions: i32[E, T, N], available ones.
+      actions: i32[E, T, N] or f32[E, T, N, D], available ones.
       env_states_after, stepped: after the step, before any reset.
       timed_out: bool, the episode was still going on after `max_steps` steps and was ended here.
     """
 
-    reset_keys: Array
-    step_keys: Array
+    reset_keys: Any
+    step_keys: Any
     reset: np.ndarray
     env_states: Any
     shown: TimeStep
@@ -65,6 +66,56 @@ def at_random(env: envs.Env, n_episodes: int, seed: int) -> Played:
     return Played(reset_keys=keys[:, :, 0], step_keys=keys[:, :, 1], **host)
 
 
+def in_python(env: envs.HostEnv, seed: int) -> Played:
+    """Two episodes by random actions, one after the other in a single row."""
+    episodes = env.start()
+    rows = [
+        step for number in range(2) for step in _steps_in_python(env.spec, episodes, seed + number)
+    ]
+    episodes.close()
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves)[None], *rows)
+    return Played(reset_keys=None, step_keys=None, env_states=(), env_states_after=(), **stacked)
+
+
+def _steps_in_python(
+    spec: EnvSpec, episodes: envs.HostEpisodes, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Fields of `Played` for every step of an episode."""
+    rng, shown = np.random.default_rng(seed), episodes.reset(seed)
+    for t in range(spec.max_steps):
+        actions = random_actions(rng, spec, shown)
+        stepped = episodes.step(actions)
+        over = bool(stepped.terminated or stepped.truncated)
+        yield {
+            "reset": t == 0,
+            "shown": shown,
+            "actions": actions,
+            "stepped": stepped,
+            "timed_out": not over and t + 1 == spec.max_steps,
+        }
+        if over:
+            return
+        shown = stepped
+
+
+def first_steps(env: envs.HostEnv, seed: int) -> tuple[TimeStep, TimeStep]:
+    """What an environment in Python shows after its reset and after a random step."""
+    episodes = env.start()
+    first = episodes.reset(seed)
+    after = episodes.step(random_actions(np.random.default_rng(seed), env.spec, first))
+    episodes.close()
+    return first, after
+
+
+def random_actions(rng: np.random.Generator, spec: EnvSpec, shown: TimeStep) -> np.ndarray:
+    """A joint action, uniform over available actions or over the box."""
+    actions = spec.actions
+    if isinstance(actions, Box):
+        return rng.uniform(actions.low, actions.high, actions.shape).astype(np.float32)
+    avail = np.asarray(shown.avail_actions)
+    return (rng.random(avail.shape) * avail).argmax(axis=-1).astype(np.int32)
+
+
 def compiled(function: Callable) -> Callable:
     """`jax.jit`, with what little effort for machine code a short use is worth."""
     on_cpu = jax.devices()[0].platform == "cpu"
@@ -77,7 +128,8 @@ def _step(env: envs.Env, carried: Any, keys: Array) -> tuple[Any, dict[str, Any]
     ended, steps = carried[2], carried[3]
     env_state, shown = envs.select(ended, env.reset(keys[0]), carried[:2])
     steps = jnp.where(ended, 0, steps) + 1
-    actions = exploration.uniform_available(keys[2], shown.avail_actions)
+    policy = envs.uniform_policy(env.spec.actions)
+    actions, _ = policy.act(keys[2], env_state, shown, policy.initial)
     after, stepped = env.step(keys[1], env_state, actions)
     over = stepped.terminated | stepped.truncated
     timed_out = ~over & (steps >= env.spec.max_steps)

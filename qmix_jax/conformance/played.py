@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qmix_jax.conformance.base import Check, Finding, Subject
+from qmix_jax.types import Box
 
 _RTOL, _ATOL = 1e-4, 1e-5
 """Floats that differ by less are equal: programs of different shape round differently."""
@@ -70,12 +71,20 @@ def _can_act(subject: Subject) -> Iterator[Finding]:
 def _padding(subject: Subject) -> Iterator[Finding]:
     played, spec = subject.played, subject.spec
     for i, name in enumerate(spec.agent_names):
-        if played.stepped.avail_actions[:, :, i, spec.n_actions[i] :].any():
+        size, avail = spec.actions.sizes[i], played.stepped.avail_actions[:, :, i]
+        if avail[..., size:].any():
             yield Finding(
                 f"step: TimeStep.avail_actions of {name!r}",
-                f"an action from {spec.n_actions[i]} on",
-                f"only its own {spec.n_actions[i]} actions (spec.n_actions)",
-                "mask the rest, for example with envs.base.existing_actions",
+                f"an action from {size} on",
+                f"only its own {size} (spec.actions.sizes)",
+                "mask the rest; spec.actions.exists is the mask of what agents have",
+            )
+        if isinstance(spec.actions, Box) and not avail[..., :size].all():
+            yield Finding(
+                f"step: TimeStep.avail_actions of {name!r}",
+                "a number of its action that is not available",
+                "all that it has, at every step",
+                "show jnp.asarray(spec.actions.exists): a Box has no masks",
             )
         rest = np.ones(spec.obs_shape, bool)
         rest[tuple(slice(size) for size in spec.obs_shapes[i])] = False
@@ -86,6 +95,49 @@ def _padding(subject: Subject) -> Iterator[Finding]:
                 "zeros there",
                 "pad with zeros at the end, or correct spec.obs_shapes",
             )
+
+
+def _states(subject: Subject) -> Iterator[Finding]:
+    n_states = subject.spec.n_states
+    if n_states is None:
+        return
+    for where, timestep in (("reset", subject.played.shown), ("step", subject.played.stepped)):
+        seen = np.asarray(timestep.obs)
+        wrong = seen[(seen < 0) | (seen >= n_states) | (seen != np.round(seen))]
+        if wrong.size:
+            yield Finding(
+                f"{where}: TimeStep.obs",
+                f"{wrong[0]:g}",
+                f"the index of a state, from 0 to {n_states - 1} (spec.n_states={n_states})",
+                "show the state's index as f32, or raise n_states",
+            )
+
+
+def _zero_sum(subject: Subject) -> Iterator[Finding]:
+    if not subject.spec.zero_sum or subject.spec.n_agents != 2:
+        return
+    rewards = np.asarray(subject.played.stepped.reward)
+    wrong = ~np.isclose(rewards[..., 0], -rewards[..., 1], _RTOL, _ATOL)
+    if wrong.any():
+        pair = " and ".join(f"{value:g}" for value in rewards[wrong][0])
+        yield Finding(
+            "step: TimeStep.reward",
+            f"{pair}, at {wrong.sum()} of {wrong.size} steps",
+            "two numbers that add up to zero (spec.zero_sum)",
+            "pay one agent what the other loses, or leave zero_sum out",
+        )
+
+
+def _near(subject: Subject) -> Iterator[Finding]:
+    near = subject.played.stepped.neighbours
+    if near is not None and np.diagonal(near, axis1=-2, axis2=-1).any():
+        yield Finding(
+            "step: TimeStep.neighbours",
+            "an agent that is its own neighbour, whose own action enters its mean action",
+            "",
+            "leave the diagonal False unless you mean it",
+            fails=False,
+        )
 
 
 def _one_end(subject: Subject) -> Iterator[Finding]:
@@ -150,9 +202,9 @@ def _fresh_starts(subject: Subject) -> Iterator[Finding]:
 
 def _eager(subject: Subject) -> Iterator[Finding]:
     key = subject.played.reset_keys[0, 0]
-    first = subject.env.reset(key)
+    first = subject.pure.reset(key)
     yield from _compare("reset", "compiled", first, _at(subject, "shown", 0, 0))
-    after = subject.env.step(*_arguments(subject, first[0]))
+    after = subject.pure.step(*_arguments(subject, first[0]))
     yield from _compare("step", "compiled", after, _at(subject, "stepped", 0, 0))
 
 
@@ -193,11 +245,12 @@ def _varies(subject: Subject) -> Iterator[Finding]:
 
 
 def _rewards(subject: Subject) -> Iterator[Finding]:
-    rewards = subject.played.stepped.reward
+    rewards = np.asarray(subject.played.stepped.reward)
     if (rewards == rewards[0, 0]).all():
+        each = ", ".join(f"{value:g}" for value in dict.fromkeys(rewards[0, 0].tolist()))
         yield Finding(
             "step: TimeStep.reward",
-            f"{rewards[0, 0]:g} at each of only {rewards.size} random steps",
+            f"{each} at each of only {rewards[..., 0].size} random steps",
             "a reward that random play meets now and then",
             "where longer play meets no other either, shape the reward or make a smaller instance",
             fails=False,
@@ -249,15 +302,22 @@ def _compare(where: str, how: str, ours: Any, theirs: Any) -> Iterator[Finding]:
             return
 
 
-CHECKS = (
+HOSTED = (
     Check("reset starts an episode", _begins),
     Check("values are finite", _finite),
     Check("every agent can always act", _can_act),
     Check("missing actions and padding", _padding),
+    Check("states are within their range", _states),
+    Check("rewards add up to zero", _zero_sum),
+    Check("nobody is near itself", _near),
     Check("terminated or truncated, not both", _one_end),
     Check("episodes end by max_steps", _limit),
-    Check("the last step is shown, not a new start", _own_reset),
     Check("values are within their bounds", _within_bounds),
+)
+"""Of environments that are stepped in Python too."""
+CHECKS = (
+    *HOSTED,
+    Check("the last step is shown, not a new start", _own_reset),
     Check("same key, same result; alone as in a batch", _same_key),
     Check("auto-reset shows what reset shows", _fresh_starts),
     Check("compiled as not compiled", _eager),

@@ -11,10 +11,13 @@ import numpy as np
 
 from qmix_jax.conformance import base
 from qmix_jax.conformance.base import Check, Finding, Subject
+from qmix_jax.envs import base as envs
 from qmix_jax.types import TimeStep
 
 _RANKS = re.compile(r".* for (\w+ on shapes .*\)) and with the config.*")
 _CALLBACKS = re.compile(r"\b(\w*callback|debug_print)\[")
+_OPTIONAL = ("alive", "neighbours")
+"""Fields of a `TimeStep` that may be None."""
 
 
 def _returns(subject: Subject) -> Iterator[Finding]:
@@ -33,23 +36,30 @@ def _returns(subject: Subject) -> Iterator[Finding]:
 
 
 def _shapes(subject: Subject) -> Iterator[Finding]:
-    spec = subject.spec
+    spec, n_agents = subject.spec, subject.spec.n_agents
     shapes = {
-        "obs": (spec.n_agents, *spec.obs_shape),
+        "obs": (n_agents, *spec.obs_shape),
         "state": (spec.state_size,),
-        "avail_actions": (spec.n_agents, spec.n_actions_max),
-        "reward": (),
+        "avail_actions": (n_agents, spec.actions.width),
+        "reward": (n_agents,),
         "terminated": (),
         "truncated": (),
+        "alive": (n_agents,),
+        "neighbours": (n_agents, n_agents),
     }
     fixes = {
         "obs": "one row per agent, padded to spec.obs_shape",
         "state": "make it a vector of spec.state_size, or correct that",
-        "avail_actions": "one row per agent, as wide as the largest of spec.n_actions",
-        "reward": "one number for the team: sum it over the agents",
+        "avail_actions": "one row per agent, as wide as the largest of spec.actions.sizes",
+        "reward": "give each agent its own; one reward for all is envs.base.team_env(spec, reset, "
+        "step), which takes a single number",
+        "alive": "one flag per agent, or None where all act throughout",
+        "neighbours": "one row per agent, or None for those of the spec",
     }
     for (where, timestep), name in itertools.product(_timesteps(subject), shapes):
         leaf, shape = getattr(timestep, name), shapes[name]
+        if leaf is None and name in _OPTIONAL:
+            continue
         if getattr(leaf, "shape", None) != shape:
             got = getattr(leaf, "shape", type(leaf).__name__)
             fix = fixes.get(name, "one flag for the whole episode")
@@ -57,12 +67,17 @@ def _shapes(subject: Subject) -> Iterator[Finding]:
 
 
 def _dtypes(subject: Subject) -> Iterator[Finding]:
-    flags = ("avail_actions", "terminated", "truncated")
+    flags = ("avail_actions", "terminated", "truncated", *_OPTIONAL)
     names = ("obs", "state", "reward", *flags)
     for (where, timestep), name in itertools.product(_timesteps(subject), names):
         leaf = getattr(timestep, name)
+        if leaf is None and name in _OPTIONAL:
+            continue
         dtype = jnp.dtype(jnp.bool_ if name in flags else jnp.float32)
-        if getattr(leaf, "dtype", None) != dtype:
+        found = getattr(leaf, "dtype", None)
+        # What is stepped in Python is stored in arrays of the exact type.
+        hosted = isinstance(subject.env, envs.HostEnv)
+        if found != dtype and not (hosted and found is not None and found.kind == dtype.kind):
             got = getattr(leaf, "dtype", type(leaf).__name__)
             fix = f"add .astype({'bool' if dtype == jnp.bool_ else 'jnp.float32'})"
             yield Finding(f"{where}: TimeStep.{name}", str(got), str(dtype), fix)
@@ -81,15 +96,17 @@ def _metrics(subject: Subject) -> Iterator[Finding]:
                 "name every metric in both, also in what reset returns",
             )
             continue
-        wrong = {n: x for n, x in found.items() if (x.shape, x.dtype) != ((), jnp.float32)}
+        hosted = isinstance(subject.env, envs.HostEnv)
+        forms = {name: _form(jnp.float32(x) if hosted else x) for name, x in found.items()}
+        wrong = {name: form for name, form in forms.items() if form != ("float32", ())}
         yield from (
             Finding(
                 f"{where}: TimeStep.metrics[{name!r}]",
-                f"{leaf.dtype} {leaf.shape}",
+                "{} {}".format(*form),
                 "a float32 scalar",
                 "reduce it to one number and add .astype(jnp.float32)",
             )
-            for name, leaf in wrong.items()
+            for name, form in wrong.items()
         )
 
 
@@ -104,14 +121,19 @@ def _structure(subject: Subject) -> Iterator[Finding]:
             "return the same tree from both",
         )
     for path in sorted({*before} & {*then}):
-        one, two = before[path], then[path]
-        if (one.shape, one.dtype) != (two.shape, two.dtype):
+        one, two = _form(before[path]), _form(then[path])
+        if one != two:
             yield Finding(
                 f"step: {path}",
-                f"{two.dtype} {two.shape}",
-                f"{one.dtype} {one.shape} as from reset",
-                f"add .astype(jnp.{one.dtype})" if one.shape == two.shape else "keep its shape",
+                "{} {}".format(*two),
+                "{} {} as from reset".format(*one),
+                f"add .astype(jnp.{one[0]})" if one[1] == two[1] else "keep its shape",
             )
+
+
+def _form(leaf: Any) -> tuple[str, Any]:
+    """(type, shape), also of what is no array."""
+    return str(getattr(leaf, "dtype", type(leaf).__name__)), getattr(leaf, "shape", "")
 
 
 def _weak_types(subject: Subject) -> Iterator[Finding]:
@@ -176,8 +198,8 @@ def _error(function: Callable, arguments: tuple[Any, ...]) -> ValueError | None:
 
 def _functions(subject: Subject) -> Iterator[tuple[str, Callable, tuple[Any, ...]]]:
     key = base.key_shape()
-    yield "reset", subject.env.reset, (key,)
-    yield "step", subject.env.step, (key, subject.first[0], subject.action_shape)
+    yield "reset", subject.pure.reset, (key,)
+    yield "step", subject.pure.step, (key, subject.first[0], subject.action_shape)
 
 
 def _anew(function: Callable) -> Callable:

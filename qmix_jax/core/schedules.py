@@ -2,11 +2,11 @@
 
 import jax.numpy as jnp
 
-from qmix_jax.types import Array, Schedule
+from qmix_jax.types import Array, Exponential, Power, Schedule
 
 
-def linear(schedule: Schedule, step: Array) -> Array:
-    """`start` at step 0, `end` from `schedule.steps` on, linear between.
+def value(schedule: Schedule | Exponential | Power | Array, step: Array) -> Array:
+    """The schedule at a step; a plain number is constant.
 
     Args:
       schedule: scalars f32[].
@@ -14,5 +14,25 @@ def linear(schedule: Schedule, step: Array) -> Array:
     Returns:
       f32[].
     """
+    if isinstance(schedule, Exponential):
+        return exponential(schedule, step)
+    if isinstance(schedule, Power):
+        return power(schedule, step)
+    return linear(schedule, step) if isinstance(schedule, Schedule) else schedule
+
+
+def linear(schedule: Schedule, step: Array) -> Array:
+    """`start` at step 0, `end` from `schedule.steps` on, linear between; see `value`."""
     fraction = jnp.clip(step / schedule.steps, 0.0, 1.0)
     return schedule.start + fraction * (schedule.end - schedule.start)
+
+
+def exponential(schedule: Exponential, step: Array) -> Array:
+    """`start * (end / start) ** (step / steps)`, `end` from `schedule.steps` on; see `value`."""
+    fraction = jnp.clip(step / schedule.steps, 0.0, 1.0)
+    return schedule.start * (schedule.end / schedule.start) ** fraction
+
+
+def power(schedule: Power, step: Array) -> Array:
+    """`start * (1 + step / scale) ** -exponent`; see `value`."""
+    return schedule.start * (1.0 + step / schedule.scale) ** -schedule.exponent

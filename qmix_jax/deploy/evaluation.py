@@ -8,10 +8,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from qmix_jax import config, population, program
+from qmix_jax import components, config, population, program
 from qmix_jax.deploy import policy, trained
-from qmix_jax.runtime import compile_cache, provenance
-from qmix_jax.types import EnvSpec
+from qmix_jax.envs import base as envs
+from qmix_jax.runtime import compile_cache
+from qmix_jax.types import Actions, Box, EnvSpec
 
 _FRESH = np.iinfo(np.int32).max
 """No evaluation in training has this index, so none saw these episodes."""
@@ -49,7 +50,7 @@ def evaluate_run(
     members: Sequence[int] | int | str | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Plays whole greedy episodes with a run's policies, in the program that evaluates in training.
+    """Plays whole episodes with a run's policies, in the program that evaluates in training.
 
     Args:
       directory: a run directory.
@@ -71,8 +72,13 @@ def evaluate_run(
     if cfg.compile_cache:
         compile_cache.enable()
     env = program.environment(cfg)
+    if isinstance(env, envs.HostEnv):
+        raise config.ConfigError(
+            f"evaluate: {env.spec.name} is stepped in Python; play it with qmix_jax.load_policy"
+        )
     _refuse_other_shapes(run.spec, env.spec)
-    evaluate = program.evaluation(cfg, env)
+    algorithm = run.algorithm()
+    evaluate = program.evaluation(algorithm, program.stage_of(algorithm, env, cfg.eval.episodes))
     keys, index = _randomness(run, chosen, seed, seeds)
     options = population.compiler_options(jax.default_backend())
     with policy.precision(cfg):
@@ -114,8 +120,12 @@ def _config(
                 "the rest is what was trained"
             )
     changed = dict(values) if episodes is None else {**values, "eval.episodes": episodes}
-    cfg = config.load(provenance.read_config(run.directory / "config.yaml"))
-    return config.with_values(cfg, changed)
+    return config.with_values(run.config, changed, _find)
+
+
+def _find(kind: str, name: str) -> Any:
+    """What `trained.find` does, and the environment."""
+    return components.find(kind, name) if kind == "envs" else trained.find(kind, name)
 
 
 def _refuse_other_shapes(trained_on: EnvSpec, spec: EnvSpec) -> None:
@@ -123,8 +133,10 @@ def _refuse_other_shapes(trained_on: EnvSpec, spec: EnvSpec) -> None:
     for what, fact in {
         "agents": lambda spec: spec.n_agents,
         "observation shapes": lambda spec: spec.obs_shapes,
-        "numbers of actions": lambda spec: spec.n_actions,
+        "kind of actions": lambda spec: _kind(spec.actions),
+        "numbers of actions": lambda spec: spec.actions.sizes,
         "agent groups": lambda spec: spec.agent_groups,
+        "number of states": lambda spec: spec.n_states,
     }.items():
         before, now = fact(trained_on), fact(spec)
         if before != now:
@@ -132,6 +144,12 @@ def _refuse_other_shapes(trained_on: EnvSpec, spec: EnvSpec) -> None:
                 f"evaluate: {what} of {spec.name}: {_short(now)}; the run was trained on "
                 f"{trained_on.name}: {_short(before)}; choose a scenario of equal shapes"
             )
+
+
+def _kind(actions: Actions) -> str:
+    if isinstance(actions, Box):
+        return f"numbers from {actions.low:g} to {actions.high:g}"
+    return "discrete"
 
 
 def _short(fact: Any) -> str:

@@ -1,10 +1,12 @@
 """`qmix-jax export`: a trained policy as files that need JAX alone, or NumPy alone."""
 
+import io
 import json
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +16,38 @@ from jax import export
 import qmix_jax
 from qmix_jax import config
 from qmix_jax.agents import _recurrent, base, mlp
-from qmix_jax.deploy import manual, policy, trained
+from qmix_jax.deploy import agreement, manual, policy, runner, trained
 from qmix_jax.runtime import parameters as files
 from qmix_jax.runtime import sinks
+from qmix_jax.types import Box
 
 FORMATS = ("stablehlo", "numpy")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
 _CORES = {"gru": "gru", "lstm": "lstm", "mlp": None}
+
+
+class RefusedError(Exception):
+    """Why a policy is not exported in a format."""
+
+
+class _Source(NamedTuple):
+    """What is exported, and what it is compared with.
+
+    Attributes:
+      run, member: the policy.
+      about: its description.
+      platforms: which the StableHLO is for.
+      played: what `Algorithm.act` does.
+      platform: where formats are compared with that.
+    """
+
+    run: trained.Trained
+    member: int
+    about: Mapping[str, Any]
+    platforms: tuple[str, ...]
+    played: agreement.Played
+    platform: str
 
 
 def export_run(
@@ -32,7 +58,8 @@ def export_run(
     member: int | str = "best",
     parameters: trained.Kind = "best",
 ) -> pathlib.Path:
-    """Writes a trained policy into a folder of its own.
+    """Writes a trained policy into a folder of its own, in formats that act as `Algorithm.act`
+    does: each is compared with it on 64 random inputs first.
 
     Args:
       directory: a run directory.
@@ -40,15 +67,16 @@ def export_run(
       formats: `stablehlo`: `policy.stablehlo`, a program with its weights inside, which JAX loads
         without this package (`jax.export`; it takes flatbuffers to write and to read). `numpy`:
         `weights.npz` and `runner.py`, which takes NumPy alone. `README.md` and `metadata.json`
-        say how.
+        say how. If only one of them can act as the run does, that one is written, with a warning.
       platforms: which the StableHLO is for, of cpu, cuda, rocm and tpu.
       member, parameters: as for `load_policy`.
     Returns:
       The folder.
     Raises:
       ConfigError: not the directory of a run that has ended, no such format or platform, no
-        flatbuffers, an agent without a NumPy runner (of your own, or in bfloat16), or a folder
-        that cannot be written or holds other things.
+        flatbuffers, no format that acts as the run does, or a folder that cannot be written or
+        holds other things. NumPy cannot act as agents of your own do, as bfloat16 does, or as an
+        algorithm that states no `Algorithm.head`.
     """
     _check("--format", formats, FORMATS)
     _check("--platforms", platforms, PLATFORMS)
@@ -56,30 +84,23 @@ def export_run(
     which = run.member(member)
     about = {
         **policy.about(run, which),
-        "formats": list(formats),
         "exported_with": {"jax": jax.__version__, "qmix_jax": qmix_jax.__version__},
     }
-    own = run.own(which)["agent"]
     # What can be refused is, before anything is written.
-    network = _network(run) if "numpy" in formats else None
-    program = _stablehlo(run, own, about, platforms) if "stablehlo" in formats else None
+    contents, refused = _contents(run, which, about, formats, platforms)
+    about["formats"] = [name for name in formats if name not in refused]
+    about["platforms"] = list(platforms)
+    contents[policy.METADATA] = json.dumps(about, indent=2).encode()
+    contents["README.md"] = manual.text(about).encode()
     folder = pathlib.Path(out or run.directory / "export")
     try:
-        _clear(folder)
-        if program is not None:
-            about["platforms"] = list(platforms)
-            _write(folder / "policy.stablehlo", program)
-        if network is not None:
-            about["network"] = network
-            files.save_parameters(folder / "weights.npz", {**own, "metadata": _as_bytes(about)})
-            source = pathlib.Path(__file__).with_name("runner.py").read_bytes()
-            _write(folder / "runner.py", source)
-        _write(folder / policy.METADATA, json.dumps(about, indent=2).encode())
-        _write(folder / "README.md", manual.text(about).encode())
+        _replace(folder, contents)
     except OSError as error:
         raise config.ConfigError(
             f"export: cannot write to {str(folder)!r} ({error.strerror}); choose another --out"
         ) from error
+    for name, reason in refused.items():
+        warnings.warn(f"export: {name} is not written: {reason}", stacklevel=2)
     return folder
 
 
@@ -91,8 +112,8 @@ def _check(flag: str, chosen: Sequence[str], allowed: Sequence[str]) -> None:
         raise config.ConfigError(f"export: {flag} is empty; allowed: {', '.join(allowed)}")
 
 
-def _clear(folder: pathlib.Path) -> None:
-    """Makes the folder, without the files of an earlier export: no two policies side by side.
+def _replace(folder: pathlib.Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files in place of those of an earlier export: no two policies side by side.
 
     Raises: ConfigError for a folder with anything else in it.
     """
@@ -105,55 +126,130 @@ def _clear(folder: pathlib.Path) -> None:
         )
     for name in found:
         (folder / name).unlink()
+    for name, content in contents.items():
+        with sinks.atomic(folder / name) as file:
+            file.write(content)
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
-    with sinks.atomic(path) as file:
-        file.write(content)
+def _contents(
+    run: trained.Trained,
+    member: int,
+    about: Mapping[str, Any],
+    formats: Sequence[str],
+    platforms: Sequence[str],
+) -> tuple[dict[str, bytes], dict[str, RefusedError]]:
+    """(the files of the formats by name, the formats that are refused and why).
+
+    Raises: ConfigError if that is all of them.
+    """
+    cpu = _cpu()  # accelerators may round matrix products, each program in its own way
+    with jax.default_device(cpu), policy.precision(run.config):
+        source = _Source(
+            run=run,
+            member=member,
+            about=about,
+            platforms=tuple(platforms),
+            played=agreement.play(run, member),
+            platform="cpu" if cpu else export.default_export_platform(),
+        )
+        contents, refused = _compared(source, formats)
+    if not contents:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        others = [name for name in FORMATS if name not in formats]
+        more = f"; use --format {others[0]}" if others else "; act with qmix_jax.load_policy"
+        raise config.ConfigError(f"export: {reasons}{more}")
+    return contents, refused
 
 
-def _as_bytes(about: Mapping[str, Any]) -> np.ndarray:
-    return np.frombuffer(json.dumps(about).encode(), np.uint8)
+def _compared(
+    source: _Source, formats: Sequence[str]
+) -> tuple[dict[str, bytes], dict[str, RefusedError]]:
+    contents, refused = {}, {}
+    for name in formats:
+        try:
+            contents |= {"stablehlo": _stablehlo, "numpy": _numpy}[name](source)
+        except RefusedError as reason:
+            refused[name] = reason
+    return contents, refused
 
 
-def _stablehlo(
-    run: trained.Trained, own: Any, about: Mapping[str, Any], platforms: Sequence[str]
-) -> bytes:
-    """`(obs, avail_actions, state) -> (actions, q, state)` for any number of environments."""
-    step = policy.make_step(run)
-    spec = run.spec
-    (batch,) = export.symbolic_shape("b")
-    of = jax.ShapeDtypeStruct
-    state = {
-        name: of((batch, *shape), jnp.dtype(dtype))
-        for name, (shape, dtype) in about["interface"]["state"].items()
-    }
-    obs = of((batch, spec.n_agents, *spec.obs_shape), jnp.float32)
-    avail = of((batch, spec.n_agents, spec.n_actions_max), jnp.bool_)
-    constants = jax.tree.map(jnp.asarray, own)
-    act = jax.jit(lambda obs, avail, state: step(constants, obs, avail, state))
-    with policy.precision(run.config):
-        exported = export.export(act, platforms=tuple(platforms))(obs, avail, state)
+def _cpu() -> Any:
     try:
-        return bytes(exported.serialize())
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return None
+
+
+def _refuse_difference(
+    source: _Source, file: str, step: runner.Step, other_draws: bool = False
+) -> None:
+    """Raises: RefusedError if the step does not act as the algorithm does."""
+    difference = agreement.difference(source.played, source.about, step, other_draws)
+    if difference is not None:
+        raise RefusedError(f"{file} would act unlike the run: {difference}")
+
+
+def _stablehlo(source: _Source) -> dict[str, bytes]:
+    try:
+        content = bytes(_program(source, source.platforms).serialize())
     except ImportError as error:
         raise config.ConfigError(
             f"export: {policy.FLATBUFFERS}; or choose --format numpy"
         ) from error
+    program = export.deserialize(bytearray(content))
+    if source.platform not in source.platforms:
+        program = _program(source, (source.platform,))
+    _refuse_difference(source, "policy.stablehlo", policy.step_of(program))
+    return {"policy.stablehlo": content}
+
+
+def _program(source: _Source, platforms: tuple[str, ...]) -> export.Exported:
+    """`(obs, avail_actions, state) -> (actions, head, state)` for any number of environments."""
+    step, spec = policy.make_step(source.run), source.run.spec
+    (batch,) = export.symbolic_shape("b")
+    of = jax.ShapeDtypeStruct
+    state = {
+        name: of(tuple(shape) if name == policy.KEY else (batch, *shape), jnp.dtype(dtype))
+        for name, (shape, dtype) in source.about["interface"]["state"].items()
+    }
+    obs = of((batch, spec.n_agents, *spec.obs_shape), jnp.float32)
+    avail = of((batch, spec.n_agents, spec.actions.width), jnp.bool_)
+    # Those that acting does not use are no part of the program.
+    constants = jax.tree.map(jnp.asarray, source.run.own(source.member))
+    act = jax.jit(lambda obs, avail, state: step(constants, obs, avail, state))
+    return export.export(act, platforms=platforms)(obs, avail, state)
+
+
+def _numpy(source: _Source) -> dict[str, bytes]:
+    network = _network(source.run)
+    arrays = files.flatten(source.run.own(source.member)["agent"])
+    step = runner.network(network, arrays)
+    _refuse_difference(source, "weights.npz", step, other_draws=True)
+    metadata = json.dumps({**source.about, "network": network}).encode()
+    weights = io.BytesIO()
+    files.write_arrays(weights, {**arrays, "metadata": np.frombuffer(metadata, np.uint8)})
+    code = pathlib.Path(__file__).with_name("runner.py").read_bytes()
+    return {"weights.npz": weights.getvalue(), "runner.py": code}
 
 
 def _network(run: trained.Trained) -> dict[str, Any]:
-    """What `runner.network` must know. Raises: ConfigError for an agent it does not have."""
-    agent, spec = run.config.agent, run.spec
+    """What `runner.network` must know. Raises: RefusedError for what it cannot do."""
+    agent, spec, algorithm = run.config.agent, run.spec, policy.acting(run)
+    if algorithm.head is None:
+        raise RefusedError(
+            f"{run.config.algo.name} states no `Algorithm.head`, so how it acts is known to its "
+            "`act` alone"
+        )
     if agent.name not in _CORES:
-        raise config.ConfigError(
-            f"export: agent {agent.name!r} has no NumPy runner; use --format stablehlo "
-            f"(NumPy: {', '.join(_CORES)})"
+        raise RefusedError(
+            f"agent {agent.name!r} has no NumPy runner ({', '.join(_CORES)} have one)"
         )
     if run.config.precision == "bfloat16":
-        raise config.ConfigError(
-            "export: a bfloat16 run has no NumPy runner, for only XLA rounds as XLA does; "
-            "use --format stablehlo"
+        raise RefusedError("a bfloat16 run has no NumPy runner, for only XLA rounds as XLA does")
+    if policy.make_head(run, algorithm) is None:
+        raise RefusedError(
+            f"{run.config.algo.name} states Algorithm.head={algorithm.head}, but its agent's "
+            "parameters and carry are not those of a network with a head of that width"
         )
     options: Any = agent.options
     names = (mlp if agent.name == "mlp" else _recurrent).layer_names(options)
@@ -164,10 +260,14 @@ def _network(run: trained.Trained) -> dict[str, Any]:
     }
     return {
         "core": _CORES[agent.name],
-        "n_actions": spec.n_actions_max,
+        "head": algorithm.head,
+        "width": spec.actions.width,
+        "low": spec.actions.low if isinstance(spec.actions, Box) else None,
+        "high": spec.actions.high if isinstance(spec.actions, Box) else None,
         "groups": [list(group) for group in base.sharing_groups(options, spec)],
         "last_action": options.last_action,
         "agent_id": options.agent_id,
+        "n_states": spec.n_states,
         "dense": list(names),
         "image": image,
     }

@@ -13,11 +13,11 @@ from jax import export
 
 from qmix_jax import config, program
 from qmix_jax.agents import base as agents
-from qmix_jax.core import qvalues
 from qmix_jax.deploy import runner, trained
-from qmix_jax.types import Array
+from qmix_jax.factorisations import base as algorithms
+from qmix_jax.types import Array, Box, Observed, no_action
 
-CARRY, PREVIOUS, RESET = "carry", "prev_actions", "reset"
+CARRY, PREVIOUS, RESET, KEY = "carry", "prev_actions", "reset", "key"
 """Names in a state; a carry of several arrays has names that begin so."""
 FILES = ("policy.stablehlo", "weights.npz")
 METADATA = "metadata.json"
@@ -42,9 +42,10 @@ def load_policy(
       member: which member of a run; `best` is the one with the best greedy evaluation.
       parameters: those of a run's best evaluation or of its end.
     Returns:
-      A `Policy`: takes and gives NumPy arrays, greedy unless given an epsilon.
+      A `Policy`: takes and gives NumPy arrays, and explores only if given an epsilon.
     Raises:
-      ConfigError: none of these, a run that has not ended, or no such member.
+      ConfigError: none of these, a run that has not ended, no such member, or an algorithm that
+        acts on more than a policy is given.
     """
     root = pathlib.Path(path)
     file = exported_file(root)
@@ -56,12 +57,12 @@ def load_policy(
 
 def of_run(run: trained.Trained, member: int) -> runner.Policy:
     """The policy of one member of a run."""
-    step = make_step(run)
-    own = jax.device_put(run.own(member)["agent"])
+    step = jax.jit(make_step(run))
+    params = jax.device_put(run.own(member))
 
     def compiled(obs: np.ndarray, avail: np.ndarray, state: runner.Arrays) -> Any:
         with precision(run.config):
-            return step(own, obs, avail, dict(state))
+            return step(params, obs, avail, dict(state))
 
     return runner.make(about(run, member), compiled)
 
@@ -82,7 +83,10 @@ def of_export(file: pathlib.Path) -> runner.Policy:
         if file.suffix == ".npz":
             return runner.load(file)
         described = json.loads((file.parent / METADATA).read_text(encoding="utf-8"))
+        runner.check_format(described, file)
         program = export.deserialize(bytearray(file.read_bytes()))
+    except runner.FormatError as error:
+        raise config.ConfigError(str(error)) from error
     except ImportError as error:
         raise config.ConfigError(f"policy: {file.name}: {error}; {FLATBUFFERS}") from error
     except Exception as error:  # whatever the parsers of foreign bytes raise
@@ -91,52 +95,125 @@ def of_export(file: pathlib.Path) -> runner.Policy:
             f"policy: cannot read {str(file)!r} ({reason}); give a run directory, or the folder or "
             f"a file ({', '.join(FILES)}) that `qmix-jax export` wrote"
         ) from error
-    if jax.default_backend() not in program.platforms:
+    platform = export.default_export_platform()
+    if platform not in program.platforms:
         raise config.ConfigError(
             f"policy: {str(file)!r} is for {', '.join(program.platforms)}, and this is "
-            f"{jax.default_backend()}; export it with --platforms {jax.default_backend()}"
+            f"{platform}; export it with --platforms {platform}"
         )
+    return runner.make(described, step_of(program))
+
+
+def step_of(program: export.Exported) -> runner.Step:
+    """The step of an exported program."""
     call = jax.jit(program.call)
-    return runner.make(described, lambda obs, avail, state: call(obs, avail, dict(state)))
+    return lambda obs, avail, state: call(obs, avail, dict(state))
 
 
-def make_step(run: trained.Trained) -> Callable[..., tuple[Array, Array, dict[str, Array]]]:
-    """Jitted `(agent's parameters, obs f32[B, N, *O], avail_actions bool[B, N, A], state) ->
-    (actions i32[B, N], q f32[B, N, A], state)`; a state is a dict of arrays, `[B, ...]`.
+def make_step(run: trained.Trained) -> Callable[..., tuple[Array, Any, dict[str, Array]]]:
+    """`Algorithm.act` without exploration: `(params, obs f32[B, N, *O], avail_actions bool[B, N,
+    A], state) -> (actions, head, state)`; a state is a dict of arrays, see `about`.
+
+    `head` f32[B, N, A] is what the agent's network gives, for a Q-learner its utilities; None where
+    the algorithm states no `Algorithm.head`.
+
+    Raises: ConfigError for an algorithm that acts on more than a policy is given.
     """
-    agent = program.make_agent(run.config, run.spec)
-    _, rebuild = _named_carry(agent)
+    algorithm = acting(run)
+    _, rebuild = _named_carry(algorithm)
+    head_of, samples = make_head(run, algorithm), draws(algorithm)
 
-    @jax.jit
     def step(
         params: Any, obs: Array, avail: Array, state: Mapping[str, Array]
-    ) -> tuple[Array, Array, dict[str, Array]]:
-        reset = state[RESET]
-        previous = jnp.where(reset[:, None], -1, state[PREVIOUS])
-        carry, q, _ = agent.unroll(params, rebuild(state), obs[None], previous[None], reset[None])
-        actions = qvalues.greedy(q[0], avail)
-        after = {**_names(carry), PREVIOUS: actions, RESET: jnp.zeros_like(reset)}
-        return actions, q[0], after
+    ) -> tuple[Array, Any, dict[str, Array]]:
+        reset, previous = state[RESET], state[PREVIOUS]
+        starts = jnp.expand_dims(reset, range(1, previous.ndim))
+        seen = Observed(
+            obs=obs,
+            prev_actions=jnp.where(starts, no_action(previous), previous),
+            reset=reset,
+            avail_actions=avail,
+        )
+        following, key = next_key(state[KEY]) if samples else ({}, jax.random.key(0))
+        carry = rebuild(state)
+        after, actions, _ = algorithm.act(params, carry, seen, algorithm.greedy, key)
+        state = {**_names(after), PREVIOUS: actions, RESET: jnp.zeros_like(reset), **following}
+        return actions, head_of and head_of(params, carry, seen), state
 
     return step
 
 
+def acting(run: trained.Trained) -> algorithms.Algorithm:
+    """A run's algorithm. Raises: ConfigError if it acts on more than a policy is given."""
+    algorithm = run.algorithm()
+    if algorithm.needs.mean_action:
+        raise config.ConfigError(
+            f"policy: {run.config.algo.name} acts on the mean action of each agent's neighbours, "
+            "which a policy is not given; `qmix-jax evaluate` plays it"
+        )
+    return algorithm
+
+
+def draws(algorithm: algorithms.Algorithm) -> bool:
+    """Whether its actions are drawn at random even without exploration, as far as it says."""
+    return algorithm.head not in ("argmax", "tanh")
+
+
+def next_key(data: Array) -> tuple[dict[str, Array], Array]:
+    """(what a state holds after a step, the key to act with in this step).
+
+    Args:
+      data: u32[2], what it holds before.
+    """
+    following, key = jax.random.split(jax.random.wrap_key_data(data, impl="threefry2x32"))
+    return {KEY: jax.random.key_data(following)}, key
+
+
+def make_head(
+    run: trained.Trained, algorithm: algorithms.Algorithm
+) -> Callable[[Any, Any, Observed], Array] | None:
+    """`(params, carry, Observed[B]) -> f32[B, N, A]`, the head that the algorithm says it acts by;
+    None where it names none, or its parameters and carry are not those of such an agent.
+    """
+    if algorithm.head is None:
+        return None
+    agent = program.make_agent(run.config, run.spec, run.spec.actions.width)
+    stated = jax.eval_shape(lambda: (agent.init(jax.random.key(0)), agent.initial_carry(1)))
+    used = run.own(0).get("agent"), jax.eval_shape(lambda: algorithm.initial_carry(1)["act"])
+    if _shapes(used) != _shapes(stated):
+        return None
+    return lambda params, carry, seen: agents.step(agent, params["agent"], carry, seen)[1]
+
+
+def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
+    return jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(tree)]
+
+
 def about(run: trained.Trained, member: int) -> dict[str, Any]:
     """What is written down of a policy: its interface, and where it comes from; plain values."""
-    spec, manifest = run.spec, run.manifest
-    agent = program.make_agent(run.config, spec)
-    shapes, _ = _named_carry(agent)
+    spec, manifest, algorithm = run.spec, run.manifest, acting(run)
+    actions, bounds = spec.actions, {}
+    if isinstance(actions, Box):
+        bounds = {"low": actions.low, "high": actions.high}
+    shapes, _ = _named_carry(algorithm)
     return {
+        "format": runner.FORMAT,
         "interface": {
             "env": spec.name,
             "agent_names": list(spec.agent_names),
-            "n_actions": list(spec.n_actions),
+            "actions": {
+                "kind": "box" if bounds else "discrete",
+                "sizes": list(actions.sizes),
+                **bounds,
+            },
             "obs_shapes": [list(shape) for shape in spec.obs_shapes],
             "obs_shape": list(spec.obs_shape),
+            "head": make_head(run, algorithm) and algorithm.head,
             "state": {
                 **{name: [list(x.shape[1:]), x.dtype.name] for name, x in shapes.items()},
-                PREVIOUS: [[spec.n_agents], "int32"],
+                PREVIOUS: [list(actions.shape), np.dtype(actions.dtype).name],
                 RESET: [[], "bool"],
+                **({KEY: [[2], "uint32"]} if draws(algorithm) else {}),
             },
         },
         "run": {
@@ -158,10 +235,10 @@ def precision(cfg: config.ExperimentConfig) -> Any:
 
 
 def _named_carry(
-    agent: agents.Agent,
+    algorithm: algorithms.Algorithm,
 ) -> tuple[dict[str, jax.ShapeDtypeStruct], Callable[[Mapping[str, Array]], Any]]:
     """The arrays of a carry with B = 1 by name, and the carry of a state that holds them."""
-    shapes = jax.eval_shape(lambda: agent.initial_carry(1))
+    shapes = jax.eval_shape(lambda: algorithm.initial_carry(1)["act"])
     named, structure = _names(shapes), jax.tree.structure(shapes)
     return named, lambda state: jax.tree.unflatten(structure, [state[name] for name in named])
 

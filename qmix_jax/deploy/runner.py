@@ -18,17 +18,38 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+FORMAT = 2
+"""Of exported files: what they hold, and under which names."""
+
 Arrays = Mapping[str, Any]
 Step = Callable[[np.ndarray, np.ndarray, Arrays], tuple[Any, Any, Arrays]]
-"""`(obs f32[B, N, *O], avail_actions bool[B, N, A], arrays) -> (actions i32[B, N],
-q f32[B, N, A], arrays)`, all agents of B environments, greedy."""
+"""`(obs f32[B, N, *O], avail_actions bool[B, N, A], arrays) -> (actions i32[B, N] or f32[B, N, D],
+head f32[B, N, A] or None, arrays)`, all agents of B environments, without exploration."""
+
+
+class FormatError(ValueError):
+    """A file of another format."""
+
+
+class Actions(NamedTuple):
+    """Attributes:
+    kind: `discrete`: an index of each agent, i32[N]; `box`: numbers of each agent, f32[N, D].
+    sizes: of each agent, its number of actions or of dimensions.
+    low, high: bounds of every dimension; None for discrete actions.
+    """
+
+    kind: str
+    sizes: tuple[int, ...]
+    low: float | None = None
+    high: float | None = None
 
 
 class State(NamedTuple):
     """What a policy remembers from one step to the next: hand it back as it is.
 
     Attributes:
-      arrays: name -> array with a leading axis of environments.
+      arrays: name -> array with a leading axis of environments; `key` u32[2], of a policy that
+        samples, is one for all.
       batch_size: number of environments; None for one without that axis.
     """
 
@@ -41,24 +62,25 @@ class Policy(NamedTuple):
 
     Attributes:
       agent_names: in the order of the agent axis.
-      n_actions: of each agent; actions are numbered from 0.
+      actions: what the agents choose from; discrete actions are numbered from 0.
       obs_shapes: of each agent.
       obs_shape: the shape that all are padded to, with zeros at the end.
-      initial_state: `(batch_size=None) -> State`, the start of an episode; with a batch size, of
-        so many environments, and everything has a leading axis B.
-      act: `(obs, avail_actions, state, epsilon=0.0, rng=None) -> (actions i32[N], State)`. `obs`
-        f32[N, *obs_shape] and `avail_actions` bool[N, A], or mappings agent name -> its own,
-        unpadded; None allows every action an agent has. With `epsilon` each agent acts at random
-        so often, drawing from `rng`, a `numpy.random.Generator`. Last actions are remembered: what
-        is returned must be what is done. Raises ValueError for other shapes, or if an agent may
-        do nothing.
+      initial_state: `(batch_size=None, seed=None) -> State`, the start of an episode; with a batch
+        size, of so many environments, and everything has a leading axis B. `seed`, from 0, is for
+        policies that sample: the same seed gives the same actions; without one each state differs.
+      act: `(obs, avail_actions, state, epsilon=0.0, rng=None) -> (actions, State)`, actions i32[N]
+        or f32[N, D]. `obs` f32[N, *obs_shape] and `avail_actions` bool[N, A], or mappings agent
+        name -> its own, unpadded; None allows every action an agent has. With `epsilon` each agent
+        takes a random discrete action so often, drawing from `rng`, a `numpy.random.Generator`.
+        Last actions are remembered: what is returned must be what is done. Raises ValueError for
+        other shapes, or if an agent may do nothing.
       restart: `(state, ended bool[B]) -> State`: a new episode begins where `ended`.
       agent: `(name or index) -> Policy` of one agent, whose `obs` is its own, padded or not.
       about: what was written down about this policy.
     """
 
     agent_names: tuple[str, ...]
-    n_actions: tuple[int, ...]
+    actions: Actions
     obs_shapes: tuple[tuple[int, ...], ...]
     obs_shape: tuple[int, ...]
     initial_state: Callable[..., State]
@@ -80,21 +102,33 @@ def read(path: str | os.PathLike[str]) -> tuple[Mapping[str, Any], Step]:
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     about = json.loads(arrays.pop("metadata").tobytes())
+    check_format(about, file)
     return about, network(about["network"], arrays)
+
+
+def check_format(about: Mapping[str, Any], file: str | os.PathLike[str]) -> None:
+    """Raises: FormatError for what was written down about a file of another format."""
+    found = about.get("format", 1)
+    if found != FORMAT:
+        raise FormatError(
+            f"policy: {str(file)!r} has export format {found}, and this version reads format "
+            f"{FORMAT}; export the run again with `qmix-jax export`"
+        )
 
 
 def make(about: Mapping[str, Any], step: Step) -> Policy:
     """A policy around a step.
 
     Args:
-      about: its `interface` holds `agent_names`, `n_actions`, `obs_shapes`, `obs_shape` and
-        `state`: name -> [shape, dtype] of an array of the state, without its batch axis.
+      about: its `interface` holds `agent_names`, `actions` (see `Actions`), `obs_shapes`,
+        `obs_shape` and `state`: name -> [shape, dtype] of an array of the state, without its batch
+        axis (`key` has none).
       step: see `Step`. Agents' rows must not depend on each other.
     """
     facts = about["interface"]
     team = _Team(
         names=tuple(facts["agent_names"]),
-        n_actions=tuple(facts["n_actions"]),
+        actions=Actions(**{**facts["actions"], "sizes": tuple(facts["actions"]["sizes"])}),
         obs_shapes=tuple(map(tuple, facts["obs_shapes"])),
         obs_shape=tuple(facts["obs_shape"]),
         state={name: (tuple(shape), dtype) for name, (shape, dtype) in facts["state"].items()},
@@ -106,7 +140,7 @@ def make(about: Mapping[str, Any], step: Step) -> Policy:
 
 class _Team(NamedTuple):
     names: tuple[str, ...]
-    n_actions: tuple[int, ...]
+    actions: Actions
     obs_shapes: tuple[tuple[int, ...], ...]
     obs_shape: tuple[int, ...]
     state: Mapping[str, tuple[tuple[int, ...], str]]
@@ -116,13 +150,11 @@ class _Team(NamedTuple):
 
 def _policy(team: _Team, rows: tuple[int, ...], alone: bool = False) -> Policy:
     """The policy of the agents in `rows`; `alone`: of one agent, without an agent axis."""
-    exists = np.arange(max(team.n_actions)) < np.array(team.n_actions)[:, None]
+    sizes = team.actions.sizes
+    exists = np.arange(max(sizes)) < np.array(sizes)[:, None]
 
-    def initial_state(batch_size: int | None = None) -> State:
-        leading = (1 if batch_size is None else batch_size,)
-        arrays = {n: np.zeros(leading + shape, dtype) for n, (shape, dtype) in team.state.items()}
-        arrays["prev_actions"] -= 1
-        return State({**arrays, "reset": np.ones(leading, bool)}, batch_size)
+    def initial_state(batch_size: int | None = None, seed: int | None = None) -> State:
+        return _initial_state(team, batch_size, seed)
 
     def act(
         obs: Any,
@@ -154,7 +186,7 @@ def _policy(team: _Team, rows: tuple[int, ...], alone: bool = False) -> Policy:
 
     return Policy(
         agent_names=tuple(team.names[i] for i in rows),
-        n_actions=tuple(team.n_actions[i] for i in rows),
+        actions=team.actions._replace(sizes=tuple(sizes[i] for i in rows)),
         obs_shapes=tuple(team.obs_shapes[i] for i in rows),
         obs_shape=team.obs_shape,
         initial_state=initial_state,
@@ -185,7 +217,8 @@ def _allowed(
     team: _Team, rows: tuple[int, ...], alone: bool, avail: Any, batch_size: int | None
 ) -> np.ndarray:
     """bool[B, N, A]; everything for agents that are not in `rows`."""
-    widest = max(team.n_actions)
+    sizes = team.actions.sizes
+    widest = max(sizes)
     if avail is None:
         return np.ones((1, 1, 1), bool)
     if not alone and not isinstance(avail, Mapping):
@@ -194,7 +227,7 @@ def _allowed(
     allowed = np.ones((batch_size or 1, len(team.names), widest), bool)
     for i in rows:
         own = np.asarray(avail if alone else _of(avail, team.names[i], "avail_actions"), bool)
-        shapes = ((team.n_actions[i],), (widest,))
+        shapes = ((sizes[i],), (widest,))
         own = _with_batch(own, batch_size, shapes, f"avail_actions of {team.names[i]}")
         allowed[:, i, : own.shape[-1]] = own
     return allowed
@@ -228,19 +261,47 @@ def _refuse_idle(team: _Team, rows: tuple[int, ...], allowed: np.ndarray) -> Non
 def _explore(
     actions: np.ndarray, allowed: np.ndarray, epsilon: float, rng: np.random.Generator | None
 ) -> np.ndarray:
+    if actions.dtype.kind == "f":
+        raise ValueError("policy: epsilon is for discrete actions; leave it out")
     if rng is None:
         raise ValueError(f"policy: epsilon={epsilon} needs rng=numpy.random.default_rng(seed)")
     drawn = np.argmax(np.where(allowed, rng.random(allowed.shape), -1.0), axis=-1)
     return np.where(rng.random(actions.shape) < epsilon, drawn, actions).astype(np.int32)
 
 
+def _initial_state(team: _Team, batch_size: int | None, seed: int | None) -> State:
+    leading = (1 if batch_size is None else batch_size,)
+    arrays = {n: np.zeros(leading + shape, dtype) for n, (shape, dtype) in team.state.items()}
+    arrays["reset"] = np.ones(leading, bool)
+    arrays["prev_actions"] += _no_action(arrays["prev_actions"])
+    if "key" in arrays:
+        arrays["key"] = _key(seed)
+    return State(arrays, batch_size)
+
+
+def _no_action(actions: np.ndarray) -> int:
+    """What stands before the first action of an episode."""
+    return -1 if actions.dtype.kind == "i" else 0
+
+
+def _key(seed: int | None) -> np.ndarray:
+    """u32[2], the data of `jax.random.key(seed)`."""
+    if seed is None:
+        return np.random.default_rng().integers(2**32, size=2, dtype=np.uint32)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"policy: seed={seed}; allowed: 0 to 2**32 - 1")
+    return np.array([0, seed], np.uint32)
+
+
 def network(facts: Mapping[str, Any], arrays: Arrays) -> Step:
     """The step of a network, operation by operation as it was trained.
 
     Args:
-      facts: `core` (gru, lstm or None), `n_actions`, `groups` (agents that share parameters),
-        `last_action`, `agent_id`, `dense` (names of the layers before the core) and `image` (None,
-        or the `shape` and the number of `convolutions`).
+      facts: `core` (gru, lstm or None), `head` (`argmax` or `sample` of its available entries,
+        or `tanh` into the box), `width` of the head, `low` and `high` of a box, `groups` (agents
+        that share parameters), `last_action`, `agent_id`, `n_states` (None, or what an observation
+        is the index of), `dense` (names of the layers before the core) and `image` (None, or the
+        `shape` and the number of `convolutions`).
       arrays: parameters by path, with a leading axis of groups where there is more than one.
     """
     groups = [np.array(group) for group in facts["groups"]]
@@ -249,24 +310,54 @@ def network(facts: Mapping[str, Any], arrays: Arrays) -> Step:
         for g in range(len(groups))
     ]
     core = {"gru": _gru, "lstm": _lstm, None: _feed_forward}[facts["core"]]
+    choose = {"argmax": _best, "sample": _sampled, "tanh": _squashed}[facts["head"]]
 
     def step(obs: np.ndarray, avail: np.ndarray, state: Arrays) -> tuple[Any, Any, Arrays]:
-        fresh = state["reset"]
-        previous = np.where(fresh[:, None], -1, state["prev_actions"])
+        fresh, previous = state["reset"], state["prev_actions"]
+        restarts = fresh.reshape(-1, *[1] * (previous.ndim - 1))
+        previous = np.where(restarts, _no_action(previous), previous)
         x = _features(facts, obs, previous)
         carry = {name: array for name, array in state.items() if name.startswith("carry")}
         carry = {name: np.where(fresh[:, None, None], 0, a) for name, a in carry.items()}
-        q = np.empty((*previous.shape, facts["n_actions"]), np.float32)
+        head = np.empty((*previous.shape[:2], facts["width"]), np.float32)
         for group, own in zip(groups, parameters, strict=True):
             embedded = _embed(facts, own, _rows(x[:, group]))
             hidden, after = core(own, embedded, {n: _rows(a[:, group]) for n, a in carry.items()})
-            q[:, group] = _dense(own, "head", hidden).reshape(len(q), len(group), -1)
+            head[:, group] = _dense(own, "head", hidden).reshape(len(head), len(group), -1)
             for name, rows in after.items():
-                carry[name][:, group] = rows.reshape(len(q), len(group), -1)
-        actions = np.argmax(np.where(avail, q, -np.inf), axis=-1).astype(np.int32)
-        return actions, q, {**carry, "prev_actions": actions, "reset": np.zeros_like(fresh)}
+                carry[name][:, group] = rows.reshape(len(head), len(group), -1)
+        actions, key = choose(facts, head, avail, state)
+        return (
+            actions,
+            head,
+            {**carry, "prev_actions": actions, "reset": np.zeros_like(fresh), **key},
+        )
 
     return step
+
+
+def _best(
+    facts: Mapping[str, Any], head: np.ndarray, avail: np.ndarray, state: Arrays
+) -> tuple[np.ndarray, Arrays]:
+    del facts, state
+    return np.argmax(np.where(avail, head, -np.inf), axis=-1).astype(np.int32), {}
+
+
+def _sampled(
+    facts: Mapping[str, Any], head: np.ndarray, avail: np.ndarray, state: Arrays
+) -> tuple[np.ndarray, Arrays]:
+    """From the softmax of available entries (Gumbel-max), and the next key."""
+    rng = np.random.default_rng(state["key"])
+    key = rng.integers(2**32, size=2, dtype=np.uint32)
+    return _best(facts, head + rng.gumbel(size=head.shape), avail, state)[0], {"key": key}
+
+
+def _squashed(
+    facts: Mapping[str, Any], head: np.ndarray, avail: np.ndarray, state: Arrays
+) -> tuple[np.ndarray, Arrays]:
+    del avail, state
+    low, high = facts["low"], facts["high"]
+    return (low + (np.tanh(head) + 1) * ((high - low) / 2)).astype(np.float32), {}
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
@@ -274,11 +365,15 @@ def _rows(x: np.ndarray) -> np.ndarray:
 
 
 def _features(facts: Mapping[str, Any], obs: np.ndarray, previous: np.ndarray) -> np.ndarray:
-    """Observations with one-hot last actions (zeros where there is none) and agent ids."""
-    n_envs, n_agents = previous.shape
-    parts = [obs.reshape(n_envs, n_agents, -1)]
+    """Observations with last actions (one-hot, zeros where there is none) and agent ids."""
+    n_envs, n_agents = previous.shape[:2]
+    seen = obs.reshape(n_envs, n_agents, -1)
+    if facts["n_states"] is not None:
+        seen = np.arange(facts["n_states"]) == seen[..., :1].astype(np.int32)
+    parts = [seen]
     if facts["last_action"]:
-        parts.append(np.arange(facts["n_actions"]) == previous[..., None])
+        discrete = previous.ndim == 2
+        parts.append(np.arange(facts["width"]) == previous[..., None] if discrete else previous)
     if facts["agent_id"]:
         parts.append(np.broadcast_to(np.eye(n_agents), (n_envs, n_agents, n_agents)))
     return np.concatenate(parts, axis=-1, dtype=np.float32)

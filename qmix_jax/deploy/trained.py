@@ -1,6 +1,5 @@
 """A trained team as its run directory holds it, without its environment."""
 
-import json
 import math
 import os
 import pathlib
@@ -11,8 +10,10 @@ import jax
 import numpy as np
 
 from qmix_jax import components, config, program
-from qmix_jax.runtime import best, parameters, provenance, record, report, sinks
-from qmix_jax.types import EnvSpec
+from qmix_jax.factorisations import base as algorithms
+from qmix_jax.mixers import base as mixers
+from qmix_jax.runtime import parameters, provenance, record, report, scores, sinks
+from qmix_jax.types import Box, Discrete, EnvSpec
 
 Kind = Literal["best", "final"]
 """Parameters of each member's best evaluation, or those at the end."""
@@ -46,7 +47,8 @@ class Trained(NamedTuple):
         """
         count = self.config.seeds
         if which == "best":
-            columns = [self.scores[name] for name in best.SCORES if name in self.scores]
+            ranked = scores.order(self.spec.best_metrics, self.scores)
+            columns = [sign * self.scores[name] for name, sign in ranked if name in self.scores]
             known = np.nan_to_num(np.array(columns).reshape(-1, count), nan=-math.inf)
             return max(range(count), key=lambda member: (*known[:, member], -member))
         if not isinstance(which, int) or not 0 <= which < count:
@@ -60,6 +62,14 @@ class Trained(NamedTuple):
         """Parameters of one member."""
         return jax.tree.map(lambda x: x[member], self.parameters)
 
+    def algorithm(self) -> algorithms.Algorithm:
+        """The algorithm, to act with. It learns nothing: its mixer is not there.
+
+        Raises: ConfigError if its networks do not fit the environment's facts.
+        """
+        mixer = mixers.absent() if self.config.algo.mixer else None
+        return program.make_algorithm(self.config, self.spec, mixer)
+
 
 def read(directory: str | os.PathLike[str], kind: Kind = "best") -> Trained:
     """Reads a run directory.
@@ -70,29 +80,30 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> Trained:
     if kind not in ("best", "final"):
         raise config.ConfigError(f"policy: parameters={kind!r}; {config.suggest(kind, KINDS)}")
     root = pathlib.Path(directory)
-    cfg = config.load(provenance.read_config(root / "config.yaml"), find)
+    cfg = provenance.read_run_config(root, find)
     if record.reached(root) is None:
         raise config.ConfigError(
             f"policy: {str(root)!r} lacks what a run writes at its end; give the directory of a "
             "run that has ended"
         )
-    manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+    manifest = provenance.read_manifest(root)
+    spec = _spec(manifest["spec"])
     return Trained(
         directory=root,
         config=cfg,
-        spec=_spec(root, manifest),
+        spec=spec,
         parameters=parameters.load_parameters(root / f"parameters_{kind}.npz"),
         kind=kind,
-        scores=_scores(sinks.read_metrics(root / "metrics.csv"), kind),
+        scores=_scores(sinks.read_metrics(root / "metrics.csv"), kind, spec),
         manifest=manifest,
     )
 
 
 def find(kind: str, name: str) -> Any:
-    """What a run was trained with, as far as acting needs it: the agent's module. The options of
-    the others were checked when it was trained, and their packages may not be here.
+    """The modules that acting needs: those of the algorithm and of its agent. The options of all
+    others were checked when the run was trained, and their packages may not be installed here.
     """
-    return components.find(kind, name) if kind == "agents" else _Unchecked
+    return components.find(kind, name) if kind in ("agents", "factorisations") else _Unchecked
 
 
 class _Options(config.Model, extra="allow"):
@@ -101,40 +112,36 @@ class _Options(config.Model, extra="allow"):
 
 class _Unchecked:
     Config = _Options
-    Coefficients = _Options
 
 
-def _spec(root: pathlib.Path, manifest: Mapping[str, Any]) -> EnvSpec:
-    """From the manifest; a run of before it held them asks the environment."""
-    facts = manifest.get("spec")
-    if facts is None:
-        cfg = config.load(provenance.read_config(root / "config.yaml"))
-        return program.environment(cfg).spec
-    columns = facts["agent_state"]
-    return EnvSpec(
-        **{name: _tuples(value) for name, value in facts.items() if name != "agent_state"},
-        agent_state=None if columns is None else np.array(columns, np.int32),
-    )
+def _spec(facts: Mapping[str, Any]) -> EnvSpec:
+    """The environment's facts, from the manifest."""
+    values = {name: _tuples(value) for name, value in facts.items()}
+    arrays = {"agent_state": np.int32, "neighbours": bool}
+    for name in (name for name in arrays if facts[name] is not None):
+        values[name] = np.array(facts[name], arrays[name])
+    kind = Box if "low" in facts["actions"] else Discrete
+    values["actions"] = kind(**{name: _tuples(value) for name, value in facts["actions"].items()})
+    return EnvSpec(**values)
 
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _scores(metrics: Mapping[str, np.ndarray], kind: Kind) -> dict[str, np.ndarray]:
-    """The evaluation whose parameters were kept, of each member."""
+def _scores(metrics: Mapping[str, np.ndarray], kind: Kind, spec: EnvSpec) -> dict[str, np.ndarray]:
+    """Of each member, the evaluation of these parameters."""
     names = [name for name in metrics if name.startswith("eval/")]
-    tables = {name: report.series(metrics, name)[1] for name in names}
+    tables = {name.removeprefix("eval/"): report.series(metrics, name)[1] for name in names}
     tables = {name: table for name, table in tables.items() if table.size}
     if not tables:
         return {}
-    found = {name.removeprefix("eval/"): table for name, table in tables.items()}
-    ranked = [found[name] for name in best.SCORES if name in found]
-    members, evaluations = ranked[0].shape
+    ranked = [sign * tables[name] for name, sign in scores.order(spec.best_metrics, tables)]
+    members, evaluations = next(iter(tables.values())).shape
     chosen = [
         max(range(evaluations), key=lambda k: (*(table[i, k] for table in ranked), -k))
         if kind == "best"
         else evaluations - 1
         for i in range(members)
     ]
-    return {name: table[range(members), chosen] for name, table in found.items()}
+    return {name: table[range(members), chosen] for name, table in tables.items()}

@@ -176,7 +176,7 @@ def _read(
 ) -> tuple[Mapping[str, Any], config.ExperimentConfig, Mapping[str, np.ndarray]]:
     """(manifest, configuration to repeat, metrics). Raises: ConfigError."""
     manifest = _manifest(path)
-    cfg = config.load(provenance.read_config(path / "config.yaml"))
+    cfg = provenance.read_run_config(path)
     changed = groups.differing_keys(cfg, config.load(manifest["config"]))
     if changed:
         raise config.ConfigError(
@@ -187,7 +187,7 @@ def _read(
     if not len(old["seed"]):
         raise config.ConfigError(f"rerun: {str(path)!r} has no row of metrics to compare with")
     values = {"resume": None, "checkpoint.enabled": False, "population.distributed": False}
-    return manifest, config.with_values(cfg, {**values, "sink": {}}), old
+    return manifest, config.with_values(cfg, {**values, "sink": {}, "stop": {}}), old
 
 
 def _manifest(path: pathlib.Path) -> dict[str, Any]:

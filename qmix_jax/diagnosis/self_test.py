@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qmix_jax import api, config, results
+from qmix_jax import api, config
 from qmix_jax.diagnosis import compare
 from qmix_jax.diagnosis.checks import FAIL, OK, WARN, Check
 from qmix_jax.runtime import progress
@@ -76,7 +76,7 @@ def _run(folder: pathlib.Path) -> Iterator[Check]:
         f"greedy return {text} of at most {_BEST:g}", "" if learnt else _REPORT,
     )  # fmt: skip
     yield _repeats(first, again)
-    read = results.load_run(first.directory)
+    read = api.load_run(first.directory)
     same = all(np.array_equal(read.metrics[n], first.metrics[n], n != "kind") for n in read.metrics)
     yield Check(
         _SECTION, "files", OK if same else FAIL,
@@ -86,7 +86,7 @@ def _run(folder: pathlib.Path) -> Iterator[Check]:
 
 def _train(
     cfg: config.ExperimentConfig, directory: pathlib.Path, programs: api.Programs
-) -> results.Result:
+) -> api.Result:
     """Trains in silence."""
     with contextlib.redirect_stdout(io.StringIO()):
         (result,) = api.train_many([api.Job(cfg, directory)], programs=programs)
@@ -95,14 +95,14 @@ def _train(
     return result
 
 
-def _last_returns(result: results.Result) -> np.ndarray:
+def _last_returns(result: api.Result) -> np.ndarray:
     """Of each seed, at its last evaluation."""
     metrics = result.metrics
     last = (metrics["kind"] == "eval") & (metrics["env_steps"] == metrics["env_steps"].max())
     return metrics["eval/return"][last]
 
 
-def _repeats(first: results.Result, again: results.Result) -> Check:
+def _repeats(first: api.Result, again: api.Result) -> Check:
     found = compare.metrics(first.metrics, again.metrics, tolerance=1e-4)
     if found.verdict == compare.EXACT:
         return Check(_SECTION, "repeats itself", OK, "a second run is the same, bit for bit")

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qmix_jax import config
 from qmix_jax.core import exploration
-from qmix_jax.types import Array, EnvSpec, TimeStep, record
+from qmix_jax.types import Actions, Array, Box, EnvSpec, TimeStep, record
 
 EnvState = Any
 
@@ -33,9 +32,10 @@ class Shot(NamedTuple):
     Attributes:
       state: the env state.
       before: the env state one step earlier; None at the start.
-      actions: i32[N], the joint action that led from `before` to `state`; None at the start.
+      actions: the joint action that led from `before` to `state`; None at the start.
       step: env steps so far.
-      reward: what that action paid.  returned: the sum of all rewards so far.
+      reward: what that action paid the team, or where agents compete the mean over those that are
+        scored.  returned: the sum of all rewards so far.
       names: of the agents.
     """
 
@@ -62,45 +62,154 @@ class Scene(NamedTuple):
     facts: Mapping[str, Any]
 
 
+class Presentation(NamedTuple):
+    """How an environment is shown to people; training never reads it.
+
+    Attributes:
+      draw: `(axes, Shot) -> None`, draws one moment on empty Matplotlib axes.
+      scene: instead of `draw`, for a painter that ships.
+      describe: `(Shot) -> str`, tells one moment in a few lines.
+    """
+
+    draw: Callable[[Any, Shot], None] | None = None
+    scene: Scene | None = None
+    describe: Callable[[Shot], str] | None = None
+
+
+class Game(NamedTuple):
+    """What is known of an environment besides its dynamics; training never reads it.
+
+    Attributes:
+      decision_points: where joint values can be tabulated; empty for most.
+      heuristic: a policy that knows the task; None for most.
+      arrays: exact arrays of a finite Markov game, by name; None for most.
+    """
+
+    decision_points: "tuple[DecisionPoint, ...]" = ()
+    heuristic: Policy | None = None
+    arrays: Mapping[str, np.ndarray] | None = None
+
+
+TeamReward = Callable[[Array], Array]
+"""f32[..., N] -> f32[...], the rule from the agents' rewards to the team's."""
+
+
 class Env(NamedTuple):
     """One environment as pure functions; no batch axis, no auto-reset.
 
     Attributes:
       spec: static facts.
       reset: `(key) -> (env_state, TimeStep)`.
-      step: `(key, env_state, actions i32[N]) -> (env_state, TimeStep)`; the time step after the
-        last action of an episode holds the true final observation.
-      decision_points: small environments name the points at which joint values can be tabulated.
-      heuristic: a policy that knows the task; None for most.
-      draw: `(axes, Shot) -> None`, draws one moment on empty Matplotlib axes; for `render` only.
-      scene: instead of `draw`, for a painter that ships.
-      describe: `(Shot) -> str`, tells one moment in a few lines; for `render` only.
-      host: makes one that is stepped in Python (see `on_host`); None for all that are compiled.
+      step: `(key, env_state, actions) -> (env_state, TimeStep)`, actions as `spec.actions` has
+        them; the time step after the last action of an episode holds the true final observation.
+      team_reward: the rule from the agents' rewards to the team's; None where agents compete.
+      presentation: for `render` only; None for nothing to show.
+      game: for the lab and baselines; None for most.
     """
 
     spec: EnvSpec
     reset: Callable[[Array], tuple[EnvState, TimeStep]]
     step: Callable[[Array, EnvState, Array], tuple[EnvState, TimeStep]]
-    decision_points: "tuple[DecisionPoint, ...]" = ()
-    heuristic: Policy | None = None
-    draw: Callable[[Any, Shot], None] | None = None
-    scene: Scene | None = None
-    describe: Callable[[Shot], str] | None = None
-    host: "Callable[[], HostEnv] | None" = None
+    team_reward: TeamReward | None
+    presentation: Presentation | None = None
+    game: Game | None = None
 
 
-class HostEnv(NamedTuple):
-    """One environment that is stepped in Python; its time steps hold numpy arrays.
+class HostEpisodes(NamedTuple):
+    """One environment that is stepped in Python; its time steps hold NumPy arrays.
 
     Attributes:
       reset: `(seed) -> TimeStep`, a fresh episode that depends on the seed alone.
-      step: `(actions i32[N]) -> TimeStep`; not called after an episode's end.
+      step: `(actions) -> TimeStep`; not called after an episode's end.
       close: frees what it holds.
     """
 
     reset: Callable[[int], TimeStep]
     step: Callable[[np.ndarray], TimeStep]
     close: Callable[[], None]
+
+
+class HostEnv(NamedTuple):
+    """An environment that is stepped in Python, between compiled acting and learning.
+
+    Attributes:
+      spec, team_reward, presentation, game: as in `Env`.
+      start: makes one; many are made, and each is used by one thread.
+    """
+
+    spec: EnvSpec
+    start: Callable[[], HostEpisodes]
+    team_reward: TeamReward | None
+    presentation: Presentation | None = None
+    game: Game | None = None
+
+
+def team_env(
+    spec: EnvSpec,
+    reset: Callable[[Array], tuple[EnvState, TimeStep]],
+    step: Callable[[Array, EnvState, Array], tuple[EnvState, TimeStep]],
+    presentation: Presentation | None = None,
+    game: Game | None = None,
+) -> Env:
+    """An environment whose agents all receive one team reward.
+
+    Args:
+      spec, presentation, game: as in `Env`.
+      reset, step: as in `Env`, with a scalar `TimeStep.reward` f32[], the team's.
+    Returns:
+      An `Env` in which every agent's reward is the team's.
+    Raises: ValueError at trace time where `step` returns no single reward.
+    """
+
+    def repeated(result: Any, *allowed: tuple[int, ...]) -> tuple[EnvState, TimeStep]:
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ValueError("reset and step return (env_state, TimeStep)")
+        env_state, timestep = result
+        if jnp.shape(timestep.reward) not in allowed:
+            raise ValueError(
+                f"team_env takes one reward for the team, got shape {jnp.shape(timestep.reward)}; "
+                "sum it over the agents, or return Env(spec, reset, step, team_reward)"
+            )
+        reward = jnp.broadcast_to(timestep.reward, (spec.n_agents,))
+        return env_state, replace(timestep, reward=reward)
+
+    return Env(
+        spec=spec,
+        # `first_timestep` shows a zero for each agent already.
+        reset=lambda key: repeated(reset(key), (), (spec.n_agents,)),
+        step=lambda key, env_state, actions: repeated(step(key, env_state, actions), ()),
+        team_reward=first_agent,
+        presentation=presentation,
+        game=game,
+    )
+
+
+def first_agent(reward: Array) -> Array:
+    """The team reward where all agents receive the same: f32[..., N] -> f32[...]."""
+    return reward[..., 0]
+
+
+def summed(reward: Array) -> Array:
+    """The team reward that adds up the agents': f32[..., N] -> f32[...], JAX or NumPy."""
+    return reward.sum(axis=-1)
+
+
+def averaged(reward: Array) -> Array:
+    """The team reward that is the agents' mean: f32[..., N] -> f32[...], JAX or NumPy."""
+    return reward.mean(axis=-1)
+
+
+def score(env: Env | HostEnv, reward: Any) -> Any:
+    """What `eval/return` sums up: the team reward, or where agents compete the mean over the scored
+    agents; f32[..., N] -> f32[...], of JAX or NumPy arrays.
+    """
+    if env.team_reward is not None:
+        return env.team_reward(reward)
+    scored = env.spec.scored_agents or tuple(range(env.spec.n_agents))
+    return reward[..., np.array(scored)].mean(axis=-1)
+
+
+_AnyEnv = TypeVar("_AnyEnv", bound=Env | HostEnv)
 
 
 class DecisionPoint(NamedTuple):
@@ -123,12 +232,20 @@ class DecisionPoint(NamedTuple):
 
 
 def played(shot: Shot) -> str:
-    """The joint action and what it paid, for `describe`: `agent_0 1, agent_1 0: reward 7`."""
+    """The joint action and what it paid, for `describe`: `agent_0 1, agent_1 0: reward 7`, of
+    continuous actions `agent_0 (0.5, -1): reward 7`.
+    """
     if shot.actions is None:
         return "start"
     pairs = zip(shot.names, shot.actions, strict=True)
-    joint = ", ".join(f"{name} {action}" for name, action in pairs)
+    joint = ", ".join(f"{name} {_brief(action)}" for name, action in pairs)
     return f"{joint}: reward {shot.reward:g}"
+
+
+def _brief(action: np.ndarray) -> str:
+    if action.ndim == 0:
+        return str(action)
+    return f"({', '.join(f'{number:.3g}' for number in action)})"
 
 
 def first_timestep(
@@ -144,16 +261,11 @@ def first_timestep(
         obs=obs,
         state=state,
         avail_actions=avail_actions,
-        reward=jnp.zeros((), jnp.float32),
+        reward=jnp.zeros(obs.shape[:1], jnp.float32),
         terminated=jnp.zeros((), bool),
         truncated=jnp.zeros((), bool),
         metrics={name: jnp.zeros((), jnp.float32) for name in metric_names},
     )
-
-
-def existing_actions(n_actions: tuple[int, ...]) -> np.ndarray:
-    """bool[N, A], True for the actions that each agent has; the rest is padding."""
-    return np.arange(max(n_actions)) < np.array(n_actions)[:, None]
 
 
 def group_indices(kinds: Sequence[Hashable]) -> tuple[int, ...]:
@@ -189,25 +301,36 @@ def independent_fit(table: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(table.mean(axis=tuple(set(axes) - {i})) for i in axes)
 
 
-def with_truncation_as_termination(env: Env) -> Env:
+def with_truncation_as_termination(env: _AnyEnv) -> _AnyEnv:
     """The same environment whose time limit is a terminal state (no bootstrap through it)."""
+    if isinstance(env, HostEnv):
+
+        def start() -> HostEpisodes:
+            episodes = env.start()
+            return episodes._replace(step=lambda actions: _terminating(episodes.step(actions)))
+
+        return env._replace(start=start)
 
     def step(key: Array, env_state: EnvState, actions: Array) -> tuple[EnvState, TimeStep]:
         env_state, timestep = env.step(key, env_state, actions)
-        ended = timestep.terminated | timestep.truncated
-        return env_state, replace(
-            timestep, terminated=ended, truncated=jnp.zeros_like(timestep.truncated)
-        )
+        return env_state, _terminating(timestep)
 
-    host = env.host
-    return env._replace(step=step, host=host and (lambda: _terminating(host())))
+    return env._replace(step=step)
 
 
-def uniform_policy() -> Policy:
-    """Every agent draws one of its available actions, all alike."""
+def _terminating(timestep: TimeStep) -> TimeStep:
+    ended = timestep.terminated | timestep.truncated
+    return replace(timestep, terminated=ended, truncated=ended & False)
+
+
+def uniform_policy(actions: Actions) -> Policy:
+    """Every agent draws uniformly: one of its available actions, or a point of its box."""
 
     def act(key: Array, env_state: EnvState, timestep: TimeStep, memory: tuple[()]) -> Any:
         del env_state
+        if isinstance(actions, Box):
+            drawn = jax.random.uniform(key, actions.shape, minval=actions.low, maxval=actions.high)
+            return drawn, memory
         return exploration.uniform_available(key, timestep.avail_actions), memory
 
     return Policy((), act)
@@ -239,34 +362,6 @@ class _Seat:
     env_state: EnvState
     timestep: TimeStep
     memory: Any
-
-
-def on_host(spec: EnvSpec, host: Callable[[], HostEnv]) -> Env:
-    """An environment that is stepped in Python: learning and acting are compiled, it is not.
-
-    Args:
-      host: makes one; many are made, and each is used by one thread.
-    """
-
-    def refuse(*arguments: Any) -> Any:
-        del arguments
-        raise config.ConfigError(
-            f"env: {spec.name} is stepped in Python and cannot be part of a compiled program; "
-            "`train`, `baseline` and `check-env` take it"
-        )
-
-    return Env(spec, refuse, refuse, host=host)
-
-
-def _terminating(host: HostEnv) -> HostEnv:
-    """Its time limit is a terminal state."""
-
-    def step(actions: np.ndarray) -> TimeStep:
-        timestep = host.step(actions)
-        ended = timestep.terminated | timestep.truncated
-        return replace(timestep, terminated=ended, truncated=ended & False)
-
-    return host._replace(step=step)
 
 
 def select(condition: Array, on_true: Any, on_false: Any) -> Any:

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import Array, EnvSpec, TimeStep
+from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep
 
 
 def _payoff_tuple(value: object) -> object:
@@ -99,7 +99,7 @@ def make(cfg: Config) -> base.Env:
         name=f"matrix/{cfg.game or 'x'.join(map(str, n_actions))}",
         agent_names=tuple(f"agent_{i}" for i in range(n_agents)),
         agent_groups=base.group_indices(n_actions),
-        n_actions=n_actions,
+        actions=Discrete(n_actions),
         obs_shapes=((cfg.obs_size,),) * n_agents,
         obs_shape=(cfg.obs_size,),
         state_size=cfg.obs_size,
@@ -110,7 +110,7 @@ def make(cfg: Config) -> base.Env:
         return base.first_timestep(
             obs=jnp.ones((n_agents, cfg.obs_size), jnp.float32),
             state=jnp.ones((cfg.obs_size,), jnp.float32),
-            avail_actions=jnp.asarray(base.existing_actions(n_actions)),
+            avail_actions=jnp.asarray(spec.actions.exists),
         )
 
     def reset(key: Array) -> tuple[base.EnvState, TimeStep]:
@@ -123,7 +123,13 @@ def make(cfg: Config) -> base.Env:
         return env_state, replace(show(), reward=reward, terminated=jnp.ones((), bool))
 
     point = _decision_point(payoff, cfg.obs_size)
-    return base.Env(spec, reset, step, (point,), describe=base.played)
+    return base.team_env(
+        spec,
+        reset,
+        step,
+        presentation=base.Presentation(describe=base.played),
+        game=base.Game(decision_points=(point,)),
+    )
 
 
 def _decision_point(payoff: np.ndarray, obs_size: int) -> base.DecisionPoint:

@@ -14,7 +14,7 @@ import numpy as np
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import Array, EnvSpec, TimeStep, record
+from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep, record
 
 STATES = ("A", "B")
 
@@ -53,7 +53,7 @@ def make(cfg: Config) -> base.Env:
         name="mmdp",
         agent_names=("agent_0", "agent_1"),
         agent_groups=(0, 0),
-        n_actions=(2, 2),
+        actions=Discrete(2),
         obs_shapes=((2,), (2,)),
         obs_shape=(2,),
         state_size=2,
@@ -89,7 +89,13 @@ def make(cfg: Config) -> base.Env:
     def describe(shot: base.Shot) -> str:
         return f"{base.played(shot)}\nstate {STATES[int(shot.state.place)]}"
 
-    return base.Env(spec, reset, step, _decision_points(cfg.exact_gamma), describe=describe)
+    return base.team_env(
+        spec,
+        reset,
+        step,
+        presentation=base.Presentation(describe=describe),
+        game=base.Game(decision_points=_decision_points(cfg.exact_gamma)),
+    )
 
 
 def _decision_points(gamma: float) -> tuple[base.DecisionPoint, ...]:

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import EnvSpec, TimeStep
+from qmix_jax.types import Discrete, EnvSpec, TimeStep
 
 _HOMES = ("pettingzoo.{}", "{}")
 _MOVED = {"mpe": "mpe2"}
@@ -66,7 +66,7 @@ class _Layout(NamedTuple):
     spec: EnvSpec
 
 
-def make(cfg: Config) -> base.Env:
+def make(cfg: Config) -> base.HostEnv:
     """Builds the environment; creates one of PettingZoo's to read its spaces, and closes it.
 
     Raises:
@@ -78,7 +78,8 @@ def make(cfg: Config) -> base.Env:
         layout = _layout(cfg, env)
     finally:
         env.close()
-    return base.on_host(layout.spec, lambda: _host(cfg, layout))
+    rules = {"sum": base.summed, "mean": base.averaged}
+    return base.HostEnv(layout.spec, lambda: _start(cfg, layout), rules[cfg.reward])
 
 
 def _open(cfg: Config) -> Any:
@@ -151,7 +152,7 @@ def _layout(cfg: Config, env: Any) -> _Layout:
         name=f"pettingzoo/{cfg.id}",
         agent_names=names,
         agent_groups=base.group_indices(list(zip(n_actions, shapes, strict=True))),
-        n_actions=n_actions,
+        actions=Discrete(n_actions),
         obs_shapes=shapes,
         obs_shape=tuple(max(sizes) for sizes in zip(*shapes, strict=True)),
         state_size=math.prod(state_space.shape) if has_state else sum(map(math.prod, shapes)),
@@ -190,7 +191,7 @@ def _limit(cfg: Config, env: Any) -> int:
     return cfg.max_steps or int(known[0])
 
 
-def _host(cfg: Config, layout: _Layout) -> base.HostEnv:
+def _start(cfg: Config, layout: _Layout) -> base.HostEpisodes:
     """One environment; what changes is in `env` and `clock`."""
     env = _open(cfg)
     clock = {"step": 0}
@@ -208,19 +209,19 @@ def _host(cfg: Config, layout: _Layout) -> base.HostEnv:
             if name in env.agents
         }
         observations, rewards, terminations, truncations, infos = env.step(chosen)
-        total = sum(float(rewards.get(name, 0.0)) for name in chosen)
+        own = [rewards.get(name, 0.0) if name in chosen else 0.0 for name in layout.names]
         # A truncated agent could have gone on: its last observation is bootstrapped from.
         cut = {name for name in chosen if truncations.get(name) and not terminations.get(name)}
         over, late = not env.agents, clock["step"] >= layout.spec.max_steps
         truncated = bool(cut) if over else late
         return dataclasses.replace(
             _show(layout, env, cut | {*env.agents}, observations, infos),
-            reward=_scalar(total / (len(layout.names) if cfg.reward == "mean" else 1)),
+            reward=_floats(own),
             terminated=_flag(over and not truncated),
             truncated=_flag(truncated),
         )
 
-    return base.HostEnv(reset, step, env.close)
+    return base.HostEpisodes(reset, step, env.close)
 
 
 def _show(layout: _Layout, env: Any, able: set[str], observations: Any, infos: Any) -> TimeStep:
@@ -229,12 +230,12 @@ def _show(layout: _Layout, env: Any, able: set[str], observations: Any, infos: A
 
     spec = layout.spec
     obs = np.zeros((spec.n_agents, *spec.obs_shape), np.float32)
-    avail = np.zeros((spec.n_agents, spec.n_actions_max), bool)
+    avail = np.zeros((spec.n_agents, spec.actions.width), bool)
     avail[:, 0] = True  # what an agent that has left can do
     for i, name in enumerate(layout.names):
         seen, info = observations.get(name), infos.get(name, {})
         if name in able:
-            avail[i, : spec.n_actions[i]] = _mask(layout, i, seen, info)
+            avail[i, : spec.actions.sizes[i]] = _mask(layout, i, seen, info)
         if seen is not None:
             bare = seen["observation"] if layout.wrapped[i] else seen
             flat = np.asarray(spaces.flatten(layout.obs_spaces[i], bare), np.float32)
@@ -246,7 +247,11 @@ def _show(layout: _Layout, env: Any, able: set[str], observations: Any, infos: A
         "avail_actions": avail,
     }
     return TimeStep(
-        **shown, reward=_scalar(0.0), terminated=_flag(False), truncated=_flag(False), metrics={}
+        **shown,
+        reward=_floats([0.0] * spec.n_agents),
+        terminated=_flag(False),
+        truncated=_flag(False),
+        metrics={},
     )
 
 
@@ -254,7 +259,7 @@ def _mask(layout: _Layout, index: int, seen: Any, info: Any) -> Any:
     """bool[n_actions] of an agent that can act. Raises: ConfigError for one that does not fit."""
     found = [part["action_mask"] for part in (seen, info)
              if isinstance(part, Mapping) and "action_mask" in part]  # fmt: skip
-    n_actions = layout.spec.n_actions[index]
+    n_actions = layout.spec.actions.sizes[index]
     if not found:
         return np.ones(n_actions, bool)
     mask = np.asarray(found[0], bool)
@@ -273,8 +278,8 @@ def _in_a_row(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
     return np.concatenate([values.reshape(-1) for values in own])
 
 
-def _scalar(value: float) -> Any:
-    return np.float32(value)
+def _floats(values: list[float]) -> Any:
+    return np.array(values, np.float32)
 
 
 def _flag(value: bool) -> Any:

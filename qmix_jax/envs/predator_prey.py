@@ -20,7 +20,7 @@ from pydantic import Field
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import Array, EnvSpec, TimeStep, record
+from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep, record
 
 MOVES = np.array([[0, 1], [1, 0], [0, -1], [-1, 0], [0, 0], [0, 0]], np.int32)
 """Row and column that each action adds: right, down, left, up, stay, catch."""
@@ -113,7 +113,7 @@ def make(cfg: Config) -> base.Env:
             metrics={"captures": jnp.where(terminated | truncated, captures, 0.0)},
         )
 
-    return base.Env(spec, reset, step, scene=_scene(cfg))
+    return base.team_env(spec, reset, step, base.Presentation(scene=_scene(cfg)))
 
 
 def _scene(cfg: Config) -> base.Scene:
@@ -145,7 +145,7 @@ def _spec(cfg: Config) -> EnvSpec:
         name=f"predator_prey/{cfg.n_agents}_vs_{cfg.n_prey}",
         agent_names=tuple(f"agent_{i}" for i in range(cfg.n_agents)),
         agent_groups=(0,) * cfg.n_agents,
-        n_actions=(len(MOVES),) * cfg.n_agents,
+        actions=Discrete(len(MOVES)),
         obs_shapes=(obs_shape,) * cfg.n_agents,
         obs_shape=obs_shape,
         state_size=cfg.size**2 * _PLANES,

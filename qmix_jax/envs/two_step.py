@@ -14,7 +14,7 @@ import numpy as np
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import Array, EnvSpec, TimeStep
+from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep
 
 STATES = ("State 1", "2A", "2B")
 PAYOFF = np.array([[[0.0, 0.0], [0.0, 0.0]], [[7.0, 7.0], [7.0, 7.0]], [[0.0, 1.0], [1.0, 8.0]]])
@@ -42,7 +42,7 @@ def make(cfg: Config) -> base.Env:
         name="two_step",
         agent_names=("agent_0", "agent_1"),
         agent_groups=(0, 0),
-        n_actions=(2, 2),
+        actions=Discrete(2),
         obs_shapes=((3,), (3,)),
         obs_shape=(3,),
         state_size=3,
@@ -69,7 +69,13 @@ def make(cfg: Config) -> base.Env:
     def describe(shot: base.Shot) -> str:
         return f"{base.played(shot)}\n{STATES[int(shot.state)]}"
 
-    return base.Env(spec, reset, step, _decision_points(cfg.exact_gamma), describe=describe)
+    return base.team_env(
+        spec,
+        reset,
+        step,
+        presentation=base.Presentation(describe=describe),
+        game=base.Game(decision_points=_decision_points(cfg.exact_gamma)),
+    )
 
 
 def _decision_points(gamma: float) -> tuple[base.DecisionPoint, ...]:

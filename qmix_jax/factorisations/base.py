@@ -1,66 +1,155 @@
-"""The factorisation contract and what temporal-difference factorisations share."""
+"""The algorithm contract and what temporal-difference algorithms share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
-from qmix_jax import config
+from qmix_jax import config, learner
 from qmix_jax.agents import base as agents
-from qmix_jax.core import exploration, masked, qvalues, returns
+from qmix_jax.core import exploration, masked, qvalues, returns, schedules
+from qmix_jax.envs import base as envs
 from qmix_jax.mixers import base as mixers
-from qmix_jax.types import Array, Batch, HParams, Metrics, record
+from qmix_jax.types import (
+    Array,
+    Batch,
+    Box,
+    Clock,
+    Discrete,
+    HParams,
+    Observed,
+    Trajectory,
+)
 
 Params = Any
 Carry = Any
+Exploration = Mapping[str, Any]
+"""name -> f32[]: epsilon, temperature, sigma, ..."""
 
 
-@record
-class Extras:
-    """What a loss returns besides its value.
+class Needs(NamedTuple):
+    """What an algorithm can learn from; everything else is refused with the reason.
 
     Attributes:
-      metrics: name -> (sum f32[], count f32[]).
-      priority: f32[B], the sampled sequences' new priorities.
+      actions: kinds of actions.
+      reward: `team`: learns from `Env.team_reward`; `own`: from each agent's own reward.
+      zero_sum: the rewards of two agents must add up to zero.
+      n_agents: the number of agents, None for any.
+      tabular: the environment must have a finite number of states, `EnvSpec.n_states`.
+      mean_action: the rollout stores the mean action of each agent's neighbours, and shows the
+        previous one in `Observed`.
+      replay: kinds of replay.
+      collectors: how environments may be run.
+      feed_forward: the agent must have no memory.
     """
 
-    metrics: Metrics
-    priority: Array
+    actions: tuple[type[Discrete] | type[Box], ...] = (Discrete,)
+    reward: Literal["team", "own"] = "team"
+    zero_sum: bool = False
+    n_agents: int | None = None
+    tabular: bool = False
+    mean_action: bool = False
+    replay: tuple[str, ...] = ("uniform", "prioritised", "transitions")
+    collectors: tuple[str, ...] = ("episode", "segment", "window")
+    feed_forward: bool = False
 
 
-class Factorisation(NamedTuple):
-    """A full algorithm of the family: networks, acting and loss.
+class Components(NamedTuple):
+    """What an algorithm is made of, as the configuration chose it.
 
     Attributes:
+      agent: `(width) -> Agent`, an agent network with a head of this width.
+      mixer: None where none is chosen.
+      optimiser: the direction of a gradient step.
+    """
+
+    agent: Callable[[int], agents.Agent]
+    mixer: mixers.Mixer | None
+    optimiser: optax.GradientTransformation
+
+
+class Algorithm(NamedTuple):
+    """A learning algorithm as pure functions.
+
+    Attributes:
+      needs: what it can learn from.
       init: `(key) -> params`, a dict whose parts are named after the networks.
-      initial_carry: `(batch_size) -> carry`.
-      act: `(params, carry, obs f32[B, N, *O], prev_actions i32[B, N], reset bool[B],
-        avail_actions bool[B, N, A], epsilon f32[], key) -> (carry, actions i32[B, N])`. It has no
-        `state` argument: execution is decentralised.
-      loss: `(params, target_params, Batch, HParams, key) -> (loss f32[], Extras)`.
-      utilities: `(params, obs f32[N, *O]) -> q f32[N, A]` at the start of an episode.
-      joint_values: `(params, obs f32[N, *O], state f32[S], avail_actions bool[N, A],
-        actions i32[J, N]) -> q_tot f32[J]` at the start of an episode, or None where there is no
-        joint value.
-      uses_target: False makes `target_params` an empty tuple.
-      unrestricted_values: as `joint_values`, of a second joint value that need not agree with the
-        utilities on the best actions (QTRAN's Q_jt, WQMIX's Q*); None where there is no such value.
-        `joint_values` is always the one whose greedy joint action `act` takes.
+      initial_carry: `(batch_size) -> {"act": carry, "learn": carry}`: of the networks that act, and
+        of recurrent networks that only learn.
+      act: `(params, carry, Observed[B], exploration, key) -> (carry, actions [B, N, ...],
+        behaviour)`, the carry being `act`. It has no `state` argument: execution is decentralised.
+        `behaviour` is what learning must remember of acting, name -> [B, ...]; `{}` for Q-learning.
+      exploration: `(HParams, Clock) -> name -> f32[]`, how `act` explores at that moment.
+      greedy: the same tree without exploration; a policy that is mixed stays mixed.
+      learner: how parameters change.
+      head: how `act` turns the agent's head into actions: `argmax` of available entries, `tanh`
+        into the box, `sample` from the softmax of available entries; None where it is none of
+        these, and then there is no NumPy export. The agent's parameters are `params["agent"]`.
+      accompany: `(params, carry, Observed[B], state f32[B, S]) -> carry`, the carry being `learn`:
+        advances recurrent networks that learn but do not act; called in rollouts only.
+      inspect: `(params, Trajectory) -> name -> f32[T, B, ...]`, for analysis. `utilities` f32[T, B,
+        N, A], `q_tot` f32[T, B] of the joint actions taken, `q_joint` f32[T, B] of a joint value
+        that is not bound to the utilities (QTRAN's Q_jt, WQMIX's Q*), `mixer/<name>` for what a
+        mixer shows. None where there is nothing to see.
     """
 
+    needs: Needs
     init: Callable[[Array], Params]
     initial_carry: Callable[[int], Carry]
-    act: Callable[..., tuple[Carry, Array]]
-    loss: Callable[[Params, Params, Batch, HParams, Array], tuple[Array, Extras]]
-    utilities: Callable[[Params, Array], Array]
-    joint_values: Callable[[Params, Array, Array, Array, Array], Array] | None
-    uses_target: bool
-    unrestricted_values: Callable[[Params, Array, Array, Array, Array], Array] | None = None
+    act: Callable[..., tuple[Carry, Array, dict[str, Any]]]
+    exploration: Callable[[HParams, Clock], Exploration]
+    greedy: Exploration
+    learner: learner.Learner
+    head: Literal["argmax", "tanh", "sample"] | None
+    accompany: Callable[[Params, Carry, Observed, Array], Carry] | None = None
+    inspect: Callable[[Params, Trajectory], dict[str, Array]] | None = None
+
+
+def unmet(
+    needs: Needs, env: envs.Env | envs.HostEnv, replay: str, collector: str, has_memory: bool
+) -> str | None:
+    """Why an algorithm cannot be trained so; None if it can.
+
+    Args:
+      replay: `replay.kind`.
+      collector: `trainer.collector`.
+      has_memory: whether the agent carries anything from step to step.
+    """
+    spec = env.spec
+    kinds = " or ".join(f"{kind.__name__.lower()}" for kind in needs.actions)
+    checks = {
+        f"it needs {kinds} actions, and those of {spec.name} are "
+        f"{type(spec.actions).__name__.lower()}": isinstance(spec.actions, needs.actions),
+        f"it learns from one team reward, and the agents of {spec.name} compete": (
+            needs.reward == "own" or env.team_reward is not None
+        ),
+        f"it needs two agents whose rewards add up to zero, which {spec.name} does not state": (
+            spec.zero_sum or not needs.zero_sum
+        ),
+        f"it needs {needs.n_agents} agents, and {spec.name} has {spec.n_agents}": (
+            needs.n_agents in (None, spec.n_agents)
+        ),
+        f"it needs a finite number of states, which {spec.name} does not have": (
+            spec.n_states is not None or not needs.tabular
+        ),
+        f"it learns from replay.kind={' or '.join(needs.replay)}, got {replay}": (
+            replay in needs.replay
+        ),
+        f"it learns with trainer.collector={' or '.join(needs.collectors)}, got {collector}": (
+            collector in needs.collectors
+        ),
+        "it needs an agent without memory; set agent=mlp": not (needs.feed_forward and has_memory),
+        "replay.kind=transitions needs an agent without memory; set agent=mlp, or "
+        "replay.kind=uniform": not (replay == "transitions" and has_memory),
+    }
+    return next((reason for reason, met in checks.items() if not met), None)
 
 
 class TargetConfig(config.Model):
-    """Options of targets and errors, which all factorisations share."""
+    """Options of targets and errors, which all temporal-difference algorithms share."""
 
     target: Literal["peng", "watkins", "harutyunyan", "n_step"] = "peng"
     """Kind of Q(lambda) with `hparams.td_lambda` (0 makes each one-step), or `n_step`."""
@@ -71,7 +160,7 @@ class TargetConfig(config.Model):
 
 
 class TDConfig(TargetConfig):
-    """Options that temporal-difference factorisations share."""
+    """Options of algorithms with double-Q targets."""
 
     double_q: bool = True
     """Select the next action with the online network (van Hasselt et al. 2016)."""
@@ -102,16 +191,18 @@ def next_values(
     online, target = agents.unroll_pair(agent, params, target_params, trajectory)
     avail_next = trajectory.avail_actions[1:]
     return NextValues(
-        q=online.q[:-1],
+        q=online.head[:-1],
         hidden=online.hidden[:-1],
-        q_next=target.q[1:],
+        q_next=target.head[1:],
         hidden_next=target.hidden[1:],
-        next_actions=qvalues.double_q_action(online.q[1:], target.q[1:], avail_next, cfg.double_q),
+        next_actions=qvalues.double_q_action(
+            online.head[1:], target.head[1:], avail_next, cfg.double_q
+        ),
     )
 
 
 def init_agent_and_mixer(agent: agents.Agent, mixer: mixers.Mixer) -> Callable[[Array], Params]:
-    """`Factorisation.init` of the parameters `agent` and `mixer`."""
+    """`Algorithm.init` of the parameters `agent` and `mixer`."""
 
     def init(key: Array) -> Params:
         key_agent, key_mixer = jax.random.split(key)
@@ -193,7 +284,7 @@ def td_loss(
     batch: Batch,
     hparams: HParams,
     scale: Array | float = 1.0,
-) -> tuple[Array, Extras]:
+) -> tuple[Array, learner.Extras]:
     """`mean_cost` of the temporal-difference error.
 
         loss = sum(valid * w_b * scale * e(value - target)) / max(sum(valid), 1)
@@ -222,7 +313,7 @@ def td_loss(
         "target": masked.total(target, valid),
     }
     priority = jnp.max(size, axis=tuple(axis for axis in range(value.ndim) if axis != 1))
-    return loss, Extras(metrics=metrics, priority=priority)
+    return loss, learner.Extras(metrics=metrics, priority=priority)
 
 
 def _valid_like(values: Array, batch: Batch) -> Array:
@@ -230,64 +321,77 @@ def _valid_like(values: Array, batch: Batch) -> Array:
     return jnp.broadcast_to(valid, values.shape)
 
 
-def make_act(agent: agents.Agent, select: Callable[[Params], Params]) -> Callable:
-    """Epsilon-greedy acting on utilities: `Factorisation.act` for one agent network.
+def q_learning(
+    agent: agents.Agent,
+    optimiser: optax.GradientTransformation,
+    *,
+    parts: tuple[str, ...],
+    targets: tuple[str, ...],
+    init: Callable[[Array], Params],
+    loss: Callable[[Params, Params, Batch, HParams], tuple[Array, learner.Extras]],
+    inspect: Callable[[Params, Trajectory], dict[str, Array]],
+    needs: Needs = Needs(),  # noqa: B008
+) -> Algorithm:
+    """An algorithm that acts epsilon-greedily on `params["agent"]` and descends one loss.
 
     Args:
-      agent: acting is its `unroll` with T = 1, so acting and learning cannot drift apart.
-      select: picks the agent's parameters out of the factorisation's.
+      parts: the networks, all of them learnt.
+      targets: those that have a target copy.
+      init, inspect, needs: as in `Algorithm`.
+      loss: `(params, target_params, Batch, HParams) -> (loss f32[], Extras)`.
     """
 
-    def act(
+    def phase_loss(
         params: Params,
-        carry: Carry,
-        obs: Array,
-        prev_actions: Array,
-        reset: Array,
-        avail_actions: Array,
-        epsilon: Array,
+        target_params: Params,
+        batch: Batch,
+        hparams: HParams,
+        clock: Clock,
+        k: Array,
         key: Array,
-    ) -> tuple[Carry, Array]:
-        carry, q, _ = agent.unroll(
-            select(params), carry, obs[None], prev_actions[None], reset[None]
-        )
-        return carry, exploration.epsilon_greedy(key, q[0], avail_actions, epsilon)
+    ) -> tuple[Array, learner.Extras]:
+        del clock, k, key
+        return loss(params, target_params, batch, hparams)
+
+    return Algorithm(
+        needs=needs,
+        init=init,
+        initial_carry=lambda batch_size: {"act": agent.initial_carry(batch_size), "learn": ()},
+        act=epsilon_greedy_act(agent),
+        exploration=epsilon,
+        greedy={"epsilon": np.zeros((), np.float32)},
+        learner=learner.by_gradient([learner.Phase(parts, phase_loss)], optimiser, targets),
+        head="argmax",
+        inspect=inspect,
+    )
+
+
+def epsilon(hparams: HParams, clock: Clock) -> Exploration:
+    """`Algorithm.exploration` of Q-learners: epsilon over env steps."""
+    return {"epsilon": schedules.linear(hparams.epsilon, clock.env_steps)}
+
+
+def epsilon_greedy_act(agent: agents.Agent) -> Callable:
+    """`Algorithm.act` on the utilities of `params["agent"]`."""
+
+    def act(
+        params: Params, carry: Carry, seen: Observed, explore: Exploration, key: Array
+    ) -> tuple[Carry, Array, dict[str, Any]]:
+        carry, q, _ = agents.step(agent, params["agent"], carry, seen)
+        actions = exploration.epsilon_greedy(key, q, seen.avail_actions, explore["epsilon"])
+        return carry, actions, {}
 
     return act
 
 
-def make_utilities(agent: agents.Agent, select: Callable[[Params], Params]) -> Callable:
-    """Utilities at the start of an episode: `Factorisation.utilities` for one agent network."""
+def inspect_mixed(agent: agents.Agent, mixer: mixers.Mixer) -> Callable:
+    """`Algorithm.inspect` for parameters `agent` and `mixer`."""
 
-    def utilities(params: Params, obs: Array) -> Array:
-        return first_step(agent, select(params), obs).q
+    def inspect(params: Params, trajectory: Trajectory) -> dict[str, Array]:
+        q = agents.unroll(agent, params["agent"], trajectory).head[:-1]
+        avail, state = trajectory.avail_actions[:-1], trajectory.state[:-1]
+        mixed = mixer.apply(params["mixer"], mixers.inputs(q, avail, trajectory.actions, state))
+        info = {f"mixer/{name}": values for name, values in mixed.info.items()}
+        return {"utilities": q, "q_tot": mixed.q_tot, **info}
 
-    return utilities
-
-
-def first_step(agent: agents.Agent, params: Params, obs: Array) -> agents.Unrolled:
-    """An agent network at the start of an episode: obs f32[N, *O] -> q f32[N, A] and hidden."""
-    prev_actions = jnp.full((1, 1, obs.shape[0]), -1, jnp.int32)
-    reset = jnp.ones((1, 1), bool)
-    carry = agent.initial_carry(1)
-    _, q, hidden = agent.unroll(params, carry, obs[None, None], prev_actions, reset)
-    return agents.Unrolled(q[0, 0], hidden[0, 0])
-
-
-def make_joint_values(agent: agents.Agent, mixer: mixers.Mixer) -> Callable:
-    """Mixed values at the start of an episode: `Factorisation.joint_values` for parameters `agent`
-    and `mixer`.
-    """
-
-    def joint_values(
-        params: Params, obs: Array, state: Array, avail_actions: Array, actions: Array
-    ) -> Array:
-        q = first_step(agent, params["agent"], obs).q
-        # One row per joint action: a mixer's inputs have the same leading axes.
-        q, avail_actions, state = (
-            jnp.broadcast_to(x, (len(actions), *x.shape)) for x in (q, avail_actions, state)
-        )
-        inputs = mixers.inputs(q, avail_actions, actions, state)
-        return mixer.apply(params["mixer"], inputs).q_tot
-
-    return joint_values
+    return inspect

@@ -8,35 +8,31 @@ Reference: Tan 1993; Tampuu et al. 2017; the baseline of Rashid et al. 2018. Dev
 loss is averaged over valid steps and agents).
 """
 
+from qmix_jax import learner
 from qmix_jax.agents import base as agents
 from qmix_jax.core import qvalues
 from qmix_jax.factorisations import base
-from qmix_jax.mixers import base as mixers
-from qmix_jax.types import Array, Batch, EnvSpec, HParams
+from qmix_jax.types import Array, Batch, EnvSpec, HParams, Trajectory
+
+NEEDS = base.Needs()
 
 
 class Config(base.TDConfig):
     """Options of independent Q-learning."""
 
 
-def make(
-    cfg: Config, spec: EnvSpec, agent: agents.Agent, mixer: mixers.Mixer | None
-) -> base.Factorisation:
-    """The factorisation.
+def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
+    """The algorithm.
 
     Raises: ValueError with a mixer.
     """
-    del spec
-    if mixer is not None:
+    if components.mixer is not None:
         raise ValueError("algo: factorisation 'iql' has no joint value; set algo.mixer=null")
-
-    def init(key: Array) -> base.Params:
-        return {"agent": agent.init(key)}
+    agent = components.agent(spec.actions.width)
 
     def loss(
-        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams, key: Array
-    ) -> tuple[Array, base.Extras]:
-        del key
+        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
+    ) -> tuple[Array, learner.Extras]:
         trajectory = batch.trajectory
         values = base.next_values(cfg, agent, params["agent"], target_params["agent"], batch)
         taken = qvalues.take(values.q, trajectory.actions)
@@ -50,12 +46,16 @@ def make(
         )
         return base.td_loss(cfg, taken, target, batch, hparams)
 
-    return base.Factorisation(
-        init=init,
-        initial_carry=agent.initial_carry,
-        act=base.make_act(agent, lambda params: params["agent"]),
+    def inspect(params: base.Params, trajectory: Trajectory) -> dict[str, Array]:
+        return {"utilities": agents.unroll(agent, params["agent"], trajectory).head[:-1]}
+
+    return base.q_learning(
+        agent,
+        components.optimiser,
+        parts=("agent",),
+        targets=("agent",),
+        init=lambda key: {"agent": agent.init(key)},
         loss=loss,
-        utilities=base.make_utilities(agent, lambda params: params["agent"]),
-        joint_values=None,
-        uses_target=True,
+        inspect=inspect,
+        needs=NEEDS,
     )

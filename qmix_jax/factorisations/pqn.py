@@ -13,35 +13,37 @@ mixer have the option.
 
 import jax
 
+from qmix_jax import learner
 from qmix_jax.agents import base as agents
 from qmix_jax.core import masked, qvalues
 from qmix_jax.factorisations import base
 from qmix_jax.mixers import base as mixers
 from qmix_jax.types import Array, Batch, EnvSpec, HParams
 
+NEEDS = base.Needs(replay=("on_policy", "uniform", "prioritised", "transitions"))
+
 
 class Config(base.TargetConfig):
     """Options of learning without a target network."""
 
 
-def make(
-    cfg: Config, spec: EnvSpec, agent: agents.Agent, mixer: mixers.Mixer | None
-) -> base.Factorisation:
-    """The factorisation.
+def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
+    """The algorithm.
 
     Raises: ValueError without a mixer.
     """
-    del spec
+    mixer = components.mixer
     if mixer is None:
         raise ValueError("algo: factorisation 'pqn' needs a mixer; set algo.mixer.name")
+    agent = components.agent(spec.actions.width)
 
     def loss(
-        params: base.Params, target_params: tuple[()], batch: Batch, hparams: HParams, key: Array
-    ) -> tuple[Array, base.Extras]:
-        del target_params, key
+        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
+    ) -> tuple[Array, learner.Extras]:
+        del target_params
         trajectory = batch.trajectory
         avail, state = trajectory.avail_actions, trajectory.state
-        q = agents.unroll(agent, params["agent"], trajectory).q
+        q = agents.unroll(agent, params["agent"], trajectory).head
         taken = mixers.inputs(q[:-1], avail[:-1], trajectory.actions, state[:-1])
         mixed = mixer.apply(params["mixer"], taken)
         fixed, q_next = jax.lax.stop_gradient((params["mixer"], q[1:]))
@@ -54,12 +56,13 @@ def make(
         td_loss, extras = base.td_loss(cfg, mixed.q_tot, target, batch, hparams)
         return td_loss + masked.mean(mixed.penalty, trajectory.valid), extras
 
-    return base.Factorisation(
+    return base.q_learning(
+        agent,
+        components.optimiser,
+        parts=("agent", "mixer"),
+        targets=(),
         init=base.init_agent_and_mixer(agent, mixer),
-        initial_carry=agent.initial_carry,
-        act=base.make_act(agent, lambda params: params["agent"]),
         loss=loss,
-        utilities=base.make_utilities(agent, lambda params: params["agent"]),
-        joint_values=base.make_joint_values(agent, mixer),
-        uses_target=False,
+        inspect=base.inspect_mixed(agent, mixer),
+        needs=NEEDS,
     )

@@ -20,20 +20,21 @@ the online Q_jt; the target may be a Q(lambda), see `base.target`. Critics stay 
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from pydantic import Field
 
-from qmix_jax import config
+from qmix_jax import config, learner
 from qmix_jax.agents import base as agents
 from qmix_jax.core import qvalues
+from qmix_jax.critics import base as critics
+from qmix_jax.critics import counterfactual, joint, state_value
 from qmix_jax.factorisations import base
-from qmix_jax.mixers import base as mixers
-from qmix_jax.nn import functional, mlp
-from qmix_jax.types import Array, Batch, EnvSpec, HParams
+from qmix_jax.types import Array, Batch, EnvSpec, HParams, Trajectory
+
+NEEDS = base.Needs()
 
 
 class Config(base.TDConfig):
@@ -56,58 +57,17 @@ class Coefficients(config.Model):
     lambda_nopt: Annotated[float, Field(ge=0)] = 1.0
 
 
-def _encode(x: Array, name: str) -> Array:
-    return mlp.MLP(x.shape[-1], x.shape[-1], 1, name=name)(x)
-
-
-class _Joint(nn.Module):
-    """Q_jt of the joint action: hidden f32[..., N, H], actions f32[..., N, A] one-hot, state
-    f32[..., S] -> f32[..., 1]."""
-
-    hidden: int
-    layers: int
-
-    @nn.compact
-    def __call__(self, hidden: Array, actions: Array, state: Array) -> Array:
-        encoded = _encode(jnp.concatenate([hidden, actions], axis=-1), "encoder")
-        x = jnp.concatenate([state, jnp.sum(encoded, axis=-2)], axis=-1)
-        return mlp.MLP(1, self.hidden, self.layers, name="q")(x)
-
-
-class _Counterfactual(nn.Module):
-    """Q_jt_i of every action of agent i given the others', from what `_Joint` reads;
-    f32[..., N, A]."""
-
-    hidden: int
-    layers: int
-
-    @nn.compact
-    def __call__(self, hidden: Array, actions: Array, state: Array) -> Array:
-        *leading, n_agents, n_actions = actions.shape
-
-        def each(x: Array) -> Array:
-            return jnp.broadcast_to(x, (*leading, n_agents, x.shape[-1]))
-
-        encoded = _encode(actions, "action_encoder")
-        others = jnp.sum(encoded, axis=-2, keepdims=True) - encoded
-        everyone = jnp.sum(_encode(hidden, "hidden_encoder"), axis=-2, keepdims=True)
-        ids = jnp.expand_dims(jnp.eye(n_agents), range(len(leading)))
-        parts = [each(state[..., None, :]), each(ids), each(everyone), others]
-        network = mlp.MLP(n_actions, self.hidden, self.layers, name="q")
-        return network(jnp.concatenate(parts, axis=-1))
-
-
 class _Variant(NamedTuple):
     """What the variants differ in; K is 1 or the number of agents.
 
     Attributes:
-      network: gives `heads`, f32[..., 1] or f32[..., N, A].
+      critic: makes Q_jt, whose `heads` are f32[..., 1] or f32[..., N, A].
       taken: `(heads, actions i32[..., N]) -> f32[..., K]`, Q_jt of the actions.
       violation: `(q f32[..., N, A], v f32[..., 1], heads, actions, avail_actions) -> f32[..., K]`,
         what L_nopt squares.
     """
 
-    network: type[nn.Module]
+    critic: Callable[..., critics.Critic]
     taken: Callable[[Array, Array], Array]
     violation: Callable[[Array, Array, Array, Array, Array], Array]
 
@@ -129,99 +89,45 @@ def _summed(q: Array, actions: Array) -> Array:
 
 
 _VARIANTS = {
-    "base": _Variant(_Joint, lambda heads, actions: heads, _joint_violation),
-    "alt": _Variant(_Counterfactual, qvalues.take, _smallest_gap),
+    "base": _Variant(joint.make, lambda heads, actions: heads, _joint_violation),
+    "alt": _Variant(counterfactual.make, qvalues.take, _smallest_gap),
 }
 
 
-class _Networks(NamedTuple):
-    """Attributes:
-    init: `(key) -> params` with the parts `agent`, `critic` and `value`.
-    heads: `(params, hidden f32[..., N, H], actions i32[..., N], state f32[..., S]) -> heads`.
-    value: `(params, state f32[..., S]) -> V_jt f32[..., 1]`.
-    """
-
-    init: Callable[[Array], base.Params]
-    heads: Callable[[base.Params, Array, Array, Array], Array]
-    value: Callable[[base.Params, Array], Array]
-
-
-def make(
-    cfg: Config, spec: EnvSpec, agent: agents.Agent, mixer: mixers.Mixer | None
-) -> base.Factorisation:
-    """The factorisation.
+def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
+    """The algorithm.
 
     Raises: ValueError with a mixer.
     """
-    if mixer is not None:
+    if components.mixer is not None:
         raise ValueError("algo: factorisation 'qtran' adds utilities up; set algo.mixer=null")
-    networks = _make_networks(cfg, spec, agent)
-
-    def rows(params: base.Params, obs: Array, actions: Array) -> agents.Unrolled:
-        first = base.first_step(agent, params["agent"], obs)
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (len(actions), *x.shape)), first)
-
-    def joint_values(
-        params: base.Params, obs: Array, state: Array, avail_actions: Array, actions: Array
-    ) -> Array:
-        del avail_actions
-        q = rows(params, obs, actions).q
-        return (_summed(q, actions) + networks.value(params, state[None]))[:, 0]
-
-    def unrestricted_values(
-        params: base.Params, obs: Array, state: Array, avail_actions: Array, actions: Array
-    ) -> Array:
-        del avail_actions
-        hidden = rows(params, obs, actions).hidden
-        states = jnp.broadcast_to(state, (len(actions), len(state)))
-        heads = networks.heads(params, hidden, actions, states)
-        return jnp.mean(_VARIANTS[cfg.variant].taken(heads, actions), axis=-1)
-
-    return base.Factorisation(
-        init=networks.init,
-        initial_carry=agent.initial_carry,
-        act=base.make_act(agent, lambda params: params["agent"]),
-        loss=_make_loss(cfg, agent, networks),
-        utilities=base.make_utilities(agent, lambda params: params["agent"]),
-        joint_values=joint_values,
-        uses_target=True,
-        unrestricted_values=unrestricted_values,
-    )
-
-
-def _make_networks(cfg: Config, spec: EnvSpec, agent: agents.Agent) -> _Networks:
-    network = _VARIANTS[cfg.variant].network(cfg.hidden, cfg.layers)
-    critic_init, critic_apply = functional.pure(network)
-    value_init, value_apply = functional.pure(mlp.MLP(1, cfg.hidden, cfg.layers))
+    agent = components.agent(spec.actions.width)
+    variant = _VARIANTS[cfg.variant]
+    critic = variant.critic(spec, _hidden_size(agent, spec), cfg.hidden, cfg.layers)
+    state_critic = state_value.make(spec, cfg.hidden, cfg.layers)
 
     def init(key: Array) -> base.Params:
         key_agent, key_critic, key_value = jax.random.split(key, 3)
-        params = agent.init(key_agent)
-        obs, state = jnp.zeros((spec.n_agents, *spec.obs_shape)), jnp.zeros((spec.state_size,))
-        first = base.first_step(agent, params, obs)
         return {
-            "agent": params,
-            "critic": critic_init(key_critic, first.hidden, first.q, state),
-            "value": value_init(key_value, state),
+            "agent": agent.init(key_agent),
+            "critic": critic.init(key_critic),
+            "value": state_critic.init(key_value),
         }
 
     def heads(params: base.Params, hidden: Array, actions: Array, state: Array) -> Array:
-        one_hot = jax.nn.one_hot(actions, spec.n_actions_max)
-        return critic_apply(params["critic"], hidden, one_hot, state)
-
-    return _Networks(init, heads, lambda params, state: value_apply(params["value"], state))
-
-
-def _make_loss(cfg: Config, agent: agents.Agent, networks: _Networks) -> Callable:
-    variant = _VARIANTS[cfg.variant]
+        one_hot = spec.actions.features(actions)
+        inputs = critics.CriticInputs(state=state, hidden=hidden, actions=one_hot)
+        return critic.apply(params["critic"], inputs)
 
     def q_jt(params: base.Params, hidden: Array, actions: Array, state: Array) -> Array:
-        return variant.taken(networks.heads(params, hidden, actions, state), actions)
+        return variant.taken(heads(params, hidden, actions, state), actions)
+
+    def v_jt(params: base.Params, state: Array) -> Array:
+        return state_critic.apply(params["value"], critics.CriticInputs(state=state))
 
     def loss(
-        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams, key: Array
-    ) -> tuple[Array, base.Extras]:
-        del key
+        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
+    ) -> tuple[Array, learner.Extras]:
         trajectory, weights = batch.trajectory, hparams.algo
         values = base.next_values(cfg, agent, params["agent"], target_params["agent"], batch)
         state, actions, avail = trajectory.state[:-1], trajectory.actions, trajectory.avail_actions
@@ -230,13 +136,13 @@ def _make_loss(cfg: Config, agent: agents.Agent, networks: _Networks) -> Callabl
             return q_jt(target_params, values.hidden_next, actions, trajectory.state[1:])
 
         target = base.target(cfg, batch, hparams, values.next_actions, next_value)
-        heads = networks.heads(params, values.hidden, actions, state)
-        td, extras = base.td_loss(cfg, variant.taken(heads, actions), target, batch, hparams)
+        bound = heads(params, values.hidden, actions, state)
+        td, extras = base.td_loss(cfg, variant.taken(bound, actions), target, batch, hparams)
 
-        best, v = qvalues.greedy(values.q, avail[:-1]), networks.value(params, state)
-        q_best, bound = jax.lax.stop_gradient((q_jt(params, values.hidden, best, state), heads))
+        best, v = qvalues.greedy(values.q, avail[:-1]), v_jt(params, state)
+        q_best, fixed = jax.lax.stop_gradient((q_jt(params, values.hidden, best, state), bound))
         opt = base.mean_cost(_summed(values.q, best) + v - q_best, batch)
-        violation = variant.violation(values.q, v, bound, actions, avail[:-1])
+        violation = variant.violation(values.q, v, fixed, actions, avail[:-1])
         nopt = base.mean_cost(violation, batch)
 
         total = td + weights["lambda_opt"] * opt + weights["lambda_nopt"] * nopt
@@ -244,4 +150,33 @@ def _make_loss(cfg: Config, agent: agents.Agent, networks: _Networks) -> Callabl
         metrics = {name: (part, jnp.ones(())) for name, part in parts.items()}
         return total, replace(extras, metrics={**extras.metrics, **metrics})
 
-    return loss
+    def inspect(params: base.Params, trajectory: Trajectory) -> dict[str, Array]:
+        outputs = agents.unroll(agent, params["agent"], trajectory)
+        q, hidden = outputs.head[:-1], outputs.hidden[:-1]
+        state, actions = trajectory.state[:-1], trajectory.actions
+        return {
+            "utilities": q,
+            "q_tot": (_summed(q, actions) + v_jt(params, state))[..., 0],
+            "q_joint": jnp.mean(q_jt(params, hidden, actions, state), axis=-1),
+        }
+
+    return base.q_learning(
+        agent,
+        components.optimiser,
+        parts=("agent", "critic", "value"),
+        targets=("agent", "critic"),
+        init=init,
+        loss=loss,
+        inspect=inspect,
+        needs=NEEDS,
+    )
+
+
+def _hidden_size(agent: agents.Agent, spec: EnvSpec) -> int:
+    """H of an agent, from shapes alone."""
+
+    def first_step() -> Any:
+        params = agent.init(jax.random.key(0))
+        return agent.unroll(params, agent.initial_carry(1), agents.nothing_seen(spec, 1, 1))
+
+    return jax.eval_shape(first_step)[2].shape[-1]

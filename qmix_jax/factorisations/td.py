@@ -8,34 +8,34 @@ Reference: Rashid et al. 2018 (QMIX), section 4. Deviation: time limits are boot
 unless `trainer.truncation` says otherwise; the loss has no factor 1/2 (as PyMARL's).
 """
 
-from qmix_jax.agents import base as agents
+from qmix_jax import learner
 from qmix_jax.core import masked
 from qmix_jax.factorisations import base
 from qmix_jax.mixers import base as mixers
 from qmix_jax.types import Array, Batch, EnvSpec, HParams
+
+NEEDS = base.Needs()
 
 
 class Config(base.TDConfig):
     """Options of agent-and-mixer learning."""
 
 
-def make(
-    cfg: Config, spec: EnvSpec, agent: agents.Agent, mixer: mixers.Mixer | None
-) -> base.Factorisation:
-    """The factorisation.
+def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
+    """The algorithm.
 
     Raises: ValueError without a mixer.
     """
-    del spec
+    mixer = components.mixer
     if mixer is None:
         raise ValueError(
             "algo: factorisation 'td' needs a mixer; set algo.mixer.name, or use 'iql' without one"
         )
+    agent = components.agent(spec.actions.width)
 
     def loss(
-        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams, key: Array
-    ) -> tuple[Array, base.Extras]:
-        del key
+        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
+    ) -> tuple[Array, learner.Extras]:
         trajectory = batch.trajectory
         values = base.next_values(cfg, agent, params["agent"], target_params["agent"], batch)
         avail, state = trajectory.avail_actions, trajectory.state
@@ -50,12 +50,13 @@ def make(
         td_loss, extras = base.td_loss(cfg, mixed.q_tot, target, batch, hparams)
         return td_loss + masked.mean(mixed.penalty, trajectory.valid), extras
 
-    return base.Factorisation(
+    return base.q_learning(
+        agent,
+        components.optimiser,
+        parts=("agent", "mixer"),
+        targets=("agent", "mixer"),
         init=base.init_agent_and_mixer(agent, mixer),
-        initial_carry=agent.initial_carry,
-        act=base.make_act(agent, lambda params: params["agent"]),
         loss=loss,
-        utilities=base.make_utilities(agent, lambda params: params["agent"]),
-        joint_values=base.make_joint_values(agent, mixer),
-        uses_target=True,
+        inspect=base.inspect_mixed(agent, mixer),
+        needs=NEEDS,
     )

@@ -14,21 +14,21 @@ a Q(lambda), see `base.target`; priorities are errors of Q*, since those of Q_to
 Q*'s own network stays in f32 when `precision` is bfloat16.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from qmix_jax import config
+from qmix_jax import config, learner
 from qmix_jax.agents import base as agents
 from qmix_jax.core import masked, qvalues
+from qmix_jax.critics import base as critics
+from qmix_jax.critics import central as centrals
 from qmix_jax.factorisations import base
 from qmix_jax.mixers import base as mixers
-from qmix_jax.nn import functional, mlp
-from qmix_jax.types import Array, Batch, EnvSpec, HParams, Trajectory
+from qmix_jax.types import Array, Batch, EnvSpec, HParams, Observed, Trajectory
+
+NEEDS = base.Needs()
 
 
 class Config(base.TargetConfig):
@@ -48,19 +48,6 @@ class Coefficients(config.Model):
     alpha: config.Fraction = 0.1
 
 
-class _Central(nn.Module):
-    """Q*: q_taken f32[..., N], state f32[..., S] -> f32[...]."""
-
-    hidden: int
-    layers: int
-
-    @nn.compact
-    def __call__(self, q_taken: Array, state: Array) -> Array:
-        x = jnp.concatenate([state, q_taken], axis=-1)
-        q = mlp.MLP(1, self.hidden, self.layers, name="q")(x)
-        return (q + mlp.MLP(1, self.hidden, 1, name="v")(state))[..., 0]
-
-
 class _Weighing(NamedTuple):
     """What decides about the weights, f32[T, B] each, `all_best` bool[T, B]."""
 
@@ -76,119 +63,88 @@ _FULL = {
 }
 
 
-def make(
-    cfg: Config, spec: EnvSpec, agent: agents.Agent, mixer: mixers.Mixer | None
-) -> base.Factorisation:
-    """The factorisation; its carry holds the acting and the central agents'.
+def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
+    """The algorithm; what learns along without acting is the central agents' recurrent state.
 
     Raises: ValueError without a monotonic mixer.
     """
+    mixer = components.mixer
     if mixer is None or not mixer.monotonic:
         raise ValueError("algo: factorisation 'wqmix' needs a monotonic mixer; set algo.mixer.name")
-    central_init, q_star = functional.pure(_Central(cfg.central_hidden, cfg.central_layers))
+    agent = components.agent(spec.actions.width)
+    central = centrals.make(spec, cfg.central_hidden, cfg.central_layers)
 
     def init(key: Array) -> base.Params:
         keys = jax.random.split(key, 4)
-        inputs = jnp.zeros((spec.n_agents,)), jnp.zeros((spec.state_size,))
         return {
             "agent": agent.init(keys[0]),
             "mixer": mixer.init(keys[1]),
             "central_agent": agent.init(keys[2]),
-            "central": central_init(keys[3], *inputs),
+            "central": central.init(keys[3]),
         }
 
     def initial_carry(batch_size: int) -> base.Carry:
-        return {name: agent.initial_carry(batch_size) for name in ("agent", "central_agent")}
+        return {name: agent.initial_carry(batch_size) for name in ("act", "learn")}
 
-    def unrestricted_values(
-        params: base.Params, obs: Array, state: Array, avail_actions: Array, actions: Array
-    ) -> Array:
-        del avail_actions
-        q = base.first_step(agent, params["central_agent"], obs).q
-        q, state = (jnp.broadcast_to(x, (len(actions), *x.shape)) for x in (q, state))
-        return q_star(params["central"], qvalues.take(q, actions), state)
+    def accompany(
+        params: base.Params, carry: base.Carry, seen: Observed, state: Array
+    ) -> base.Carry:
+        del state
+        return agents.step(agent, params["central_agent"], carry, seen)[0]
 
-    return base.Factorisation(
-        init=init,
-        initial_carry=initial_carry,
-        act=_make_act(agent),
-        loss=_make_loss(cfg, agent, mixer, q_star),
-        utilities=base.make_utilities(agent, lambda params: params["agent"]),
-        joint_values=base.make_joint_values(agent, mixer),
-        uses_target=True,
-        unrestricted_values=unrestricted_values,
-    )
+    def q_star(params: base.Params, q_taken: Array, state: Array) -> Array:
+        inputs = critics.CriticInputs(state=state, q_taken=q_taken)
+        return central.apply(params["central"], inputs)[..., 0]
 
-
-def _make_act(agent: agents.Agent) -> Callable:
-    """Acts on the utilities and takes the central agents' carry along, which learning begins with
-    where sequences continue an episode. Elsewhere nothing reads it, and the compiler drops it.
-    """
-    act_on_utilities = base.make_act(agent, lambda params: params["agent"])
-
-    def act(
-        params: base.Params,
-        carry: base.Carry,
-        obs: Array,
-        prev_actions: Array,
-        reset: Array,
-        avail_actions: Array,
-        epsilon: Array,
-        key: Array,
-    ) -> tuple[base.Carry, Array]:
-        acting, actions = act_on_utilities(
-            params, carry["agent"], obs, prev_actions, reset, avail_actions, epsilon, key
-        )
-        seen = obs[None], prev_actions[None], reset[None]
-        central = agent.unroll(params["central_agent"], carry["central_agent"], *seen)[0]
-        return {"agent": acting, "central_agent": central}, actions
-
-    return act
-
-
-def _of(name: str, trajectory: Trajectory) -> Trajectory:
-    """The trajectory as one of the two agent networks began it."""
-    start = trajectory.start
-    return replace(trajectory, start=start and replace(start, carry=start.carry[name]))
-
-
-def _make_loss(
-    cfg: Config, agent: agents.Agent, mixer: mixers.Mixer, q_star: Callable[..., Array]
-) -> Callable:
     def loss(
-        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams, key: Array
-    ) -> tuple[Array, base.Extras]:
-        del key
+        params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
+    ) -> tuple[Array, learner.Extras]:
         trajectory = batch.trajectory
         actions, avail, state = trajectory.actions, trajectory.avail_actions, trajectory.state
-        q = agents.unroll(agent, params["agent"], _of("agent", trajectory)).q
+        q = agents.unroll(agent, params["agent"], trajectory).head
         networks = params["central_agent"], target_params["central_agent"]
-        central, fixed = agents.unroll_pair(agent, *networks, _of("central_agent", trajectory))
+        online, fixed = agents.unroll_pair(agent, *networks, trajectory, carry="learn")
         best = qvalues.greedy(q, avail)
 
         def next_value(actions: Array) -> Array:
-            taken = qvalues.take(fixed.q[1:], actions)
-            return q_star(target_params["central"], taken, state[1:])
+            return q_star(target_params, qvalues.take(fixed.head[1:], actions), state[1:])
 
         target = base.target(cfg, batch, hparams, best[1:], next_value)
         mixed = mixer.apply(params["mixer"], mixers.inputs(q[:-1], avail[:-1], actions, state[:-1]))
-        of_best = qvalues.take(fixed.q[:-1], best[:-1])
-        seen = _Weighing(
+        of_best = qvalues.take(fixed.head[:-1], best[:-1])
+        weighing = _Weighing(
             target=target,
             q_tot=mixed.q_tot,
-            q_star_best=q_star(target_params["central"], of_best, state[:-1]),
+            q_star_best=q_star(target_params, of_best, state[:-1]),
             all_best=jnp.all(actions == best[:-1], axis=-1),
         )
-        weight = jnp.where(_FULL[cfg.weighting](seen), 1.0, hparams.algo["alpha"])
+        weight = jnp.where(_FULL[cfg.weighting](weighing), 1.0, hparams.algo["alpha"])
         monotonic, extras = base.td_loss(cfg, mixed.q_tot, target, batch, hparams, weight)
 
-        value = q_star(params["central"], qvalues.take(central.q[:-1], actions), state[:-1])
+        value = q_star(params, qvalues.take(online.head[:-1], actions), state[:-1])
         free, of_central = base.td_loss(cfg, value, target, batch, hparams)
         total = monotonic + masked.mean(mixed.penalty, trajectory.valid) + free
         parts = {"loss": total, "loss_monotonic": monotonic, "loss_central": free}
         metrics = {name: (part, jnp.ones(())) for name, part in parts.items()}
         metrics["weight"] = masked.total(weight, trajectory.valid)
         metrics = {**extras.metrics, **metrics}
-        return total, base.Extras(metrics=metrics, priority=of_central.priority)
+        return total, learner.Extras(metrics=metrics, priority=of_central.priority)
 
-    return loss
+    inspect_mixed = base.inspect_mixed(agent, mixer)
+
+    def inspect(params: base.Params, trajectory: Trajectory) -> dict[str, Array]:
+        q = agents.unroll(agent, params["central_agent"], trajectory, carry="learn").head[:-1]
+        value = q_star(params, qvalues.take(q, trajectory.actions), trajectory.state[:-1])
+        return {**inspect_mixed(params, trajectory), "q_joint": value}
+
+    algorithm = base.q_learning(
+        agent,
+        components.optimiser,
+        parts=("agent", "mixer", "central_agent", "central"),
+        targets=("central_agent", "central"),
+        init=init,
+        loss=loss,
+        inspect=inspect,
+        needs=NEEDS,
+    )
+    return algorithm._replace(initial_carry=initial_carry, accompany=accompany)

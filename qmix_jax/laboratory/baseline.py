@@ -1,12 +1,14 @@
 """How policies written by hand do, evaluated as trained ones are."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from qmix_jax import components, config, population, program
+from qmix_jax import config, evaluate, population, program, rollout, train_step
 from qmix_jax.envs import base as envs
 from qmix_jax.runtime import compile_cache, hosted
+from qmix_jax.types import Array, Observed
 
 
 class Baseline(NamedTuple):
@@ -29,27 +31,47 @@ def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
 
     Args:
       cfg: from `qmix_jax.load_config`; its environment, seeds and `eval.episodes` are used.
-      policy: `random` (uniform over available actions) or `heuristic` (SMAX only).
+      policy: `random` (uniform over available actions, or over the box of continuous ones) or
+        `heuristic` (SMAX only).
     Raises:
       ConfigError: a setting that cannot be honoured, or no such policy for this environment.
     """
-    env = components.find("envs", cfg.env.name).make(cfg.env.options)
-    if env.host is not None:
-        return _on_host(env, cfg, policy)
+    env, episodes = program.environment(cfg), cfg.eval.episodes
+    chosen = _policy(env, policy)
+    seeds = range(cfg.seed, cfg.seed + cfg.seeds)
+    if isinstance(env, envs.HostEnv):
+        metrics = hosted.random_play(env, episodes, seeds)
+        return Baseline(env.spec.name, policy, episodes, metrics)
     if cfg.compile_cache:
         compile_cache.enable()
-    name, run = program.baseline(cfg, policy)
-    seeds = range(cfg.seed, cfg.seed + cfg.seeds)
-    return Baseline(name, policy, cfg.eval.episodes, population.each_seed(run, seeds))
+    stage = rollout.Stage(envs.played_by(env, chosen), _no_carry, rollout.Recording(), episodes)
+
+    def run(key: Array) -> dict[str, Array]:
+        event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
+        return evaluate.evaluate(stage, rollout.Behaviour(_idle), event)
+
+    return Baseline(env.spec.name, policy, episodes, population.each_seed(run, seeds))
 
 
-def _on_host(env: envs.Env, cfg: config.ExperimentConfig, policy: str) -> Baseline:
-    """Of an environment that is stepped in Python; it has no policy of its own."""
-    if policy != "random" or env.host is None:
+def _policy(env: program.AnyEnv, name: str) -> envs.Policy:
+    """Raises: ConfigError where the environment has no such policy."""
+    known = {"random": envs.uniform_policy(env.spec.actions)}
+    heuristic = env.game.heuristic if env.game is not None else None
+    if heuristic is not None and isinstance(env, envs.Env):
+        known["heuristic"] = heuristic
+    if name not in known:
         raise config.ConfigError(
-            f"baseline: {env.spec.name} has no policy={policy}; "
-            f"{config.suggest(policy, ('random',))}"
+            f"baseline: {env.spec.name} has no policy={name}; {config.suggest(name, tuple(known))}"
         )
-    seeds = range(cfg.seed, cfg.seed + cfg.seeds)
-    found = hosted.random_play(env.spec, env.host, cfg.eval.episodes, seeds)
-    return Baseline(env.spec.name, policy, cfg.eval.episodes, found)
+    return known[name]
+
+
+def _no_carry(batch_size: int) -> dict[str, tuple[()]]:
+    del batch_size
+    return {"act": (), "learn": ()}
+
+
+def _idle(carry: tuple[()], seen: Observed, key: Array) -> tuple[tuple[()], Array, dict[str, Any]]:
+    """The policy acts inside the environment, whatever is chosen here."""
+    del key
+    return carry, jnp.zeros_like(seen.prev_actions), {}

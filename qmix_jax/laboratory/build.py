@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qmix_jax import api, components, config, groups, population, program
+from qmix_jax import api, config, groups, program
 from qmix_jax.envs import base
 from qmix_jax.laboratory import figures, measure, page
 from qmix_jax.runtime import progress, provenance, record
@@ -72,7 +72,7 @@ def _ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
     reached = record.reached(path)
     if reached is None or reached["interrupted"]:
         return False
-    found = config.load(provenance.read_config(path / "config.yaml"))
+    found = provenance.read_run_config(path)
     if found == cfg:
         return True
     changed = ", ".join(groups.differing_keys(found, cfg))
@@ -104,7 +104,8 @@ def write(
 
 def _points(game: str, cfg: config.ExperimentConfig) -> tuple[base.DecisionPoint, ...]:
     """Decision points of a game, without starting JAX: devices are settled when training begins."""
-    found = components.find("envs", cfg.env.name).make(cfg.env.options).decision_points
+    known = program.environment(cfg).game
+    found = known.decision_points if known is not None else ()
     tables = [np.asarray(point.optimal) for point in found]
     if tables and all(table.ndim == 2 and np.isfinite(table).all() for table in tables):
         return found
@@ -115,12 +116,9 @@ def _points(game: str, cfg: config.ExperimentConfig) -> tuple[base.DecisionPoint
 
 
 def _cell(game: str, algo: str, result: api.Result) -> measure.Cell:
-    built = program.build(result.config)
-    scale = result.config.hparams.reward_scale
-    free = built.unrestricted_tables
-    learnt = measure.Learnt(
-        joint=result.tables if built.joint_tables else None,
-        unrestricted=free and [t / scale for t in population.each_member(free, result.parameters)],
-        utilities=population.each_member(built.utilities, result.parameters),
-    )
-    return measure.cell(game, algo, result, built.decision_points, learnt)
+    learnt = measure.game_tables(result)
+    if learnt is None:
+        raise config.ConfigError(
+            f"lab: algorithm {algo!r} shows no utilities to tabulate; leave it out of --algos"
+        )
+    return measure.cell(game, algo, result, learnt)

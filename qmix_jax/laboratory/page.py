@@ -1,14 +1,17 @@
-"""The lab's tables, for the terminal and as a Markdown page."""
+"""Tables of games and of the lab, for the terminal and as a Markdown page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import rich.box
 import rich.table
 
+from qmix_jax import api
 from qmix_jax.envs import base
 from qmix_jax.laboratory import measure
+from qmix_jax.runtime import report
 
 _HEAD = """# What each factorisation learns on games that can be solved exactly
 
@@ -22,6 +25,19 @@ QMIX-NS; the best over all orders of the actions, which gradient descent need no
 - *to ...*: largest deviation of the mean table over seeds from the payoff and the projections.
 """
 _COLUMNS = ("reached", "IGM", "to optimal", "to additive", "to monotonic")
+
+
+def learnt(result: api.Result) -> None:
+    """Prints what a run learnt on a game beside the exact values; nothing for other environments,
+    and nothing in the second and later processes of a distributed run.
+    """
+    tables = measure.game_tables(result) if jax.process_index() == 0 else None
+    if tables is None:
+        return
+    if tables.joint is None:
+        report.utility_tables(tables.points, tables.utilities)
+    elif tables.joint[0].ndim == 3:  # members, and two agents
+        report.joint_tables(tables.points, tables.joint)
 
 
 def plain(cell: measure.Cell) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What a trained mixer looks at over an episode: attention and importance weights as a picture."""
+"""What a mixer attends to over an episode: attention and importance weights as a picture."""
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,10 +10,13 @@ import numpy as np
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 
-from qmix_jax import config, population, program
+from qmix_jax import config, population, program, rollout, train_step
+from qmix_jax.envs import base as envs
 from qmix_jax.runtime import parameters, provenance, sinks
-from qmix_jax.types import Trajectory
+from qmix_jax.types import Array
 
+_SHOWN = "mixer/"
+"""Beginning of the names that weights have in `Algorithm.inspect`."""
 _WIDTH, _ROW = 10.0, 0.28
 """Inches: of the picture, and of one row of a heat map."""
 
@@ -37,31 +40,58 @@ def weights(
       ConfigError: not a run directory, no such member, or a mixer without weights.
     """
     root = pathlib.Path(directory)
-    cfg = config.load(provenance.read_config(root / "config.yaml"))
+    cfg = provenance.read_run_config(root)
     if not 0 <= member < cfg.seeds:
         raise config.ConfigError(
             f"weights: member={member}, but the run has {cfg.seeds}; allowed: 0 to {cfg.seeds - 1}"
         )
     params = parameters.load_parameters(root / "parameters_best.npz")
     own = jax.tree.map(lambda x: x[member], params)
-    spec, run = program.explain(cfg)
-    trajectory, info = jax.tree.map(
-        lambda x: x[0], population.each_seed(lambda key: run(key, own), [seed])
-    )
-    if not info:
-        raise config.ConfigError(
-            f"weights: mixer {cfg.algo.mixer and cfg.algo.mixer.name!r} has none to show; allowed: "
-            "qatten, qplex, qplex_attention"
-        )
-    steps = int(trajectory.valid.sum())
+    env = program.environment(cfg)
+    play = _explained_episode(cfg, env)
+    seen = jax.tree.map(lambda x: x[0], population.each_seed(lambda key: play(key, own), [seed]))
+    steps, info = int(seen["length"]), seen["weights"]
     # A greedy episode has no advantages: what is the same everywhere is not worth a panel.
-    cut = {name: np.asarray(values)[:steps, 0] for name, values in info.items()}
+    cut = {name: values[:steps, 0] for name, values in info.items()}
     shown = {name: values for name, values in cut.items() if np.ptp(values) > 0.0} or cut
-    title = f"{cfg.algo.name} on {spec.name}: one greedy episode, return {_return(trajectory):.2f}"
+    title = f"{cfg.algo.name} on {env.spec.name}: one greedy episode, return {seen['return']:.2f}"
     path = pathlib.Path(out or root / "weights.png")
     with sinks.atomic(path) as file:
-        draw(shown, spec.agent_names, title).savefig(file, format="png", dpi=130)
+        draw(shown, env.spec.agent_names, title).savefig(file, format="png", dpi=130)
     return path
+
+
+def _explained_episode(
+    cfg: config.ExperimentConfig, env: program.AnyEnv
+) -> Callable[[Array, Any], dict[str, Any]]:
+    """`(key, params) -> length, return and weights` of one greedy episode; weights are [T, 1, ...].
+
+    Raises: ConfigError for an algorithm or an environment that this cannot be asked of.
+    """
+    algorithm = program.make_algorithm(cfg, env.spec)
+    if isinstance(env, envs.HostEnv):
+        raise config.ConfigError(
+            f"weights: {env.spec.name} is stepped in Python; allowed: an environment in JAX"
+        )
+    stage = program.stage_of(algorithm, env, 1)
+    collector = rollout.make_episode(stage, env.spec.max_steps)
+
+    def play(key: Array, params: Any) -> dict[str, Any]:
+        greedy = train_step.play(algorithm, params)
+        _, trajectory, metrics = collector.collect(key, (), greedy)
+        every = algorithm.inspect(params, trajectory) if algorithm.inspect is not None else {}
+        weights = {
+            name.removeprefix(_SHOWN): x for name, x in every.items() if name.startswith(_SHOWN)
+        }
+        if not weights:
+            raise config.ConfigError(
+                f"weights: algorithm {cfg.algo.name!r} has none to show; allowed: those with mixer "
+                "qatten, qplex or qplex_attention"
+            )
+        sums = {name: metrics[f"rollout/{name}"][0] for name in ("length", "return")}
+        return {**sums, "weights": weights}
+
+    return play
 
 
 def draw(shown: Mapping[str, np.ndarray], agents: Sequence[str], title: str) -> mpl_figure.Figure:
@@ -98,7 +128,3 @@ def _panel(panel: mpl_axes.Axes, name: str, labels: list[str], table: np.ndarray
     panel.tick_params(axis="x", labelsize=7)
     figure: Any = panel.figure
     figure.colorbar(picture, ax=panel, pad=0.01).ax.tick_params(labelsize=7)
-
-
-def _return(trajectory: Trajectory) -> float:
-    return float(np.sum(np.where(trajectory.valid, trajectory.reward, 0.0)))

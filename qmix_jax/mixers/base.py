@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from qmix_jax import config
 from qmix_jax.core import qvalues
 from qmix_jax.nn import functional
 from qmix_jax.types import Array, EnvSpec, record
@@ -79,13 +80,30 @@ class Mixer(NamedTuple):
     igm: bool
 
 
+def absent() -> Mixer:
+    """Stands for a run's mixer where its policy only acts: the mixer's module need not be there.
+
+    `init` and `apply` raise ConfigError: neither the making of an algorithm nor its `act` may call
+    them.
+    """
+
+    def refuse(*arguments: Any) -> Any:
+        del arguments
+        raise config.ConfigError(
+            "algo: the mixer belongs to training and is not loaded with a policy; an algorithm's "
+            "`make` and `act` must not call it"
+        )
+
+    return Mixer(refuse, refuse, monotonic=True, igm=True)
+
+
 def from_module(module: nn.Module, spec: EnvSpec, *, monotonic: bool, igm: bool) -> Mixer:
     """The mixer that a flax module `(MixerInputs[...]) -> MixerOutput[...]` computes."""
     network_init, network_apply = functional.pure(module)
 
     def init(key: Array) -> Params:
         q = jnp.zeros((spec.n_agents,))
-        actions = jnp.zeros((spec.n_agents, spec.n_actions_max))
+        actions = jnp.zeros((spec.n_agents, spec.actions.width))
         state = jnp.zeros((spec.state_size,))
         return network_init(key, MixerInputs(q_taken=q, q_greedy=q, actions=actions, state=state))
 

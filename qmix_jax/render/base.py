@@ -31,8 +31,8 @@ class Episode(NamedTuple):
       spec: of its environment.
       states: tree [L+1, ...], env states; None where nobody asks for them.
       scene: arrays by name [L+1, ...], what `Scene.look` made of them; None without a scene.
-      actions: i32[L, N].
-      rewards: f32[L].
+      actions: i32[L, N] or f32[L, N, D].
+      rewards: f32[L], the team's, or where agents compete the mean over those that are scored.
       ending: `won`, `lost`, `time limit` or `finished`.
       metrics: the environment's, of this episode.
     """
@@ -96,7 +96,7 @@ def returned(episode: Episode, step: int) -> float:
 
 
 def shot(episode: Episode, step: int) -> envs.Shot:
-    """What an environment's own `draw` and `describe` are given."""
+    """What `Presentation.draw` and `describe` are given."""
     states = episode.states
     return envs.Shot(
         state=jax.tree.map(lambda x: x[step], states),

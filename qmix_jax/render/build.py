@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qmix_jax import components, config, population, program
+from qmix_jax import config, evaluate, population, program, train_step
 from qmix_jax.envs import base as envs
+from qmix_jax.mixers import base as mixers
 from qmix_jax.render import base, battle, cells, gif, kitchen, maze, particles, pictures, text
 from qmix_jax.runtime import compile_cache, provenance, sinks
 from qmix_jax.runtime import parameters as saved
-from qmix_jax.types import EnvSpec
+from qmix_jax.types import Array, EnvSpec
 
 _PAINTERS: dict[str, Callable[[base.Episode, Mapping[str, Any]], base.Painter]] = {
     "battle": battle.make,
@@ -35,7 +36,7 @@ class Rendered(NamedTuple):
       animation: a GIF; None where the environment can only be told in words.
       transcript: a text file; None where it can only be drawn.
       sheet: a PNG of evenly spaced moments.
-      returned: the sum of the raw team rewards.
+      returned: the sum of the raw rewards, as evaluation counts them.
       steps: env steps.
       ending: `won`, `lost`, `time limit` or `finished`.
       metrics: the environment's own, of this episode.
@@ -83,18 +84,18 @@ def render_run(
         nothing to show, or a place that cannot be written to.
     """
     root = pathlib.Path(directory)
-    cfg = config.load(provenance.read_config(root / "config.yaml"))
+    cfg = provenance.read_run_config(root)
     _check(cfg, episodes, member, parameters, fps)
     env = _environment(cfg, overrides or {})
-    _check_shown(env)
-    files = _files(pathlib.Path(out or root / "render"), episodes, _suffix(env))
+    shown = _presentation(env)
+    files = _files(pathlib.Path(out or root / "render"), episodes, _suffix(shown))
     params = saved.load_parameters(root / f"parameters_{parameters}.npz")
     own = jax.tree.map(lambda x: x[member], params)
     if cfg.compile_cache:
         compile_cache.enable()
+    played = _play(cfg, env, own, episodes, seed)
     return tuple(
-        _write(env, episode, file, fps)
-        for episode, file in zip(_play(cfg, env, own, episodes, seed), files, strict=True)
+        _write(shown, episode, file, fps) for episode, file in zip(played, files, strict=True)
     )
 
 
@@ -119,11 +120,11 @@ def _check(
 
 def _environment(cfg: config.ExperimentConfig, overrides: Mapping[str, Any]) -> envs.Env:
     """The run's environment, or another that its agents can play."""
-
-    def make(chosen: config.ExperimentConfig) -> envs.Env:
-        return components.find("envs", chosen.env.name).make(chosen.env.options)
-
-    env = make(cfg)
+    env = program.environment(cfg)
+    if isinstance(env, envs.HostEnv):
+        raise config.ConfigError(
+            f"render: {env.spec.name} is stepped in Python; allowed: an environment in JAX"
+        )
     if not overrides:
         return env
     for key in overrides:
@@ -131,8 +132,9 @@ def _environment(cfg: config.ExperimentConfig, overrides: Mapping[str, Any]) -> 
             raise config.ConfigError(
                 f"render: {key} cannot change for a trained policy; allowed: env.options.*"
             )
-    other = make(config.with_values(cfg, overrides))
-    for fact in ("n_agents", "agent_groups", "n_actions", "obs_shapes"):
+    other = program.environment(config.with_values(cfg, overrides))
+    assert isinstance(other, envs.Env), "the options choose within one module"
+    for fact in ("n_agents", "agent_groups", "actions", "obs_shapes"):
         trained, wanted = getattr(env.spec, fact), getattr(other.spec, fact)
         if trained != wanted:
             raise config.ConfigError(
@@ -142,21 +144,25 @@ def _environment(cfg: config.ExperimentConfig, overrides: Mapping[str, Any]) -> 
     return other
 
 
-def _check_shown(env: envs.Env) -> None:
-    if not (env.draw or env.scene or env.describe):
+def _presentation(env: envs.Env) -> envs.Presentation:
+    """How the environment is shown. Raises: ConfigError where it does not say."""
+    shown = env.presentation
+    if shown is None or not any(shown):
         raise config.ConfigError(
-            f"render: environment {env.spec.name!r} does not say how it looks; allowed: an Env "
-            "with draw (a picture), describe (text) or scene, from its `make` (docs/render.md)"
+            f"render: environment {env.spec.name!r} does not say how it looks; allowed: a "
+            "Presentation with draw (a picture), describe (text) or scene, from its `make` "
+            "(docs/render.md)"
         )
-    if env.scene and env.scene.painter not in _PAINTERS:
+    if shown.scene and shown.scene.painter not in _PAINTERS:
         raise config.ConfigError(
-            f"render: environment {env.spec.name!r} wants painter={env.scene.painter!r}; "
-            f"{config.suggest(env.scene.painter, tuple(_PAINTERS))}"
+            f"render: environment {env.spec.name!r} wants painter={shown.scene.painter!r}; "
+            f"{config.suggest(shown.scene.painter, tuple(_PAINTERS))}"
         )
+    return shown
 
 
-def _suffix(env: envs.Env) -> str:
-    return ".gif" if env.draw or env.scene else ".txt"
+def _suffix(shown: envs.Presentation) -> str:
+    return ".gif" if shown.draw or shown.scene else ".txt"
 
 
 def _files(out: pathlib.Path, episodes: int, suffix: str) -> list[pathlib.Path]:
@@ -193,20 +199,28 @@ def _writing(path: pathlib.Path) -> Iterator[None]:
 def _play(
     cfg: config.ExperimentConfig, env: envs.Env, params: Any, episodes: int, seed: int
 ) -> list[base.Episode]:
-    """The episodes, on the host."""
+    """The episodes that the first evaluation with this seed plays, on the host."""
+    presentation = _presentation(env)
 
     def look(env_state: Any) -> dict[str, Any]:
-        shown = {}
-        if env.scene and not env.draw:
-            shown["scene"] = env.scene.look(env_state)
-        if env.draw or env.describe:
-            shown["state"] = jax.tree.map(_without_keys, env_state)
-        return shown
+        kept = {}
+        if presentation.scene and not presentation.draw:
+            kept["scene"] = presentation.scene.look(env_state)
+        if presentation.draw or presentation.describe:
+            kept["state"] = jax.tree.map(_without_keys, env_state)
+        return kept
 
-    run = program.watch(cfg, env, look, episodes)
+    mixer = mixers.absent() if cfg.algo.mixer else None  # nothing is learnt
+    algorithm = program.make_algorithm(cfg, env.spec, mixer)
+    stage = program.stage_of(algorithm, env, episodes)
+
+    def run(key: Array) -> evaluate.Episodes:
+        event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
+        return evaluate.watch(stage, train_step.play(algorithm, params), event, look)
+
     precision = "default" if cfg.precision == "bfloat16" else cfg.precision
     with jax.default_matmul_precision(precision):  # as in training
-        played = population.each_seed(lambda key: run(key, params), [seed])
+        played = population.each_seed(run, [seed])
     each = (jax.tree.map(lambda x, i=i: x[0, :, i], played) for i in range(episodes))
     return [_cut(env.spec, one) for one in each]
 
@@ -241,8 +255,10 @@ def _ending(truncated: bool, metrics: Mapping[str, float]) -> str:
     return "lost" if "win_rate" in metrics else "finished"
 
 
-def _write(env: envs.Env, episode: base.Episode, file: pathlib.Path, fps: float | None) -> Rendered:
-    painter = _painter(env, episode)
+def _write(
+    shown: envs.Presentation, episode: base.Episode, file: pathlib.Path, fps: float | None
+) -> Rendered:
+    painter = _painter(shown, episode)
     drawn = file.suffix == ".gif"
     sheet, transcript = file.with_suffix(".png"), file.with_suffix(".txt")
     with _writing(sheet), sinks.atomic(sheet) as target:
@@ -251,12 +267,12 @@ def _write(env: envs.Env, episode: base.Episode, file: pathlib.Path, fps: float 
         film = pictures.film(episode, painter)
         with _writing(file), sinks.atomic(file) as target:
             gif.write(target, film, fps or painter.steps_per_second * painter.frames_per_step)
-    if env.describe:
+    if shown.describe:
         with _writing(transcript), sinks.atomic(transcript) as target:
-            target.write(text.transcript(episode, env.describe).encode())
+            target.write(text.transcript(episode, shown.describe).encode())
     return Rendered(
         animation=file if drawn else None,
-        transcript=transcript if env.describe else None,
+        transcript=transcript if shown.describe else None,
         sheet=sheet,
         returned=float(np.sum(episode.rewards)),
         steps=base.length(episode),
@@ -265,11 +281,11 @@ def _write(env: envs.Env, episode: base.Episode, file: pathlib.Path, fps: float 
     )
 
 
-def _painter(env: envs.Env, episode: base.Episode) -> base.Painter:
-    if env.draw:
-        draw = env.draw
+def _painter(shown: envs.Presentation, episode: base.Episode) -> base.Painter:
+    if shown.draw:
+        draw = shown.draw
         return base.Painter(lambda axes, time: draw(axes, base.shot(episode, round(time))))
-    if env.scene:
-        return _PAINTERS[env.scene.painter](episode, env.scene.facts)
-    assert env.describe is not None  # `_check_shown`
-    return text.make(episode, env.describe)
+    if shown.scene:
+        return _PAINTERS[shown.scene.painter](episode, shown.scene.facts)
+    assert shown.describe is not None  # `_presentation`
+    return text.make(episode, shown.describe)

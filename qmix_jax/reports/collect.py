@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -177,7 +176,7 @@ def _read(path: pathlib.Path, reader: Callable[[pathlib.Path], Any]) -> Any:
 
 
 def _manifest(path: pathlib.Path) -> dict[str, Any]:
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = provenance.read_manifest(path.parent)
     if not isinstance(lookup(manifest, "plan", "env"), str):
         raise ValueError("it does not name the environment in plan.env")
     return manifest

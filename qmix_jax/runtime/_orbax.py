@@ -1,54 +1,47 @@
-"""Orbax's manager of a folder of checkpoints, with a format of our own; imported late, for it takes
-half a second.
+"""Orbax's manager of a folder of checkpoints whose format is the caller's; imported late, for it
+takes half a second.
 """
 
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import future
 
-from qmix_jax.runtime import checkpoint, parameters
-
 
 class Handler(ocp.AsyncCheckpointHandler):
-    """Writes `meta.json` and `arrays.npz` in a thread."""
+    """Calls `Contents.write` in a thread."""
 
     async def async_save(self, directory: Any, args: "Contents") -> list[Any]:
-        """Returns at once; the arrays are copies already."""
+        """Returns at once; writing begins when the folder exists."""
         writing = _write(pathlib.Path(directory), args)
-        # It begins once the folder is there.
         return [future.CommitFutureAwaitingContractedSignals(writing, name="qmix_jax_checkpoint")]
 
     def save(self, directory: Any, args: "Contents") -> None:
-        """Writes both files."""
+        """Returns when everything is written."""
         asyncio.run(_write(pathlib.Path(directory), args))
 
     def restore(self, directory: Any, args: Any = None) -> Any:
-        """Not used: NumPy reads a checkpoint alone."""
+        """Not used: checkpoints are read without Orbax."""
         raise NotImplementedError
 
 
 @ocp.args.register_with_handler(Handler, for_save=True, for_restore=True)
 @dataclasses.dataclass
 class Contents(ocp.args.CheckpointArgs):
-    """What a checkpoint holds."""
+    """What a checkpoint holds: `write(folder)` writes it, from data that no longer changes."""
 
-    meta: dict[str, Any]
-    arrays: dict[str, Any]
+    write: Callable[[pathlib.Path], None]
 
 
 async def _write(folder: pathlib.Path, contents: Contents) -> None:
-    (folder / checkpoint.META).write_text(json.dumps(contents.meta), encoding="utf-8")
-    with (folder / checkpoint.ARRAYS).open("wb") as file:
-        parameters.write_arrays(file, contents.arrays)
+    contents.write(folder)
 
 
 def manager(folder: pathlib.Path, keep: int) -> ocp.CheckpointManager:
@@ -70,7 +63,7 @@ def manager(folder: pathlib.Path, keep: int) -> ocp.CheckpointManager:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without Orbax's log lines: what matters of them we say ourselves."""
+    """Silences Orbax's log lines; the caller reports what matters."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

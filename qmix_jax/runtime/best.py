@@ -8,9 +8,6 @@ import numpy as np
 
 from qmix_jax.runtime import parameters
 
-SCORES = ("win_rate", "return")
-"""What the best parameters are chosen by, the first one first; not every environment has both."""
-
 _PREFIX = "best/"
 
 
@@ -19,26 +16,27 @@ class Best:
     parameters: numpy tree [P, ...], None before the first evaluation.
     """
 
-    def __init__(self, n_members: int) -> None:
-        """Nothing is best yet."""
+    def __init__(self, n_members: int, order: Sequence[tuple[str, int]]) -> None:
+        """Nothing is best yet; `order` as from `scores.order`: ties are broken by the next one."""
         self.parameters: Any = None
-        self._scores = [np.full(n_members, -np.inf) for _ in SCORES]
+        self._order = order
+        self._scores = [np.full(n_members, -np.inf) for _ in order]
 
     def see(self, results: Mapping[str, np.ndarray], current: Any) -> None:
         """Keeps the current parameters of the members whose evaluation is their best.
 
         Args:
-          results: name -> f[P], with one of `SCORES` at least.
+          results: name -> f[P], with all of the order's names.
           current: numpy tree [P, ...].
         """
-        scores = [results[name] for name in SCORES if name in results]
+        scores = [sign * results[name] for name, sign in self._order]
         better = np.zeros(len(scores[0]), bool)
         tied = ~better
-        for score, best in zip(scores, self._scores, strict=False):
+        for score, best in zip(scores, self._scores, strict=True):
             better |= tied & (score > best)
             tied &= score == best
         self._scores = [
-            np.where(better, score, best) for score, best in zip(scores, self._scores, strict=False)
+            np.where(better, score, best) for score, best in zip(scores, self._scores, strict=True)
         ]
         first = self.parameters is None
         self.parameters = current if first else _choose(better, current, self.parameters)
@@ -60,10 +58,7 @@ class Best:
     def restore(self, scores: list[list[float]], arrays: Mapping[str, np.ndarray]) -> None:
         """What `snapshot` gave, among other arrays."""
         self._scores = [np.asarray(values) for values in scores]
-        own = {name: values for name, values in arrays.items() if name.startswith(_PREFIX)}
-        self.parameters = parameters.nest(
-            {name.removeprefix(_PREFIX): values for name, values in own.items()}
-        )
+        self.parameters = parameters.nest(parameters.below(_PREFIX, arrays))
 
 
 def _choose(better: np.ndarray, current: Any, best: Any) -> Any:

@@ -1,13 +1,13 @@
 """Checkpoints of runs that share a program: a folder with one subfolder per checkpoint.
 
-Orbax keeps the folder: it writes behind the training's back, renames what is whole into place, and
-drops what is too old. A checkpoint itself is `meta.json` and `arrays.npz`, which NumPy reads alone.
-Every process writes its own, whatever the others do; Orbax's own format would write arrays of the
-host in process 0 only.
+Orbax manages the folder: it writes in the background, renames a complete checkpoint into place and
+deletes old ones. A checkpoint itself is `meta.json` and `arrays.npz`, which NumPy reads alone.
+Every process writes its own; Orbax's own format would write host arrays in process 0 only.
 """
 
 import contextlib
 import errno
+import functools
 import json
 import pathlib
 import shutil
@@ -20,11 +20,11 @@ import filelock
 import numpy as np
 
 from qmix_jax import config
-from qmix_jax.runtime import progress, sinks
+from qmix_jax.runtime import parameters, progress, sinks
 
 FOLDER = "checkpoints"
 META, ARRAYS = "meta.json", "arrays.npz"
-_FORMAT = 1
+_FORMAT = 2
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -100,8 +100,8 @@ class Store(contextlib.AbstractContextManager["Store"]):
                 self._stack.enter_context(_orbax.quiet())
                 self._drop_unfinished()
                 self._manager = _orbax.manager(self.path, self._settings.keep)
-            contents = _orbax.Contents({"format": _FORMAT, **meta}, dict(arrays))
-            self._manager.save(step, args=contents, force=True)
+            write = functools.partial(_write, {"format": _FORMAT, **meta}, dict(arrays))
+            self._manager.save(step, args=_orbax.Contents(write), force=True)
         except OSError as error:
             self._give_up(error)
 
@@ -143,6 +143,12 @@ class Store(contextlib.AbstractContextManager["Store"]):
         self._manager = None
 
 
+def _write(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: pathlib.Path) -> None:
+    (folder / META).write_text(json.dumps(meta), encoding="utf-8")
+    with (folder / ARRAYS).open("wb") as file:
+        parameters.write_arrays(file, arrays)
+
+
 class WriteError(RuntimeError):
     """A run's files can no longer be written; what was written is kept."""
 
@@ -178,8 +184,13 @@ def newest(folder: pathlib.Path) -> Saved | None:
     path = folder / str(steps[-1])
     with _damage_told(path):
         meta = json.loads((path / "default" / META).read_text(encoding="utf-8"))
-        if meta["format"] != _FORMAT:
-            raise ValueError(f"format {meta['format']}, expected {_FORMAT}")
+        found = meta["format"]
+    if found != _FORMAT:
+        raise config.ConfigError(
+            f"checkpoint: {str(path)!r} has format {found}, and this version reads format "
+            f"{_FORMAT}; continue with the version of qmix_jax that wrote it (manifest.json names "
+            "it), or start again in another directory"
+        )
     return Saved(path, steps[-1], meta)
 
 

@@ -1,5 +1,6 @@
-"""Runs that share a program, as records."""
+"""Runs to train, and groups of them that share a program, as records."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,11 +10,25 @@ from qmix_jax.types import HParams
 
 
 class Job(NamedTuple):
-    """One run of a group: its configuration, its directory (claimed) and the command to record."""
+    """One run to train.
+
+    Attributes:
+      config: from `qmix_jax.load_config`.
+      directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`.
+      command: what to record as the command; by default a call of `qmix_jax.train`.
+      label: what tells this job from the others, for tables.
+    """
 
     config: config.ExperimentConfig
-    path: pathlib.Path
-    command: str
+    directory: str | os.PathLike[str] | None = None
+    command: str | None = None
+    label: str = ""
+
+    @property
+    def path(self) -> pathlib.Path:
+        """The directory, once it is known."""
+        assert self.directory is not None, "set when the jobs are launched"
+        return pathlib.Path(self.directory)
 
 
 class Group(NamedTuple):
@@ -21,13 +36,11 @@ class Group(NamedTuple):
     jobs: runs whose configurations differ only in what is traced.
     program: of all of them.
     heading: what the first line begins with; empty for a lone run.
-    first: number of the first member, where other processes train those before it.
     """
 
     jobs: Sequence[Job]
     program: program.Program
-    heading: str
-    first: int = 0
+    heading: str = ""
 
     @property
     def config(self) -> config.ExperimentConfig:
@@ -43,9 +56,9 @@ class Group(NamedTuple):
     def hparams(self) -> list[HParams]:
         """Of all members, in order."""
         return [
-            numbers
+            hparams
             for job in self.jobs
-            for numbers in [program.hparams(job.config.hparams)] * job.config.seeds
+            for hparams in [program.hparams(job.config.hparams)] * job.config.seeds
         ]
 
     @property

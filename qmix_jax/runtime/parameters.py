@@ -59,6 +59,11 @@ def nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return params
 
 
+def below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose names begin so, without that beginning."""
+    return {k.removeprefix(prefix): values for k, values in arrays.items() if k.startswith(prefix)}
+
+
 def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an uncompressed `.npz` archive; NumPy's own writer cannot name every entry."""
     with zipfile.ZipFile(file, "w") as archive:

@@ -1,146 +1,203 @@
-"""A group of runs trained by several processes.
+"""Jobs trained by several processes.
 
-Each process trains its share of the members on its own devices, as runs of its own in folders
-`.part-<process>` of the run directories. When all are done, process 0 puts the parts together, as
-if one process had trained all members. Every process must see the same file system.
+Each process trains its share of every group's members, as runs of its own in folders
+`.part-<process>` of the run directories. When all are done, process 0 merges the parts, as if one
+process had trained all members. Every process must see the same file system.
 """
 
 import dataclasses
-import json
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from qmix_jax.runtime import loop, parameters, progress, record, rows, sinks, training
+from qmix_jax import config, groups
+from qmix_jax.runtime import (
+    compatibility,
+    jobs,
+    launching,
+    outcomes,
+    progress,
+    provenance,
+    record,
+    results,
+    rows,
+    sinks,
+    sweep_index,
+)
 from qmix_jax.runtime import team as teams
 
-_TIMES = ("compile_s", "train_s", "eval_s")
+
+def train(given: Sequence[jobs.Job], how: launching.How) -> launching.Trained:
+    """Trains jobs: by this process, or with `population.distributed` by all of them, each of which
+    gets all results.
+
+    Raises:
+      ConfigError: a setting that cannot be honoured.
+      ProcessError: another process failed or is lost; what there is stays in the parts' folders.
+    """
+    with teams.join([job.config for job in given]) as team:
+        if team.count == 1:
+            return launching.train(launching.settle(given), how)
+        if any(job.config.stop != config.Stop() for job in given):
+            raise config.ConfigError(
+                "stop: the mean over a run's members decides, and processes do not know each "
+                "other's evaluations; leave stop.* null, or set population.distributed=false"
+            )
+        paths = team.paths("directories", launching.directories(given))
+        settled = launching.settle(
+            [job._replace(directory=path) for job, path in zip(given, paths, strict=True)]
+        )
+        return _train_together(team, settled, how)
+
+
+def _train_together(
+    team: teams.Team, settled: Sequence[jobs.Job], how: launching.How
+) -> launching.Trained:
+    found = groups.split([job.config for job in settled])
+    left = [one for one in found if not all(_ended(settled[i]) for i in one.jobs)]
+    own = {i: part for one in left for i, part in _share(team, settled, one.jobs).items()}
+    claims = {job.path: job.config.resume is not None for job in settled} if team.first else {}
+    root, paths = how.directory if team.first else None, [job.path for job in settled]
+    labels, asked = [job.label for job in settled], (settled, paths, None, how.objective)
+    with (
+        sinks.claimed(claims),
+        sweep_index.asked(root, *asked),
+        sweep_index.Index(root, labels, paths, found, how.objective).watching() as index,
+    ):
+        for number in range(len(found)):
+            index.start(number)
+        reports = team.gather("trained", _train_own(team, list(own.items()), settled, how))
+        parts = _parts(settled, left, reports)
+        for i in (i for i, part in parts.items() if part.folders and team.first):
+            _merge(settled[i], parts[i])
+        team.gather("written", None)
+    done = [
+        None if i in parts and not parts[i].folders else results.load_run(path, how.objective)
+        for i, path in enumerate(paths)
+    ]
+    if team.first:
+        _close(index, found, done, parts)
+    return launching.Trained(done, how.objective, team.first)
+
+
+def _close(
+    index: sweep_index.Index,
+    found: Sequence[groups.Group],
+    done: Sequence[results.Result | None],
+    parts: Mapping[int, "Part"],
+) -> None:
+    """Completes the index, and removes the parts of what is complete; others resume from theirs."""
+    for number, one in enumerate(found):
+        reached = [result for result in (done[i] for i in one.jobs) if result]
+        if len(reached) < len(one.jobs):
+            index.stop(number, "waiting")
+            continue
+        index.finish(number, reached, _seconds([result.directory for result in reached]))
+        complete = not any(result.interrupted for result in reached)
+        for folder in (f for i in one.jobs if i in parts and complete for f in parts[i].folders):
+            shutil.rmtree(folder)
+
+
+def _train_own(
+    team: teams.Team,
+    own: Sequence[tuple[int, jobs.Job]],
+    settled: Sequence[jobs.Job],
+    how: launching.How,
+) -> dict[str, Any]:
+    """Trains this process's part of the jobs; what the others must know of it."""
+    n_own, n_all = (
+        sum(job.config.seeds for job in some) for some in ([job for _, job in own], settled)
+    )
+    if team.first:
+        of = progress.count(n_all, "member")
+        print(f"{team.count} processes: this one trains {n_own} of {of}", flush=True)
+    mine = how._replace(directory=None, shown=team.first, stopping=team.stopping)
+    parts = launching.settle([job for _, job in own])
+    trained = launching.train(parts, mine).results if own else []
+    return {
+        "members": [[i, job.config.seeds] for i, job in own],
+        "ran": [i for (i, _), result in zip(own, trained, strict=True) if result is not None],
+    }
 
 
 class Part(NamedTuple):
-    """What one process trained of a run: its folder, and the outcome without parameters."""
+    """What the processes trained of a run.
 
-    folder: pathlib.Path
-    reached: Mapping[str, Any]
-
-
-def train(
-    team: teams.Team,
-    number: int,
-    whole: training.Group,
-    programs: training.Programs,
-    display: progress.Progress,
-    stop: Callable[[], bool],
-) -> training.Trained:
-    """`training.train` by all processes of a team; each gets the outcomes of all members.
-
-    Args:
-      number: of the group in this call.
-    Raises:
-      ConfigError: not even one member per device fits into memory.
-      ProcessError: another process failed or is lost; what there is stays in the parts' folders.
+    Attributes:
+      folders: of its members, in their order; none where a process did not begin.
+      members: how many of its group each process has.
     """
-    if team.count == 1:
-        return training.train(whole, programs, display, stop)
-    share = team.share(len(whole.seeds))
-    display.note(
-        f"{team.count} processes: this one trains {len(share)} of "
-        f"{progress.count(len(whole.seeds), 'member')}"
-    )
-    own = split(whole, share, f"{rows.PART}{team.index}")
-    mine = whole._replace(jobs=list(own.values()), first=share.start)
-    trained = None
-    if own:
-        trained = training.train(mine, programs, display, lambda: team.stopping(stop()))
-    reports = team.gather(f"{number}/trained", _report(own, trained))
-    parts = [_parts(i, job.path, reports) for i, job in enumerate(whole.jobs)]
-    outcomes = [_outcome(found) for found in parts]
-    members = trained and trained.members
-    if team.first and members:  # the first process always has members
-        for job, found, outcome in zip(whole.jobs, parts, outcomes, strict=True):
-            item = record.Record(job.config, job.path, job.command, whole.program, members)
-            _write(item, job.path, found, outcome, reports)
-    team.gather(f"{number}/written", None)
-    if team.first and not any(outcome.interrupted for outcome in outcomes):  # else they go on
-        for folder in (part.folder for found in parts for part in found):
-            shutil.rmtree(folder)
-    times = {name: max(report[name] for report in reports) for name in _TIMES}
-    return training.Trained(outcomes, members, **times)
+
+    folders: list[pathlib.Path]
+    members: list[int]
 
 
-def split(whole: training.Group, share: range, folder: str) -> dict[int, training.Job]:
-    """The runs, by their positions, that have members in a share, with those members only.
+def _parts(
+    settled: Sequence[jobs.Job],
+    left: Sequence[groups.Group],
+    reports: Sequence[Mapping[str, Any]],
+) -> dict[int, Part]:
+    """What was trained of each run that had not ended before."""
+    shares = [dict(report["members"]) for report in reports]
+    found = {}
+    for one in left:
+        members = [sum(share.get(i, 0) for i in one.jobs) for share in shares]
+        for i in one.jobs:
+            owners = [number for number, share in enumerate(shares) if i in share]
+            ran = all(i in reports[number]["ran"] for number in owners)
+            folders = [settled[i].path / f"{rows.PART}{number}" for number in owners]
+            found[i] = Part(folders if ran else [], members)
+    return found
 
-    Each has a folder of its own in the run's directory, claimed.
-    """
+
+def _share(
+    team: teams.Team, settled: Sequence[jobs.Job], chosen: Sequence[int]
+) -> dict[int, jobs.Job]:
+    """The jobs of a group that have members in this process's share, with those members only."""
+    share = team.share(sum(settled[i].config.seeds for i in chosen))
     found, first = {}, 0
-    for i, job in enumerate(whole.jobs):
+    for i in chosen:
+        job = settled[i]
         begin = max(share.start - first, 0)
         seeds = min(share.stop - first, job.config.seeds) - begin
         if seeds > 0:
-            members = {"seed": job.config.seed + begin, "seeds": seeds}
-            path = sinks.claim(job.path / folder, resume=job.config.resume is not None)
-            found[i] = job._replace(config=job.config.model_copy(update=members), path=path)
+            alone = job.config.population.model_copy(update={"distributed": False})
+            members = {"seed": job.config.seed + begin, "seeds": seeds, "population": alone}
+            cfg = job.config.model_copy(update=members)
+            found[i] = job._replace(config=cfg, directory=job.path / f"{rows.PART}{team.index}")
         first += job.config.seeds
     return found
 
 
-def _report(own: Mapping[int, training.Job], trained: training.Trained | None) -> dict[str, Any]:
-    """What the others must know of this process's part, apart from what is in its files."""
-    if trained is None:
-        return {"jobs": {}, "members": 0, **dict.fromkeys(_TIMES, 0.0)}
-    outcomes = zip(own, trained.outcomes, strict=True)
-    return {
-        "jobs": {i: outcome.numbers() for i, outcome in outcomes},
-        "members": sum(job.config.seeds for job in own.values()),
-        **{name: getattr(trained, name) for name in _TIMES},
+def _merge(job: jobs.Job, part: Part) -> None:
+    """Writes the run directory as one process would have."""
+    reached = [record.read_outcome(folder) for folder in part.folders]
+    together = dataclasses.replace(  # the processes worked side by side
+        outcomes.join(reached),
+        train_s=max(outcome.train_s for outcome in reached),
+        eval_s=max(outcome.eval_s for outcome in reached),
+    )
+    begun = [provenance.read_manifest(folder) for folder in part.folders]
+    manifest = {name: value for name, value in begun[0].items() if name != "checkpoints"} | {
+        "command": job.command or record.COMMAND,
+        "compile_s": max((one["compile_s"] for one in begun), key=lambda took: took["total"]),
+        "members_of_processes": part.members,
+        **provenance.of_config(record.settings(job.config)),
     }
+    sinks.merge(job.path, part.folders)
+    provenance.write_config(job.path / "config.yaml", manifest["config"])
+    record.finish(job, manifest, together)
 
 
-def _parts(i: int, path: pathlib.Path, reports: Sequence[Mapping[str, Any]]) -> list[Part]:
-    """The parts of run `i`, in the order of its members."""
-    return [
-        Part(path / f"{rows.PART}{process}", report["jobs"][str(i)])
-        for process, report in enumerate(reports)
-        if str(i) in report["jobs"]
-    ]
-
-
-def _outcome(parts: Sequence[Part]) -> loop.Outcome:
-    """The outcome of a run from its parts: the processes worked side by side."""
-    outcomes = [
-        loop.Outcome.made_of(
-            part.reached,
-            parameters.load_parameters(part.folder / "parameters_final.npz"),
-            parameters.load_parameters(part.folder / "parameters_best.npz"),
-        )
-        for part in parts
-    ]
-    return dataclasses.replace(
-        loop.join(outcomes),
-        train_s=max(outcome.train_s for outcome in outcomes),
-        eval_s=max(outcome.eval_s for outcome in outcomes),
+def _seconds(paths: Sequence[pathlib.Path]) -> outcomes.Seconds:
+    """Of a group, the longest of its runs."""
+    found = [provenance.read_manifest(path) for path in paths]
+    return outcomes.Seconds(
+        max(one["compile_s"]["total"] for one in found),
+        *(max(one["reached"][name] for one in found) for name in ("train_s", "eval_s")),
     )
 
 
-def _write(
-    item: record.Record,
-    path: pathlib.Path,
-    parts: Sequence[Part],
-    outcome: loop.Outcome,
-    reports: Sequence[Mapping[str, Any]],
-) -> None:
-    """Writes the run directory as `training.train` does."""
-    sinks.merge(path, [part.folder for part in parts])
-    begun = json.loads((parts[0].folder / "manifest.json").read_text(encoding="utf-8"))
-    members = [report["members"] for report in reports]
-    item.begin(
-        max(report["compile_s"] for report in reports),
-        {
-            "started": begun["started"],
-            "members_of_processes": members,
-            **{name: begun[name] for name in ("resumed",) if name in begun},
-        },
-    )
-    item.finish(outcome)
+def _ended(job: jobs.Job) -> bool:
+    return compatibility.ended(job.config, job.path)

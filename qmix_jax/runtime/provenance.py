@@ -8,15 +8,18 @@ import pathlib
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import qmix_jax
-from qmix_jax import config
+from qmix_jax import components, config
 from qmix_jax.runtime import devices as host
 from qmix_jax.runtime import sinks
 from qmix_jax.types import Device
+
+LAYOUT = 2
+"""Of run directories: what files there are and what is in them."""
 
 _PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "chex", "jaxmarl", "hydra-core", "numpy"
@@ -43,9 +46,8 @@ def manifest(
       A mapping of plain values for `write_json`. `versions` has None for what is not installed;
       `git` is None where the package does not come from a repository.
     """
-    values = sinks.plain(config_mapping)
-    canonical = json.dumps(values, sort_keys=True)
     return {
+        "layout": LAYOUT,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sinks.plain(command),
         "versions": versions(),
@@ -56,10 +58,17 @@ def manifest(
             "count": len(devices),
         },
         "cpu_count": host.cores(),
-        "config": values,
-        "config_hash": hashlib.sha256(canonical.encode()).hexdigest()[:12],
+        **of_config(config_mapping),
         **sinks.plain(extra),
     }
+
+
+def of_config(config_mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a manifest that hold the configuration."""
+    values = sinks.plain(config_mapping)
+    canonical = json.dumps(values, sort_keys=True)
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    return {"config": values, "config_hash": digest[:12]}
 
 
 def versions() -> dict[str, str | None]:
@@ -118,11 +127,49 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     return mapping
 
 
+def read_run_config(
+    directory: pathlib.Path, find: Callable = components.find
+) -> config.ExperimentConfig:
+    """The configuration of the run in a directory.
+
+    Args:
+      find: as for `config.load`.
+    Raises:
+      ConfigError: there is none, or an older version wrote it.
+    """
+    read_manifest(directory)
+    return config.load(read_config(directory / "config.yaml"), find)
+
+
+def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
+    """The manifest of the run in a directory, empty if there is none.
+
+    Raises:
+      ConfigError: it is of an older version, or no JSON.
+    """
+    path = directory / "manifest.json"
+    try:
+        if not path.is_file():
+            return {}
+        found = json.loads(path.read_text(encoding="utf-8"))
+        layout = found.get("layout", 1)
+    except (OSError, ValueError, AttributeError) as error:
+        raise config.ConfigError(
+            f"run directory: {str(path)!r} is not the manifest of a run; it was damaged or written "
+            "by something else"
+        ) from error
+    if layout != LAYOUT:
+        raise config.ConfigError(
+            f"run directory: {str(path)!r} is of layout {layout}, and this version reads layout "
+            f"{LAYOUT}; use the version of qmix_jax that wrote it, or train again in another "
+            "directory"
+        )
+    return found
+
+
 def command(directory: pathlib.Path) -> str | None:
     """What started the run in a directory; None where that is not known."""
-    file = directory / "manifest.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return found.get("command")
+    return read_manifest(directory).get("command")
 
 
 def _yaml(mapping: Mapping[str, Any], depth: int) -> Iterator[str]:

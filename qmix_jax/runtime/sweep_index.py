@@ -103,10 +103,10 @@ class Index:
         self._mark(number, status)
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> Iterator["Index"]:
         """Marks the groups in training as failed where an error ends the sweep."""
         try:
-            yield
+            yield self
         except Exception as error:
             training = {job["group"] for job in self._jobs if job["status"] == "training"}
             for number in sorted(training):
@@ -133,6 +133,7 @@ class Index:
                 "status": _status(result),
                 "objective": None if math.isnan(value) else value,
                 "failures": list(result.failures.values()),
+                "stopped": result.stopped,
             }
         self._write()
 

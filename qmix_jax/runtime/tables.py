@@ -11,8 +11,7 @@ import rich.console
 import rich.table
 import rich.text
 
-from qmix_jax.program import Program
-from qmix_jax.runtime import loop, progress, record, report, scores, training
+from qmix_jax.runtime import jobs, programs, progress, provenance, record, report, scores
 
 
 def sweep(
@@ -97,6 +96,7 @@ def _value(value: Any) -> str:
 
 def _note(result: Any) -> str:
     notes = ["interrupted"] * result.interrupted + ["dropped at a rung"] * result.pruned
+    notes += [f"ended by {result.stopped}"] if result.stopped else []
     return ", ".join(notes + [f"{len(result.failures)} frozen"] * bool(result.failures))
 
 
@@ -105,7 +105,7 @@ def _number(value: float) -> str:
 
 
 def footprint(
-    whole: training.Group, needed: training.Footprint, console: rich.console.Console | None = None
+    group: jobs.Group, needed: programs.Footprint, console: rich.console.Console | None = None
 ) -> None:
     """Prints what a group would take, and in how many slices it would train.
 
@@ -114,9 +114,9 @@ def footprint(
     """
     console = console or progress.terminal()
     human, count = progress.human, progress.count
-    plan, members = whole.program.plan, len(whole.seeds)
+    plan, members = group.program.plan, len(group.seeds)
     table = rich.table.Table(title_justify="left", box=rich.box.SIMPLE_HEAD)
-    table.title = f"{whole.heading}{whole.config.name}: {count(members, 'member')}"
+    table.title = f"{group.heading}{group.config.name}: {count(members, 'member')}"
     table.add_column("a member")
     table.add_column("bytes", justify="right")
     for name, size in needed.memory.parts.items():
@@ -138,22 +138,21 @@ def footprint(
         console.print(rich.text.Text(f"  {label:<6} {text}"), soft_wrap=True)
 
 
-def run(result: Any, program: Program, outcome: loop.Outcome, compile_s: float) -> None:
+def run(result: Any) -> None:
     """Prints what a lone run came to; `result` is an `api.Result`."""
-    points = program.decision_points
-    if points and program.joint_tables and program.spec.n_agents == 2:
-        report.joint_tables(points, result.tables)
-    elif points and not program.joint_tables:
-        report.utility_tables(points, result.tables)
+    manifest = provenance.read_manifest(result.directory)
+    reached = manifest["reached"]
     totals = report.Totals(
-        env_steps=outcome.env_steps,
-        gradient_steps=outcome.update * result.plan.gradient_steps,
-        compile_s=compile_s,
-        train_s=outcome.train_s,
-        eval_s=outcome.eval_s,
+        env_steps=reached["env_steps"],
+        gradient_steps=reached["gradient_steps"],
+        compile_s=manifest["compile_s"]["total"],
+        train_s=reached["train_s"],
+        eval_s=reached["eval_s"],
     )
-    if outcome.interrupted:
+    if result.stopped:
+        print(f"ended by {result.stopped}")
+    if result.interrupted:
         print("interrupted: the results are those of an unfinished run")
-    if outcome.interrupted and result.config.checkpoint.enabled:
-        print(f"to go on: qmix-jax train resume={result.directory}")
+    if result.interrupted and result.config.checkpoint.enabled:
+        print(f"to resume: qmix-jax train resume={result.directory}")
     report.summary(result.metrics, totals, [result.directory / name for name in record.FILES])

@@ -11,15 +11,16 @@ import pytest
 import samples
 
 from qmix_jax import components
+from qmix_jax.types import Box, Discrete, Observed
 
 SPEC = replace(
     samples.SPEC,
     agent_names=("a", "b", "c"),
     agent_groups=(0, 1, 0),
-    n_actions=(3, 2, 3),
+    actions=Discrete((3, 2, 3)),
     obs_shapes=((4,), (3,), (4,)),
 )
-N, A = SPEC.n_agents, SPEC.n_actions_max
+N, A = SPEC.n_agents, SPEC.actions.width
 AGENTS = list(itertools.product(components.names("agents"), ("all", "none", "groups")))
 every_agent = pytest.mark.parametrize("name", AGENTS, ids="-".join)
 
@@ -28,8 +29,9 @@ every_agent = pytest.mark.parametrize("name", AGENTS, ids="-".join)
 def agent_case(name):
     """(agent, params, jitted unroll) of an agent with every input."""
     module = components.find("agents", name[0])
-    agent = module.make(module.Config(last_action=True, sharing=name[1], hidden=8), SPEC)
-    return agent, samples.params(agent.init), jax.jit(agent.unroll)
+    agent = module.make(module.Config(last_action=True, sharing=name[1], hidden=8), SPEC, A)
+    unroll = jax.jit(lambda params, carry, *seen: agent.unroll(params, carry, samples.seen(*seen)))
+    return agent, samples.params(agent.init), unroll
 
 
 def history(seed=0, t=7, b=3):
@@ -126,7 +128,63 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
     agent, params, _ = agent_case(name)
 
     def objective(params):
-        return jnp.sum(agent.unroll(params, agent.initial_carry(3), *history())[1] ** 2)
+        seen = samples.seen(*history())
+        return jnp.sum(agent.unroll(params, agent.initial_carry(3), seen)[1] ** 2)
 
     leaves = jax.tree.leaves(jax.jit(jax.grad(objective))(params))
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in leaves)
+
+
+@pytest.mark.parametrize("name", components.names("agents"))
+def test_the_head_is_as_wide_as_the_algorithm_asks(name):
+    module = components.find("agents", name)
+    agent = module.make(module.Config(hidden=8), SPEC, 5)
+    obs, prev_actions, reset = history(t=2)
+    shapes = jax.eval_shape(
+        agent.unroll,
+        jax.eval_shape(agent.init, jax.random.key(0)),
+        agent.initial_carry(3),
+        samples.seen(obs, prev_actions, reset),
+    )
+    assert shapes[1].shape == (2, 3, N, 5)
+
+
+@pytest.mark.parametrize("name", components.names("agents"))
+def test_continuous_last_actions_are_inputs_as_they_are(name):
+    """Twice the last action moves the head; at the start of an episode it is zeros."""
+    spec = replace(SPEC, actions=Box((2, 1, 2)))
+    module = components.find("agents", name)
+    agent = module.make(module.Config(last_action=True, hidden=8), spec, 2)
+    params, (obs, _, reset) = samples.params(agent.init), history(t=1)
+    prev_actions = samples.normal(np.random.default_rng(1), 1, 3, N, 2)
+    heads = [
+        agent.unroll(
+            params,
+            agent.initial_carry(3),
+            Observed(
+                obs=obs,
+                prev_actions=scale * prev_actions,
+                reset=reset,
+                avail_actions=np.ones((1, 3, N, 2), bool),
+            ),
+        )[1]
+        for scale in (1.0, 2.0)
+    ]
+    assert heads[0].shape == (1, 3, N, 2) and not np.allclose(heads[0], heads[1])
+    np.testing.assert_array_equal(spec.actions.none(), np.zeros((N, 2)))
+
+
+def test_the_index_of_a_state_becomes_one_hot():
+    """A tabular game shows deep agents which state it is in, not a number of some size."""
+    spec = replace(SPEC, obs_shapes=((1,),) * N, obs_shape=(1,), n_states=6)
+    module = components.find("agents", "mlp")
+    agent = module.make(module.Config(hidden=8, agent_id=False), spec, A)
+    params = samples.params(agent.init)
+    assert params["hidden_0"]["kernel"].shape == (6, 8)
+    obs = np.full((1, 1, N, 1), 4.0, np.float32)
+    seen = samples.seen(obs, np.zeros((1, 1, N), np.int32), np.zeros((1, 1), bool))
+    hidden = agent.unroll(params, (), seen)[2]
+    layer = params["hidden_0"]
+    np.testing.assert_allclose(
+        hidden[0, 0, 0], np.maximum(layer["kernel"][4] + layer["bias"], 0.0), rtol=1e-6
+    )

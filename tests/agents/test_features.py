@@ -9,12 +9,14 @@ import samples
 
 from qmix_jax import components
 from qmix_jax.agents import base
+from qmix_jax.types import Discrete
 
 OBS = jnp.array([[0.5, -0.5], [1.5, 2.5]])
+LAST = Discrete((3, 3)).features(jnp.array([2, -1]))
 
 
 def test_features_by_hand():
-    features = base.features(OBS, jnp.array([2, -1]), 3, last_action=True, agent_id=True)
+    features = base.features(OBS, LAST, agent_id=True)
     expected = [[0.5, -0.5, 0, 0, 1, 1, 0], [1.5, 2.5, 0, 0, 0, 0, 1]]
     np.testing.assert_array_equal(features, expected)
     assert features.dtype == jnp.float32
@@ -24,9 +26,9 @@ def test_features_by_hand():
 @pytest.mark.parametrize(("last_action", "agent_id"), [(False, False), (True, False), (True, True)])
 def test_features_under_any_leading_axes(leading, last_action, agent_id):
     obs = jnp.broadcast_to(OBS, (*leading, 2, 2))
-    prev_actions = jnp.broadcast_to(jnp.array([2, -1]), (*leading, 2))
-    features = base.features(obs, prev_actions, 3, last_action, agent_id)
-    alone = base.features(OBS, jnp.array([2, -1]), 3, last_action, agent_id)
+    last = jnp.broadcast_to(LAST, (*leading, 2, 3)) if last_action else None
+    features = base.features(obs, last, agent_id)
+    alone = base.features(OBS, LAST if last_action else None, agent_id)
     np.testing.assert_array_equal(features, np.broadcast_to(alone, (*leading, *alone.shape)))
 
 
@@ -51,9 +53,9 @@ def test_previous_actions_start_anew_with_every_episode():
 def test_switches_set_the_input_width(name, first_layer, last_action, agent_id):
     module = components.find("agents", name)
     cfg = module.Config(hidden=8, last_action=last_action, agent_id=agent_id)
-    params = jax.eval_shape(module.make(cfg, samples.SPEC).init, jax.random.key(0))
+    params = jax.eval_shape(module.make(cfg, samples.SPEC, 3).init, jax.random.key(0))
     spec = samples.SPEC
-    width = spec.obs_shape[0] + last_action * spec.n_actions_max + agent_id * spec.n_agents
+    width = spec.obs_shape[0] + last_action * spec.actions.width + agent_id * spec.n_agents
     assert params[first_layer]["kernel"].shape == (width, 8)
 
 
@@ -64,7 +66,8 @@ def test_without_an_id_equal_agents_have_equal_utilities(name):
     obs = np.broadcast_to(trajectory.obs[:, :, :1], trajectory.obs.shape)
     prev_actions = jnp.zeros(obs.shape[:3], jnp.int32)
     for agent_id in (False, True):
-        agent = module.make(module.Config(hidden=8, agent_id=agent_id), samples.SPEC)
+        agent = module.make(module.Config(hidden=8, agent_id=agent_id), samples.SPEC, 3)
         params, carry = samples.params(agent.init), agent.initial_carry(3)
-        _, q, _ = agent.unroll(params, carry, obs, prev_actions, trajectory.reset)
+        seen = samples.seen(obs, prev_actions, trajectory.reset)
+        _, q, _ = agent.unroll(params, carry, seen)
         assert np.array_equal(q[:, :, 0], q[:, :, 1]) is not agent_id

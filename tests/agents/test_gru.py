@@ -11,6 +11,7 @@ import pytest
 import samples
 
 from qmix_jax.agents import base, gru
+from qmix_jax.types import Discrete
 
 
 def test_parameter_count_of_the_papers_agent():
@@ -18,11 +19,11 @@ def test_parameter_count_of_the_papers_agent():
     spec = replace(
         samples.SPEC,
         agent_names=("a", "b", "c"),
-        n_actions=(9, 9, 9),
+        actions=Discrete((9, 9, 9)),
         obs_shapes=((30,),) * 3,
         obs_shape=(30,),
     )
-    params = jax.eval_shape(gru.make(gru.Config(), spec).init, jax.random.key(0))
+    params = jax.eval_shape(gru.make(gru.Config(), spec, 9).init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 28_169
 
 
@@ -36,17 +37,17 @@ def test_online_and_target_networks_agree_with_a_loop(core, form):
     alone = base.unroll(agent, params, trajectory)
     for outputs, parameters in zip((*pair, alone), (params, target_params, params), strict=True):
         expected, hidden = oracles.unroll(oracles.double(parameters), trajectory)
-        np.testing.assert_allclose(outputs.q, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(outputs.head, expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(outputs.hidden, hidden, rtol=1e-4, atol=1e-6)
 
 
 def test_no_gradient_flows_into_the_target_network():
-    agent = gru.make(gru.Config(hidden=6), samples.SPEC)
+    agent = gru.make(gru.Config(hidden=6), samples.SPEC, 3)
     params, trajectory = samples.params(agent.init), samples.batch("segment").trajectory
 
     def total(target_params):
         _, target = base.unroll_pair(agent, params, target_params, trajectory)
-        return target.q.sum() + target.hidden.sum()
+        return target.head.sum() + target.hidden.sum()
 
     for leaf in jax.tree.leaves(jax.grad(total)(params)):
         np.testing.assert_array_equal(leaf, 0.0)
@@ -90,7 +91,7 @@ def test_in_bfloat16_products_are_rounded_and_everything_outside_stays_float32(c
     params, trajectory = samples.params(plain.init), samples.batch("segment").trajectory
 
     def objective(params, agent):
-        q = base.unroll(agent, params, trajectory).q
+        q = base.unroll(agent, params, trajectory).head
         return jnp.sum(jnp.square(q)), q
 
     gradient = jax.jit(jax.grad(objective, has_aux=True), static_argnums=1)

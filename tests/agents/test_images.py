@@ -19,7 +19,7 @@ AGENTS = components.names("agents")
 
 def make(name, **options):
     module = components.find("agents", name)
-    return module.make(module.Config(hidden=8, **options), ENV.spec)
+    return module.make(module.Config(hidden=8, **options), ENV.spec, image.HEIGHT)
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -32,9 +32,10 @@ def test_every_agent_looks_at_images_with_convolutions_of_its_own_accord(name):
     obs = samples.normal(np.random.default_rng(0), 4, 3, 2, *SHAPE)
     prev_actions, reset = jnp.zeros((4, 3, 2), jnp.int32), jnp.zeros((4, 3), bool)
     unroll = jax.jit(agent.unroll)
-    q = unroll(params, agent.initial_carry(3), obs, prev_actions, reset)[1]
+    q = unroll(params, agent.initial_carry(3), samples.seen(obs, prev_actions, reset))[1]
     assert q.shape == (4, 3, 2, image.HEIGHT)
-    other = unroll(params, agent.initial_carry(3), obs[..., ::-1], prev_actions, reset)[1]
+    mirrored = samples.seen(obs[..., ::-1], prev_actions, reset)
+    other = unroll(params, agent.initial_carry(3), mirrored)[1]
     assert not np.allclose(q, other)
 
 
@@ -48,4 +49,4 @@ def test_flat_takes_the_entries_in_a_row(name):
 
 def test_convolutions_over_vectors_are_refused():
     with pytest.raises(config.ConfigError, match=re.escape("those of random are (4,)")):
-        mlp.make(mlp.Config(torso="cnn"), samples.SPEC)
+        mlp.make(mlp.Config(torso="cnn"), samples.SPEC, 3)

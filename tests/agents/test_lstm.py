@@ -14,8 +14,8 @@ def test_the_carry_is_a_record_of_the_hidden_state_and_the_cell():
     assert samples.signature(carry) == recurrent.State(*[((3, 2, 6), jnp.float32)] * 2)
     params, trajectory = samples.params(agent.init), samples.batch("segment").trajectory
     prev_actions = jnp.zeros(trajectory.obs.shape[:3], jnp.int32)
-    inputs = (trajectory.obs, prev_actions, trajectory.reset)
-    last, _, hidden = jax.jit(agent.unroll)(params, carry, *inputs)
+    seen = samples.seen(trajectory.obs, prev_actions, trajectory.reset)
+    last, _, hidden = jax.jit(agent.unroll)(params, carry, seen)
     assert (last.hidden == hidden[-1]).all()
     assert not jnp.allclose(last.cell, last.hidden)
 

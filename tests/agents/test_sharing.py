@@ -10,13 +10,14 @@ import samples
 
 from qmix_jax import config
 from qmix_jax.agents import gru, mlp
+from qmix_jax.types import Discrete
 
 N, A, T, B = 3, 3, 4, 2
 SPEC = replace(
     samples.SPEC,
     agent_names=("a", "b", "c"),
     agent_groups=(0, 1, 0),
-    n_actions=(3, 2, 3),
+    actions=Discrete((3, 2, 3)),
     obs_shapes=((4,), (3,), (4,)),
 )
 FORMS = {
@@ -28,17 +29,18 @@ each_form = pytest.mark.parametrize(("options", "group_of"), FORMS.values(), ids
 
 
 def make(**options):
-    return gru.make(gru.Config(hidden=5, **options), SPEC)
+    return gru.make(gru.Config(hidden=5, **options), SPEC, A)
 
 
 def make_mlp(**options):
-    return mlp.make(mlp.Config(hidden=5, **options), SPEC)
+    return mlp.make(mlp.Config(hidden=5, **options), SPEC, A)
 
 
 def history():
     rng = np.random.default_rng(0)
     prev_actions = rng.integers(-1, A, (T, B, N)).astype(np.int32)
-    return samples.normal(rng, T, B, N, *SPEC.obs_shape), prev_actions, rng.random((T, B)) < 0.3
+    obs = samples.normal(rng, T, B, N, *SPEC.obs_shape)
+    return samples.seen(obs, prev_actions, rng.random((T, B)) < 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_one_group_of_all_agents_is_the_same_program(shared):
     agent, params = shared
     together = make(sharing="groups", groups=(("b", "a", "c"),))
     programs = [
-        str(jax.make_jaxpr(one.unroll)(params, one.initial_carry(B), *history()))
+        str(jax.make_jaxpr(one.unroll)(params, one.initial_carry(B), history()))
         for one in (agent, together)
     ]
     assert programs[0] == programs[1]
@@ -80,8 +82,8 @@ def test_groups_with_equal_parameters_are_one_network(shared, options, group_of)
     grouped, size = make(**options), max(group_of) + 1
     copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * size), params)
     carry = samples.live_carry(agent, B)
-    expected = jax.jit(agent.unroll)(params, carry, *history())
-    found = jax.jit(grouped.unroll)(copies, carry, *history())
+    expected = jax.jit(agent.unroll)(params, carry, history())
+    found = jax.jit(grouped.unroll)(copies, carry, history())
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected
     )
@@ -95,7 +97,7 @@ def test_every_agent_uses_its_own_groups_parameters_and_no_other(options, group_
 
     @jax.jit
     def values(params, weight):
-        q = grouped.unroll(params, (), *inputs)[1]
+        q = grouped.unroll(params, (), inputs)[1]
         return jnp.sum(jnp.square(q) * weight), q
 
     gradient = jax.grad(values, has_aux=True)
@@ -104,7 +106,7 @@ def test_every_agent_uses_its_own_groups_parameters_and_no_other(options, group_
         own[:, :, i] = 1.0
         grads, q = gradient(params, own)
         alone = jax.tree.map(lambda leaf, group=group: leaf[group], params)
-        expected = together.unroll(alone, (), *inputs)[1]
+        expected = together.unroll(alone, (), inputs)[1]
         np.testing.assert_allclose(q[:, :, i], expected[:, :, i], rtol=1e-5, atol=1e-6)
         for leaf in jax.tree.leaves(grads):
             assert len(leaf) == max(group_of) + 1

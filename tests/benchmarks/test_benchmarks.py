@@ -60,7 +60,7 @@ def test_an_update_counts_three_forward_passes_of_the_online_and_one_of_the_targ
     sizes = cases.Sizes(T=6, B=3, N=2, O=5, S=4, A=3, H=8, E=4, F=8)
     case = cases.learner_case(sizes)
     counted = measure.matmul_flops(
-        case.learner.update, case.state, case.batch, case.hparams, jnp.int32(0), jax.random.key(0)
+        case.learner.update, case.state, case.batch, case.hparams, cases.clock(0), jax.random.key(0)
     )
     t, b, n, h = 7, sizes.B, sizes.N, sizes.H
     inputs = sizes.O + sizes.A + n

@@ -38,19 +38,19 @@ needs_spread = pytest.mark.skipif(
 
 
 @functools.cache
-def problem(layers, double_q=True):
-    """(factorisation, params, target_params) of random numbers, small networks."""
+def problem(layers, double_q=True, optimiser=None):
+    """(algorithm, params, target_params) of random numbers, small networks."""
     agent = samples.component("agents", "gru", {"hidden": 8})
     options = {"embed_dim": 4, "hypernet_layers": layers, "hypernet_embed": 6}
     mixer = samples.component("mixers", "qmix", options)
-    made = samples.component("factorisations", "td", {"double_q": double_q}, agent, mixer)
+    made = samples.algorithm("td", {"double_q": double_q}, agent, mixer, optimiser=optimiser)
     return made, *(samples.params(made.init, seed) for seed in (0, 1))
 
 
 @functools.cache
 def loss_and_gradient(layers, double_q):
     made, _, _ = problem(layers, double_q)
-    return jax.jit(jax.value_and_grad(made.loss, has_aux=True))
+    return jax.jit(jax.value_and_grad(samples.loss(made), has_aux=True))
 
 
 def padded(seed=0):
@@ -118,7 +118,7 @@ def test_loss_and_gradient_are_ours(layers, double_q, td_lambda):
     for seed in range(3):
         batch, same = padded(seed)
         (expected, _), gradient = loss_and_gradient(layers, double_q)(
-            params, target_params, batch, samples.hparams(td_lambda=td_lambda), KEY
+            params, target_params, batch, samples.hparams(td_lambda=td_lambda)
         )
         online = networks.from_jax(params)
         loss = learner.td_loss(online, target, same, config(td_lambda=td_lambda, double_q=double_q))
@@ -147,18 +147,16 @@ def test_contents_of_padding_change_nothing(td_lambda):
 @pytest.mark.parametrize("name", ["rmsprop", "adam"])
 def test_gradient_steps_are_ours(name):
     """Three steps; the target networks copy at the second. The clip is so low that `eps` counts."""
-    made, params, _ = problem(2)
     numbers = {"learning_rate": 0.01, "max_grad_norm": 1e-3, "target_period": 2}
     optimiser = our_learner.make_optimiser(name, eps=1e-5, beta1=0.9, beta2=0.999, decay=0.99)
-    state = our_learner.LearnerState(
-        params=params, target_params=params, opt_state=optimiser.init(params)
-    )
-    update = jax.jit(our_learner.make(made, optimiser).update)
+    made, params, _ = problem(2, optimiser=optimiser)
+    state = made.learner.init(params)
+    update = jax.jit(made.learner.update)
     hparams = samples.hparams(**numbers)
     theirs = learner.Learner(networks.from_jax(params), config(optimiser=name, **numbers))
     for step in range(3):
         batch, same = padded(seed=step)
-        state, metrics, _ = update(state, batch, hparams, jnp.int32(step), KEY)
+        state, metrics, _ = update(state, batch, hparams, samples.clock(step), KEY)
         loss = theirs.update(same)
         np.testing.assert_allclose(loss.item(), metrics["train/loss"][0], rtol=1e-4)
         for network, expected in (
@@ -402,7 +400,8 @@ class JaxSpread:
     def check(self, actions, shown):
         self._states, timestep = self._step(self._keys, self._states, jnp.array(actions))
         np.testing.assert_allclose(timestep.obs, shown.obs, atol=1e-3)
-        np.testing.assert_allclose(timestep.reward, shown.reward, atol=1e-3)
+        reward = timestep.reward.sum(axis=-1)
+        np.testing.assert_allclose(reward, shown.reward, atol=1e-3)
 
 
 @pytest.mark.parametrize(

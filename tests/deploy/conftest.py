@@ -1,17 +1,31 @@
-"""A run that was really trained, for a moment."""
+"""Runs that were really trained, for a moment."""
 
 import pytest
 from toys import members
 
 import qmix_jax
 
+TINY = {
+    "seeds": 2,
+    "trainer": {"env_steps": 240, "warm_up": 36, "log_every": 72},
+    "eval": {"every": 72, "episodes": 6},
+}
+
 
 @pytest.fixture(scope="package")
 def run_directory(tmp_path_factory):
     """Of two members, in an environment whose package is not installed."""
-    cfg = members.load(
-        seeds=2,
-        trainer={"env_steps": 240, "warm_up": 36, "log_every": 72},
-        eval={"every": 72, "episodes": 6},
-    )
+    cfg = members.load(**TINY)
     return qmix_jax.train(cfg, tmp_path_factory.mktemp("trained") / "run").directory
+
+
+@pytest.fixture(scope="package")
+def sampling_directory(tmp_path_factory):
+    """Of two members whose agents sample their actions, in a game of one step."""
+    cfg = members.load(
+        **TINY,
+        env={"name": "matrix", "options": {"game": None, "payoff": [[0, 1, 5], [2, 7, 3]]}},
+        agent={"name": "mlp", "options": {"hidden": 8}},
+        algo={"name": "sampling", "factorisation": {"name": "toys.sampling"}},
+    )
+    return qmix_jax.train(cfg, tmp_path_factory.mktemp("sampling") / "run").directory

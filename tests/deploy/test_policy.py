@@ -1,6 +1,8 @@
 """Policies of every kind of network, run by JAX and by NumPy, of a team and of one agent."""
 
+import dataclasses
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -9,7 +11,9 @@ import samples
 from toys import teams
 
 from qmix_jax import config
-from qmix_jax.deploy import export, policy, runner
+from qmix_jax.deploy import agreement, export, policy, runner
+from qmix_jax.runtime import parameters
+from qmix_jax.types import Box
 
 NOWHERE = pathlib.Path("nowhere")
 
@@ -26,16 +30,14 @@ def uneven():
 
 
 def numpy_step(run, member):
-    leaves = jax.tree.flatten_with_path(run.own(member)["agent"])[0]
-    arrays = {jax.tree_util.keystr(k, simple=True, separator="/"): leaf for k, leaf in leaves}
-    return runner.network(export._network(run), arrays)
+    return runner.network(export._network(run), parameters.flatten(run.own(member)["agent"]))
 
 
 def in_numpy(run, member):
     return runner.make(policy.about(run, member), numpy_step(run, member))
 
 
-def test_acts_as_the_factorisation_does_and_one_agent_as_the_team(run):
+def test_acts_as_the_algorithm_does_and_one_agent_as_the_team(run):
     check(run, policy.of_run(run, 0), in_numpy(run, 0))
 
 
@@ -43,7 +45,7 @@ def test_acts_as_the_factorisation_does_and_one_agent_as_the_team(run):
 def test_bfloat16_is_as_it_was_trained_and_has_no_numpy_runner(name):
     run = teams.team(name, NOWHERE)
     check(run, policy.of_run(run, 0))
-    with pytest.raises(config.ConfigError, match=r"no NumPy runner.*use --format stablehlo"):
+    with pytest.raises(export.RefusedError, match="a bfloat16 run has no NumPy runner"):
         export._network(run)
 
 
@@ -56,7 +58,7 @@ def check(run, *policies):
         np.testing.assert_array_equal(episodes.played(team), expected)
         for i, name in enumerate(team.agent_names):
             own = team.agent(name)
-            assert own.agent_names == (name,) and own.n_actions == (run.spec.n_actions[i],)
+            assert own.agent_names == (name,) and own.actions.sizes == (run.spec.actions.sizes[i],)
             np.testing.assert_array_equal(episodes.of_agent(i).played(own), expected[:, :, i])
 
 
@@ -70,7 +72,7 @@ def test_numpy_finds_the_utilities_and_the_carry_of_jax(name):
         for name, x in policy.of_run(run, 0).initial_state(7).arrays.items()
     }
     state["reset"] = np.arange(7) < 2
-    _, q, after = policy.make_step(run)(run.own(0)["agent"], obs, avail, state)
+    _, q, after = samples.jit(policy.make_step(run))(run.own(0), obs, avail, state)
     _, q_numpy, after_numpy = numpy_step(run, 0)(obs, avail, state)
     np.testing.assert_allclose(q_numpy, q, rtol=1e-5, atol=2e-6)
     assert after_numpy.keys() == after.keys()
@@ -79,15 +81,15 @@ def test_numpy_finds_the_utilities_and_the_carry_of_jax(name):
         np.testing.assert_allclose(after_numpy[name], value, rtol=1e-5, atol=2e-6)
 
 
-FACTORISATIONS = [
+ALGORITHMS = [
     (name, options)
     for name in samples.FACTORISATIONS
     for options in samples.VARIANTS.get(name, ({},))
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), FACTORISATIONS)
-def test_every_factorisation_acts_by_its_agent_alone(name, options):
+@pytest.mark.parametrize(("name", "options"), ALGORITHMS)
+def test_every_algorithm_acts_as_it_does_in_training(name, options):
     mixer = {"name": "qmix"} if name in ("td", "wqmix", "pqn") else None
     algo = {"name": name, "factorisation": {"name": name, "options": options}, "mixer": mixer}
     agent = {"name": "lstm" if name == "wqmix" else "mlp", "options": {"hidden": 8}}
@@ -95,6 +97,154 @@ def test_every_factorisation_acts_by_its_agent_alone(name, options):
     episodes = teams.Episodes(run.spec)
     expected = teams.trainers_actions(run, 1, episodes)
     np.testing.assert_array_equal(episodes.played(policy.of_run(run, 1)), expected)
+
+
+def toy(name, spec=teams.UNEVEN, **options):
+    algo = {"name": "toy", "factorisation": {"name": f"toys.{name}", "options": options}}
+    agent = {"name": "gru", "options": {"hidden": 8}}
+    return teams.run_of(agent, spec, "default", NOWHERE, algo=algo)
+
+
+def test_continuous_actions_are_numbers_in_the_box():
+    box = dataclasses.replace(teams.UNEVEN, actions=Box((2, 1, 2), low=-1.0, high=3.0))
+    run = toy("deterministic", box)
+    episodes = teams.Episodes(box)
+    expected = teams.trainers_actions(run, 0, episodes)
+    assert expected.shape == (12, 3, 3, 2) and -1 <= expected.min() < 0 and 2 < expected.max() <= 3
+    for team in (policy.of_run(run, 0), in_numpy(run, 0)):
+        assert team.actions == runner.Actions("box", (2, 1, 2), -1.0, 3.0)
+        actions = episodes.played(team)
+        assert actions.dtype == np.float32
+        np.testing.assert_allclose(actions, expected, atol=1e-5)
+        for i, name in enumerate(box.agent_names):
+            alone = episodes.of_agent(i).played(team.agent(name))
+            np.testing.assert_array_equal(alone, actions[:, :, i])
+        state = team.initial_state()
+        np.testing.assert_array_equal(state.arrays["prev_actions"], np.zeros((1, 3, 2)))
+        with pytest.raises(ValueError, match="epsilon is for discrete actions"):
+            team.act(episodes.obs[0, 0], None, state, epsilon=0.1, rng=np.random.default_rng(0))
+
+
+def test_agents_that_sample_do_so_from_the_key_of_their_state():
+    run = toy("sampling", temperature=0.7)
+    team, episodes = policy.of_run(run, 0), teams.Episodes(run.spec)
+    expected = teams.trainers_actions(run, 0, episodes, seed=5)
+    np.testing.assert_array_equal(episodes.played(team, seed=5), expected)
+    for i, name in enumerate(team.agent_names):
+        alone = episodes.of_agent(i).played(team.agent(name), seed=5)
+        np.testing.assert_array_equal(alone, expected[:, :, i])
+    assert (episodes.played(team, seed=6) != expected).any()
+    states = [team.initial_state(3, seed) for seed in (None, None, 5, 5)]
+    keys = [tuple(state.arrays["key"]) for state in states]
+    assert keys[0] != keys[1] and keys[2] == keys[3]
+    with pytest.raises(ValueError, match="seed=-1; allowed: 0 to"):
+        team.initial_state(seed=-1)
+
+
+def test_numpy_samples_from_the_same_distribution():
+    run = toy("sampling")
+    n = 20_000
+    episode = teams.Episodes(run.spec, steps=1, n_envs=1)
+    obs, avail = (np.repeat(x[0], n, axis=0) for x in (episode.obs, episode.avail))
+    team = in_numpy(run, 0)
+    counts = []
+    for own in (policy.of_run(run, 0), team):
+        actions, state = own.act(obs, avail, own.initial_state(n, seed=0))
+        assert np.take_along_axis(avail, actions[..., None], axis=-1).all()
+        counts.append(np.stack([np.sum(actions == a, axis=0) for a in range(4)], axis=-1))
+        again, _ = own.act(obs, avail, own.initial_state(n, seed=0))
+        np.testing.assert_array_equal(again, actions)
+        later, _ = own.act(obs, avail, own.restart(state, np.ones(n, bool)))
+        assert (later != actions).any(), "a new key"
+    used = avail[0]
+    statistic = np.sum((counts[0] - counts[1])[used] ** 2 / np.sum(counts, axis=0)[used])
+    freedom = used.sum() - len(used)
+    assert freedom >= 3 and statistic < freedom + 5 * np.sqrt(2 * freedom)
+    one = teams.Episodes(run.spec, n_envs=4)
+    played = one.played(team, seed=3)
+    for i, name in enumerate(team.agent_names):
+        alone = one.of_agent(i).played(team.agent(name), seed=3)
+        np.testing.assert_array_equal(alone, played[:, :, i])
+
+
+def differs(run, change=lambda arrays: arrays):
+    """Of the NumPy runner with changed parameters."""
+    arrays = change(dict(parameters.flatten(run.own(0)["agent"])))
+    step = runner.network(export._network(run), arrays)
+    played = agreement.play(run, 0)
+    return agreement.difference(played, policy.about(run, 0), step, other_draws=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("sampling", {}), ("sampling", {"temperature": 1.001}), ("deterministic", {})],
+)
+def test_the_comparison_accepts_what_acts_alike(name, options):
+    spec = teams.UNEVEN
+    if name == "deterministic":
+        spec = dataclasses.replace(spec, actions=Box((2, 1, 2)))
+    assert differs(toy(name, spec, **options)) is None
+
+
+@pytest.mark.parametrize("name", ["gru", "images, odd", "states"])
+def test_the_comparison_accepts_the_networks_of_numpy(name):
+    assert differs(teams.team(name, NOWHERE)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.7}, "the algorithm does not sample from the softmax of its head"),
+        ({"act": "argmin"}, "the algorithm does not sample from the softmax of its head"),
+        ({"act": "argmin", "head": "argmax"}, r"\d+ of its 192 actions differ"),
+        ({"head": "argmax"}, r"\d+ of its 192 actions differ"),
+    ],
+)
+def test_the_comparison_finds_a_wrong_statement_of_the_head(options, message):
+    assert re.fullmatch(message + ".*", differs(toy("sampling", **options)))
+
+
+def test_the_comparison_finds_a_changed_parameter():
+    def change(arrays):
+        return {**arrays, "head/bias": arrays["head/bias"] + np.float32([0.2, 0, 0, 0])}
+
+    box = dataclasses.replace(teams.UNEVEN, actions=Box(4))
+    for run in (teams.team("gru", NOWHERE), toy("sampling"), toy("deterministic", box)):
+        assert "its network's outputs differ by" in differs(run, change)
+
+
+def test_the_comparison_accepts_another_choice_among_equals():
+    run = teams.team("mlp", NOWHERE)
+    zeros = jax.tree.map(np.zeros_like, run.parameters)
+    run = run._replace(parameters=zeros)
+    step = numpy_step(run, 0)
+
+    def last(obs, avail, state):
+        _, q, state = step(obs, avail, state)
+        return (3 - np.argmax(avail[..., ::-1], axis=-1)).astype(np.int32), q, state
+
+    played = agreement.play(run, 0)
+    first = played.obs[0], played.avail[0], policy.of_run(run, 0).initial_state(8).arrays
+    assert (last(*first)[0] != played.actions[0]).any()
+    assert agreement.difference(played, policy.about(run, 0), last) is None
+
+
+@pytest.mark.parametrize("name", teams.BFLOAT16)
+def test_the_comparison_accepts_a_program_in_bfloat16(name):
+    run = teams.team(name, NOWHERE)
+    about = policy.about(run, 0)
+    contents, refused = export._contents(run, 0, about, ("stablehlo",), ("cpu",))
+    assert not refused and len(contents["policy.stablehlo"]) > 1000
+
+
+def test_an_exported_program_holds_nothing_that_only_training_needs():
+    mixer = {"name": "qmix", "options": {"hypernet_embed": 4096}}
+    algo = {"name": "qmix", "factorisation": {"name": "td"}, "mixer": mixer}
+    agent = {"name": "mlp", "options": {"hidden": 8}}
+    run = teams.run_of(agent, teams.UNEVEN, "default", NOWHERE, algo=algo)
+    contents, _ = export._contents(run, 0, policy.about(run, 0), ("stablehlo",), ("cpu",))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(run.own(0)["mixer"]))
+    assert size > 200_000 > 4 * len(contents["policy.stablehlo"]), "the mixer is far larger"
 
 
 def test_one_environment_needs_no_batch_axis(uneven):

@@ -1,5 +1,7 @@
 """A run that was trained: loaded, evaluated and exported, and its files used elsewhere."""
 
+import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -10,8 +12,9 @@ import pytest
 import qmix_jax
 from qmix_jax import config
 from qmix_jax.cli import main
-from qmix_jax.deploy import export, policy, trained
-from qmix_jax.runtime import sinks
+from qmix_jax.deploy import agreement, export, policy, trained
+from qmix_jax.runtime import provenance, sinks
+from qmix_jax.types import Box, EnvSpec
 
 ALONE = """
 import importlib.abc, sys
@@ -63,15 +66,91 @@ def test_a_policy_is_loaded_without_its_environment(run_directory, run_python):
     assert re.fullmatch(r"a b [012]\n", result.stdout)
 
 
-def test_a_run_from_before_the_manifest_held_the_sizes_asks_its_environment(
-    run_directory, tmp_path
-):
+READERS = ("load_run", "load_policy", "evaluate_run", "resume", "rerun", "render_run", "report")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_run_of_an_older_version_is_refused_in_one_line(name, run_directory, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(run_directory, old)
     manifest = json.loads((old / "manifest.json").read_text())
-    assert manifest.pop("spec")["agent_names"] == ["a", "b"]
+    del manifest["layout"]
     (old / "manifest.json").write_text(json.dumps(manifest))
-    assert trained.read(old).spec == trained.read(run_directory).spec
+    with pytest.raises(config.ConfigError) as error:
+        getattr(qmix_jax, name)(old)
+    assert "manifest.json' is of layout 1, and this version reads layout 2" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def copied(directory, folder, change_manifest=lambda manifest: None, **values):
+    """A copy of a run with other dotted keys in its configuration and another manifest."""
+    shutil.copytree(directory, folder)
+    mapping = provenance.read_config(folder / "config.yaml")
+    for path, value in values.items():
+        *parents, leaf = path.split(".")
+        functools.reduce(dict.__getitem__, parents, mapping)[leaf] = value
+    provenance.write_config(folder / "config.yaml", mapping)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change_manifest(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_the_manifest_gives_all_facts_of_an_environment_back(run_directory, tmp_path):
+    spec = EnvSpec(
+        name="rich",
+        agent_names=("a", "b"),
+        agent_groups=(0, 0),
+        actions=Box((3, 2), low=-2.0, high=4.0),
+        obs_shapes=((2,), (2,)),
+        obs_shape=(2,),
+        state_size=2,
+        max_steps=5,
+        best_metrics=(("distance", "min"),),
+        scored_agents=(1,),
+        obs_blocks=(("x", 1), ("y", 1)),
+        agent_state=np.array([[0], [1]], np.int32),
+        obs_bounds=(0.0, 1.0),
+        neighbours=np.array([[False, True], [True, False]]),
+        n_states=None,
+    )
+    written = sinks.plain(dataclasses.asdict(spec))
+    own = copied(run_directory, tmp_path / "rich", lambda manifest: manifest.update(spec=written))
+    found = trained.read(own).spec
+    for field in dataclasses.fields(spec):
+        before, now = (getattr(record, field.name) for record in (spec, found))
+        assert type(now) is type(before), field.name
+        np.testing.assert_array_equal(now, before, strict=isinstance(before, np.ndarray))
+
+
+def test_mixers_and_environments_need_not_be_importable(run_directory, tmp_path, seen):
+    values = {"algo.mixer": {"name": "nowhere.mixer", "options": {"x": 1}}}
+    expected = play(qmix_jax.load_policy(run_directory), *seen)
+    own = copied(run_directory, tmp_path / "no_mixer", **values)
+    scores = qmix_jax.evaluate_run(own)
+    np.testing.assert_array_equal(
+        scores.metrics["return"], qmix_jax.evaluate_run(run_directory).metrics["return"]
+    )
+    nowhere = copied(own, tmp_path / "no_env", **{"env.name": "nowhere.env"})
+    np.testing.assert_array_equal(play(qmix_jax.load_policy(nowhere), *seen), expected)
+    with pytest.raises(config.ConfigError, match=r"env\.name='nowhere\.env': no module"):
+        qmix_jax.evaluate_run(nowhere)
+    value = {"algo.factorisation.name": "nowhere.algorithm"}
+    with pytest.raises(config.ConfigError, match=r"no module 'nowhere' can be imported"):
+        qmix_jax.load_policy(copied(own, tmp_path / "no_algorithm", **value))
+
+
+def test_the_best_member_and_its_score_follow_the_environments_metrics(run_directory, tmp_path):
+    def change(manifest):
+        manifest["spec"]["best_metrics"] = [["win_rate", "max"], ["return", "min"]]
+
+    own = copied(run_directory, tmp_path / "min", change)
+    best = trained.read(own)
+    rows = sinks.read_metrics(own / "metrics.csv")
+    for member in range(2):
+        returns = rows["eval/return"][(rows["seed"] == member) & (rows["kind"] == "eval")]
+        assert best.scores["return"][member] == returns.min()
+    assert best.member("best") == np.argmin(best.scores["return"])
 
 
 def test_members_and_parameters_can_be_chosen(run_directory):
@@ -105,6 +184,27 @@ def test_what_holds_no_policy_is_one_clear_error(run_directory, exported, tmp_pa
         ) as error:
             qmix_jax.load_policy(broken / name)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", policy.FILES)
+@pytest.mark.parametrize("number", [None, 1, 3])
+def test_an_export_of_another_format_is_to_be_made_again(name, number, exported, tmp_path):
+    def change(text):
+        about = json.loads(text)
+        about.pop("format") if number is None else about.update(format=number)
+        return json.dumps(about).encode()
+
+    folder = tmp_path / "export"
+    shutil.copytree(exported, folder)
+    (folder / "metadata.json").write_bytes(change((folder / "metadata.json").read_text()))
+    with np.load(folder / "weights.npz") as archive:
+        arrays = dict(archive)
+    arrays["metadata"] = np.frombuffer(change(arrays["metadata"].tobytes()), np.uint8)
+    np.savez(folder / "weights.npz", **arrays)
+    expected = rf"has export format {number or 1}, .* reads format 2; export the run again"
+    with pytest.raises(config.ConfigError, match=expected) as error:
+        qmix_jax.load_policy(folder / name)
+    assert "\n" not in str(error.value)
 
 
 def test_exported_files_act_as_the_run_does(run_directory, exported, seen):
@@ -144,11 +244,9 @@ def test_the_exported_readme_is_right_where_this_package_is_not(
 def test_an_export_says_what_it_takes_and_where_it_comes_from(run_directory, exported):
     about = json.loads((exported / "metadata.json").read_text())
     assert about["interface"]["state"]["carry"] == [[2, 8], "float32"]
-    assert about["interface"]["n_actions"] == [3, 3] and about["platforms"] == [
-        "cpu",
-        "cuda",
-        "tpu",
-    ]
+    assert about["interface"]["actions"] == {"kind": "discrete", "sizes": [3, 3]}
+    assert "key" not in about["interface"]["state"] and about["interface"]["head"] == "argmax"
+    assert about["platforms"] == ["cpu", "cuda", "tpu"] and about["format"] == 2
     manifest = json.loads((run_directory / "manifest.json").read_text())
     assert about["run"]["config"] == manifest["config"] and about["run"]["git"] == manifest["git"]
     readme = (exported / "README.md").read_text()
@@ -193,6 +291,183 @@ def _without_flatbuffers(self):
     raise ImportError("no flatbuffers")
 
 
+def test_a_platform_that_is_not_here_can_be_exported_for(run_directory, tmp_path):
+    folder = qmix_jax.export_run(
+        run_directory, tmp_path / "export", formats=("stablehlo",), platforms=("tpu",)
+    )
+    with pytest.raises(config.ConfigError, match="is for tpu, and this is cpu; export it with"):
+        qmix_jax.load_policy(folder)
+
+
+def softmax_of_the_game(directory):
+    """Each agent's probabilities of 2 and 3 actions in the game of one step."""
+    run = trained.read(directory)
+    state = qmix_jax.load_policy(directory).initial_state(1).arrays
+    _, head, _ = policy.make_step(run)(run.own(run.member("best")), *GAME, state)
+    logits = np.where(GAME[1], head, -np.inf)[0]
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+GAME = np.ones((1, 2, 5), np.float32), np.array([[[True, True, False], [True] * 3]])
+
+
+def test_a_policy_that_samples_is_evaluated_as_in_training(sampling_directory):
+    done = qmix_jax.evaluate_run(sampling_directory, parameters="final", seed="last")
+    rows = sinks.read_metrics(sampling_directory / "metrics.csv")
+    last = (rows["kind"] == "eval") & (rows["update"] == rows["update"].max())
+    np.testing.assert_array_equal(
+        done.metrics["return"][:, 0], np.float32(rows["eval/return"][last])
+    )
+
+
+def test_a_policy_that_samples_acts_the_same_everywhere(sampling_directory, tmp_path):
+    folder = qmix_jax.export_run(sampling_directory, tmp_path / "export", platforms=("cpu",))
+    own = qmix_jax.load_policy(sampling_directory)
+    assert own.about["interface"]["state"]["key"] == [[2], "uint32"]
+    n = 4000
+    obs, avail = (np.repeat(x, n, axis=0) for x in GAME)
+    actions = {}
+    for name, path in {
+        "run": sampling_directory,
+        "stablehlo": folder / "policy.stablehlo",
+        "numpy": folder / "weights.npz",
+    }.items():
+        team = qmix_jax.load_policy(path)
+        actions[name], _ = team.act(obs, avail, team.initial_state(n, seed=9))
+    np.testing.assert_array_equal(actions["stablehlo"], actions["run"])
+    assert (actions["numpy"] != actions["run"]).any()
+    probabilities = softmax_of_the_game(sampling_directory)
+    for drawn in actions.values():
+        counts = np.stack([np.sum(drawn == a, axis=0) for a in range(3)], axis=-1)
+        expected = n * probabilities
+        used = GAME[1][0]
+        assert expected[used].min() > 5 and counts[0, 2] == 0
+        statistic = np.sum((counts - expected)[used] ** 2 / expected[used])
+        assert statistic < 25, "chi-square with 3 degrees of freedom"
+    score = qmix_jax.evaluate_run(sampling_directory, episodes=n, members="best")
+    payoff = np.array([[0, 1, 5], [2, 7, 3]])
+    first, second = probabilities[0, :2], probabilities[1]
+    mean = first @ payoff @ second
+    error = np.sqrt((first @ payoff**2 @ second - mean**2) / n)
+    assert abs(score.metrics["return"][0, 0] - mean) < 5 * error
+
+
+def test_the_readme_of_a_policy_that_samples_is_right(sampling_directory, tmp_path, monkeypatch):
+    folder = qmix_jax.export_run(sampling_directory, tmp_path / "export", platforms=("cpu",))
+    text = (folder / "README.md").read_text()
+    assert "drawing its actions at random" in text
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    drawn = []
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        obs, avail = (x if "stablehlo" in code else x[0] for x in GAME)
+        names = {"obs": obs, "avail_actions": avail}
+        exec(code, names)
+        drawn.append(np.ravel(names["actions"]))
+    own = qmix_jax.load_policy(sampling_directory)
+    expected, _ = own.act(*GAME, own.initial_state(1, seed=0))
+    np.testing.assert_array_equal(drawn[0], expected[0])
+    assert len(drawn) == 2 and drawn[1].shape == (2,)
+
+
+REFUSED = {
+    "the algorithm does not say how": (
+        {"algo.factorisation.options.head": "none"},
+        "states no `Algorithm.head`",
+    ),
+    "it says what is not so": (
+        {"algo.factorisation.options": {"head": "argmax", "act": "argmin"}},
+        r"weights\.npz would act unlike the run: \d+ of its 128 actions differ",
+    ),
+    "another temperature": (
+        {"algo.factorisation.options.temperature": 0.25},
+        "does not sample from the softmax of its head",
+    ),
+    "an agent of one's own": (
+        {"agent.name": "qmix_jax.agents.mlp"},
+        "agent 'qmix_jax.agents.mlp' has no NumPy runner",
+    ),
+    "bfloat16": ({"precision": "bfloat16"}, "a bfloat16 run has no NumPy runner"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_numpy_cannot_do_is_exported_as_stablehlo_alone(
+    values, message, sampling_directory, tmp_path
+):
+    own = copied(sampling_directory, tmp_path / "run", **values)
+    with pytest.raises(config.ConfigError, match=f"numpy: .*{message}.*use --format stablehlo"):
+        qmix_jax.export_run(own, tmp_path / "export", formats=("numpy",))
+    assert not (tmp_path / "export").exists()
+    with pytest.warns(UserWarning, match=f"numpy is not written: .*{message}") as said:
+        folder = qmix_jax.export_run(own, tmp_path / "export", platforms=("cpu",))
+    assert len(said) == 1 and "\n" not in str(said[0].message)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"README.md", "metadata.json", "policy.stablehlo"}
+    assert "weights.npz" not in (folder / "README.md").read_text()
+    obs, avail = (np.repeat(x, 50, axis=0) for x in GAME)
+    actions = []
+    for path in (own, folder):
+        team = qmix_jax.load_policy(path)
+        actions.append(team.act(obs, avail, team.initial_state(50, seed=1))[0])
+    np.testing.assert_array_equal(*actions)
+
+
+def test_the_command_says_which_format_is_not_written(sampling_directory, tmp_path, capsys):
+    value = {"algo.factorisation.options.head": "none"}
+    own = copied(sampling_directory, tmp_path / "run", **value)
+    assert main.main(["export", str(own), "--platforms", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "numpy is not written" in line] == lines[-1:]
+
+
+@pytest.mark.parametrize("forgotten", ["reset", "prev_actions", "avail", "carry"])
+def test_the_comparison_finds_a_program_that_forgets_something(forgotten, run_directory):
+    run = trained.read(run_directory)
+    step = policy.make_step(run)
+
+    def forgetful(obs, avail, state):
+        if forgotten == "avail":
+            avail = np.ones_like(avail)
+        else:
+            state = {**state, forgotten: np.zeros_like(state[forgotten])}
+        return step(run.own(0), obs, avail, state)
+
+    played, about = agreement.play(run, 0), policy.about(run, 0)
+    assert "differ" in agreement.difference(played, about, forgetful)
+    assert agreement.difference(played, about, functools.partial(step, run.own(0))) is None
+
+
+def test_what_differs_is_not_written(run_directory, tmp_path, monkeypatch):
+    def forgetful(program):
+        def step(obs, avail, state):
+            return program.call(obs, avail, {**state, "carry": 0 * state["carry"]})
+
+        return step
+
+    monkeypatch.setattr(policy, "step_of", forgetful)
+    with pytest.raises(config.ConfigError, match=r"policy\.stablehlo would act unlike the run"):
+        qmix_jax.export_run(run_directory, tmp_path / "export", formats=("stablehlo",))
+    assert not (tmp_path / "export").exists()
+    with pytest.warns(UserWarning, match="stablehlo is not written"):
+        folder = qmix_jax.export_run(run_directory, tmp_path / "export")
+    assert not (folder / "policy.stablehlo").exists() and (folder / "weights.npz").exists()
+
+
+def test_neighbours_actions_are_not_given_to_a_policy(run_directory, tmp_path, monkeypatch):
+    made = trained.Trained.algorithm
+
+    def needy(run):
+        algorithm = made(run)
+        return algorithm._replace(needs=algorithm.needs._replace(mean_action=True))
+
+    monkeypatch.setattr(trained.Trained, "algorithm", needy)
+    for use in (qmix_jax.load_policy, qmix_jax.export_run):
+        with pytest.raises(config.ConfigError, match="acts on the mean action of each agent's"):
+            use(run_directory)
+
+
 def test_evaluation_of_the_last_episodes_is_the_runs_last_row(run_directory):
     done = qmix_jax.evaluate_run(run_directory, parameters="final", seed="last")
     rows = sinks.read_metrics(run_directory / "metrics.csv")
@@ -220,6 +495,10 @@ def test_another_environment_must_have_the_same_shapes(run_directory):
         (
             {"env.name": "matrix", "env.options": {"game": "Q3"}},
             r"observation shapes of .*trained on counting: \(2,\) each; choose a scenario of equal",
+        ),
+        (
+            {"env.name": "pettingzoo", "env.options": {"id": "toys.parallel"}},
+            "is stepped in Python; play it with qmix_jax.load_policy",
         ),
     ):
         with pytest.raises(config.ConfigError, match=message):

@@ -115,8 +115,8 @@ def test_every_agent_can_always_act(episodes):
 
 def test_missing_actions_are_never_available_and_padding_is_zero(case, episodes):
     spec = make(case).spec
-    for i in range(spec.n_agents):
-        assert not episodes.steps.avail_actions[:, :, i, spec.n_actions[i] :].any()
+    for i, size in enumerate(spec.actions.sizes):
+        assert not episodes.steps.avail_actions[:, :, i, size:].any()
         assert not episodes.steps.obs[:, :, i, spec.obs_shapes[i][0] :].any()
 
 

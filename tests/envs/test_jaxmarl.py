@@ -86,7 +86,9 @@ def test_sizes_of_every_scenario(scenario):
 
 @pytest.mark.slow
 def test_returns_stay_within_what_winning_explains(battles):
-    returns = battles.total(battles.steps.reward)
+    rewards = battles.steps.reward
+    assert (rewards == rewards[..., :1]).all(), "the team's, for each of them"
+    returns = battles.total(rewards[..., 0])
     wins = battles.final(battles.steps.metrics["win_rate"])
     assert 0 < wins[24:].sum() < 24
     assert (2 * wins - 1e-4 <= returns).all()
@@ -107,7 +109,7 @@ def test_a_win_is_all_enemies_dead_and_an_ally_alive(battles):
 def test_a_loss_is_terminated_without_reward_for_winning(battles):
     assert not battles.final(battles.env_states.state.unit_alive)[:24, :3].any()
     assert battles.final(battles.steps.terminated)[:24].all()
-    assert (battles.total(battles.steps.reward)[:24] <= 1 + 1e-4).all()
+    assert (battles.total(battles.steps.reward[..., 0])[:24] <= 1 + 1e-4).all()
 
 
 @pytest.mark.slow
@@ -339,7 +341,8 @@ def test_the_team_reward_is_the_sum():
     actions = dict.fromkeys(raw.agents, jnp.int32(1))
     obs, _, rewards, _, _ = raw.step_env(jax.random.key(1), env_state, actions)
     _, following = env.step(jax.random.key(1), env_state, jnp.ones(3, jnp.int32))
-    assert following.reward == pytest.approx(sum(map(float, rewards.values())), rel=1e-6)
+    np.testing.assert_allclose(following.reward, [rewards[agent] for agent in raw.agents])
+    assert env.team_reward(following.reward) == pytest.approx(sum(map(float, rewards.values())))
     np.testing.assert_array_equal(following.obs[2], obs["agent_2"])
     np.testing.assert_array_equal(timestep.state[env.spec.agent_state], timestep.obs)
 

@@ -54,14 +54,14 @@ def kitchen():
 
 def test_an_onion_in_the_pot_pays_the_shaped_reward_only(kitchen):
     timestep = kitchen((2, 1), 0, ONION)
-    assert timestep.reward == 1.5
+    np.testing.assert_array_equal(timestep.reward, [1.5, 1.5])
     assert timestep.metrics == {"sparse_return": 0, "shaped_return": 3}
     assert (bool(timestep.terminated), bool(timestep.truncated)) == (False, True)
 
 
 def test_a_soup_delivered_pays_twenty(kitchen):
     timestep = kitchen((3, 2), 1, DISH)
-    assert timestep.reward == 20
+    np.testing.assert_array_equal(timestep.reward, [20, 20])
     assert timestep.metrics == {"sparse_return": 20, "shaped_return": 0}
 
 
@@ -96,7 +96,7 @@ def test_the_second_version_by_hand():
     )
     scene = replace(start, kitchen=start.kitchen.replace(agents=agents))
     _, timestep = step_of(env)(jax.random.key(1), scene, jnp.array([INTERACT, STAY]))
-    assert timestep.reward == 6
+    np.testing.assert_array_equal(timestep.reward, [6, 6])
     state = np.asarray(timestep.state)
     cooks, furniture = state[:26].reshape(2, 13), state[26 : 26 + 14 * 3].reshape(14, 3)
     np.testing.assert_array_equal(cooks[0], [*np.eye(6)[FLOOR.index(7)], 1, 0, 0, 0, 0, 0, 0])
@@ -137,8 +137,9 @@ def test_who_is_not_to_move_can_only_pass(game):
 def test_a_card_played_rightly_pays_one_and_a_last_life_ends_the_game(game):
     _, play = game
     right, wrong = play(0), play(1)
-    assert (float(right.reward), bool(right.terminated)) == (1, False)
-    assert (float(wrong.reward), bool(wrong.terminated), bool(wrong.truncated)) == (0, True, False)
+    np.testing.assert_array_equal([right.reward, wrong.reward], [[1, 1], [0, 0]])
+    assert [bool(timestep.terminated) for timestep in (right, wrong)] == [False, True]
+    assert not wrong.truncated
 
 
 def test_the_state_of_a_game_by_hand(game):
@@ -156,7 +157,7 @@ def test_the_state_of_a_game_by_hand(game):
 
 def test_the_published_game():
     spec = make("hanabi").spec
-    assert (spec.n_actions_max, spec.obs_shape, spec.max_steps) == (21, (658,), 89)
+    assert (spec.actions.width, spec.obs_shape, spec.max_steps) == (21, (658,), 89)
     sizes = types.SimpleNamespace(max_info_tokens=8, num_agents=5)
     assert hanabi._longest_game(sizes, 30) == 30 + 37 + 5
 
@@ -175,7 +176,8 @@ def test_coins_pay_the_team():
             red_pos=jnp.array([0, 0]), blue_pos=jnp.array([2, 1]),
             red_coin_pos=jnp.array(red_coin), blue_coin_pos=jnp.array(blue_coin),
         )  # fmt: skip
-        return float(step(jax.random.key(1), state, jnp.array([0, 0]))[1].reward)
+        (team,) = set(step(jax.random.key(1), state, jnp.array([0, 0]))[1].reward.tolist())
+        return team
 
     assert collect((0, 1), (2, 2)) == 2, "each its own"
     assert collect((1, 1), (0, 1)) == -1, "red takes blue's"
@@ -217,7 +219,9 @@ def test_robots_drive_as_jaxmarls_and_are_paid_together():
     timestep, obs, rewards = jax.jit(both)(jax.random.key(4), jnp.array([10, 5]))
     for i, agent in enumerate(theirs.agents):
         np.testing.assert_array_equal(timestep.obs[i], obs[agent])
-    assert timestep.reward == pytest.approx(float(sum(rewards.values())), rel=1e-5)
+    np.testing.assert_allclose(timestep.reward, [rewards[agent] for agent in theirs.agents])
+    total = float(sum(rewards.values()))
+    assert float(env.team_reward(timestep.reward)) == pytest.approx(total, rel=1e-5)
     robots = np.asarray(first.state[:20]).reshape(2, 10)
     np.testing.assert_allclose(robots[:, :2], np.asarray(state.pos) / 11, rtol=1e-6)
     assert not robots[:, 6:].any()

@@ -32,27 +32,33 @@ ADDITIVE = {
 }
 
 
+def _team(env, timestep):
+    """The team reward, which every agent receives."""
+    assert (timestep.reward == timestep.reward[..., :1]).all()
+    return np.asarray(env.team_reward(timestep.reward))
+
+
 def _rewards(env):
     """The reward of every joint action that exists, in the payoff's shape."""
     env_state, _ = env.reset(jax.random.key(0))
-    joint = np.array(list(itertools.product(*map(range, env.spec.n_actions))), np.int32)
+    joint = np.array(list(itertools.product(*map(range, env.spec.actions.sizes))), np.int32)
     step = jax.vmap(lambda actions: env.step(jax.random.key(1), env_state, actions)[1])
     timestep = step(joint)
     assert timestep.terminated.all()
     assert not timestep.truncated.any()
-    return np.asarray(timestep.reward).reshape(env.spec.n_actions)
+    return _team(env, timestep).reshape(env.spec.actions.sizes)
 
 
 @pytest.mark.parametrize("game", PAYOFFS)
 def test_named_games_pay_what_they_should(game):
     env = matrix.make(matrix.Config(game=game, penalty=-25.0))
     np.testing.assert_allclose(_rewards(env), PAYOFFS[game], rtol=1e-6)
-    np.testing.assert_allclose(env.decision_points[0].optimal, PAYOFFS[game], rtol=1e-6)
+    np.testing.assert_allclose(env.game.decision_points[0].optimal, PAYOFFS[game], rtol=1e-6)
 
 
 @pytest.mark.parametrize("game", ADDITIVE)
 def test_additive_fits_are_the_known_ones(game):
-    (point,) = matrix.make(matrix.Config(game=game, penalty=-25.0)).decision_points
+    (point,) = matrix.make(matrix.Config(game=game, penalty=-25.0)).game.decision_points
     np.testing.assert_allclose(point.exact["additive"], ADDITIVE[game], atol=6e-4)
 
 
@@ -61,7 +67,7 @@ def test_additive_fits_are_the_known_ones(game):
     [(0.0, 4.222, 1.556, -1.111), (-100.0, -40.222, -9.556, 21.111)],
 )
 def test_additive_fits_of_the_penalty_game(penalty, corner, edge, centre):
-    (point,) = matrix.make(matrix.Config(game="PEN", penalty=penalty)).decision_points
+    (point,) = matrix.make(matrix.Config(game="PEN", penalty=penalty)).game.decision_points
     expected = [[corner, edge, corner], [edge, centre, edge], [corner, edge, corner]]
     np.testing.assert_allclose(point.exact["additive"], expected, atol=6e-4)
 
@@ -83,7 +89,7 @@ def test_additive_fits_of_the_penalty_game(penalty, corner, edge, centre):
 )
 def test_what_the_games_are_worth_and_what_an_additive_learner_gets(game, penalty, best, reached):
     """Ties in the fit leave several payoffs."""
-    (point,) = matrix.make(matrix.Config(game=game, penalty=penalty)).decision_points
+    (point,) = matrix.make(matrix.Config(game=game, penalty=penalty)).game.decision_points
     fit = point.exact["additive"]
     assert point.optimal.max() == pytest.approx(best)
     assert set(point.optimal[np.isclose(fit, fit.max())].tolist()) == reached
@@ -95,16 +101,16 @@ def test_every_named_game_is_known_here():
 
 @pytest.mark.parametrize(("game", "error"), [("Q3", 455.11), ("HARD", 580.44), ("COORD", 1.0)])
 def test_squared_error_of_the_additive_fit(game, error):
-    (point,) = matrix.make(matrix.Config(game=game)).decision_points
+    (point,) = matrix.make(matrix.Config(game=game)).game.decision_points
     assert np.square(point.exact["additive"] - point.optimal).sum() == pytest.approx(
         error, abs=0.01
     )
 
 
 def test_independent_values_are_row_and_column_means():
-    (point,) = matrix.make(matrix.Config(game="Q3")).decision_points
+    (point,) = matrix.make(matrix.Config(game="Q3")).game.decision_points
     np.testing.assert_allclose(point.exact["independent"], [[-5.3333, -4, -4]] * 2, atol=1e-4)
-    (point,) = matrix.make(matrix.Config(game="CLIMB")).decision_points
+    (point,) = matrix.make(matrix.Config(game="CLIMB")).game.decision_points
     expected = [[-19 / 3, -17 / 3, 5 / 3], [-19 / 3, -23 / 3, 11 / 3]]
     np.testing.assert_allclose(point.exact["independent"], expected, rtol=1e-6)
 
@@ -126,12 +132,12 @@ def test_additive_fit_is_least_squares_for_three_agents():
 def test_agents_may_have_different_numbers_of_actions():
     payoff = [[1, 2, 3], [4, 5, 7]]
     env = matrix.make(matrix.Config.model_validate({"game": None, "payoff": payoff}))
-    assert env.spec.n_actions == (2, 3)
+    assert env.spec.actions.sizes == (2, 3)
     assert env.spec.agent_groups == (0, 1)
     np.testing.assert_array_equal(_rewards(env), payoff)
     _, timestep = env.reset(jax.random.key(0))
     np.testing.assert_array_equal(timestep.avail_actions, [[True, True, False], [True] * 3])
-    (point,) = env.decision_points
+    (point,) = env.game.decision_points
     np.testing.assert_array_equal(np.isnan(point.optimal), [[False] * 3, [False] * 3, [True] * 3])
     np.testing.assert_allclose(point.exact["independent"], [[2, 16 / 3, np.nan], [2.5, 3.5, 5]])
 
@@ -140,7 +146,7 @@ def test_three_agents_play_a_cube():
     payoff = np.arange(8.0).reshape(2, 2, 2)
     env = matrix.make(matrix.Config.model_validate({"game": None, "payoff": payoff.tolist()}))
     np.testing.assert_array_equal(_rewards(env), payoff)
-    assert env.decision_points[0].exact["independent"].shape == (3, 2)
+    assert env.game.decision_points[0].exact["independent"].shape == (3, 2)
 
 
 def test_observations_are_ones():
@@ -148,7 +154,7 @@ def test_observations_are_ones():
     _, timestep = env.reset(jax.random.key(0))
     np.testing.assert_array_equal(timestep.obs, np.ones((2, 7)))
     np.testing.assert_array_equal(timestep.state, np.ones(7))
-    (point,) = env.decision_points
+    (point,) = env.game.decision_points
     np.testing.assert_array_equal(point.obs, timestep.obs)
     np.testing.assert_array_equal(point.state, timestep.state)
     assert jnp.asarray(point.optimal).dtype == jnp.float32

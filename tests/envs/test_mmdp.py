@@ -17,10 +17,11 @@ def test_every_joint_action(joint):
     state, first = env.reset(jax.random.key(0))
     np.testing.assert_array_equal(first.state, [1, 0])
     after, timestep = env.step(jax.random.key(1), state, jnp.array(joint))
-    assert timestep.reward == (joint == (0, 0))
+    np.testing.assert_array_equal(timestep.reward, [joint == (0, 0)] * 2)
     np.testing.assert_array_equal(timestep.obs, [[joint != (1, 1), joint == (1, 1)]] * 2)
     _, later = env.step(jax.random.key(2), after, jnp.array([0, 0]))
-    assert later.reward == (joint != (1, 1)), "nothing pays in B, and nothing leads out of it"
+    paid = joint != (1, 1)
+    assert (later.reward == paid).all(), "nothing pays in B, and nothing leads out of it"
 
 
 def test_the_best_play_is_worth_63_397():
@@ -28,7 +29,8 @@ def test_the_best_play_is_worth_63_397():
 
     def step(state, gamma_t):
         state, timestep = env.step(jax.random.key(0), state, jnp.array([0, 0]))
-        return state, (timestep.reward, gamma_t * timestep.reward, timestep.truncated)
+        reward = env.team_reward(timestep.reward)
+        return state, (reward, gamma_t * reward, timestep.truncated)
 
     powers = 0.99 ** np.arange(100)
     _, (reward, discounted, truncated) = jax.lax.scan(
@@ -40,7 +42,7 @@ def test_the_best_play_is_worth_63_397():
 
 
 def test_exact_tables_solve_the_optimality_equation():
-    (a, b) = mmdp.make(mmdp.Config()).decision_points
+    (a, b) = mmdp.make(mmdp.Config()).game.decision_points
     best = a.optimal.max()
     np.testing.assert_allclose(a.optimal, [[1 + 0.99 * best, 0.99 * best], [0.99 * best, 0]])
     assert best == pytest.approx(100, rel=1e-6)

@@ -1,5 +1,6 @@
 """The bridge: what a PettingZoo environment shows, and training that is stepped in Python."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -7,6 +8,7 @@ import qmix_jax
 from qmix_jax import config, program
 from qmix_jax.envs import base, pettingzoo
 from qmix_jax.runtime import hosted
+from qmix_jax.types import Discrete
 
 SPREAD = "mpe.simple_spread_v3"
 
@@ -20,13 +22,14 @@ def make(**options):
 
 def play(env, *joint_actions):
     """What is shown after each step, the start first."""
-    host = env.host()
-    return [host.reset(0), *(host.step(np.array(actions)) for actions in joint_actions)]
+    episodes = env.start()
+    return [episodes.reset(0), *(episodes.step(np.array(actions)) for actions in joint_actions)]
 
 
 def test_unequal_agents_are_padded():
     spec = make().spec
-    assert (spec.agent_names, spec.n_actions, spec.agent_groups) == (("a", "b"), (3, 2), (0, 1))
+    assert (spec.agent_names, spec.actions) == (("a", "b"), Discrete((3, 2)))
+    assert spec.agent_groups == (0, 1)
     assert (spec.obs_shapes, spec.obs_shape, spec.state_size) == (((2,), (3,)), (3,), 5)
     assert (spec.max_steps, spec.obs_bounds) == (6, (0.0, 9.0))
     first, after = play(make(), (0, 0))
@@ -40,8 +43,12 @@ def test_unequal_agents_are_padded():
 @pytest.mark.parametrize(("rule", "expected"), [("sum", 2.0), ("mean", 1.0)])
 def test_the_team_reward_is_the_sum_or_mean(rule, expected):
     """The second action pays, also where a space does not count from 0."""
-    assert play(make(reward=rule), (1, 1))[1].reward == expected
-    assert play(make(reward=rule), (0, 0))[1].reward == 0
+    env = make(reward=rule)
+    both, one, none = (play(env, actions)[1].reward for actions in ((1, 1), (1, 0), (0, 0)))
+    np.testing.assert_array_equal([both, one, none], [[1, 1], [1, 0], [0, 0]])
+    assert [env.team_reward(reward) for reward in (both, one, none)] == [
+        expected, expected / 2, 0,
+    ]  # fmt: skip
 
 
 def test_masks_are_honoured_and_bad_ones_refused():
@@ -55,7 +62,7 @@ def test_an_agent_that_leaves_shows_zeros_and_has_one_action():
     for timestep in shown[4:]:
         np.testing.assert_array_equal(timestep.avail_actions[1], [1, 0, 0])
     assert not shown[5].obs[1].any()
-    assert [timestep.reward for timestep in shown[4:]] == [2, 1]
+    np.testing.assert_array_equal([step.reward for step in shown[4:]], [[1, 1], [1, 0]])
 
 
 def test_ends_are_told_apart():
@@ -67,10 +74,9 @@ def test_ends_are_told_apart():
     assert last.terminated and not last.truncated
     last = play(make(max_steps=2), *[(1, 1)] * 2)[-1]
     assert last.truncated and last.avail_actions.sum() == 5
-    host = base.with_truncation_as_termination(make(max_steps=1)).host
-    host_env = host()
-    host_env.reset(0)
-    assert host_env.step(np.array([0, 0])).terminated
+    episodes = base.with_truncation_as_termination(make(max_steps=1)).start()
+    episodes.reset(0)
+    assert episodes.step(np.array([0, 0])).terminated
 
 
 @pytest.mark.parametrize(
@@ -89,26 +95,30 @@ def test_what_cannot_be_used_is_explained(options, message):
 
 
 def test_it_refuses_to_be_compiled_and_other_collectors():
-    with pytest.raises(config.ConfigError, match="stepped in Python"):
-        make().reset(0)
-    settings = {"env": {"name": "pettingzoo", "options": {"id": "toys.parallel"}}}
+    bridge = {"env": {"name": "pettingzoo", "options": {"id": "toys.parallel"}}}
     with pytest.raises(config.ConfigError, match=r"set trainer\.collector=episode"):
-        program.build(config.load(settings))
+        program.build(config.load(bridge))
+    built = program.build(settings("toys.parallel", env_steps=100))
+    with pytest.raises(config.ConfigError, match="stepped in Python"):
+        jax.eval_shape(built.step.init, 0)
+        built.parts.collector.collect()
 
 
 def test_episodes_side_by_side():
     env = make(kwargs={"leaves": 2})
-    stage = hosted.Stage(env.spec, env.host)
+    stage = hosted.Stage(env)
 
     def act(t, filled, prev_actions):
         assert (prev_actions == (-1 if t == 0 else 1)).all()
-        return np.ones_like(prev_actions)
+        return np.ones_like(prev_actions), {}
 
     played = stage.play(np.array([1, 2, 1]), act)
     np.testing.assert_array_equal(played.obs[:, 0], played.obs[:, 2])
     assert (played.obs[:, 0] != played.obs[:, 1]).any()
-    np.testing.assert_array_equal(played.scores()["return"], [8, 8, 8])
-    np.testing.assert_array_equal(played.scores()["length"], [6, 6, 6])
+    scores = played.scores(env, by_agent=True)
+    np.testing.assert_array_equal(scores["return"], [8, 8, 8])
+    np.testing.assert_array_equal(scores["length"], [6, 6, 6])
+    np.testing.assert_array_equal([scores["return/a"], scores["return/b"]], [[6] * 3, [2] * 3])
 
 
 def test_a_real_environment_passes_the_suite():

@@ -7,19 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qmix_jax import evaluate
+from qmix_jax import evaluate, rollout
 from qmix_jax.envs import base, jaxmarl, mmdp
 from qmix_jax.envs.jaxmarl import smax
+from qmix_jax.types import Box, Discrete
 
 UP, RIGHT, DOWN, LEFT, STOP, ATTACK = range(6)
 
 
-def idle(carry, obs, prev_actions, *rest):
-    return carry, jnp.zeros_like(prev_actions)
+def evaluated(env, episodes, key):
+    """Means over episodes in which the environment's own policy plays."""
+    idle = rollout.Behaviour(lambda carry, seen, key: (carry, 0 * seen.prev_actions, {}))
+    carry = {"act": (), "learn": ()}
+    stage = rollout.Stage(env, lambda batch_size: carry, rollout.Recording(), episodes)
+    return evaluate.evaluate(stage, idle, key)
 
 
 def test_uniform_play_takes_each_available_action_alike():
-    policy = base.uniform_policy()
+    policy = base.uniform_policy(Discrete((3, 3)))
     avail = jnp.array([[True, False, True], [False, True, False]])
     timestep = base.first_timestep(jnp.zeros((2, 1)), jnp.zeros(1), avail)
     act = jax.vmap(lambda key: policy.act(key, None, timestep, policy.initial)[0])
@@ -27,6 +32,15 @@ def test_uniform_play_takes_each_available_action_alike():
     assert set(actions[:, 1].tolist()) == {1}
     assert set(actions[:, 0].tolist()) == {0, 2}
     assert 150 < (actions[:, 0] == 2).sum() < 250
+
+
+def test_uniform_play_fills_the_box():
+    policy = base.uniform_policy(Box((2, 2), -3.0, 1.0))
+    act = jax.vmap(lambda key: policy.act(key, None, None, policy.initial)[0])
+    actions = np.asarray(act(jax.random.split(jax.random.key(0), 400)))
+    assert actions.shape == (400, 2, 2) and actions.dtype == np.float32
+    assert -3 <= actions.min() < -2.9 and 0.9 < actions.max() <= 1
+    np.testing.assert_allclose(actions.mean(axis=0), -1, atol=0.2)
 
 
 def test_a_policy_plays_itself_with_its_memory_and_starts_each_episode_anew():
@@ -37,7 +51,7 @@ def test_a_policy_plays_itself_with_its_memory_and_starts_each_episode_anew():
         return jnp.stack([jnp.zeros_like(memory), memory]), 1 - memory
 
     played = base.played_by(env, base.Policy(0, act))
-    result = evaluate.evaluate(played, idle, (), 3, jax.random.key(0))
+    result = evaluated(played, 3, jax.random.key(0))
     assert float(result["return"]) == 3
 
 
@@ -99,6 +113,6 @@ def test_the_dead_stop(heuristic):
 def test_the_heuristic_wins_battles():
     """A random policy wins none of these."""
     env = jaxmarl.make(jaxmarl.Config(scenario="3m"))
-    played = base.played_by(env, env.heuristic)
-    run = jax.jit(lambda key: evaluate.evaluate(played, idle, (), 64, key))
+    played = base.played_by(env, env.game.heuristic)
+    run = jax.jit(lambda key: evaluated(played, 64, key))
     assert float(run(jax.random.key(0))["win_rate"]) > 0.3

@@ -27,16 +27,16 @@ def test_every_pair_of_joint_actions(actions):
     np.testing.assert_array_equal(first.state, [1, 0, 0])
     env_state, second = env.step(jax.random.key(1), env_state, joint[0])
     np.testing.assert_array_equal(second.obs, [[0, joint[0, 0] == 0, joint[0, 0] == 1]] * 2)
-    assert (second.reward, bool(second.terminated), bool(second.truncated)) == (0, False, False)
+    assert not second.reward.any() and not second.terminated and not second.truncated
     _, last = env.step(jax.random.key(2), env_state, joint[1])
     table = EXACT["2B" if joint[0, 0] else "2A"][0]
-    assert last.reward == table[joint[1, 0]][joint[1, 1]]
+    np.testing.assert_array_equal(last.reward, [table[joint[1, 0]][joint[1, 1]]] * 2)
     assert (bool(last.terminated), bool(last.truncated)) == (True, False)
     np.testing.assert_array_equal(last.state, second.state)
 
 
 def test_exact_tables():
-    points = two_step.make(two_step.Config()).decision_points
+    points = two_step.make(two_step.Config()).game.decision_points
     assert [point.name for point in points] == list(EXACT)
     for i, point in enumerate(points):
         optimal, additive, independent = EXACT[point.name]
@@ -48,7 +48,7 @@ def test_exact_tables():
 
 
 def test_the_discount_of_the_tables():
-    point = two_step.make(two_step.Config(exact_gamma=0.5)).decision_points[0]
+    point = two_step.make(two_step.Config(exact_gamma=0.5)).game.decision_points[0]
     np.testing.assert_allclose(point.optimal, [[3.5, 3.5], [4, 4]], rtol=1e-6)
     np.testing.assert_allclose(point.exact["additive"], [[3.5, 3.5], [3.25, 3.25]], rtol=1e-6)
     expected = [[3.5, 2.25], [2.875, 2.875]]

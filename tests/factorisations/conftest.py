@@ -15,7 +15,7 @@ import samples
 from qmix_jax import components
 from qmix_jax.agents import base as agents
 from qmix_jax.envs import matrix
-from qmix_jax.types import Batch, EnvSpec, Trajectory
+from qmix_jax.types import Batch, Discrete, EnvSpec, Trajectory
 
 strict = ranks.strict
 
@@ -29,8 +29,8 @@ ORACLES = {"qtran": oracles.qtran, "wqmix": oracles.wqmix}
 
 
 class Problem(NamedTuple):
-    """A factorisation on small networks, compiled once; `settings` are the oracle's, to which a
-    factorisation without target network has one of the same parameters, held fixed."""
+    """An algorithm on small networks, compiled once; `settings` are the oracle's. Where a network
+    has no target copy, the oracle has one of the same parameters, held fixed."""
 
     loss_and_gradient: Any
     params: Any
@@ -42,13 +42,13 @@ class Problem(NamedTuple):
 def _problem(name, mixer, options):
     agent = samples.component("agents", "gru", OPTIONS["gru"])
     mixing = mixer and samples.component("mixers", mixer, OPTIONS.get(mixer))
-    module = components.find("factorisations", name)
-    cfg = module.Config.model_validate({**OPTIONS.get(name, {}), **options})
-    factorisation = module.make(cfg, samples.SPEC, agent, mixing)
+    options = {**OPTIONS.get(name, {}), **options}
+    made = samples.algorithm(name, options, agent, mixing)
+    cfg = components.find("factorisations", name).Config.model_validate(options)
     return Problem(
-        samples.jit(jax.value_and_grad(factorisation.loss, has_aux=True)),
-        samples.params(factorisation.init, seed=0),
-        samples.params(factorisation.init, seed=1) if factorisation.uses_target else (),
+        samples.jit(jax.value_and_grad(samples.loss(made), has_aux=True)),
+        samples.params(made.init, seed=0),
+        samples.targets(made, samples.params(made.init, seed=1)),
         ORACLES.get(name, oracles.td),
         {"mixer": mixer, **cfg.model_dump()},
     )
@@ -68,10 +68,10 @@ def agrees_with_loops():
 
 def _check(problem, batch, hparams):
     (loss, extras), gradient = problem.loss_and_gradient(
-        problem.params, problem.target_params, batch, hparams, jax.random.key(2)
+        problem.params, problem.target_params, batch, hparams
     )
     params = oracles.double(problem.params)
-    target_params = oracles.double(problem.target_params) or params
+    target_params = {**params, **oracles.double(problem.target_params)}
     fixed = (params, target_params, oracles.double(batch), hparams)
 
     def oracle(tree):
@@ -120,7 +120,7 @@ def one_step():
         name="one step",
         agent_names=("a", "b"),
         agent_groups=(0, 0),
-        n_actions=(2, 2),
+        actions=Discrete(2),
         obs_shapes=((2,), (2,)),
         obs_shape=(2,),
         state_size=1,
@@ -129,7 +129,7 @@ def one_step():
     agent = agents.Agent(
         init=lambda key: {"scale": jnp.ones(())},
         initial_carry=lambda batch_size: (),
-        unroll=lambda params, carry, obs, prev_actions, reset: (carry, params["scale"] * obs, obs),
+        unroll=lambda params, carry, seen: (carry, params["scale"] * seen.obs, seen.obs),
     )
 
     def batch(terminated=False):
@@ -165,13 +165,13 @@ def play_matrix_games():
 
     def play(name, options, mixer, learning_rate, steps):
         games = [matrix.make(matrix.Config(game=game)) for game in ("Q3", "HARD")]
-        spec, payoffs = games[0].spec, [game.decision_points[0].optimal for game in games]
+        spec = games[0].spec
+        payoffs = [game.game.decision_points[0].optimal for game in games]
         modules = [components.find(*x) for x in (("agents", "mlp"), ("mixers", "qmix"))]
-        agent = modules[0].make(modules[0].Config(hidden=16), spec)
+        agent = modules[0].make(modules[0].Config(hidden=16), spec, spec.actions.width)
         mixing = mixer and modules[1].make(modules[1].Config(**mixer), spec)
-        module = components.find("factorisations", name)
-        made = module.make(module.Config(**options), spec, agent, mixing)
-        algo = module.Coefficients().model_dump()
+        made = samples.algorithm(name, options, agent, mixing, spec)
+        algo = components.find("factorisations", name).Coefficients().model_dump()
         hparams = samples.hparams(reward_scale=1.0, td_lambda=0.0, algo=algo)
         train = functools.partial(_play, made, spec, hparams, optax.adam(learning_rate), steps)
         keys = jax.random.split(jax.random.key(0), 8)
@@ -203,13 +203,13 @@ def _play(made, spec, hparams, optimiser, steps, key, payoff):
 
     def step(state, _):
         params, moments = state
-        gradient, _ = jax.grad(made.loss, has_aux=True)(params, params, batch, hparams, key)
+        gradient, _ = jax.grad(samples.loss(made), has_aux=True)(params, params, batch, hparams)
         moves, moments = optimiser.update(gradient, moments)
         return (optax.apply_updates(params, moves), moments), None
 
     params = made.init(key)
     (params, _), _ = jax.lax.scan(step, (params, optimiser.init(params)), None, length=steps)
-    best = jnp.argmax(made.utilities(params, obs[0, 0]), axis=-1)
-    seen = params, obs[0, 0], state[0, 0], everything[0, 0], joint
-    tables = made.joint_values(*seen), made.unrestricted_values(*seen)
+    shown = made.inspect(params, trajectory)
+    best = jnp.argmax(shown["utilities"][0, 0], axis=-1)
+    tables = shown["q_tot"][0], shown["q_joint"][0]
     return payoff[best[0], best[1]], *(table.reshape(payoff.shape) for table in tables)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import samples
 
-from qmix_jax.factorisations import pqn
 from qmix_jax.mixers import vdn
 from qmix_jax.types import Batch, Trajectory
 
@@ -18,15 +17,16 @@ def test_agrees_with_loops(agrees_with_loops, mixer, loss):
 
 
 def _pqn(one_step):
-    return pqn.make(pqn.Config(), one_step.spec, one_step.agent, vdn.make(vdn.Config(), None))
+    mixer = vdn.make(vdn.Config(), None)
+    return samples.algorithm("pqn", {}, one_step.agent, mixer, one_step.spec)
 
 
 def _loss(one_step, batch, scale=1.0, **numbers):
     """Loss, extras and derivative with respect to the utilities' factor."""
     hparams = samples.hparams(**{"reward_scale": 2.0, "gamma": 0.9, **numbers})
     params = {"agent": {"scale": jnp.float32(scale)}, "mixer": {}}
-    by_params = jax.jit(jax.value_and_grad(_pqn(one_step).loss, has_aux=True))
-    (loss, extras), gradient = by_params(params, (), batch, hparams, jax.random.key(0))
+    by_params = jax.jit(jax.value_and_grad(samples.loss(_pqn(one_step)), has_aux=True))
+    (loss, extras), gradient = by_params(params, {}, batch, hparams)
     return loss, extras, gradient["agent"]["scale"]
 
 
@@ -87,13 +87,14 @@ def test_unrolls_the_agent_once():
     agent = samples.component("agents", "mlp")
     counted = agent._replace(unroll=lambda *args: calls.append(1) or agent.unroll(*args))
     mixer = samples.component("mixers", "qmix")
-    made = samples.component("factorisations", "pqn", {}, counted, mixer)
-    params, key = samples.params(made.init), jax.random.key(0)
-    jax.eval_shape(made.loss, params, (), samples.batch("segment"), samples.hparams(), key)
+    made = samples.algorithm("pqn", {}, counted, mixer)
+    params = samples.params(made.init)
+    jax.eval_shape(samples.loss(made), params, {}, samples.batch("segment"), samples.hparams())
     assert calls == [1]
 
 
 def test_has_no_target_network_and_needs_a_mixer(one_step):
-    assert not _pqn(one_step).uses_target
+    made = _pqn(one_step)
+    assert made.learner.init(made.init(jax.random.key(0))).target_params == {}
     with pytest.raises(ValueError, match=r"algo\.mixer\.name"):
-        pqn.make(pqn.Config(), one_step.spec, one_step.agent, None)
+        samples.algorithm("pqn", {}, one_step.agent, None, one_step.spec)

@@ -9,6 +9,7 @@ import pytest
 import samples
 import tabular
 
+from qmix_jax.critics import base as critics
 from qmix_jax.factorisations import base, qtran
 from qmix_jax.mixers import vdn
 
@@ -44,7 +45,7 @@ class World(NamedTuple):
     """A variant in the world of one step; `gradient(lambda_opt, lambda_nopt)` is the loss's, with
     the loss's extras. Q_jt is so high that the bounds are violated."""
 
-    made: base.Factorisation
+    made: base.Algorithm
     params: dict
     target_params: dict
     gradient: Any
@@ -52,18 +53,18 @@ class World(NamedTuple):
 
 @pytest.fixture(scope="module", params=["base", "alt"])
 def world(request, one_step):
-    cfg = qtran.Config(variant=request.param, hidden=8, layers=1)
-    made = qtran.make(cfg, one_step.spec, one_step.agent, None)
+    options = {"variant": request.param, "hidden": 8, "layers": 1}
+    made = samples.algorithm("qtran", options, one_step.agent, None, one_step.spec)
     params, target_params = (
         {**samples.params(made.init, seed), "agent": {"scale": jnp.float32(1.0)}} for seed in (0, 1)
     )
     params["critic"]["q"]["output"]["bias"] += 100.0
-    gradient = samples.jit(jax.grad(made.loss, has_aux=True))
+    gradient = samples.jit(jax.grad(samples.loss(made), has_aux=True))
 
     def weighted(lambda_opt, lambda_nopt):
         algo = {"lambda_opt": lambda_opt, "lambda_nopt": lambda_nopt}
         hparams = samples.hparams(gamma=0.9, reward_scale=1.0, algo=algo)
-        return gradient(params, target_params, one_step.batch(), hparams, jax.random.key(0))
+        return gradient(params, target_params, one_step.batch(), hparams)
 
     return World(made, params, target_params, weighted)
 
@@ -90,9 +91,9 @@ def test_the_target_is_the_target_networks_joint_value_of_the_online_choice(worl
     """Only actions (1, 1) can follow: action 0 is unavailable to the first agent, worse for the
     second. The successor's state and observation are those of the batch."""
     _, extras = world.gradient(0.0, 0.0)
-    trajectory, following = one_step.batch().trajectory, jnp.array([[1, 1]])
-    seen = trajectory.obs[1, 0], trajectory.state[1, 0], jnp.ones((2, 2), bool), following
-    value = world.made.unrestricted_values(world.target_params, *seen)
+    trajectory = one_step.batch().trajectory
+    seen = trajectory.obs[1, 0], trajectory.state[1, 0], np.array([[1, 1]])
+    value = samples.at_start(world.made, {**world.params, **world.target_params}, *seen)["q_joint"]
     summed, count = extras.metrics["target"]
     np.testing.assert_allclose(summed / count, 0.5 + 0.9 * value[0], rtol=1e-5)
 
@@ -100,18 +101,17 @@ def test_the_target_is_the_target_networks_joint_value_of_the_online_choice(worl
 def test_joint_values_are_the_sum_of_utilities_and_v(world):
     """Their greedy joint action is the one that `act` takes."""
     obs, state = jnp.array([[1.0, 9.0], [-2.0, 3.0]]), jnp.array([0.7])
-    actions, everything = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]]), jnp.ones((2, 2), bool)
-    inputs = world.params, obs, state, everything, actions
-    values = world.made.joint_values(*inputs)
+    actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    shown = samples.at_start(world.made, world.params, obs, state, actions)
+    values, other = shown["q_tot"], shown["q_joint"]
     np.testing.assert_allclose(values - values[0], [0.0, 5.0, 8.0, 13.0], rtol=1e-5)
-    other = world.made.unrestricted_values(*inputs)
     assert other.shape == (4,) and np.ptp(other - values) > 0.1
 
 
 def test_refuses_a_mixer(one_step):
     with pytest.raises(ValueError, match=r"algo\.mixer=null"):
         mixer = vdn.make(vdn.Config(), one_step.spec)
-        qtran.make(qtran.Config(), one_step.spec, one_step.agent, mixer)
+        samples.algorithm("qtran", {}, one_step.agent, mixer, one_step.spec)
 
 
 @variants
@@ -129,22 +129,25 @@ def test_matrix_games_are_solved_where_their_optimum_is_learnt(play_matrix_games
 
 @pytest.fixture
 def knowing_the_payoff(monkeypatch):
-    """`variant -> make(payoff, spec, agent)` of QTRAN whose Q_jt is the payoff."""
+    """`variant -> make(payoff, spec)` of QTRAN whose Q_jt is the payoff."""
 
-    def of(variant, payoff, spec, agent):
-        def heads(params, hidden, actions, state):
+    def of(variant, payoff, spec):
+        def heads(params, inputs):
+            actions = jnp.argmax(inputs.actions, axis=-1)
             first, second = actions[..., 0], actions[..., 1]
             if variant == "base":
                 return payoff[first, second][..., None]
             return jnp.stack([payoff.T[second], payoff[first]], axis=-2)
 
-        def value(params, state):
-            return jnp.broadcast_to(params["value"], (*state.shape[:-1], 1))
+        def value(params, inputs):
+            return jnp.broadcast_to(params, (*inputs.state.shape[:-1], 1))
 
-        init = lambda key: {"agent": agent.init(key), "value": jnp.zeros(1)}  # noqa: E731
-        networks = qtran._Networks(init, heads, value)
-        monkeypatch.setattr(qtran, "_make_networks", lambda *_: networks)
-        return qtran.make(qtran.Config(variant=variant), spec, agent, None)
+        known = critics.Critic(init=lambda key: (), apply=heads)
+        chosen = qtran._VARIANTS[variant]._replace(critic=lambda *_: known)
+        monkeypatch.setitem(qtran._VARIANTS, variant, chosen)
+        constant = critics.Critic(init=lambda key: jnp.zeros(1), apply=value)
+        monkeypatch.setattr(qtran.state_value, "make", lambda *_: constant)
+        return tabular.algorithm("qtran", {"variant": variant}, spec, None)
 
     return lambda variant: lambda *args: of(variant, *args)
 

@@ -10,7 +10,6 @@ import tabular
 
 from qmix_jax import components
 from qmix_jax.envs import two_step
-from qmix_jax.factorisations import td
 from qmix_jax.mixers import base as mixers
 from qmix_jax.mixers import qmix, vdn
 
@@ -29,13 +28,13 @@ def test_harutyunyans_target_mixes_the_executed_actions(agrees_with_loops):
 
 def _vdn(one_step, **options):
     mixer = vdn.make(vdn.Config(), one_step.spec)
-    return td.make(td.Config(**options), one_step.spec, one_step.agent, mixer)
+    return samples.algorithm("td", options, one_step.agent, mixer, one_step.spec)
 
 
-def _loss(factorisation, batch, target_scale):
+def _loss(made, batch, target_scale):
     params = {"agent": {"scale": jnp.float32(1.0)}, "mixer": {}}
     target_params = {"agent": {"scale": jnp.float32(target_scale)}, "mixer": {}}
-    return factorisation.loss(params, target_params, batch, HPARAMS, jax.random.key(0))
+    return samples.loss(made)(params, target_params, batch, HPARAMS)
 
 
 def test_vdn_by_hand(one_step):
@@ -72,24 +71,23 @@ def test_huber_by_hand(one_step):
 
 def test_needs_a_mixer(one_step):
     with pytest.raises(ValueError, match=r"algo\.mixer\.name"):
-        td.make(td.Config(), one_step.spec, one_step.agent, None)
+        samples.algorithm("td", {}, one_step.agent, None, one_step.spec)
 
 
-def test_joint_values_mix_the_utilities_of_the_given_actions(one_step):
+def test_what_is_shown_mixes_the_utilities_of_the_given_actions(one_step):
     mixer = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), one_step.spec)
-    factorisation = td.make(td.Config(), one_step.spec, one_step.agent, mixer)
-    params = {**samples.params(factorisation.init), "agent": {"scale": jnp.ones(())}}
+    made = samples.algorithm("td", {}, one_step.agent, mixer, one_step.spec)
+    params = {**samples.params(made.init), "agent": {"scale": jnp.ones(())}}
     state = np.array([0.7], np.float32)
     obs = np.array([[1.0, 9.0], [-2.0, 3.0]], np.float32)
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    avail = np.ones((2, 2), bool)
-    values = jax.jit(factorisation.joint_values)(params, obs, state, avail, actions)
-    summed = _vdn(one_step).joint_values({**params, "mixer": {}}, obs, state, avail, actions)
-    np.testing.assert_allclose(summed, [-1.0, 4.0, 7.0, 12.0], rtol=1e-6)
+    shown = samples.at_start(made, params, obs, state, actions)
+    summed = samples.at_start(_vdn(one_step), {**params, "mixer": {}}, obs, state, actions)
+    np.testing.assert_allclose(summed["q_tot"], [-1.0, 4.0, 7.0, 12.0], rtol=1e-6)
     weights = oracles.double(params["mixer"])
     expected = [oracles.qmix(weights, [obs[0, i], obs[1, j]], state) for i, j in actions]
-    np.testing.assert_allclose(values, expected, rtol=1e-4)
-    np.testing.assert_array_equal(factorisation.utilities(params, obs), obs)
+    np.testing.assert_allclose(shown["q_tot"], expected, rtol=1e-4)
+    np.testing.assert_array_equal(shown["utilities"], np.broadcast_to(obs, (4, 2, 2)))
 
 
 @pytest.mark.parametrize(("target_scale", "target"), [(-10.0, 19.0), (10.0, -8.0)])
@@ -102,7 +100,7 @@ def test_the_target_mixer_sees_its_own_networks_best_utilities(one_step, target_
         monotonic=False,
         igm=False,
     )
-    made = td.make(td.Config(), one_step.spec, one_step.agent, best)
+    made = samples.algorithm("td", {}, one_step.agent, best, one_step.spec)
     _, extras = _loss(made, one_step.batch(), target_scale)
     np.testing.assert_allclose(extras.metrics["target"], (target, 1.0), rtol=1e-6)
 
@@ -117,19 +115,19 @@ def test_what_becomes_of_the_two_step_game(mixer, options, greedy_return):
     env = two_step.make(two_step.Config())
     module = components.find("mixers", mixer)
     mixing = module.make(module.Config(**options), env.spec)
-    made = td.make(td.Config(), env.spec, tabular.agent(env.spec), mixing)
+    made = tabular.algorithm("td", {}, env.spec, mixing)
     batch, hparams = tabular.every_play(env, 2), tabular.hparams(0.03, 2_000)
 
     def learn(key):
         params = tabular.learn(made, batch, hparams, 2_000, key)
-        return tabular.tables(made.joint_values, params, env.decision_points)
+        return tabular.tables(made, params, env.game.decision_points)
 
     learned = samples.jit(jax.vmap(learn))(jax.random.split(jax.random.key(0), 4))
-    for point, table in zip(env.decision_points, learned, strict=True):
+    for point, table in zip(env.game.decision_points, learned, strict=True):
         exact = point.optimal if greedy_return == 8 else point.exact["additive"]
         np.testing.assert_allclose(table, np.broadcast_to(exact, table.shape), atol=1e-2)
     first, _, last = (np.asarray(table) for table in learned)
     enters_2b = first.max(axis=2).argmax(axis=1)
     chosen = last.reshape(4, -1).argmax(axis=1)
-    payoff = env.decision_points[2].optimal.ravel()[chosen]
+    payoff = env.game.decision_points[2].optimal.ravel()[chosen]
     np.testing.assert_array_equal(np.where(enters_2b, payoff, 7.0), greedy_return)

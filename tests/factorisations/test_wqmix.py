@@ -11,6 +11,7 @@ import samples
 import tabular
 
 from qmix_jax.agents import base as agents
+from qmix_jax.critics import base as critics
 from qmix_jax.factorisations import base, wqmix
 from qmix_jax.mixers import qmix_ns, vdn
 from qmix_jax.types import Batch, Start, Trajectory
@@ -53,19 +54,20 @@ class World(NamedTuple):
     Q_tot is 3 and Q* of the taken actions 6; the target's central agents have `target_scale`.
     """
 
-    made: base.Factorisation
+    made: base.Algorithm
     trees: tuple
     batch: Batch
 
     def loss(self, params):
         numbers = samples.hparams(reward_scale=2.0, gamma=0.9, algo={"alpha": 0.25})
-        return self.made.loss(params, self.trees[1], self.batch, numbers, KEY)
+        return samples.loss(self.made)(params, self.trees[1], self.batch, numbers)
 
 
 def make_world(one_step, weighting, target_scale=-1.0, choice=False):
     """With `choice` all actions are available at first, so that the taken ones are not the best."""
-    cfg = wqmix.Config(weighting=weighting, central_hidden=2, central_layers=1)
-    made = wqmix.make(cfg, one_step.spec, one_step.agent, vdn.make(vdn.Config(), one_step.spec))
+    options = {"weighting": weighting, "central_hidden": 2, "central_layers": 1}
+    mixer = vdn.make(vdn.Config(), one_step.spec)
+    made = samples.algorithm("wqmix", options, one_step.agent, mixer, one_step.spec)
     # One hidden layer lets positive and negative sums pass; the state is no use.
     central = jax.tree.map(jnp.zeros_like, made.init(KEY)["central"])
     central["q"]["hidden_0"]["kernel"] = jnp.array([[0.0, 0.0], [1.0, -1.0], [1.0, -1.0]])
@@ -121,8 +123,7 @@ def test_weights_compare_with_the_right_value(one_step, weighting, target_scale,
 
 
 def _random_problem(weighting, agent, seed=0):
-    made = samples.component(
-        "factorisations",
+    made = samples.algorithm(
         "wqmix",
         {"weighting": weighting, "central_hidden": 4, "central_layers": 1},
         samples.component("agents", agent, {"hidden": 6}),
@@ -141,15 +142,15 @@ def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
     made, params = _random_problem(weighting, "mlp")
     agent, mixer = (samples.component("agents", "mlp", {"hidden": 6}), SMALL_QMIX)
     mixer = samples.component("mixers", "qmix", mixer)
-    plain = samples.component("factorisations", "td", {}, agent, mixer)
+    plain = samples.algorithm("td", {}, agent, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams(gamma=0.0, algo={"alpha": 1.0})
     shared = {name: params[name] for name in ("agent", "mixer")}
-    right_gradient = samples.jit(jax.value_and_grad(plain.loss, has_aux=True))
-    (loss, _), right = right_gradient(shared, shared, batch, hparams, KEY)
+    right_gradient = samples.jit(jax.value_and_grad(samples.loss(plain), has_aux=True))
+    (loss, _), right = right_gradient(shared, shared, batch, hparams)
     _, other = _random_problem(weighting, "mlp", seed=5)
-    gradient = samples.jit(jax.value_and_grad(made.loss, has_aux=True))
+    gradient = samples.jit(jax.value_and_grad(samples.loss(made), has_aux=True))
     for tree in (params, {**other, **shared}):
-        (_, extras), found = gradient(tree, other, batch, hparams, KEY)
+        (_, extras), found = gradient(tree, other, batch, hparams)
         np.testing.assert_allclose(extras.metrics["loss_monotonic"][0], loss, rtol=1e-5)
         for name in shared:
             jax.tree.map(
@@ -166,18 +167,19 @@ def test_windows_go_on_with_the_carry_of_both_agent_networks():
     batch, hparams, cut = samples.batch("segment"), samples.hparams(), 4
     whole = batch.trajectory
     assert not whole.reset[cut].any()
-    act, carry = samples.jit(made.act), made.initial_carry(3)
-    none = np.full((3, samples.SPEC.n_agents), -1, np.int32)
-    prev_actions = agents.previous_actions(whole.actions, whole.reset, none)
+    act, accompany = samples.jit(made.act), samples.jit(made.accompany)
+    carry, explore = made.initial_carry(3), {"epsilon": jnp.float32(0.5)}
+    observed = agents.observed(whole)
     for t in range(cut):
-        seen = whole.obs[t], prev_actions[t], whole.reset[t], whole.avail_actions[t]
-        carry, _ = act(params, carry, *seen, jnp.float32(0.5), KEY)
+        seen = jax.tree.map(lambda x, t=t: x[t], observed)
+        learn = accompany(params, carry["learn"], seen, whole.state[t])
+        carry = {"act": act(params, carry["act"], seen, explore, KEY)[0], "learn": learn}
     start = Start(carry=carry, prev_actions=whole.actions[cut - 1])
-    entries = {name: value[cut:] for name, value in whole.items() if value is not None}
+    entries = {name: value[cut:] for name, value in whole.items() if hasattr(value, "shape")}
     late = np.arange(len(whole.valid))[:, None] >= cut
-    loss = samples.jit(made.loss)
+    loss = samples.jit(samples.loss(made))
     (expected, right), (found, ours) = (
-        loss(params, params, batch.replace(trajectory=trajectory), hparams, KEY)
+        loss(params, params, batch.replace(trajectory=trajectory), hparams)
         for trajectory in (
             replace(whole, valid=whole.valid & late),
             Trajectory(**entries, start=start),
@@ -192,16 +194,16 @@ def test_needs_a_monotonic_mixer(one_step):
     mixer = vdn.make(vdn.Config(), one_step.spec)._replace(monotonic=False)
     for refused in (None, mixer):
         with pytest.raises(ValueError, match=r"algo\.mixer\.name"):
-            wqmix.make(wqmix.Config(), one_step.spec, one_step.agent, refused)
+            samples.algorithm("wqmix", {}, one_step.agent, refused, one_step.spec)
 
 
 def test_unrestricted_values_are_those_of_the_central_agents(one_step):
     world = make_world(one_step, "centrally")
     obs, state = jnp.array([[1.0, 9.0], [-2.0, 3.0]]), jnp.zeros(1)
-    actions, everything = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]]), jnp.ones((2, 2), bool)
-    inputs = world.trees[0], obs, state, everything, actions
-    np.testing.assert_allclose(world.made.joint_values(*inputs), [-1.0, 4.0, 7.0, 12.0])
-    np.testing.assert_allclose(world.made.unrestricted_values(*inputs), [-2.0, 8.0, 14.0, 24.0])
+    actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    shown = samples.at_start(world.made, world.trees[0], obs, state, actions)
+    np.testing.assert_allclose(shown["q_tot"], [-1.0, 4.0, 7.0, 12.0])
+    np.testing.assert_allclose(shown["q_joint"], [-2.0, 8.0, 14.0, 24.0])
 
 
 @pytest.mark.parametrize(
@@ -227,26 +229,25 @@ def test_matrix_games_are_solved_where_their_optimum_is_learnt(
         assert rest is None or np.abs(mean - table).max() < 0.3
 
 
-def _knowing_the_payoff(weighting):
-    """`make(payoff, spec, agent)` of weighted QMIX whose Q* is the payoff: the central agents'
-    utilities are the numbers of their actions."""
-    cfg = wqmix.Config(weighting=weighting)
+@pytest.fixture
+def knowing_the_payoff(monkeypatch):
+    """`weighting -> make(payoff, spec)` of weighted QMIX whose Q* is the payoff: the central
+    agents' utilities are the numbers of their actions."""
     numbers = jnp.broadcast_to(jnp.arange(3.0), (2, 1, 3))
 
-    def make(payoff, spec, agent):
-        def q_star(params, q_taken, state):
-            actions = q_taken.astype(jnp.int32)
-            return payoff[actions[..., 0], actions[..., 1]]
+    def of(weighting, payoff, spec):
+        def apply(params, inputs):
+            actions = inputs.q_taken.astype(jnp.int32)
+            return payoff[actions[..., 0], actions[..., 1]][..., None]
 
-        def init(key):
-            parts = {"agent": agent.init(key), "mixer": mixer.init(key)}
-            return {**parts, "central_agent": {"q": numbers}, "central": ()}
-
+        known = critics.Critic(init=lambda key: (), apply=apply)
+        monkeypatch.setattr(wqmix.centrals, "make", lambda *_: known)
         mixer = qmix_ns.make(qmix_ns.Config(embed_dim=8), spec)
-        loss = wqmix._make_loss(cfg, agent, mixer, q_star)
-        return wqmix.make(cfg, spec, agent, mixer)._replace(init=init, loss=loss)
+        made = tabular.algorithm("wqmix", {"weighting": weighting}, spec, mixer)
+        init = made.init
+        return made._replace(init=lambda key: {**init(key), "central_agent": {"q": numbers}})
 
-    return make
+    return lambda weighting: lambda *args: of(weighting, *args)
 
 
 def _optimum_and_rest(best, rest):
@@ -256,11 +257,11 @@ def _optimum_and_rest(best, rest):
 
 
 @pytest.mark.slow
-def test_central_weights_solve_games_whose_payoff_is_known():
+def test_central_weights_solve_games_whose_payoff_is_known(knowing_the_payoff):
     """All of 64 seeds. With more weight on it, the optimum keeps its value and everything else is
     the mean of the other payoffs."""
     games, alpha = ("Q3", "HARD", "CLIMB", "P2"), [{"alpha": 0.1}]
-    make = _knowing_the_payoff("centrally")
+    make = knowing_the_payoff("centrally")
     ends = tabular.play_one_step_games(make, games, alpha, 0.02, 1_500)
     np.testing.assert_array_equal(ends.greedy[:, 0].T, np.tile([8.0, 8.0, 11.0, 12.0], (64, 1)))
     for index, rest in enumerate((-6.0, -4.5)):
@@ -269,11 +270,11 @@ def test_central_weights_solve_games_whose_payoff_is_known():
 
 
 @pytest.mark.slow
-def test_optimistic_weights_solve_games_whose_payoff_is_known():
+def test_optimistic_weights_solve_games_whose_payoff_is_known(knowing_the_payoff):
     """All of 64 seeds on Q3 and most on HARD. Where the optimum is found on Q3, the rest is worth
     -12 alpha / (1 + alpha): four underestimates of 0 and four overestimates of -12."""
     coefficients = [{"alpha": alpha} for alpha in (0.1, 0.5)]
-    make = _knowing_the_payoff("optimistically")
+    make = knowing_the_payoff("optimistically")
     ends = tabular.play_one_step_games(make, ("Q3", "HARD", "P2"), coefficients, 0.02, 1_500)
     assert ends.reached(0, 8.0)[0] == 64 and ends.reached(1, 8.0)[0] >= 48
     np.testing.assert_array_equal(ends.reached(2, 12.0), [64, 64])

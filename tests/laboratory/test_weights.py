@@ -30,11 +30,14 @@ def test_attention_and_importance_of_a_trained_run_become_a_picture(tmp_path, ca
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("algo", "message"), [("vdn", "mixer 'vdn' has none to show"), ("iql", "no mixer to look into")]
+    ("algo", "printed"),
+    [("vdn", "2B (rows: agent 1, columns: agent 2), 2 seeds"), ("iql", "2B, 2 seeds")],
 )
-def test_what_has_no_weights_is_refused(algo, message, tmp_path):
-    with pytest.raises(qmix_jax.ConfigError, match=message):
-        qmix_jax.weights(trained(tmp_path, algo))
+def test_tables_are_printed_and_what_has_no_weights_is_refused(algo, printed, tmp_path, capsys):
+    folder = trained(tmp_path, algo)
+    assert f"\n{printed}\n" in capsys.readouterr().out
+    with pytest.raises(qmix_jax.ConfigError, match=f"algorithm '{algo}' has none.*qatten"):
+        qmix_jax.weights(folder)
 
 
 def test_heads_and_agents_are_rows_and_time_runs_to_the_right():

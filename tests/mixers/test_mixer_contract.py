@@ -14,7 +14,7 @@ from qmix_jax import components
 from qmix_jax.mixers import base
 
 SPEC = samples.SPEC
-N, A = SPEC.n_agents, SPEC.n_actions_max
+N, A = SPEC.n_agents, SPEC.actions.width
 # Variants whose arithmetic differs; a mixer that is not named is tried as it comes.
 OPTIONS = {
     "qmix": (
@@ -111,11 +111,11 @@ def test_a_monotonic_value_depends_on_taken_utilities_and_state_alone(name, opti
 def test_joint_argmax_is_the_tuple_of_argmaxes(name, options):
     """Individual-global-max, by brute force over all joint actions of 3 x 50 situations."""
     mixer, _, apply = mixer_case(name, options)
-    joint = np.array(list(itertools.product(*map(range, SPEC.n_actions))))
+    joint = np.array(list(itertools.product(*map(range, SPEC.actions.sizes))))
     for seed in range(3):
         rng = np.random.default_rng(seed)
         q, state = 3.0 * samples.normal(rng, 50, N, A), samples.normal(rng, 50, SPEC.state_size)
-        q[:, np.arange(A) >= np.array(SPEC.n_actions)[:, None]] = -np.inf
+        q[:, np.arange(A) >= np.array(SPEC.actions.sizes)[:, None]] = -np.inf
         inputs = base.MixerInputs(
             q_taken=q[:, np.arange(N), joint],
             q_greedy=np.repeat(q.max(axis=-1)[:, None], len(joint), axis=1),

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from qmix_jax import components, config, program
+from qmix_jax import config, program
 from qmix_jax.cli import composition
 from qmix_jax.runtime import parameters, provenance
 
@@ -20,10 +20,9 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pathlib
 
     def make(*overrides: str) -> pathlib.Path:
         cfg = config.load(composition.compose(*SMALL, *overrides))
-        env = components.find("envs", cfg.env.name).make(cfg.env.options)
-        factorisation = program.make_factorisation(cfg, env.spec)
+        algorithm = program.make_algorithm(cfg, program.environment(cfg).spec)
         # Shapes alone, for compiling `init` takes as long as a test.
-        shapes = jax.eval_shape(factorisation.init, jax.eval_shape(jax.random.key, 0))
+        shapes = jax.eval_shape(algorithm.init, jax.eval_shape(jax.random.key, 0))
         draw = np.random.default_rng(0)
         both = jax.tree.map(
             lambda leaf: draw.normal(0.0, 0.3, (2, *leaf.shape)).astype(np.float32), shapes

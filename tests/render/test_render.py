@@ -129,7 +129,7 @@ def test_an_environment_of_your_own_tells_itself(untrained, tmp_path):
         ({"fps": 51}, "fps=51; a GIF shows more than 0 and at most 50"),
         ({"parameters": "bset"}, "parameters='bset'; did you mean 'best'.*allowed: best, final"),
         ({"overrides": {"seed": 3}}, r"seed cannot change.*allowed: env\.options"),
-        ({"overrides": {"env.options.game": "2B"}}, r"n_actions=\(2, 2\), but.*on matrix/Q3"),
+        ({"overrides": {"env.options.game": "2B"}}, r"sizes=\(2, 2\)\), but.*on matrix/Q3"),
         ({"out": "x.txt", "episodes": 2}, "one file for episodes=2; give a folder"),
         ({"out": "/proc/nowhere"}, "cannot write '/proc/nowhere'"),
         ({"out": "x.png"}, r"becomes a \.txt file; allowed: a name that ends in \.txt, or a"),
@@ -143,7 +143,10 @@ def test_mistakes_are_one_line(arguments, message, untrained):
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("nothing", "allowed: an Env with draw .*describe"), ("unknown", "'sculptor'.*battle")],
+    [
+        ("nothing", "allowed: a Presentation with draw .*describe"),
+        ("unknown", "'sculptor'.*battle"),
+    ],
 )
 def test_who_shows_nothing_is_told_what_to_do(how, message, untrained):
     with pytest.raises(qmix_jax.ConfigError, match=f"'counting'.*{message}"):

@@ -5,15 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qmix_jax import components, config
+from qmix_jax import config, program
 from qmix_jax.cli import composition
 from qmix_jax.envs import base as envs
 from qmix_jax.render import base, battle, build, cells, kitchen, pictures
 
 
 def environment(*overrides):
-    cfg = config.load(composition.compose(*overrides))
-    return components.find("envs", cfg.env.name).make(cfg.env.options)
+    return program.environment(config.load(composition.compose(*overrides)))
 
 
 def played(env, policy, look, steps, seed=0):
@@ -45,9 +44,9 @@ def played(env, policy, look, steps, seed=0):
 @pytest.mark.slow
 def test_every_shot_that_is_drawn_does_damage_and_all_damage_is_drawn():
     env = environment("env=smax")
-    scene, _, steps = played(env, env.heuristic, env.scene.look, 60)
+    scene, _, steps = played(env, env.game.heuristic, env.presentation.scene.look, 60)
     scene = {name: values[: steps + 1] for name, values in scene.items()}
-    fired = ~np.isnan(battle._fired(scene, env.scene.facts))
+    fired = ~np.isnan(battle._fired(scene, env.presentation.scene.facts))
     shots = np.zeros(scene["health"][1:].shape)
     for step, unit in zip(*np.nonzero(fired), strict=True):
         target = scene["target"][step + 1][unit]
@@ -64,9 +63,11 @@ def test_every_shot_that_is_drawn_does_damage_and_all_damage_is_drawn():
 def test_a_transcript_of_hanabi_agrees_with_the_table():
     env = environment("env=hanabi", "env.options.kwargs.num_agents=3")
     look = lambda state: state  # noqa: E731
-    states, actions, steps = played(env, envs.uniform_policy(), look, env.spec.max_steps, seed=3)
+    states, actions, steps = played(
+        env, envs.uniform_policy(env.spec.actions), look, env.spec.max_steps, seed=3
+    )
     episode = base.Episode(env.spec, states, None, actions[:steps], np.zeros(steps), "finished", {})
-    told = [env.describe(base.shot(episode, step)) for step in range(steps + 1)]
+    told = [env.presentation.describe(base.shot(episode, step)) for step in range(steps + 1)]
     moves = [text.splitlines()[0] for text in told]
     last = jax.tree.map(lambda x: x[steps], states)
     assert sum("it fits" in move for move in moves) == last.fireworks.sum()
@@ -93,12 +94,12 @@ def test_a_transcript_of_hanabi_agrees_with_the_table():
 )
 def test_other_games_of_a_family_are_drawn_too(name):
     env = environment(f"env={name}")
-    assert env.scene is not None
+    assert env.presentation.scene is not None
     state, _ = jax.jit(env.reset)(jax.random.key(0))
-    scene = jax.tree.map(lambda x: np.asarray(x)[None], env.scene.look(state))
+    scene = jax.tree.map(lambda x: np.asarray(x)[None], env.presentation.scene.look(state))
     nothing = np.zeros((0, env.spec.n_agents), np.int32)
     episode = base.Episode(env.spec, None, scene, nothing, np.zeros(0), "finished", {})
-    painter = build._PAINTERS[env.scene.painter](episode, env.scene.facts)
+    painter = build._PAINTERS[env.presentation.scene.painter](episode, env.presentation.scene.facts)
     picture = np.asarray(pictures.film(episode, painter).frame(0))[40:]
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 8, "not blank"
 
@@ -107,13 +108,13 @@ def test_the_process_says_in_which_state_it_is():
     env = environment("env=mmdp")
     states = jax.tree.map(lambda x: x[None], env.reset(jax.random.key(0))[0])
     episode = base.Episode(env.spec, states, None, np.zeros((0, 2)), np.zeros(0), "finished", {})
-    assert env.describe(base.shot(episode, 0)) == "start\nstate A"
+    assert env.presentation.describe(base.shot(episode, 0)) == "start\nstate A"
 
 
 def test_the_first_kitchen_speaks_the_language_of_the_second():
     env = environment("env=overcooked")
     state, _ = env.reset(jax.random.key(0))
-    tiles = env.scene.facts["tiles"]
+    tiles = env.presentation.scene.facts["tiles"]
     ((y, x),) = np.argwhere(tiles == kitchen.POT)
     kinds = {"counter": kitchen.COUNTER, "hatch": kitchen.HATCH, "plates": kitchen.PLATES}
     assert all((tiles == kind).any() for kind in kinds.values())
@@ -127,7 +128,7 @@ def test_the_first_kitchen_speaks_the_language_of_the_second():
             sparse=state.sparse,
             shaped=state.shaped,
         )
-        scene = env.scene.look(changed)
+        scene = env.presentation.scene.look(changed)
         assert (int(scene["lying"][y, x]), int(scene["timer"][y, x])) == (inside, timer)
         assert int(scene["lying"].sum()) == inside, "nothing lies elsewhere"
 

@@ -64,6 +64,7 @@ def manifest(n_seeds, details):
         "failures": {"0": details["failure"]} if "failure" in details else {},
     }
     return {
+        "layout": provenance.LAYOUT,
         "started": details.get("started", "2025-01-01T00:00:00+00:00"),
         "command": "qmix_jax.train",
         "versions": {"jax": "0.10.2", "qmix_jax": "0.1.0"},

@@ -119,11 +119,6 @@ def flip(path):
     file.write_bytes(data)
 
 
-def other_format(path):
-    file = path / "default" / "meta.json"
-    file.write_text(file.read_text().replace('"format": 1', '"format": 99'))
-
-
 def no_meta(path):
     (path / "default" / "meta.json").unlink()
 
@@ -132,7 +127,7 @@ def not_ours(path):
     (path / "default" / "meta.json").write_text("{}")
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, other_format, no_meta, not_ours])
+@pytest.mark.parametrize("damage", [truncate, flip, no_meta, not_ours])
 @pytest.mark.parametrize("earlier", [(), (10,)])
 def test_a_damaged_one_is_one_line_that_says_what_is_left(damage, earlier, tmp_path):
     save(tmp_path, *earlier, 20)
@@ -144,6 +139,16 @@ def test_a_damaged_one_is_one_line_that_says_what_is_left(damage, earlier, tmp_p
     assert "\n" not in text and f"checkpoint: {str(path)!r}" in text
     left = "to go on from env step 10, the one before" if earlier else "to begin anew"
     assert text.endswith(f"remove that folder {left}")
+
+
+def test_a_checkpoint_of_an_older_version_is_refused_in_one_line(tmp_path):
+    save(tmp_path, 20)
+    file = tmp_path / "checkpoints" / "20" / "default" / "meta.json"
+    file.write_text(file.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(config.ConfigError, match="has format 1, and this version reads") as error:
+        newest(tmp_path)
+    assert "continue with the version of qmix_jax that wrote it" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_one_process_at_a_time_and_none_after_a_kill(tmp_path):

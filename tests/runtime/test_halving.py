@@ -9,7 +9,7 @@ import pytest
 from toys import members
 
 from qmix_jax import api, config, plan, population
-from qmix_jax.runtime import halving, training
+from qmix_jax.runtime import halving, programs
 
 SETTINGS = (
     {"seed": 1, "hparams": {"learning_rate": 1e-3}},
@@ -56,8 +56,8 @@ def solo(tmp_path_factory):
 def halved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("halved")
     jobs = [api.Job(load(values), folder / str(i)) for i, values in enumerate(SETTINGS)]
-    programs = api.Programs()
-    return folder, api.train_many(jobs, folder, halving=HALVING, programs=programs), programs
+    kept = api.Programs()
+    return folder, api.train_many(jobs, folder, halving=HALVING, programs=kept), kept
 
 
 def first_scores(solo, update_fraction, alive):
@@ -159,7 +159,7 @@ def arithmetic(n_updates, eval_every):
 
 
 def test_all_members_must_fit_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "memory_limit", lambda whole: 60_000)
+    monkeypatch.setattr(programs, "memory_limit", lambda whole: 60_000)
     jobs = [api.Job(load({"seed": i}), tmp_path / str(i)) for i in range(8)]
     with pytest.raises(config.ConfigError, match=r"memory: successive halving keeps all members"):
         api.train_many(jobs, halving=HALVING)

@@ -9,7 +9,7 @@ import numpy as np
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import EnvSpec
+from qmix_jax.types import Box, Discrete, EnvSpec
 
 LIMIT = 6
 kept = []
@@ -22,8 +22,11 @@ class Config(config.Model):
 
 
 SPEC_FAULTS = {
-    "groups of unequal size": {"agent_groups": (0, 0), "n_actions": (3, 2)},
-    "a missing entry": {"n_actions": (3,)},
+    "groups of unequal size": {"agent_groups": (0, 0)},
+    "a missing entry": {"obs_shapes": ((2,),)},
+    "actions of a third agent": {"actions": Discrete((3, 2, 2))},
+    "no actions": {"actions": Discrete((3, 0))},
+    "a box upside down": {"actions": Box(1, 1.0, -1.0)},
     "agents of one name": {"agent_names": ("a", "a")},
     "no limit": {"max_steps": 0},
     "columns past the state": {"agent_state": np.array([[0], [9]], np.int32)},
@@ -34,6 +37,15 @@ SPEC_FAULTS = {
     "a reserved metric": {"metric_names": ("return",)},
     "a missing metric": {"metric_names": ("distance", "speed")},
     "a wrong state size": {"state_size": 4},
+    "an unknown best metric": {"best_metrics": (("speed", "max"),)},
+    "a best metric without a direction": {"best_metrics": (("distance", "most"),)},
+    "a scored agent that is not there": {"scored_agents": (0, 2)},
+    "nobody is scored": {"scored_agents": ()},
+    "a part that is not named": {"obs_blocks": (("own place", 1),)},
+    "a part named twice": {"obs_blocks": (("place", 1), ("place", 1))},
+    "neighbours of three": {"neighbours": np.ones((3, 3), bool)},
+    "states of two numbers": {"n_states": 5},
+    "a sum of a team": {"zero_sum": True},
 }
 
 
@@ -48,7 +60,7 @@ def make(cfg: Config):
         "name": "broken",
         "agent_names": ("a", "b"),
         "agent_groups": (0, 1),
-        "n_actions": (3, 2),
+        "actions": Discrete((3, 2)),
         "obs_shapes": ((2,), (2,)),
         "obs_shape": (2,),
         "state_size": 2,
@@ -97,10 +109,18 @@ def make(cfg: Config):
             shown = dataclasses.replace(shown, obs=jnp.where(over, first.obs, shown.obs))
         return _after_step(fault, after, shown)
 
-    return base.Env(spec, reset, step)
+    if fault == "a team reward for each agent":
+        return base.Env(spec, reset, step, base.first_agent)
+    env = base.team_env(spec, reset, step)
+    rules = {"a rule for two numbers": lambda reward: reward, "a rule for a batch": jnp.sum}
+    return env._replace(team_reward=rules.get(fault, env.team_reward))
 
 
 def _after_reset(fault, state, shown):
+    if fault == "a number of the living":
+        shown = dataclasses.replace(shown, alive=jnp.asarray(2, jnp.int32))
+    if fault == "neighbours as numbers":
+        shown = dataclasses.replace(shown, neighbours=jnp.ones((2, 2)))
     if fault == "a reward at reset":
         shown = dataclasses.replace(shown, reward=jnp.ones(()))
     if fault == "a weak type":
@@ -120,6 +140,8 @@ def _after_step(fault, state, shown):
         return {**state, "flag": jnp.ones((), jnp.int32)}, shown
     if fault == "a reward per agent":
         return change(reward=jnp.zeros((2,)))
+    if fault == "a death after the start":
+        return change(alive=jnp.ones((2,), bool))
     if fault == "whole numbers as observations":
         return change(obs=shown.obs.astype(jnp.int32))
     if fault == "three results":

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import Array, EnvSpec, TimeStep
+from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep
 
 
 class Config(config.Model):
@@ -27,7 +27,7 @@ def make(cfg: Config) -> base.Env:
         name="constant",
         agent_names=("a",),
         agent_groups=(0,),
-        n_actions=(1,),
+        actions=Discrete(1),
         obs_shapes=((cfg.kinds,),),
         obs_shape=(cfg.kinds,),
         state_size=cfg.kinds,
@@ -60,4 +60,4 @@ def make(cfg: Config) -> base.Env:
         reward = kind.astype(jnp.float32) if cfg.kinds > 1 else jnp.ones(())
         return (kind, step + 1), show(kind, step + 1, reward)
 
-    return base.Env(spec, reset, step)
+    return base.team_env(spec, reset, step)

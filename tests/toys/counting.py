@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import Array, EnvSpec, TimeStep
+from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep
 
 
 class Config(config.Model):
@@ -25,7 +25,7 @@ def make(cfg: Config) -> base.Env:
         name="counting",
         agent_names=("a", "b"),
         agent_groups=(0, 0),
-        n_actions=(3, 3),
+        actions=Discrete(3),
         obs_shapes=((2,), (2,)),
         obs_shape=(2,),
         state_size=2,
@@ -64,4 +64,4 @@ def make(cfg: Config) -> base.Env:
         state = {**state, "step": state["step"] + 1}
         return state, show(state, reward)
 
-    return base.Env(spec, reset, step)
+    return base.team_env(spec, reset, step)

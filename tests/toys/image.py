@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import Array, EnvSpec, TimeStep
+from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep
 
 HEIGHT, WIDTH = 3, 4
 
@@ -26,7 +26,7 @@ def make(cfg: Config) -> base.Env:
         name="image",
         agent_names=("a", "b"),
         agent_groups=(0, 0),
-        n_actions=(HEIGHT, HEIGHT),
+        actions=Discrete(HEIGHT),
         obs_shapes=(shape, shape),
         obs_shape=shape,
         state_size=2,
@@ -56,4 +56,4 @@ def make(cfg: Config) -> base.Env:
     ) -> tuple[dict[str, Array], TimeStep]:
         return show(key, state["step"] + 1, jnp.mean(actions == state["rows"]))
 
-    return base.Env(spec, reset, step)
+    return base.team_env(spec, reset, step)

@@ -22,12 +22,12 @@ class Preempted(group_task.GroupTask):
 
 
 def _preempt_before_second_end() -> None:
-    finish, ended = record.Record.finish, []
+    finish, ended = record.finish, []
 
-    def finish_or_be_preempted(self: record.Record, outcome: Any) -> None:
+    def finish_or_be_preempted(*arguments: Any) -> None:
         if ended:
             os.kill(os.getpid(), signal.SIGUSR2)
-        ended.append(self)
-        finish(self, outcome)
+        ended.append(arguments)
+        finish(*arguments)
 
-    record.Record.finish = finish_or_be_preempted
+    record.finish = finish_or_be_preempted

@@ -27,7 +27,9 @@ def describe(shot):
 def make(cfg):
     env = counting.make(counting.Config(limit=cfg.limit, longest=cfg.longest))
     return env._replace(
-        draw=draw if cfg.how in ("draw", "both") else None,
-        describe=describe if cfg.how in ("describe", "both") else None,
-        scene=base.Scene("sculptor", lambda state: {}, {}) if cfg.how == "unknown" else None,
+        presentation=base.Presentation(
+            draw=draw if cfg.how in ("draw", "both") else None,
+            describe=describe if cfg.how in ("describe", "both") else None,
+            scene=base.Scene("sculptor", lambda state: {}, {}) if cfg.how == "unknown" else None,
+        )
     )

@@ -10,18 +10,22 @@ import samples
 
 from qmix_jax import config, program
 from qmix_jax.deploy import trained
+from qmix_jax.types import Box, Discrete, Observed
 
 UNEVEN = dataclasses.replace(
     samples.SPEC,
     agent_names=("a", "b", "c"),
     agent_groups=(0, 1, 0),
-    n_actions=(4, 2, 4),
+    actions=Discrete((4, 2, 4)),
     obs_shapes=((5,), (3,), (5,)),
     obs_shape=(5,),
     agent_state=None,
 )
 IMAGES = dataclasses.replace(
-    UNEVEN, n_actions=(4, 4, 4), obs_shapes=((4, 3, 2),) * 3, obs_shape=(4, 3, 2)
+    UNEVEN, actions=Discrete(4), obs_shapes=((4, 3, 2),) * 3, obs_shape=(4, 3, 2)
+)
+TABULAR = dataclasses.replace(
+    UNEVEN, obs_shapes=((1,),) * 3, obs_shape=(1,), n_states=5, obs_bounds=(0.0, 4.0)
 )
 CNN = {"channels": [3, 2], "kernel": 2, "features": 5}
 GROUPS = {"sharing": "groups", "groups": [["b"], ["c", "a"]]}
@@ -38,6 +42,7 @@ TEAMS = {
     "images": ("gru", {"cnn": CNN, "layer_norm": True}, IMAGES, "default"),
     "images, odd": ("mlp", {"cnn": {**CNN, "kernel": 3}, "sharing": "none"}, IMAGES, "default"),
     "flat images": ("mlp", {"torso": "flat"}, IMAGES, "default"),
+    "states": ("gru", {}, TABULAR, "default"),
 }
 """Name -> agent, its options, what it sees, and the precision."""
 BFLOAT16 = {
@@ -56,7 +61,7 @@ def team(name, directory):
 
 def run_of(agent, spec, precision, directory, **more):
     cfg = config.load({"agent": agent, "precision": precision, "env": {"name": "two_step"}, **more})
-    init = program.make_factorisation(cfg, spec).init
+    init = program.make_algorithm(cfg, spec).init
     both = [samples.params(init, seed) for seed in range(2)]
     return trained.Trained(
         directory=directory,
@@ -76,9 +81,13 @@ class Episodes:
         rng = np.random.default_rng(3)
         leading = (steps, n_envs, spec.n_agents)
         self.obs = samples.normal(rng, *leading, *spec.obs_shape)
-        exists = np.arange(spec.n_actions_max) < np.array(spec.n_actions)[:, None]
-        drawn = rng.random((*leading, spec.n_actions_max)) * exists
+        if spec.n_states is not None:
+            self.obs = rng.integers(spec.n_states, size=self.obs.shape).astype(np.float32)
+        exists = np.broadcast_to(spec.actions.exists, (*leading, spec.actions.width))
+        drawn = rng.random(exists.shape) * exists
         self.avail = (drawn > 0.4) | (drawn == drawn.max(axis=-1, keepdims=True))
+        if isinstance(spec.actions, Box):
+            self.avail = exists
         self.reset = rng.random((steps, n_envs)) < 0.2
         self.reset[0] = True
 
@@ -88,9 +97,9 @@ class Episodes:
         alone.obs, alone.avail = self.obs[:, :, i], self.avail[:, :, i]
         return alone
 
-    def played(self, policy):
-        """Actions i32[T, B, N]."""
-        state = policy.initial_state(self.obs.shape[1])
+    def played(self, policy, seed=0):
+        """Actions [T, B, N, ...]."""
+        state = policy.initial_state(self.obs.shape[1], seed)
         actions = []
         for obs, avail, reset in zip(self.obs, self.avail, self.reset, strict=True):
             chosen, state = policy.act(obs, avail, policy.restart(state, reset))
@@ -98,16 +107,25 @@ class Episodes:
         return np.stack(actions)
 
 
-def trainers_actions(run, member, episodes):
-    """What the factorisation itself does, as evaluation in training does it."""
-    factorisation = program.make_factorisation(run.config, run.spec)
-    params, act = run.own(member), samples.jit(factorisation.act)
-    carry = factorisation.initial_carry(episodes.obs.shape[1])
-    previous = np.full(episodes.obs.shape[1:3], -1, np.int32)
-    chosen = []
+def trainers_actions(run, member, episodes, seed=0):
+    """What the algorithm itself does, as evaluation in training does it; the key of each step is
+    the second half of the one before, split.
+    """
+    algorithm = program.make_algorithm(run.config, run.spec)
+    params, act = run.own(member), samples.jit(algorithm.act)
+    n_envs = episodes.obs.shape[1]
+    carry = algorithm.initial_carry(n_envs)["act"]
+    none = np.broadcast_to(run.spec.actions.none(), (n_envs, *run.spec.actions.shape))
+    key, previous, chosen = jax.random.key(seed), none, []
     for obs, avail, reset in zip(episodes.obs, episodes.avail, episodes.reset, strict=True):
-        previous = np.where(reset[:, None], -1, previous)
-        key = jax.random.key(0)
-        carry, previous = act(params, carry, obs, previous, reset, avail, np.float32(0), key)
+        key, key_act = jax.random.split(key)
+        starts = reset.reshape(-1, *[1] * (none.ndim - 1))
+        seen = Observed(
+            obs=obs,
+            prev_actions=np.where(starts, none, previous),
+            reset=reset,
+            avail_actions=avail,
+        )
+        carry, previous, _ = act(params, carry, seen, algorithm.greedy, key_act)
         chosen.append(np.asarray(previous))
     return np.stack(chosen)

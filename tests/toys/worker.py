@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qmix_jax import api
-from qmix_jax.runtime import loop, team, training
+from qmix_jax.runtime import session, team, training
 from toys import members
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -53,28 +53,28 @@ def many(
 def break_down(how: str) -> None:
     """Makes this process fail when it is about to train."""
 
-    def train(*_: Any) -> training.Trained:
+    def fail(*_: Any) -> None:
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError("the disk is full")
 
-    training.train = train
+    session.Session.__init__ = fail
 
 
 def signal_after(calls: int, number: signal.Signals) -> None:
     """This process gets a signal during the compiled call that comes after so many; calls are
     short.
     """
-    proper, left = loop._wait, iter(range(calls))
+    proper, left = training._wait, iter(range(calls))
 
     def wait(tree: Any) -> None:
         proper(tree)
         if next(left, None) is None:
-            loop._wait = proper
+            training._wait = proper
             os.kill(os.getpid(), number)
             time.sleep(0.2)  # the listener hears it
 
-    loop._CALL_SECONDS, loop._wait = 0.0, wait
+    training._CALL_SECONDS, training._wait = 0.0, wait
 
 
 def go_on(folder: pathlib.Path, population: Mapping[str, Any], ill: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pages import comments, configuration, docstrings, markdown
 from qmix_jax import components
-from qmix_jax.types import EnvSpec
+from qmix_jax.types import Discrete, EnvSpec
 
 FAMILIES = {
     "independent": ("iql",),
@@ -28,7 +28,7 @@ _SPEC = EnvSpec(
     name="any",
     agent_names=("a", "b"),
     agent_groups=(0, 0),
-    n_actions=(2, 2),
+    actions=Discrete(2),
     obs_shapes=((1,), (1,)),
     obs_shape=(1,),
     state_size=2,

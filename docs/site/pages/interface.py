@@ -18,7 +18,9 @@ _CONTRACTS = (
     ("Environments", "qmix_jax.envs.base"),
     ("Agents", "qmix_jax.agents.base"),
     ("Mixers", "qmix_jax.mixers.base"),
-    ("Factorisations", "qmix_jax.factorisations.base"),
+    ("Critics", "qmix_jax.critics.base"),
+    ("Algorithms", "qmix_jax.factorisations.base"),
+    ("Learning", "qmix_jax.learner"),
     ("Finding components", "qmix_jax.components"),
 )
 _NUMERICS = ("returns", "qvalues", "exploration", "schedules", "masked", "dueling")

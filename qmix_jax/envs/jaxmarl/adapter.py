@@ -14,7 +14,7 @@ import numpy as np
 
 from qmix_jax import config
 from qmix_jax.envs import base
-from qmix_jax.types import Array, EnvSpec, TimeStep
+from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep
 
 
 class Suite(NamedTuple):
@@ -23,19 +23,19 @@ class Suite(NamedTuple):
     Attributes:
       max_steps: the true limit, in env steps.
       state: `(what JaxMARL observes, env_state) -> f32[S]`.
-      team_reward: `(f32[N]) -> f32[]`, the rule from per-agent rewards to the team's.
+      team_reward: as in `Env`.
       outcome: `(env_state before, env_state after, actions i32[N]) -> (bool[], metrics)`: did the
         task end the episode, and what the metrics are (scalars) if this step is its last.
       variant: tells environments of one id apart, for people: a layout, a number of players.
       metric_names: keys of those metrics.
-      heuristic, scene, describe: as in `Env`.
+      heuristic: as in `Game`.  scene, describe: as in `Presentation`.
       avail_actions: `(env_state) -> bool[N, A]`, or None: every action that the agent has.
       agent_state, obs_bounds, state_bounds: as in `EnvSpec`.
     """
 
     max_steps: int
     state: Callable[[Mapping[str, Array], Any], Array]
-    team_reward: Callable[[Array], Array]
+    team_reward: base.TeamReward | None
     outcome: Callable[[Any, Any, Array], tuple[Array, dict[str, Array]]]
     variant: str = ""
     metric_names: tuple[str, ...] = ()
@@ -91,11 +91,6 @@ def concatenated(agents: list[str]) -> Callable[[Mapping[str, Array], Any], Arra
     return lambda obs, env_state: jnp.concatenate([obs[agent] for agent in agents])
 
 
-def agent_zeros(rewards: Array) -> Array:
-    """The team reward where all agents get the same."""
-    return rewards[0]
-
-
 def time_limit(before: Any, after: Any, actions: Array) -> tuple[Array, dict[str, Array]]:
     """The outcome where the task has no end of its own."""
     del before, after, actions
@@ -124,10 +119,10 @@ def adapt(name: str, env: Any, suite: Suite) -> base.Env:
       suite: the rest.
     """
     spec = _spec(f"{name}/{suite.variant}" if suite.variant else name, env, suite)
-    n_actions = np.array(spec.n_actions, np.int32)
+    n_actions = np.array(spec.actions.sizes, np.int32)
 
     def show(obs: Mapping[str, Array], env_state: Any) -> TimeStep:
-        avail = base.existing_actions(spec.n_actions)
+        avail = spec.actions.exists
         if suite.avail_actions is not None:
             avail = suite.avail_actions(env_state)
         return base.first_timestep(
@@ -149,7 +144,7 @@ def adapt(name: str, env: Any, suite: Suite) -> base.Env:
         by_task, metrics = suite.outcome(env_state, after, actions)
         timestep = replace(
             show(obs, after),
-            reward=_f32(suite.team_reward(jnp.stack([rewards[a] for a in spec.agent_names]))),
+            reward=_f32(jnp.stack([rewards[agent] for agent in spec.agent_names])),
             terminated=_strong(over & by_task),
             truncated=_strong(over & ~by_task),
             metrics={name: jnp.where(over, _f32(metrics[name]), 0.0) for name in metrics},
@@ -157,7 +152,12 @@ def adapt(name: str, env: Any, suite: Suite) -> base.Env:
         return _strong(after), timestep
 
     return base.Env(
-        spec, reset, step, heuristic=suite.heuristic, scene=suite.scene, describe=suite.describe
+        spec,
+        reset,
+        step,
+        suite.team_reward,
+        presentation=base.Presentation(scene=suite.scene, describe=suite.describe),
+        game=base.Game(heuristic=suite.heuristic),
     )
 
 
@@ -169,7 +169,7 @@ def _spec(name: str, env: Any, suite: Suite) -> EnvSpec:
         name=name,
         agent_names=tuple(env.agents),
         agent_groups=base.group_indices(tuple(zip(own_shapes, n_actions, strict=True))),
-        n_actions=n_actions,
+        actions=Discrete(n_actions),
         obs_shapes=own_shapes,
         obs_shape=max(own_shapes),
         state_size=jax.eval_shape(suite.state, obs, env_state).shape[0],

@@ -47,7 +47,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
     suite = adapter.Suite(
         max_steps=env.num_inner_steps * env.num_outer_steps,
         state=lambda obs, env_state: obs[first].ravel(),
-        team_reward=adapter.agent_zeros,
+        team_reward=base.first_agent,
         outcome=adapter.time_limit,
         obs_bounds=(0.0, 1.0),
         state_bounds=(0.0, 1.0),

@@ -78,7 +78,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
     suite = adapter.Suite(
         max_steps=_longest_game(env, drawn),
         state=lambda obs, env_state: _state(env, env_state),
-        team_reward=adapter.agent_zeros,
+        team_reward=base.first_agent,
         outcome=lambda before, after, actions: (jnp.ones((), bool), {}),
         variant=f"{env.num_agents} players",
         avail_actions=avail_actions,

@@ -69,7 +69,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
     suite = adapter.Suite(
         max_steps=env.max_steps,
         state=lambda obs, env_state: _state(env, size, env_state),
-        team_reward=jnp.sum,
+        team_reward=base.summed,
         outcome=_outcome,
         variant=f"{env.num_agents} robots",
         metric_names=("win_rate",),

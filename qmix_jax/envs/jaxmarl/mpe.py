@@ -75,7 +75,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
     suite = adapter.Suite(
         max_steps=env.max_steps + 1,
         state=adapter.concatenated(env.agents),
-        team_reward=jnp.sum,
+        team_reward=base.summed,
         outcome=adapter.time_limit,
         agent_state=adapter.own_columns(env),
         scene=_scene(env_id, env),

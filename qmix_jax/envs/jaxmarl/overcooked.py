@@ -93,7 +93,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
     suite = adapter.Suite(
         max_steps=kitchen.max_steps,
         state=lambda obs, env_state: _state(look(env_state.kitchen), floor),
-        team_reward=adapter.agent_zeros,
+        team_reward=base.first_agent,
         outcome=_outcome,
         variant=name,
         metric_names=("sparse_return", "shaped_return"),

@@ -125,7 +125,7 @@ def build(env_id: str, kwargs: Mapping[str, Any], normalise: bool) -> tuple[Any,
     suite = adapter.Suite(
         max_steps=env.max_steps + 1,
         state=lambda obs, env_state: normaliser(obs["world_state"]),
-        team_reward=adapter.agent_zeros,
+        team_reward=base.first_agent,
         outcome=outcome,
         metric_names=("win_rate",),
         heuristic=_heuristic(env),

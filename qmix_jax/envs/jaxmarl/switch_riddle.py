@@ -44,7 +44,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
     suite = adapter.Suite(
         max_steps=env.max_steps,
         state=adapter.concatenated(env.agents),
-        team_reward=adapter.agent_zeros,
+        team_reward=base.first_agent,
         outcome=_outcome,
         metric_names=("win_rate",),
         agent_state=adapter.own_columns(env),

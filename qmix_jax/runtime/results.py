@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from qmix_jax import config, plan, population
+from qmix_jax import config, plan
 from qmix_jax.program import Program, build
-from qmix_jax.runtime import loop, provenance, record, sinks, training
+from qmix_jax.runtime import jobs, outcomes, provenance, record, sinks
 from qmix_jax.runtime.scores import Objective
 
 
@@ -25,12 +25,11 @@ class Result:
         `metrics.jsonl`, `parameters_final.npz`, `parameters_best.npz` and `curves.png`.
       metrics: columns of `metrics.csv` -> array with one entry per row.
       parameters, best_parameters: nested dicts of numpy arrays, member axis first.
-      tables: one array [P, ...] per decision point of the environment (matrix games), in reward
-        units.
       interrupted: ended early by Ctrl-C.
       failures: member -> why it was frozen: its loss or gradient was not finite.
       objective: one number to compare settings by, NaN where nothing was evaluated.
       pruned: ended early by successive halving.
+      stopped: the stop rule (`stop.*`) that ended it, with what it saw; None where none did.
     """
 
     config: config.ExperimentConfig
@@ -39,15 +38,15 @@ class Result:
     metrics: dict[str, np.ndarray]
     parameters: Any
     best_parameters: Any
-    tables: tuple[np.ndarray, ...]
     interrupted: bool
     failures: Mapping[int, str]
     objective: float
     pruned: bool = False
+    stopped: str | None = None
 
 
 def make(
-    job: training.Job, outcome: loop.Outcome, program: Program, objective: Objective
+    job: jobs.Job, outcome: outcomes.Outcome, program: Program, objective: Objective
 ) -> Result:
     """The result of a job, from its outcome and the metrics in its directory."""
     columns = sinks.read_metrics(job.path / "metrics.csv")
@@ -58,25 +57,27 @@ def make(
         metrics=columns,
         parameters=outcome.parameters,
         best_parameters=outcome.best_parameters,
-        tables=tuple(
-            table / job.config.hparams.reward_scale
-            for table in population.each_member(program.tables, outcome.parameters)
-        ),
         interrupted=outcome.interrupted,
         failures=outcome.failures,
         objective=objective.of(columns),
         pruned=outcome.pruned,
+        stopped=outcome.stopped,
     )
 
 
-def load_run(directory: str | os.PathLike[str]) -> Result:
+def load_run(
+    directory: str | os.PathLike[str],
+    objective: Objective = Objective(),  # noqa: B008
+) -> Result:
     """What a run came to, from its directory.
 
+    Args:
+      objective: what `Result.objective` is.
     Returns:
-      The `Result` that training returned, its objective the default one.
+      The `Result` that training returned.
     Raises:
-      ConfigError: not a run directory, or one of a run that has not ended.
+      ConfigError: not a run directory, one of a run that has not ended or of an older version.
     """
     path = pathlib.Path(directory)
-    cfg = config.load(provenance.read_config(path / "config.yaml"))
-    return make(training.Job(cfg, path, ""), record.read_outcome(path), build(cfg), Objective())
+    cfg = provenance.read_run_config(path)
+    return make(jobs.Job(cfg, path), record.read_outcome(path), build(cfg), objective)

@@ -1,24 +1,25 @@
-"""Going on with a run: whether there is something to go on from, and whether it is the same run."""
+"""Which checkpoint a run resumes from, and what may have changed since."""
 
 import datetime
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from qmix_jax import config, groups
-from qmix_jax.runtime import checkpoint, jobs, provenance, record, sinks
+import numpy as np
+
+from qmix_jax import config, groups, population
+from qmix_jax.runtime import checkpoint, halving, jobs, provenance, record, sinks
 
 MAY_CHANGE = (
     "checkpoint", "compile_cache", "eval", "name", "population.devices", "population.memory",
-    "population.slices", "resume", "sink", "trainer.env_steps", "trainer.log_every",
+    "population.slices", "resume", "sink", "stop", "trainer.env_steps", "trainer.log_every",
 )  # fmt: skip
-"""Keys, with all below them, in which a run that goes on may differ from what it was."""
+"""Keys, with all below them, that may differ between a run and its resumption."""
 
 
 def check(before: Mapping[str, Any], cfg: config.ExperimentConfig, where: pathlib.Path) -> None:
-    """Whether a run goes on as what it was.
+    """Whether a configuration may resume a run.
 
     Args:
       before: its configuration then, as from `config.dump`.
@@ -29,7 +30,7 @@ def check(before: Mapping[str, Any], cfg: config.ExperimentConfig, where: pathli
     """
     now = config.dump(cfg)
     now_capacity, was_derived = cfg.replay.capacity, before["replay"]["capacity"] is None
-    planned = _manifest(where).get("plan", {}).get("capacity")
+    planned = provenance.read_manifest(where).get("plan", {}).get("capacity")
     # A size that followed from the number of env steps is what it was.
     derived = now_capacity is None or (was_derived and now_capacity == planned)
     changed = {
@@ -58,7 +59,7 @@ def settle(cfg: config.ExperimentConfig, path: pathlib.Path) -> config.Experimen
         return cfg
     before = provenance.read_config(path / "config.yaml")
     check(before, cfg, path)
-    manifest = _manifest(path)
+    manifest = provenance.read_manifest(path)
     if cfg.replay.capacity is not None or "plan" not in manifest:
         return cfg
     was = config.load(before)
@@ -75,48 +76,50 @@ def settle(cfg: config.ExperimentConfig, path: pathlib.Path) -> config.Experimen
 
 
 def ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
-    """Whether the run in a directory, which may go on, has nothing left to train."""
+    """Whether the run in a directory, which may be resumed, has nothing left to train."""
     if cfg.resume is None:
         return False
     reached = record.reached(path)
     if reached is None or reached["interrupted"]:
         return False
-    before = config.load(provenance.read_config(path / "config.yaml"))
-    return before.trainer.env_steps == cfg.trainer.env_steps
+    before = provenance.read_run_config(path)
+    same_rules = reached["stopped"] is None or before.stop == cfg.stop
+    return same_rules and before.trainer.env_steps == cfg.trainer.env_steps
 
 
 def saved(
-    runs: Sequence[jobs.Job], note: Callable[[str], None], halving: bool = False
+    runs: Sequence[jobs.Job], note: Callable[[str], None], halving: halving.Halving | None = None
 ) -> checkpoint.Saved | None:
-    """What runs that train together go on from; None to begin.
+    """The checkpoint that runs which train together resume from; None to begin.
 
     Args:
       runs: in the first one's directory is the checkpoint.
       note: takes lines for the user.
-      halving: they end one after another, by successive halving.
+      halving: how they end one after another, if they do.
     Raises:
       ConfigError: the checkpoint is damaged, or of other runs; or there is one of a run that is not
-        to go on.
+        to be resumed.
     """
     folder = runs[0].path / checkpoint.FOLDER
     if runs[0].config.resume is None:
         if checkpoint.whole_steps(folder):
             raise config.ConfigError(
                 f"run directory: {str(folder)!r} has checkpoints of another run; choose another "
-                "hydra.run.dir, or set resume=auto to go on"
+                "hydra.run.dir, or set resume=auto to resume it"
             )
         return None
     found = checkpoint.newest(folder)
     if found is None:
         _refuse_part(runs[0].path)
         for aside in filter(None, (sinks.set_aside(job.path) for job in runs)):
-            note(f"resume: no checkpoint in {str(folder)!r}; begun anew, old rows in {aside}")
+            note(f"resume: no checkpoint in {str(folder)!r}; started again, old rows in {aside}")
         return None
     before = found.meta["jobs"]
-    if len(before) != len(runs) or halving != ("tracks" in found.meta):
+    then, now = _together(len(before), found.meta["halving"]), _together(len(runs), halving)
+    if then != now:
         raise config.ConfigError(
-            f"resume: {str(found.path)!r} is of {_together(len(before), 'tracks' in found.meta)}, "
-            f"but this is {_together(len(runs), halving)}; resume the whole of what was started"
+            f"resume: {str(found.path)!r} is of {then}, but this is {now}; resume everything that "
+            "was started together"
         )
     for settings, job in zip(before, runs, strict=True):
         check(settings, job.config, job.path)
@@ -126,24 +129,80 @@ def saved(
     return found
 
 
+def check_progress(
+    found: checkpoint.Saved, groups: Sequence[jobs.Group], n_together: int | None
+) -> None:
+    """Whether what is in progress in a checkpoint can be continued.
+
+    Args:
+      n_together: members that fit at a time; None for all.
+    Raises:
+      ConfigError: it has more members, or is later than the end; or the runs are to be longer,
+        although some have ended.
+    """
+    if found.meta["halving"] or found.meta["outcomes"]:
+        _refuse_longer(found, [job for group in groups for job in group.jobs])
+    for begun, group in zip(found.meta["groups"], groups, strict=True):
+        if begun is None:
+            continue
+        if n_together is not None and len(begun["members"]) > n_together:
+            raise config.ConfigError(
+                f"resume: {len(begun['members'])} members trained together, but now only "
+                f"{n_together} fit; raise population.memory, or free some"
+            )
+        plan = group.program.plan
+        if plan.n_updates < begun["update"]:
+            raise config.ConfigError(
+                f"resume: trainer.env_steps ends at env step {plan.env_steps:,}, but "
+                f"{str(found.path)!r} is at {plan.env_steps_at(begun['update']):,}; raise it"
+            )
+
+
+def _refuse_longer(found: checkpoint.Saved, runs: Sequence[jobs.Job]) -> None:
+    """Raises: ConfigError for runs of which some have ended, where others are to be longer now."""
+    for before, job in zip(found.meta["jobs"], runs, strict=True):
+        was, now = before["trainer"]["env_steps"], job.config.trainer.env_steps
+        if was != now:
+            raise config.ConfigError(
+                f"resume: trainer.env_steps={now}, was {was}, but members that train together do "
+                "not end together (slices, successive halving, stop rules), and some may have "
+                "ended; leave it as it was"
+            )
+
+
+def check_arrays(
+    members: population.Population, arrays: Mapping[str, np.ndarray], path: pathlib.Path
+) -> None:
+    """Raises: ConfigError for the arrays of another program's checkpoint."""
+    try:
+        members.check(arrays)
+    except ValueError as error:
+        raise config.ConfigError(
+            f"resume: {str(path)!r} is not of this program ({error}); remove the folder "
+            f"{checkpoint.FOLDER!r} to start again"
+        ) from error
+
+
 def _refuse_part(path: pathlib.Path) -> None:
     """Raises: ConfigError for one run of several, whose checkpoints are in another's directory."""
-    place = path / _manifest(path).get("checkpoints", checkpoint.FOLDER)
+    place = path / provenance.read_manifest(path).get("checkpoints", checkpoint.FOLDER)
     if place.resolve() != (path / checkpoint.FOLDER).resolve():
         raise config.ConfigError(
             f"resume: {str(path)!r} was trained together with other runs, and the checkpoints of "
-            f"all are in {str(place.resolve())!r}; resume the whole of what was started"
+            f"all are in {str(place.resolve())!r}; resume everything that was started together"
         )
 
 
-def _together(n_runs: int, halving: bool) -> str:
-    return f"{n_runs} run(s) trained together{' with halving' if halving else ''}"
+def _together(n_runs: int, halving: Sequence[Any] | None) -> str:
+    """`halving` as JSON has it, or a `Halving`."""
+    how = f", with halving at {list(halving[0])} to {halving[1]:g}" if halving else ""
+    return f"{n_runs} run(s) trained together{how}"
 
 
 def history(
     path: pathlib.Path, checkpoints: pathlib.Path, env_steps: int | None = None
 ) -> dict[str, Any]:
-    """Fields of the manifest of a run that begins, or goes on at `env_steps`.
+    """Fields of the manifest of a run that begins, or resumes at `env_steps`.
 
     Args:
       checkpoints: the folder that has them, maybe in the directory of a run it trains with.
@@ -151,14 +210,14 @@ def history(
     place = {"checkpoints": os.path.relpath(checkpoints, path)}
     if env_steps is None:
         return place
-    before = _manifest(path)
+    before = provenance.read_manifest(path)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     times = [*before.get("resumed", []), {"at": now, "env_steps": env_steps}]
     return {**place, "started": before.get("started", now), "resumed": times}
 
 
 def _other_versions(meta: Mapping[str, Any]) -> str | None:
-    """A line on what is not as it was when a checkpoint was made; None where nothing is."""
+    """A line on versions that have changed since a checkpoint; None where none has."""
     was, now = meta["versions"], provenance.versions()
     other = [
         f"{name} {was.get(name)} (now {now[name]})" for name in now if was.get(name) != now[name]
@@ -170,8 +229,3 @@ def _other_versions(meta: Mapping[str, Any]) -> str | None:
 
 def _may_change(key: str) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
-
-
-def _manifest(path: pathlib.Path) -> dict[str, Any]:
-    file = path / "manifest.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

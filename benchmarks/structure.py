@@ -1,0 +1,265 @@
+"""Structure of a checkout: size, import circles, imports of higher layers, private helpers, and the
+calls between `qmix_jax.train` and the compiled program.
+
+Every checkout is read and run as it is, in separate processes.
+"""
+
+import ast
+import collections
+import itertools
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import qmix_jax
+from benchmarks import measure
+
+_PACKAGE = "qmix_jax"
+_WORKER = pathlib.Path(__file__).with_name("structure_worker.py")
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_STARTS = {
+    "import s": ("-c", f"import {_PACKAGE}"),
+    "help s": ("-m", _PACKAGE, "--help"),
+}
+
+
+class Import(NamedTuple):
+    """`source` imports `target` (dotted names); `late` imports are inside a function."""
+
+    source: str
+    target: str
+    late: bool
+
+
+class Helper(NamedTuple):
+    """A private function of a module.
+
+    Attributes:
+      uses: reads of its name in the module, outside its own body.
+      statements: of its body, without the docstring.
+    """
+
+    name: str
+    uses: int
+    statements: int
+
+
+def run(options: measure.Options) -> None:
+    """Prints one row per `tree=DIR` (several may be given), by default for this checkout.
+
+    Raises: ConfigError for an unknown setting or a folder that is not a checkout.
+    """
+    trees = _trees(options.overrides)
+    seconds = _starts(trees, options.repeats)
+    rows, notes = [], [f"seconds: minimum of {options.repeats} starts, checkouts in alternation"]
+    for tree in trees:
+        row, more = _row(tree)
+        rows.append({**row, **seconds[tree]})
+        notes += more
+    measure.report("structure", rows, options, notes)
+
+
+def _trees(overrides: Sequence[str]) -> list[pathlib.Path]:
+    pairs = [override.partition("=")[::2] for override in overrides]
+    for key, path in pairs:
+        if key != "tree":
+            raise qmix_jax.ConfigError(f"structure: unknown key {key!r}; allowed: tree")
+        if not (pathlib.Path(path) / _PACKAGE / "__init__.py").is_file():
+            raise qmix_jax.ConfigError(
+                f"structure: tree={path} has no {_PACKAGE}/__init__.py; give a checkout"
+            )
+    here = pathlib.Path(__file__).resolve().parents[1]
+    return list(dict.fromkeys(pathlib.Path(path).resolve() for _, path in pairs)) or [here]
+
+
+def _row(tree: pathlib.Path) -> tuple[measure.Row, list[str]]:
+    package, tests = python_files(tree / _PACKAGE), python_files(tree / "tests")
+    imports = imports_of(tree)
+    circles = {late: circles_of(imports, late) for late in (False, True)}
+    up = arrows_up(imports, layers(tree))
+    private = [helper for path in package for helper in helpers(path.read_text(encoding="utf-8"))]
+    once = [helper for helper in private if helper.uses == 1]
+    calls = hops(tree)
+    row = {
+        "case": tree.name,
+        "files": len(package),
+        "lines": sum(map(_lines, package)),
+        "test files": len(tests),
+        "test lines": sum(map(_lines, tests)),
+        "circles": len(circles[False]),
+        "circles with late imports": len(circles[True]),
+        "arrows up": len(up),
+        "private functions": len(private),
+        "used once": len(once),
+        "used once, one statement": sum(helper.statements == 1 for helper in once),
+        "hops": len(calls),
+        "hop files": len({place.partition(":")[0] for place in calls}),
+    }
+    notes = [f"{tree.name}: circle: {' <-> '.join(circle)}" for circle in circles[True]]
+    notes += [
+        f"{tree.name}: import of a higher layer: {one.source} imports {one.target}" for one in up
+    ]
+    notes.append(f"{tree.name}: hops: {' -> '.join([*calls, 'compiled train'])}")
+    return row, notes
+
+
+def python_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """All modules below a folder."""
+    return sorted(folder.rglob("*.py"))
+
+
+def _lines(path: pathlib.Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def imports_of(tree: pathlib.Path) -> list[Import]:
+    """Imports between the modules of the package, without those under `TYPE_CHECKING`.
+
+    `from package import module` counts as an import of the module; a package is its `__init__`.
+    """
+    modules = {_dotted(path.relative_to(tree)): path for path in python_files(tree / _PACKAGE)}
+    named = (
+        Import(source, name if name in modules else name.rpartition(".")[0], late)
+        for source, path in modules.items()
+        for name, late in _imported(ast.parse(path.read_text(encoding="utf-8")), late=False)
+    )
+    return sorted({one for one in named if one.target in modules and one.target != one.source})
+
+
+def _dotted(path: pathlib.Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported(node: ast.AST, late: bool) -> Iterator[tuple[str, bool]]:
+    """(dotted name, whether inside a function) of every import."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, late) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield from ((f"{child.module}.{alias.name}", late) for alias in child.names)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        else:
+            yield from _imported(child, late or isinstance(child, (*_FUNCTIONS, ast.Lambda)))
+
+
+def circles_of(imports: Iterable[Import], late: bool) -> list[list[str]]:
+    """Sets of modules that import each other, directly or indirectly.
+
+    Args:
+      late: also count imports inside functions.
+    """
+    targets = collections.defaultdict(set)
+    for one in imports:
+        if late or not one.late:
+            targets[one.source].add(one.target)
+    reach = {source: _reachable(source, targets) for source in list(targets)}
+    circles = {
+        tuple(sorted(other for other in reach[source] if source in reach.get(other, ())))
+        for source in reach
+    }
+    return [list(circle) for circle in sorted(circles) if circle]
+
+
+def _reachable(source: str, targets: Mapping[str, Collection[str]]) -> set[str]:
+    """Modules that `source` imports, directly or indirectly."""
+    seen: set[str] = set()
+    waiting = list(targets.get(source, ()))
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += targets.get(module, ())
+    return seen
+
+
+def layers(tree: pathlib.Path) -> dict[str, int]:
+    """Top-level module or folder -> its layer, from the checkout's own `tests/test_layers.py`.
+
+    Raises: ConfigError if that file has no table `LAYERS`.
+    """
+    path = tree / "tests" / "test_layers.py"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else ():
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYERS":
+            table = ast.literal_eval(node.value)
+            return {unit: layer for layer, units in enumerate(table) for unit in units}
+    raise qmix_jax.ConfigError(f"structure: {str(path)!r} has no table LAYERS; give a checkout")
+
+
+def arrows_up(imports: Iterable[Import], level: Mapping[str, int]) -> list[Import]:
+    """Imports of a higher layer; a module that is not in the table is above all others."""
+
+    def layer(module: str) -> float:
+        return level.get(module.split(".")[1], math.inf)
+
+    inside = [one for one in imports if "." in one.source and "." in one.target]
+    return [one for one in inside if layer(one.target) > layer(one.source)]
+
+
+def helpers(source: str) -> list[Helper]:
+    """Private functions at module level."""
+    module = ast.parse(source)
+    read = collections.Counter(_names(module))
+    found = []
+    for node in module.body:
+        if isinstance(node, _FUNCTIONS) and node.name.startswith("_") and node.name[1:2] != "_":
+            uses = read[node.name] - collections.Counter(_names(node))[node.name]
+            statements = len(node.body) - (ast.get_docstring(node) is not None)
+            found.append(Helper(node.name, uses, statements))
+    return found
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    """Names that are read."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load):
+            yield child.id
+
+
+def hops(tree: pathlib.Path) -> list[str]:
+    """`file:function` of every call from `qmix_jax.train` (included) to the compiled program."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder, "hops.json")
+        _call(
+            tree, (str(_WORKER), str(tree / _PACKAGE), str(pathlib.Path(folder, "run")), str(out))
+        )
+        calls = json.loads(out.read_text(encoding="utf-8"))
+    if not calls or not calls[0].endswith(":train"):
+        raise ValueError(
+            f"structure: {tree.name}: no call from qmix_jax.train to a compiled program"
+        )
+    return calls
+
+
+def _starts(trees: Sequence[pathlib.Path], repeats: int) -> dict[pathlib.Path, dict[str, float]]:
+    """Minimum seconds of each of `_STARTS` in each checkout, in alternation."""
+    seconds = {tree: {name: [] for name in _STARTS} for tree in trees}
+    for tree, name in itertools.product(trees, _STARTS):
+        _call(tree, _STARTS[name])  # warms the file cache
+    for _, tree, name in itertools.product(range(repeats), trees, _STARTS):
+        started = time.perf_counter()
+        _call(tree, _STARTS[name])
+        seconds[tree][name].append(time.perf_counter() - started)
+    return {
+        tree: {name: min(values) for name, values in named.items()}
+        for tree, named in seconds.items()
+    }
+
+
+def _call(tree: pathlib.Path, arguments: Sequence[str]) -> None:
+    """Runs Python in a checkout. Raises: ValueError with the end of its output if it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=tree, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise ValueError(f"structure: {tree.name}: {(done.stderr or done.stdout).strip()[-300:]}")

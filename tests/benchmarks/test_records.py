@@ -1,0 +1,240 @@
+"""`equality` finds every difference between recorded runs; `structure` measures a checkout."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import qmix_jax
+from benchmarks import __main__ as command
+from benchmarks import equality, record, structure
+from qmix_jax.cli import composition
+
+ROWS = [
+    {"kind": "train", "env_steps": 20 * n, "update": 10 * n, "gradient_step": 10 * n, "seed": seed,
+     "train/loss": 0.5 / n + seed, "rollout/return": float("nan") if n == 1 else 7.0}
+    for n in (1, 2, 3)
+    for seed in (4, 5)
+]  # fmt: skip
+PARAMETERS = {
+    "agent/kernel": np.linspace(-2.0, 2.0, 12, dtype=np.float32).reshape(2, 6),
+    "mixer/": np.zeros(0, np.float32),
+}
+
+
+@pytest.fixture
+def records(tmp_path):
+    """`make(name, rows, parameters, jaxlib)` writes a folder with one recorded run, `a/b`."""
+
+    def make(name, rows=ROWS, parameters=PARAMETERS, jaxlib="0.10.2"):
+        folder = tmp_path / name / "a" / "b"
+        folder.mkdir(parents=True)
+        with (folder / record.METRICS).open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        for file in record.PARAMETERS:
+            np.savez(folder / file, **parameters)
+        (folder / record.RUN).write_text("{}")
+        context = {"jaxlib": jaxlib, "processor": "one", "devices": 1}
+        (tmp_path / name / record.CONTEXT).write_text(json.dumps(context))
+        return tmp_path / name
+
+    return make
+
+
+def changed(row, name, factor):
+    """`ROWS` with one value multiplied, and all later rows of that seed doubled."""
+    rows = [dict(values) for values in ROWS]
+    rows[row][name] *= factor
+    for later in rows[row + 2 :: 2]:
+        later["train/loss"] *= 2
+    return rows
+
+
+def verdict(before, after):
+    return equality.compare(before / "a" / "b", after / "a" / "b")
+
+
+def status(before, after, *more):
+    out = before.parent / "lines.jsonl"
+    return command.main(
+        ["equality", f"before={before}", f"after={after}", *more, "--out", str(out)]
+    )
+
+
+def test_equal_records_are_equal_bit_for_bit(records, capsys):
+    before, after = records("before"), records("after")
+    found = verdict(before, after)
+    assert found.firsts == () and found.rows == 6 and found.numbers == 24
+    assert found.metrics == found.parameters == 0.0
+    assert status(before, after) == 0 and "equal bit for bit" in capsys.readouterr().out
+
+
+def test_rounding_at_the_first_differing_row_is_fine_whatever_follows(records):
+    found = verdict(records("before"), records("after", changed(1, "train/loss", 1 + 1e-6)))
+    (first,) = found.firsts
+    assert (first.update, first.what) == (10, "train/loss")
+    assert first.size == pytest.approx(1e-6, rel=1e-3)
+    assert found.metrics == 0.5 and found.fine
+
+
+@pytest.mark.parametrize("size", [1e-4, -2.0])
+def test_more_than_rounding_names_update_and_metric(records, size, capsys):
+    before, after = records("before"), records("after", changed(3, "train/loss", 1 + size))
+    assert not verdict(before, after).fine
+    assert status(before, after) == 1
+    printed = capsys.readouterr().out
+    assert "DIFFERS" in printed and "train/loss" in printed and "20" in printed
+
+
+def test_members_are_judged_each_by_its_own_first_row(records):
+    rows = changed(0, "train/loss", 1 + 1e-7)
+    rows[5]["train/loss"] *= 1.01  # the other member, later
+    sizes = sorted(
+        first.size for first in verdict(records("before"), records("after", rows)).firsts
+    )
+    assert sizes[0] < 1e-6 and sizes[1] == pytest.approx(0.01, rel=0.1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), ""])
+def test_a_value_that_is_gone_differs(records, value):
+    rows = [dict(values) for values in ROWS]
+    rows[2]["rollout/return"] = value
+    found = verdict(records("before"), records("after", rows))
+    assert found.firsts[0][:2] == (20, "rollout/return") and not found.fine
+
+
+def test_a_missing_row_or_run_differs(records, tmp_path):
+    before = records("before")
+    assert not verdict(before, records("shorter", ROWS[:-1])).fine
+    assert not verdict(before, records("other", [*ROWS[1:], ROWS[0]])).fine
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / record.CONTEXT).write_bytes((before / record.CONTEXT).read_bytes())
+    assert status(before, empty) == 1
+
+
+def test_parameters_differ_relative_to_the_largest_of_their_array(records):
+    kernel = PARAMETERS["agent/kernel"].copy()
+    kernel[1, 2] += 2e-3  # the second member's; its largest entry is 2
+    after = records("after", parameters={**PARAMETERS, "agent/kernel": kernel})
+    found = verdict(records("before"), after)
+    (first,) = found.firsts
+    assert first.update == 30 and first.what == "parameters_final.npz: agent/kernel"
+    assert first.size == pytest.approx(1e-3, rel=1e-2) and not found.fine
+
+
+def test_another_name_for_the_same_array_is_noted_and_a_new_column_too(records):
+    before = records("before")
+    renamed = {"network/kernel": PARAMETERS["agent/kernel"], "mixer/": PARAMETERS["mixer/"]}
+    rows = [{**row, "eval/return/agent_0": 1.0} for row in ROWS]
+    found = verdict(before, records("after", rows, renamed))
+    assert found.fine and not found.firsts
+    assert "new columns: eval/return/agent_0" in found.notes
+    assert "parameters_final.npz: agent/kernel is now network/kernel" in found.notes
+    gone = {"mixer/": PARAMETERS["mixer/"]}
+    assert not verdict(before, records("gone", parameters=gone)).fine
+
+
+def test_records_of_other_versions_are_refused(records, capsys):
+    assert status(records("before"), records("after", jaxlib="0.11.0")) == 2
+    assert "jaxlib 0.10.2 (now 0.11.0)" in capsys.readouterr().err
+
+
+def test_every_algorithm_is_recorded_and_runs_are_selected_by_name_or_folder():
+    names = tuple(record.recipes())
+    algorithms = {name.partition("/")[2] for name in names if name.startswith("two_step/")}
+    assert algorithms == {name for name in composition.choices()["algo"] if name != "own"}
+    assert record.select(names, "sweep,smax_3m") == [
+        name for name in names if name == "sweep" or name.startswith("smax_3m/")
+    ]
+    with pytest.raises(qmix_jax.ConfigError, match="only=qmix"):
+        record.select(names, "qmix")
+
+
+@dataclasses.dataclass
+class Result:
+    """The part of `qmix_jax.Result` that recipes read."""
+
+    directory: pathlib.Path
+    interrupted: bool = False
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What recipes train, as (directory, what was asked), with nothing trained."""
+    asked = []
+
+    def note(directory, wanted, interrupted=False):
+        asked.append((directory, wanted))
+        return Result(directory, interrupted)
+
+    monkeypatch.setattr(qmix_jax, "train", lambda config, path: note(path, config))
+    monkeypatch.setattr(qmix_jax, "resume", note)
+    monkeypatch.setattr(
+        qmix_jax, "train_many", lambda jobs, *_, **__: [note(*job[1::-1]) for job in jobs]
+    )
+    return asked
+
+
+@pytest.mark.slow
+def test_every_recipe_has_a_valid_configuration(asked, tmp_path):
+    recipes = record.recipes()
+    for name, recipe in recipes.items():
+        recipe(tmp_path / name)
+    # Most ask once; the two resumed ones twice, the sweep and the halving for four jobs each.
+    assert len(asked) == len(recipes) + 2 + 2 * (4 - 1)
+
+
+def test_a_resumed_run_is_cut_at_half_and_an_interrupted_one_is_not_recorded(
+    asked, tmp_path, monkeypatch
+):
+    record.recipes()["resumed/two_step"](tmp_path)
+    (_, short), (_, changes) = asked
+    assert short.trainer.env_steps == 1_500 and changes == {"trainer.env_steps": 3_000}
+    assert short.checkpoint.enabled and short.checkpoint.replay == "always"
+    monkeypatch.setattr(qmix_jax, "train", lambda _, path: Result(path, interrupted=True))
+    for name in ("resumed/two_step", "two_step/qmix"):
+        with pytest.raises(KeyboardInterrupt):
+            record.recipes()[name](tmp_path)
+
+
+def test_circles_are_found_with_and_without_late_imports(tmp_path):
+    for name, text in {
+        "__init__": "",
+        "a": "from pack import b",
+        "b": "from pack.d import e\nif typing.TYPE_CHECKING:\n    from pack import a",
+        "d/__init__": "",
+        "d/e": "def late():\n    from pack.a import thing",
+    }.items():
+        path = tmp_path / "qmix_jax" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("pack", "qmix_jax"))
+    imports = structure.imports_of(tmp_path)
+    assert structure.circles_of(imports, late=False) == []
+    assert structure.circles_of(imports, late=True) == [
+        ["qmix_jax.a", "qmix_jax.b", "qmix_jax.d.e"]
+    ]
+    level = {"b": 0, "a": 1, "d": 2}
+    assert [(one.source, one.target) for one in structure.arrows_up(imports, level)] == [
+        ("qmix_jax.b", "qmix_jax.d.e")
+    ]
+
+
+def test_helpers_count_their_uses_and_statements():
+    source = '''
+def public(x):
+    return _once(_often(x)) + _often(x)
+def _once(x):
+    """Text."""
+    return x
+def _often(x):
+    y = x
+    return _often(y)
+def __magic__(x): ...
+'''
+    assert structure.helpers(source) == [("_once", 1, 1), ("_often", 2, 2)]
