@@ -4,6 +4,8 @@ Each is one program and few seeds; `python -m benchmarks acceptance NAME` has th
 every algorithm, with more.
 """
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from toys import members
 
 from qmix_jax import components
 from qmix_jax.envs import mmdp
+from qmix_jax.laboratory import measure
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +55,13 @@ def load(env, algo, **changes):
     return members.load(**settings)
 
 
+def tables(cfg, trained):
+    """(decision point, joint values f32[P, A, A]) of each decision point of a game."""
+    run = types.SimpleNamespace(config=cfg, parameters=trained.parameters)
+    learnt = measure.game_tables(run)
+    return list(zip(learnt.points, learnt.joint, strict=True))
+
+
 def published_two_step(algo):
     """The settings of Rashid et al. 2018, appendix: 5,000 episodes of uniformly random play."""
     return load(
@@ -69,10 +79,10 @@ def published_two_step(algo):
 
 def test_two_step_game_of_the_qmix_paper():
     """QMIX learns the whole table, from 5,000 episodes of uniformly random play."""
-    trained = members.train(published_two_step("qmix"))
+    cfg = published_two_step("qmix")
+    trained = members.train(cfg)
     np.testing.assert_array_equal(trained.evaluation["return"], 8)
-    tables = trained.members.tables(trained.parameters)
-    for point, learned in zip(trained.program.decision_points, tables, strict=True):
+    for point, learned in tables(cfg, trained):
         assert np.abs(learned - point.optimal).max() < 0.2, f"{point.name}: every seed"
 
 
@@ -88,8 +98,7 @@ def test_the_two_step_game_without_replay_or_target_network():
     )
     trained = members.train(cfg)
     np.testing.assert_array_equal(trained.evaluation["return"], 8)
-    tables = trained.members.tables(trained.parameters)
-    for point, learned in zip(trained.program.decision_points, tables, strict=True):
+    for point, learned in tables(cfg, trained):
         assert np.abs(learned.mean(axis=0) - point.optimal).max() < 0.1, point.name
 
 
@@ -109,10 +118,7 @@ def test_vdn_learns_the_least_squares_additive_table():
         replay={"capacity": 8_000},
     )
     trained = members.train(cfg)
-    (point,), (learned,) = (
-        trained.program.decision_points,
-        trained.members.tables(trained.parameters),
-    )
+    ((point, learned),) = tables(cfg, trained)
     assert np.abs(learned.mean(axis=0) - point.exact["additive"]).max() < 0.5
     np.testing.assert_allclose(trained.evaluation["return"], 0.0)
 
