@@ -22,6 +22,7 @@ NAMES = {
     "structure": "lines, import circles, hops to the compiled program; [tree=DIR ...]",
     "export": "a trained policy in each format: actions, size and latency; run=DIR",
     "sweep": "a multirun as populations against the same jobs one by one",
+    "acceptance": "what learning must reach, over many seeds; NAME",
 }
 
 

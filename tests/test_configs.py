@@ -56,19 +56,42 @@ def test_every_key_is_listed(group, choice):
     assert _paths(mapping) == _paths(config.dump(config.load(mapping)))
 
 
-@pytest.mark.parametrize(
-    ("experiment", "algo"), list(itertools.product(CHOICES["experiment"], CHOICES["algo"]))
-)
-def test_every_experiment_takes_every_algorithm(experiment, algo):
-    mapping = compose(f"experiment={experiment}", f"algo={algo}")
-    loaded = config.load(mapping)
-    assert (loaded.name, loaded.algo.name) == (experiment, algo)
+OF_PAIRS = {path.stem for path in (ROOT / "experiment_algo").iterdir()}
+"""`<experiment>_<algorithm>`: files with values for a pair of them."""
+
+
+def with_choice(experiment, group, choice):
+    """The mapping of `experiment=... group=...`, composed where more than the group itself may
+    change: composing takes long.
+    """
+    alone, chosen = compose(f"experiment={experiment}"), compose(f"{group}={choice}")
+    if alone[group] != compose()[group] or f"{experiment}_{choice}" in OF_PAIRS:
+        return compose(f"experiment={experiment}", f"{group}={choice}")
+    hparams = {**alone["hparams"], "algo": chosen["hparams"]["algo"]}
+    return {**alone, group: chosen[group], "hparams": hparams}
+
+
+@pytest.mark.parametrize("experiment", CHOICES["experiment"])
+def test_every_experiment_takes_every_algorithm(experiment):
+    for algo in CHOICES["algo"]:
+        loaded = config.load(with_choice(experiment, "algo", algo))
+        assert (loaded.name, loaded.algo.name) == (experiment, algo)
 
 
 @pytest.mark.parametrize("experiment", CHOICES["experiment"])
 def test_every_experiment_takes_every_agent(experiment):
     for agent in CHOICES["agent"]:
-        config.load(compose(f"experiment={experiment}", f"agent={agent}"))
+        config.load(with_choice(experiment, "agent", agent))
+
+
+@pytest.mark.parametrize("group", ["algo", "agent"])
+def test_a_choice_changes_its_own_group_alone(group):
+    """Every experiment with one choice, and every choice with an experiment."""
+    for experiment, choice in zip(
+        CHOICES["experiment"], itertools.cycle(CHOICES[group]), strict=False
+    ):
+        composed = compose(f"experiment={experiment}", f"{group}={choice}")
+        assert composed == with_choice(experiment, group, choice)
 
 
 def test_a_module_of_ones_own_brings_its_own_options():

@@ -57,7 +57,7 @@ def test_a_time_limit_ends_the_episode_at_exactly_the_limit():
 
 
 def test_evaluation_is_greedy_and_leaves_the_members_alone():
-    trained = members.train(members.load(), calls=(3,))
+    trained = members.train(members.small(), calls=(3,))
     before = [x.copy() for x in members.leaves(trained.states[0])]
     first = trained.members.evaluate(trained.states, 3)
     again = trained.members.evaluate(trained.states, 3)

@@ -160,7 +160,7 @@ def test_a_checkpoint_holds_members_twice(replay, share, capsys):
     assert (one.fit(limit, running=2), one.fit(limit - 1, running=2)) == (3, 2)
 
 
-PLANNED = (("two_step", "map"), ("two_step", "vmap"), ("mpe_spread", "map"), ("smax_3m", "map"))
+PLANNED = (("two_step", "vmap"), ("smax_3m", "map"))
 TOGETHER = 4
 
 

@@ -35,7 +35,7 @@ def test_trains(name):
     smax = ENVS[name].get("id") == SMAX["id"]
     code = "uint8" if smax else "float16"
     own_networks = name == "speaker_listener"
-    cfg = members.load(
+    cfg = members.small(
         env={"name": component, "options": ENVS[name]},
         seeds=2,
         replay={"batch_size": 2, "capacity": 6, "obs_dtype": code, "state_dtype": code},

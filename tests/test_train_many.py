@@ -12,8 +12,6 @@ from toys import members
 from qmix_jax import api, config
 from qmix_jax.runtime import scores, session, sweep_index
 
-pytestmark = pytest.mark.as_users
-
 DIVERGING = {"learning_rate": {"start": 1e-3, "end": 1e38, "steps": 60}, "max_grad_norm": 1e30}
 SETTINGS = (
     {"hparams": {"gamma": 0.9, "learning_rate": 1e-3}},
@@ -36,7 +34,7 @@ def same(a, b):
 
 def run(folder, settings):
     jobs = [
-        api.Job(members.load(**values), folder / str(i), label=f"job {i}")
+        api.Job(members.small(**values), folder / str(i), label=f"job {i}")
         for i, values in enumerate(settings)
     ]
     return api.train_many(jobs, folder)
@@ -51,7 +49,9 @@ def together(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    return [api.train(members.load(**values), folder / str(i)) for i, values in enumerate(SETTINGS)]
+    return [
+        api.train(members.small(**values), folder / str(i)) for i, values in enumerate(SETTINGS)
+    ]
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_two_programs_where_a_static_key_differs(tmp_path, capsys):
 
 
 def test_mistakes_are_found_before_anything_is_compiled(tmp_path):
-    cfg = members.load()
+    cfg = members.small()
     with pytest.raises(config.ConfigError, match=r"jobs 0 and 1 both write to"):
         api.train_many([api.Job(cfg, tmp_path / "x"), api.Job(cfg, tmp_path / "x")])
     with pytest.raises(config.ConfigError, match="no jobs"):

@@ -109,7 +109,7 @@ def test_one_trace_serves_every_call_length(monkeypatch):
     monkeypatch.setattr(
         program.train_step, "add_up", lambda *args: traced.append(1) or original(*args)
     )
-    cfg = members.load(seed=77)
+    cfg = members.small()
     members.train(cfg, calls=(1,))
     n_traces = len(traced)
     assert n_traces >= 1

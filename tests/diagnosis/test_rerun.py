@@ -13,10 +13,9 @@ from qmix_jax import config
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run") / "run"
-    cfg = members.load(
+    cfg = members.small(
         seed=5,
         seeds=2,
-        agent={"name": "mlp", "options": {"hidden": 8}},
         trainer={"env_steps": 400},
         sink={"own": {"name": "toys.recording_sink"}},
     )

@@ -207,7 +207,7 @@ def real(tmp_path_factory):
     """Two settings by two seeds, trained together."""
     folder = tmp_path_factory.mktemp("real")
     jobs = [
-        api.Job(members.load(seeds=2, hparams={"gamma": gamma}), folder / str(i))
+        api.Job(members.small(seeds=2, hparams={"gamma": gamma}), folder / str(i))
         for i, gamma in enumerate((0.9, 0.99))
     ]
     return folder, api.train_many(jobs, folder)

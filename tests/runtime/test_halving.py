@@ -11,8 +11,6 @@ from toys import members
 from qmix_jax import api, config, plan, population
 from qmix_jax.runtime import halving, programs
 
-pytestmark = pytest.mark.as_users
-
 SETTINGS = (
     {"seed": 1, "hparams": {"learning_rate": 1e-3}},
     {"seed": 2, "seeds": 2, "hparams": {"gamma": 0.5}},
@@ -31,7 +29,7 @@ def rows(directory):
 
 def load(values, batching="map"):
     fixed = {"eval": {"every": 200}, "population": {"batching": batching, "devices": 2}}
-    return members.load(**fixed, **values)
+    return members.small(**fixed, **values)
 
 
 def same(a, b):
@@ -161,7 +159,7 @@ def arithmetic(n_updates, eval_every):
 
 
 def test_all_members_must_fit_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "memory_limit", lambda whole: 190_000)
+    monkeypatch.setattr(programs, "memory_limit", lambda whole: 60_000)
     jobs = [api.Job(load({"seed": i}), tmp_path / str(i)) for i in range(8)]
     with pytest.raises(config.ConfigError, match=r"memory: successive halving keeps all members"):
         api.train_many(jobs, halving=HALVING)

@@ -25,7 +25,7 @@ def own(**options):
 
 
 def load(sink, **changes):
-    return members.load(sink=sink, seed=3, **changes)
+    return members.small(sink=sink, seed=3, **changes)
 
 
 def recorded(path):
@@ -135,7 +135,6 @@ class InSlices(api.Programs):
 @pytest.mark.slow
 def test_each_job_of_a_sweep_in_slices_feeds_its_own_sinks(tmp_path):
     shared = {
-        "agent": {"name": "mlp", "options": {"hidden": 8}},
         "population": {"batching": "map", "devices": 1},
         "trainer": {"env_steps": 300},
     }

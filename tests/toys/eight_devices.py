@@ -47,7 +47,7 @@ def programs(**settings: Any) -> dict[str, Any]:
         return compiled, seconds
 
     population._compile = keeping
-    layout = members.compiled(members.load(**settings))[0].layout
+    layout = members.compiled(members.small(**settings))[0].layout
     population._compile = compile_all
     return {
         "devices": len(layout.devices),
@@ -73,8 +73,8 @@ def main() -> None:
         "map": programs(seeds=8),
         "vmap": programs(seeds=16, population={"batching": "vmap"}),
     }
-    spread = members.train(members.load(seeds=8), calls=(4,))
-    alone = members.train(members.load(seeds=8, population={"devices": 1}), calls=(4,))
+    spread = members.train(members.small(seeds=8), calls=(4,))
+    alone = members.train(members.small(seeds=8, population={"devices": 1}), calls=(4,))
     assert len(alone.members.layout.devices) == 1
     answers["equal"] = {
         name: equal(getattr(spread, name), getattr(alone, name))

@@ -28,7 +28,7 @@ RESUMING: dict[str, Any] = {"resume": "auto", "checkpoint": {"every_s": 0.0}}
 
 def one(folder: pathlib.Path, population: Mapping[str, Any]) -> list[api.Result]:
     """Three seeds."""
-    return [api.train(members.load(seeds=3, population=population), folder / "one")]
+    return [api.train(members.small(seeds=3, population=population), folder / "one")]
 
 
 def many(
@@ -40,7 +40,7 @@ def many(
     """All of `SETTINGS`."""
     jobs = [
         api.Job(
-            members.load(**settings, population=population, **more),
+            members.small(**settings, population=population, **more),
             folder / str(i),
             label=f"job {i}",
         )

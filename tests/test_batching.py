@@ -1,0 +1,21 @@
+"""Members that are batched on a device, compared with members that take turns."""
+
+import numpy as np
+import pytest
+from toys import members
+
+WINDOW = {"collector": "window", "window": 3, "burn_in": 2}
+
+
+@pytest.mark.slow
+def test_vmap_agrees_with_map_to_float32_rounding():
+    batched, in_turn = (
+        members.train(
+            members.load(seeds=3, trainer=WINDOW, population={"batching": batching}), calls=(9,)
+        )
+        for batching in ("vmap", "map")
+    )
+    for x, y in zip(
+        members.leaves(batched.parameters), members.leaves(in_turn.parameters), strict=True
+    ):
+        np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-4)
