@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from qmix_jax.diagnosis.rerun import Rerun, rerun
     from qmix_jax.laboratory.baseline import Baseline, baseline
     from qmix_jax.laboratory.build import Lab, lab
+    from qmix_jax.laboratory.episode import inspect_episode
     from qmix_jax.laboratory.measure import GameTables, game_tables
     from qmix_jax.laboratory.weights import weights
     from qmix_jax.render.build import Rendered, render_run
@@ -75,6 +76,7 @@ __all__ = [
     "evaluate_run",
     "export_run",
     "game_tables",
+    "inspect_episode",
     "lab",
     "load_config",
     "load_parameters",
@@ -109,6 +111,7 @@ _HOMES = {
     "Job": ("qmix_jax.api", "Job"),
     "GameTables": ("qmix_jax.laboratory.measure", "GameTables"),
     "game_tables": ("qmix_jax.laboratory.measure", "game_tables"),
+    "inspect_episode": ("qmix_jax.laboratory.episode", "inspect_episode"),
     "Lab": ("qmix_jax.laboratory.build", "Lab"),
     "lab": ("qmix_jax.laboratory.build", "lab"),
     "NonFiniteError": ("qmix_jax.runtime.outcomes", "NonFiniteError"),

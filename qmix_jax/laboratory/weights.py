@@ -2,18 +2,16 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 
-from qmix_jax import collectors, config, population, program, train_step
-from qmix_jax.envs import base as envs
+from qmix_jax import config, program
+from qmix_jax.laboratory import episode
 from qmix_jax.runtime import parameters, provenance, sinks
-from qmix_jax.types import Array
 
 _SHOWN = "mixer/"
 """Beginning of the names that weights have in `Algorithm.inspect`."""
@@ -41,57 +39,26 @@ def weights(
     """
     root = pathlib.Path(directory)
     cfg = provenance.read_run_config(root)
-    if not 0 <= member < cfg.seeds:
-        raise config.ConfigError(
-            f"weights: member={member}, but the run has {cfg.seeds}; allowed: 0 to {cfg.seeds - 1}"
-        )
     params = parameters.load_parameters(root / "parameters_best.npz")
-    own = jax.tree.map(lambda x: x[member], params)
-    env = program.environment(cfg)
-    play = _explained_episode(cfg, env)
-    seen = jax.tree.map(lambda x: x[0], population.each_seed(lambda key: play(key, own), [seed]))
-    steps, info = int(seen["length"]), seen["weights"]
+    seen = episode.inspect_episode(cfg, params, member, seed)
+    info = {
+        name.removeprefix(_SHOWN): values
+        for name, values in seen.items()
+        if name.startswith(_SHOWN)
+    }
+    if not info:
+        raise config.ConfigError(
+            f"weights: algorithm {cfg.algo.name!r} has none to show; allowed: those with mixer "
+            "qatten, qplex or qplex_attention"
+        )
     # A greedy episode has no advantages: what is the same everywhere is not worth a panel.
-    cut = {name: values[:steps, 0] for name, values in info.items()}
-    shown = {name: values for name, values in cut.items() if np.ptp(values) > 0.0} or cut
-    title = f"{cfg.algo.name} on {env.spec.name}: one greedy episode, return {seen['return']:.2f}"
+    shown = {name: values for name, values in info.items() if np.ptp(values) > 0.0} or info
+    spec, returned = program.environment(cfg).spec, np.sum(seen["reward"])
+    title = f"{cfg.algo.name} on {spec.name}: one greedy episode, return {returned:.2f}"
     path = pathlib.Path(out or root / "weights.png")
     with sinks.atomic(path) as file:
-        draw(shown, env.spec.agent_names, title).savefig(file, format="png", dpi=130)
+        draw(shown, spec.agent_names, title).savefig(file, format="png", dpi=130)
     return path
-
-
-def _explained_episode(
-    cfg: config.ExperimentConfig, env: program.AnyEnv
-) -> Callable[[Array, Any], dict[str, Any]]:
-    """`(key, params) -> length, return and weights` of one greedy episode; weights are [T, 1, ...].
-
-    Raises: ConfigError for an algorithm or an environment that this cannot be asked of.
-    """
-    algorithm = program.make_algorithm(cfg, env.spec)
-    if isinstance(env, envs.HostEnv):
-        raise config.ConfigError(
-            f"weights: {env.spec.name} is stepped in Python; allowed: an environment in JAX"
-        )
-    stage = program.stage_of(algorithm, env, 1)
-    collector = collectors.make_episode(stage, env.spec.max_steps)
-
-    def play(key: Array, params: Any) -> dict[str, Any]:
-        greedy = train_step.play(algorithm, params)
-        _, trajectory, metrics = collector.collect(key, (), greedy)
-        every = algorithm.inspect(params, trajectory) if algorithm.inspect is not None else {}
-        weights = {
-            name.removeprefix(_SHOWN): x for name, x in every.items() if name.startswith(_SHOWN)
-        }
-        if not weights:
-            raise config.ConfigError(
-                f"weights: algorithm {cfg.algo.name!r} has none to show; allowed: those with mixer "
-                "qatten, qplex or qplex_attention"
-            )
-        sums = {name: metrics[f"rollout/{name}"][0] for name in ("length", "return")}
-        return {**sums, "weights": weights}
-
-    return play
 
 
 def draw(shown: Mapping[str, np.ndarray], agents: Sequence[str], title: str) -> mpl_figure.Figure:

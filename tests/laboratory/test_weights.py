@@ -46,3 +46,17 @@ def test_heads_and_agents_are_rows_and_time_runs_to_the_right():
     assert labels == ["head 1, a", "head 1, b", "head 2, a", "head 2, b", "head 3, a", "head 3, b"]
     np.testing.assert_array_equal(table[:, 1], values[1].ravel())
     assert len(weights.draw({"x": values, "y": values[:, 0]}, ("a", "b"), "t").axes) == 4
+
+
+def test_an_episode_shows_each_step_of_one_member(tmp_path):
+    """Utilities are those that the member acts on: their greedy actions' rewards come back."""
+    cfg = qmix_jax.compose_config(*TINY, "algo=qplex")
+    result = qmix_jax.train(cfg, tmp_path / "run")
+    seen = [qmix_jax.inspect_episode(cfg, result.parameters, member) for member in range(2)]
+    for shown, returned in zip(seen, result.metrics["eval/return"][-2:], strict=True):
+        assert shown["utilities"].shape == (2, 2, 2) and shown["q_tot"].shape == (2,)
+        assert shown["mixer/importance"].shape == (2, 2)
+        assert shown["reward"].sum() == returned, "greedy play of the two-step game is certain"
+    assert not np.array_equal(seen[0]["utilities"], seen[1]["utilities"])
+    with pytest.raises(qmix_jax.ConfigError, match=r"member=2, but the run has 2"):
+        qmix_jax.inspect_episode(cfg, result.parameters, 2)

@@ -1,0 +1,58 @@
+"""`qmix_jax.inspect_episode`: what an algorithm computes along one greedy episode."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from qmix_jax import collectors, config, population, program, train_step
+from qmix_jax.envs import base as envs
+from qmix_jax.types import Array
+
+
+def inspect_episode(
+    cfg: config.ExperimentConfig, parameters: Any, member: int = 0, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Plays one greedy episode and shows what the algorithm computes at each of its T steps.
+
+    Args:
+      cfg: the configuration of a run.
+      parameters: its parameters [P, ...]: `Session.parameters`, `Result.parameters`, or those of
+        `qmix_jax.load_parameters`.
+      member: which of the run's members plays.
+      seed: of the episode.
+    Returns:
+      name -> f32[T, ...]: `reward`, and what the algorithm has of `utilities` f32[T, N, A], `q_tot`
+      f32[T], `q_joint` f32[T] and `mixer/<name>` (see `Algorithm.inspect`).
+    Raises:
+      ConfigError: no such member, or an environment that is stepped in Python.
+    """
+    if not 0 <= member < cfg.seeds:
+        raise config.ConfigError(
+            f"inspect: member={member}, but the run has {cfg.seeds}; allowed: 0 to {cfg.seeds - 1}"
+        )
+    own = jax.tree.map(lambda x: x[member], parameters)
+    length, shown = _player(cfg)(jax.random.key(seed), own)
+    steps = int(np.asarray(length))
+    return {name: np.asarray(values)[:steps, 0] for name, values in shown.items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _player(cfg: config.ExperimentConfig) -> Callable[[Array, Any], tuple[Array, dict[str, Array]]]:
+    """`(key, params) -> (steps, name -> [T, 1, ...])`, compiled once for a configuration."""
+    env = program.environment(cfg)
+    if isinstance(env, envs.HostEnv):
+        raise config.ConfigError(
+            f"inspect: {env.spec.name} is stepped in Python; allowed: an environment in JAX"
+        )
+    algorithm = program.make_algorithm(cfg, env.spec)
+    collector = collectors.make_episode(program.stage_of(algorithm, env, 1), env.spec.max_steps)
+
+    def play(key: Array, params: Any) -> tuple[Array, dict[str, Array]]:
+        _, trajectory, metrics = collector.collect(key, (), train_step.play(algorithm, params))
+        shown = algorithm.inspect(params, trajectory) if algorithm.inspect is not None else {}
+        return metrics["rollout/length"][0], {"reward": trajectory.reward, **shown}
+
+    return jax.jit(play, compiler_options=population.compiler_options(jax.default_backend()))
