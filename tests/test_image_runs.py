@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from toys import image, members
 
 
+@pytest.mark.slow
 def test_a_run_learns_to_see():
     """Collected, kept in eight bits, sampled, learnt from and evaluated; each agent its own."""
     cfg = members.load(

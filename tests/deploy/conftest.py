@@ -15,7 +15,7 @@ TINY = {
 @pytest.fixture(scope="package")
 def run_directory(tmp_path_factory):
     """Of two members, in an environment whose package is not installed."""
-    cfg = members.load(**TINY)
+    cfg = members.load(**TINY, algo=members.SMALL["algo"])
     return qmix_jax.train(cfg, tmp_path_factory.mktemp("trained") / "run").directory
 
 
