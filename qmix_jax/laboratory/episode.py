@@ -34,8 +34,9 @@ def inspect_episode(
             f"inspect: member={member}, but the run has {cfg.seeds}; allowed: 0 to {cfg.seeds - 1}"
         )
     own = jax.tree.map(lambda x: x[member], parameters)
-    length, shown = _player(cfg)(jax.random.key(seed), own)
-    steps = int(np.asarray(length))
+    play = _player(cfg)  # pyright: ignore[reportArgumentType]  # pydantic models do hash
+    length, shown = play(jax.random.key(seed), own)
+    steps = int(length)
     return {name: np.asarray(values)[:steps, 0] for name, values in shown.items()}
 
 
