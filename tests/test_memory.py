@@ -34,19 +34,6 @@ def test_fit_by_hand():
     assert needed.fit(749, running=None) == 4 and needed.fit(750, running=None) == 5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n_members", [4])
-def test_temporaries_of_one_member_foretell_those_of_many(n_members):
-    """The compiler's own analysis of `n_members` batched ones, within 15 %."""
-    one, _ = members.compiled(members.load())
-    cfg = members.load(seeds=n_members, population={"batching": "vmap", "devices": 1})
-    many, _ = members.compiled(cfg)
-    assert many.memory.kept == one.memory.kept
-    measured = n_members * (many.memory.kept + many.memory.temporaries)
-    planned = n_members * (one.memory.kept + one.memory.temporaries)
-    assert planned == pytest.approx(measured, rel=0.15)
-
-
 NO_COPIES = {"checkpoint": {"enabled": False}}
 """Only what members keep and what programs add counts."""
 

@@ -24,12 +24,8 @@ def row(tree, i):
     return jax.tree.map(lambda x: x[i], tree)
 
 
-CASES = {
-    "vdn, segment": functools.partial(members.small, trainer={"collector": "segment"}),
-    "recurrent qmix, window": functools.partial(
-        members.load, trainer={"collector": "window", "window": 3, "burn_in": 2}
-    ),
-}
+load = functools.partial(members.load, trainer={"collector": "window", "window": 3, "burn_in": 2})
+"""Recurrent QMIX on windows; `test_train_many.py` has whole runs of VDN on segments."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,14 +39,8 @@ def _machine_code_as_users_have_it():
         yield
 
 
-@pytest.fixture(scope="module", params=CASES)
-def load(request):
-    """`(**changes) -> ExperimentConfig` of a case."""
-    return CASES[request.param]
-
-
 @pytest.fixture(scope="module")
-def three(load):
+def three():
     return members.train(load(seeds=3), calls=(UPDATES,))
 
 
@@ -67,7 +57,7 @@ def test_layout_places_everybody_once():
 
 
 @slow
-def test_member_alone_equals_member_in_a_population_bitwise(load, three):
+def test_member_alone_equals_member_in_a_population_bitwise(three):
     for i in range(3):
         alone = members.train(load(seed=i, seeds=1), calls=(UPDATES,))
         same(row(alone.parameters, 0), row(three.parameters, i))
@@ -79,14 +69,14 @@ def test_member_alone_equals_member_in_a_population_bitwise(load, three):
 
 
 @slow
-def test_the_number_of_devices_does_not_matter(load, three):
+def test_the_number_of_devices_does_not_matter(three):
     one_device = members.train(load(seeds=3, population={"devices": 1}), calls=(UPDATES,))
     same(one_device.parameters, three.parameters)
 
 
 @slow
 @pytest.mark.parametrize("calls", [(1,) * UPDATES, (4, 5), (2, 1, 6)])
-def test_the_length_of_calls_does_not_matter(load, three, calls):
+def test_the_length_of_calls_does_not_matter(three, calls):
     split = members.train(load(seeds=3), calls=calls)
     same(split.states, three.states)
     same(split.metrics.totals, three.metrics.totals)
@@ -101,7 +91,7 @@ def test_different_seeds_differ(three):
 
 
 @slow
-def test_repeating_a_run_repeats_it_bitwise(load, three):
+def test_repeating_a_run_repeats_it_bitwise(three):
     same(members.train(load(seeds=3), calls=(UPDATES,)).states, three.states)
 
 

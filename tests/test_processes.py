@@ -17,8 +17,6 @@ from toys import members, worker
 from qmix_jax import config
 from qmix_jax.runtime import parameters, team
 
-pytestmark = pytest.mark.as_users
-
 TESTS = pathlib.Path(__file__).resolve().parent
 FILES = {
     "config.yaml", "curves.png", "manifest.json", "metrics.csv", "metrics.jsonl",

@@ -19,7 +19,6 @@ from qmix_jax.runtime import checkpoint, launching, training
 CUTS = int(os.environ.get("QMIX_JAX_CUTS", "1"))
 """Random cut points of each case."""
 
-VDN = {"name": "vdn", "factorisation": {"name": "td"}, "mixer": {"name": "vdn"}}
 IQL = {"name": "iql", "factorisation": {"name": "iql"}, "mixer": None}
 TWO_STEP = {
     "name": "two_step",
@@ -31,11 +30,14 @@ TWO_STEP = {
 WINDOW = {"trainer": {"collector": "window", "window": 4}, "replay": {"capacity": 30}}
 CASES = {
     "qmix on counting, windows": WINDOW,
-    "qmix on two_step, prioritised": {**TWO_STEP, "replay": {"kind": "prioritised"}},
-    "vdn on counting, segments": {"algo": VDN},
+    "vdn on counting, segments, prioritised": {
+        **members.SMALL,
+        "replay": {"kind": "prioritised"},
+    },
     "iql on two_step": {**TWO_STEP, "algo": IQL},
-    "qmix on a PettingZoo environment": {
+    "vdn on a PettingZoo environment": {
         **TWO_STEP,
+        "algo": members.SMALL["algo"],
         "env": {"name": "pettingzoo", "options": {"id": "toys.parallel"}},
     },
 }
@@ -337,8 +339,7 @@ def sweeps(tmp_path_factory, programs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [15, 50, 80])
-@pytest.mark.parametrize("halving", [None, HALVING])
+@pytest.mark.parametrize(("halving", "at"), [(None, 15), (None, 50), (HALVING, 50), (HALVING, 80)])
 def test_a_sweep_goes_on_where_it_was_cut(halving, at, sweeps, programs, cut, tmp_path):
     cut(at)
     with pytest.raises(Cut):
@@ -356,8 +357,7 @@ def test_a_sweep_goes_on_where_it_was_cut(halving, at, sweeps, programs, cut, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [0, 1, 45])
-@pytest.mark.parametrize("halving", [None, HALVING])
+@pytest.mark.parametrize(("halving", "at"), [(None, 0), (HALVING, 1), (None, 45)])
 def test_a_sweep_goes_on_after_a_signal(halving, at, sweeps, programs, signalled, tmp_path):
     signalled(at)
     first = api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)

@@ -9,8 +9,6 @@ from qmix_jax import components
 SMAX = {"id": "HeuristicEnemySMAX"}
 ENVS = {
     "smacv2_5_units": {**SMAX, "scenario": "smacv2_5_units"},
-    "5m, composed": {**SMAX, "allies": {"marine": 5}, "enemies": {"marine": 5}},
-    "simple_spread": {"id": "MPE_simple_spread_v3"},
     "speaker_listener": {"id": "MPE_simple_speaker_listener_v4"},
     "switch_riddle": {"id": "switch_riddle"},
     "overcooked_v2": {"id": "overcooked_v2", "kwargs": {"max_steps": 20, "agent_view_size": 1}},

@@ -117,4 +117,8 @@ def main(task: str, failing: str) -> int:
 
 
 if __name__ == "__main__":
+    from qmix_jax import population
+
+    # With little effort, as by the tests that results are compared with.
+    population.compiler_options = lambda platform: {"xla_backend_optimization_level": 0}
     sys.exit(main(*sys.argv[1:]))
