@@ -52,7 +52,7 @@ def test_a_run_is_read_back_as_it_was_returned(finished, tmp_path):
     result, _ = finished
     again = qmix_jax.load_run(result.directory)
     assert (again.config, again.plan, again.failures) == (result.config, result.plan, {})
-    for name in ("parameters", "best_parameters", "metrics", "tables"):
+    for name in ("parameters", "best_parameters", "metrics"):
         pair = (getattr(one, name) for one in (again, result))
         jax.tree.map(np.testing.assert_array_equal, *pair)
     with pytest.raises(config.ConfigError, match=r"give the config.yaml of a run"):
@@ -179,8 +179,8 @@ BAD = {
     },
     "plan: replay.kind=on_policy with replay.capacity=12, but only the last rollout is kept; set "
     "it to null": {"replay": {"kind": "on_policy", "batch_size": 3}, **PQN},
-    "algo: qmix has a target network, and replay.kind=on_policy learns without one; use "
-    "algo=pqn_vdn or algo=pqn_qmix, or set replay.kind=uniform": {
+    "algo: qmix does not fit: it learns from replay.kind=uniform or prioritised or transitions, "
+    "got on_policy; algo.factorisation.name that fits: pqn": {
         "replay": {"kind": "on_policy", "batch_size": 3, "capacity": None}
     },
     "algo: factorisation 'pqn' needs a mixer; set algo.mixer.name": {

@@ -10,6 +10,7 @@ import yaml
 import qmix_jax
 from qmix_jax import config
 from qmix_jax.cli import composition, main
+from qmix_jax.laboratory import page
 from qmix_jax.runtime import outcomes
 
 ALGOS = ", ".join(composition.choices()["algo"])
@@ -36,6 +37,7 @@ def api(monkeypatch, tmp_path):
     fake = types.SimpleNamespace(train=train, calls=calls, outcome="done")
     monkeypatch.setitem(sys.modules, "qmix_jax.api", fake)
     monkeypatch.setattr(qmix_jax, "api", fake, raising=False)
+    monkeypatch.setattr(page, "learnt", lambda result: None)  # nothing was
     monkeypatch.chdir(tmp_path)
     return fake
 

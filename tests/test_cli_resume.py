@@ -61,7 +61,7 @@ def test_auto_begins_and_then_has_nothing_left_to_do(ended, capsys):
 @pytest.mark.slow
 def test_a_sweep_goes_on_as_a_whole(swept, capsys):
     assert run("train", f"resume={swept}") == 0
-    assert "had ended" in capsys.readouterr().out
+    assert "has ended; to train on" in capsys.readouterr().out
     before = [steps(path) for path in sorted(swept.glob("*_two_step_*"))]
     assert run("train", f"resume={swept}", "trainer.env_steps=200") == 0, capsys.readouterr().err
     after = [steps(path) for path in sorted(swept.glob("*_two_step_*"))]

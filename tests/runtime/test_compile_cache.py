@@ -24,7 +24,7 @@ def test_a_second_start_compiles_nothing(run_python, monkeypatch, tmp_path):
         return {path.name for path in folder.rglob("*whole*-cache")}
 
     kept = programs()
-    assert len(kept) == 3, "initialise, train, evaluate"
+    assert 2 <= len(kept) <= 3, "initialise, train, evaluate: those that take long to compile"
     assert run_python(*TRAIN).returncode == 0
     assert programs() == kept, "nothing new"
 
