@@ -135,7 +135,7 @@ def make_episode(stage: rollout.Stage, window: int) -> Collector:
         running = ~actor.ended
         step = stage.record(actor, actions, remembered, stepped)
         step = replace(step, valid=running, finished=step.finished & running)
-        # The carry and the last actions may go on: nothing of them is valid any more.
+        # The carry and the last actions keep changing: nothing after the end is valid.
         return replace(
             stepped,
             env_state=envs.select(actor.ended, actor.env_state, stepped.env_state),
@@ -293,7 +293,7 @@ def _advance(
     x: tuple[Array, Array],
     holds: bool = True,
 ) -> tuple[rollout.ActorState, rollout.Step, rollout.ActorState]:
-    """One step of every environment; those that ended begin anew.
+    """One step of every environment; those that ended start a new episode.
 
     With `holds` the true end of a truncated episode keeps an entry, from which targets bootstrap:
     the fresh episode begins one entry later, and the transition in between is not `valid` and steps

@@ -243,7 +243,7 @@ class _Member(NamedTuple):
         data: Any,
         update_index: Array,
     ) -> tuple[train_step.TrainState, train_step.Tally]:
-        """The second half of an update; `data`: (Trajectory, what the episodes came to)."""
+        """The second half of an update; `data`: (Trajectory, metrics of the episodes)."""
         state, metrics = self._absorbed(state, hparams, data, update_index)
         return state, train_step.add_up(tally, metrics, update_index)
 

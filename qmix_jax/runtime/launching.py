@@ -179,7 +179,7 @@ def _train_together(
 
 
 def _reached(group: jobs.Group, at: Launched) -> tuple[list[results.Result], outcomes.Seconds]:
-    """What a group came to that ended before, from its run directories."""
+    """The outcome of a group that had ended, from its run directories."""
     own = []
     for job in group.jobs:
         at.display.note(f"{group.heading}{had_ended(job)}")

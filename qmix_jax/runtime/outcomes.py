@@ -1,4 +1,4 @@
-"""What training a job's members came to."""
+"""The outcome of training a job's members."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class NonFiniteError(RuntimeError):
 
 @dataclasses.dataclass
 class Outcome:
-    """What training a job's members came to.
+    """The outcome of training a job's members.
 
     Attributes:
       parameters, best_parameters: numpy trees [P, ...]: at the end (of a frozen member: before it
