@@ -28,7 +28,7 @@ EQUAL_WORK = {
 """The work of JaxMARL's recurrent QMIX at its own settings, for ratios at equal work."""
 
 SMOKE = (
-    "experiment=two_step", "agent.options.hidden=8", "trainer.n_envs=4",
+    "experiment=two_step", "agent.options.hidden=8", "eval.episodes=2", "trainer.n_envs=4",
     "trainer.collector=segment", "trainer.gradient_steps=2", "replay.batch_size=4",
     "replay.capacity=16", "trainer.env_steps=64", "trainer.warm_up=16", "seeds=1",
 )  # fmt: skip

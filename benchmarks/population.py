@@ -13,7 +13,7 @@ SIZES = (1, 2, 4, 8)
 def run(options: measure.Options) -> None:
     """Prints env steps/s of all members together, for P = 1, 2, 4, 8; `seeds=...` sets one P."""
     asked = [int(o.partition("=")[2]) for o in options.overrides if o.startswith("seeds=")]
-    sizes = asked or ((1, 2) if options.smoke else SIZES)
+    sizes = asked or ((2,) if options.smoke else SIZES)
     devices.prepare(max(sizes), None)
     rows = []
     for name, overrides in cases.named(options.overrides, options.smoke).items():

@@ -25,7 +25,7 @@ CASES = {
 }  # fmt: skip
 """Every job is one member."""
 
-SMOKE = ("hparams.gamma=0.9,0.99", "trainer.env_steps=64", "eval.episodes=2")
+SMOKE = ("algo=vdn", "hparams.gamma=0.9,0.99")
 
 
 def run(options: measure.Options) -> None:

@@ -20,19 +20,26 @@ CUTS = int(os.environ.get("QMIX_JAX_CUTS", "1"))
 """Random cut points of each case."""
 
 IQL = {"name": "iql", "factorisation": {"name": "iql"}, "mixer": None}
+SHORT = {"env_steps": 400, "log_every": 90}
 TWO_STEP = {
     "name": "two_step",
     "env": {"name": "two_step"},
     "agent": {"name": "mlp", "options": {"hidden": 8}},
-    "trainer": {"collector": "episode", "env_steps": 400, "log_every": 90},
+    "trainer": {"collector": "episode", **SHORT},
     "eval": {"every": 150},
 }
-WINDOW = {"trainer": {"collector": "window", "window": 4}, "replay": {"capacity": 30}}
+WINDOW = {
+    "trainer": {"collector": "window", "window": 4, **SHORT},
+    "replay": {"capacity": 30},
+    "eval": {"every": 150},
+}
 CASES = {
     "qmix on counting, windows": WINDOW,
     "vdn on counting, segments, prioritised": {
         **members.SMALL,
+        "trainer": SHORT,
         "replay": {"kind": "prioritised"},
+        "eval": {"every": 150},
     },
     "iql on two_step": {**TWO_STEP, "algo": IQL},
     "vdn on a PettingZoo environment": {

@@ -114,6 +114,7 @@ def test_refuses_a_mixer(one_step):
         samples.algorithm("qtran", {}, one_step.agent, mixer, one_step.spec)
 
 
+@pytest.mark.slow
 @variants
 def test_matrix_games_are_solved_where_their_optimum_is_learnt(play_matrix_games, variant):
     """Seeds whose Q_jt knows the optimum, most of them, nearly all find it behind its penalties;
