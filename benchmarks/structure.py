@@ -139,16 +139,15 @@ def _dotted(path: pathlib.Path) -> str:
 
 
 def _imported(node: ast.AST, late: bool) -> Iterator[tuple[str, bool]]:
-    """(dotted name, whether inside a function) of every import."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            yield from ((alias.name, late) for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            yield from ((f"{child.module}.{alias.name}", late) for alias in child.names)
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        else:
-            yield from _imported(child, late or isinstance(child, (*_FUNCTIONS, ast.Lambda)))
+    """(dotted name, whether inside a function) of every import below a node."""
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, late) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield from ((f"{node.module}.{alias.name}", late) for alias in node.names)
+    elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+        late = late or isinstance(node, (*_FUNCTIONS, ast.Lambda))
+        for child in ast.iter_child_nodes(node):
+            yield from _imported(child, late)
 
 
 def circles_of(imports: Iterable[Import], late: bool) -> list[list[str]]:

@@ -8,6 +8,8 @@ from toys.command_line import TINY, run
 
 from qmix_jax.runtime import sinks
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def here(tmp_path_factory):

@@ -12,6 +12,8 @@ from qmix_jax import api, config, memory, population, program
 from qmix_jax.cli import composition
 from qmix_jax.runtime import jobs, programs, sinks
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 
 def test_parts_are_the_bytes_of_the_arrays():
     cfg = members.load()

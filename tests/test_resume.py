@@ -16,6 +16,8 @@ import qmix_jax
 from qmix_jax import api, config
 from qmix_jax.runtime import checkpoint, launching, training
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 CUTS = int(os.environ.get("QMIX_JAX_CUTS", "1"))
 """Random cut points of each case."""
 

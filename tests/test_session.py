@@ -11,6 +11,8 @@ import qmix_jax
 from qmix_jax import api, config, population, program
 from qmix_jax.runtime import best, checkpoint, launching, scores, stopping, training
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 MACHINE = ("time_s", "perf/env_steps_per_s")
 SMALL = {
     "name": "two_step",

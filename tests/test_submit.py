@@ -194,6 +194,7 @@ def interrupt_after(monkeypatch, looks):
     monkeypatch.setattr(job_queue.Queue, "_look", look_or_interrupt)
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_processes_of_this_machine(here, monkeypatch, capsys):
     started = []
     submit_all = job_queue.Queue._submit
@@ -207,9 +208,10 @@ def test_ctrl_c_cancels_processes_of_this_machine(here, monkeypatch, capsys):
     long = "trainer.env_steps=5_000_000"  # nobody waits for its end
     assert run(*LOCAL, *TINY, long, "algo=vdn,iql", "hydra.sweep.dir=sweep") == 130
     (job,) = started
-    # It may have heard of it in time to say so, or to end its run early.
+    # It may have heard of it in time to end its run early; else it has left no result.
     assert job.done()
-    assert job.exception() is not None or all(one.interrupted for one in job.result().runs)
+    if job.paths.result_pickle.exists():
+        assert job.exception() is not None or all(one.interrupted for one in job.result().runs)
     assert "group 0 (job 0): cancelled" in capsys.readouterr().out
     statuses = [job["status"] for job in index_of(here / "sweep")["jobs"]]
     assert statuses == ["cancelled", "waiting"]

@@ -12,6 +12,8 @@ from toys import members
 from qmix_jax import api, config
 from qmix_jax.runtime import scores, session, sweep_index
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 DIVERGING = {"learning_rate": {"start": 1e-3, "end": 1e38, "steps": 60}, "max_grad_norm": 1e30}
 SETTINGS = (
     {"hparams": {"gamma": 0.9, "learning_rate": 1e-3}},

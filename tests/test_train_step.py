@@ -105,6 +105,7 @@ def test_the_plan_knows_the_bytes_of_every_buffer(kind):
 
 def test_one_trace_serves_every_call_length(monkeypatch):
     """`train` is traced once however often and for however many updates it is called."""
+    members.forget()
     traced = []
     original = program.train_step.add_up
     monkeypatch.setattr(

@@ -1,10 +1,9 @@
 """A session: groups of runs on their way through a schedule, with their files and checkpoints."""
 
 import contextlib
-import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,25 +27,6 @@ from qmix_jax.runtime import (
     stopping,
     training,
 )  # fmt: skip
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def _guarded(method: _Method) -> _Method:
-    """A method of a session that closes everything that is open where it fails."""
-
-    @functools.wraps(method)
-    def call(self: "Session", *args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(self, *args, **kwargs)
-        except BaseException:
-            if self._closed:
-                raise
-            self._closed = True
-            with self._surroundings:
-                raise
-
-    return cast(_Method, call)
 
 
 class Session(contextlib.AbstractContextManager["Session"]):
@@ -98,11 +78,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._finished: set[tuple[int, int]] = set()
         self._spent = [(0.0, 0.0) for _ in groups]
         self._leg = self._n_resumed = 0
-        self._open()
+        with self._closed_on_error():
+            self._open()
 
     # Driving
 
-    @_guarded
     def step(self) -> bool:
         """Trains for one compiled call, some seconds, and writes the rows, evaluation and
         checkpoint that are then due.
@@ -110,20 +90,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Returns:
           Whether anything was trained: False when the schedule is done or was cut short.
         """
-        while self._leg < len(self._legs) and not self._closed:
-            leg = self._legs[self._leg]
-            now = self._trainings[leg.group] or self._begin(leg)
-            if stopped := now.verdicts():
-                self._stop_jobs(leg.group, stopped)
-            elif now.done(leg.until):
-                self._finish_leg(leg)
-            elif self._stopping():
-                self._cut()
-            else:
-                now.step(leg.until, self._stopping)
-                self._save(last=now.ending)
-                return True
-        return False
+        with self._closed_on_error():
+            if (due := self._due()) is None:
+                return False
+            now, until = due
+            now.step(until, self._stopping)
+            self._save(last=now.ending)
+            return True
 
     def evaluate(self) -> dict[str, np.ndarray]:
         """Evaluates the members now, with the episodes that a scheduled evaluation would play.
@@ -148,7 +121,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if not self.config.checkpoint.enabled:
             raise config.ConfigError("session: save() needs checkpoint.enabled=true")
         if self._leg < len(self._legs) and not self._closed:
-            self._save(last=True)
+            with self._closed_on_error():
+                self._save(last=True)
 
     def stop(self) -> None:
         """Ends early, as Ctrl-C does: the next `step` saves and returns False, and the result is
@@ -160,11 +134,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """Ends the session, early if `step` has more to do, and writes the final files."""
         if self._closed:
             return
-        self._end()
+        with self._closed_on_error():
+            self._end()
         self._closed = True
         self._surroundings.close()
 
-    @_guarded
     def _end(self) -> None:
         self._asked_to_stop |= self._leg < len(self._legs)
         while self.step():
@@ -175,6 +149,15 @@ class Session(contextlib.AbstractContextManager["Session"]):
         for g, now in enumerate(self._trainings):
             self._leave(g, now.jobs if now else ())
         self._finish([key for key in self._jobs if key not in self._finished])
+
+    @contextlib.contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        """Where the body fails, all that is open is closed, once."""
+        try:
+            yield
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
@@ -255,6 +238,21 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return outcomes.Seconds(self._compiled[group].seconds, *map(sum, pairs))
 
     # The schedule
+
+    def _due(self) -> tuple[training.Training, int] | None:
+        """What trains next and until which update; legs that are done by then are finished."""
+        while self._leg < len(self._legs) and not self._closed:
+            leg = self._legs[self._leg]
+            now = self._trainings[leg.group] or self._begin(leg)
+            if stopped := now.verdicts():
+                self._stop_jobs(leg.group, stopped)
+            elif now.done(leg.until):
+                self._finish_leg(leg)
+            elif self._stopping():
+                self._cut()
+            else:
+                return now, leg.until
+        return None
 
     def _begin(self, leg: schedule.Leg) -> training.Training:
         """Makes the members of a leg."""
@@ -363,7 +361,6 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     # Opening, saving, restoring
 
-    @_guarded
     def _open(self) -> None:
         runs = [self._job(key) for key in self._jobs]
         settings, note = runs[0].config.checkpoint, self._display.note
@@ -436,7 +433,6 @@ class Session(contextlib.AbstractContextManager["Session"]):
             for group, now in zip(self._groups, self._trainings, strict=True)
         )
 
-    @_guarded
     def _save(self, last: bool) -> None:
         """Makes a checkpoint if it is time for one, or it is the `last` one."""
         step = self._position()

@@ -166,17 +166,17 @@ def _respects_the_bounds(tables, payoff, greedy):
 @pytest.mark.slow
 @variants
 def test_a_known_joint_value_is_solved_behind_its_penalties(knowing_the_payoff, variant):
-    """Of 64 seeds, all on Q3 and HARD and nearly all on CLIMB (60 of `base`). A tenth of
-    lambda_nopt is enough for Q3 and for some on HARD only."""
+    """By all seeds on Q3 and HARD, and by nearly all of `base` on CLIMB. A tenth of lambda_nopt is
+    enough for Q3 and for some on HARD only."""
     coefficients = [{"lambda_opt": 1.0, "lambda_nopt": number} for number in (0.1, 1.0)]
     games = ("Q3", "HARD", "CLIMB", "P2")
     make = knowing_the_payoff(variant)
-    ends = tabular.play_one_step_games(make, games, coefficients, 0.02, 6_000)
-    np.testing.assert_array_equal(ends.reached(0, 8.0), [64, 64])
+    ends = tabular.play_one_step_games(make, games, coefficients, 0.02, 6_000, seeds=16)
+    np.testing.assert_array_equal(ends.reached(0, 8.0), [16, 16])
     weakly, strictly = ends.reached(1, 8.0)
-    assert strictly == 64 and 10 < weakly < 60
-    assert ends.reached(2, 11.0)[1] >= (64 if variant == "alt" else 54)
-    np.testing.assert_array_equal(ends.reached(3, 12.0), [64, 64])
+    assert strictly == 16 and 2 < weakly < 15
+    assert ends.reached(2, 11.0)[1] >= (16 if variant == "alt" else 13)
+    np.testing.assert_array_equal(ends.reached(3, 12.0), [16, 16])
     for index in (0, 1):
         _respects_the_bounds(ends.tables[index, 1], ends.payoff[index], ends.greedy[index, 1])
     if variant == "alt":

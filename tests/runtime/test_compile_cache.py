@@ -15,8 +15,6 @@ def test_a_second_start_compiles_nothing(run_python, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     folder = tmp_path / "cache" / "qmix_jax"
-    off = run_python(*TRAIN, "compile_cache=false")
-    assert off.returncode == 0 and not folder.exists()
     assert run_python(*TRAIN).returncode == 0
 
     def programs():
@@ -27,6 +25,26 @@ def test_a_second_start_compiles_nothing(run_python, monkeypatch, tmp_path):
     assert 2 <= len(kept) <= 3, "initialise, train, evaluate: those that take long to compile"
     assert run_python(*TRAIN).returncode == 0
     assert programs() == kept, "nothing new"
+
+
+def test_it_can_be_switched_off(run_python, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    done = run_python(
+        "-c",
+        textwrap.dedent("""
+        import jax
+        from qmix_jax.cli import composition
+        from qmix_jax import config
+        from qmix_jax.runtime import launching
+        for enabled in ("false", "true"):
+            composed = composition.compose("experiment=two_step", f"compile_cache={enabled}")
+            launching.prepare([config.load(composed)])
+            print(jax.config.jax_compilation_cache_dir)
+    """),
+    )
+    off, on = done.stdout.splitlines()
+    assert off == "None" and on.startswith(str(tmp_path / "cache")), done.stderr
 
 
 def test_a_folder_of_the_users_own_is_left_alone(run_python):

@@ -1,5 +1,6 @@
 """Run as a program: one process of several that train together, as `test_processes.py` asks."""
 
+import faulthandler
 import json
 import os
 import pathlib
@@ -120,5 +121,6 @@ if __name__ == "__main__":
     from qmix_jax import population
 
     # With little effort, as by the tests that results are compared with.
+    faulthandler.dump_traceback_later(150, exit=True)  # says where it hangs, if it does
     population.compiler_options = lambda platform: {"xla_backend_optimization_level": 0}
     sys.exit(main(*sys.argv[1:]))
