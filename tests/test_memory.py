@@ -85,6 +85,7 @@ def test_too_little_memory_is_one_line_before_anything_is_compiled(tmp_path, mon
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_members_that_do_not_fit_together_are_refused_where_slices_are_off(tmp_path, monkeypatch):
     limit = int(2.5 * needed().kept)
     monkeypatch.setattr(population, "compile_programs", None)
@@ -122,6 +123,7 @@ def test_other_texts_are_no_bytes(given):
         members.load(population={"memory": given})
 
 
+@pytest.mark.slow
 def test_plan_says_what_training_would_need(capsys):
     cfg = members.load(seeds=4, population={"batching": "map", "devices": 2}, **NO_COPIES)
     one = needed()

@@ -214,6 +214,7 @@ def test_jobs_agree_on_whether_they_are_distributed():
         team.join([members.load(), members.load(**DISTRIBUTED)])
 
 
+@pytest.mark.slow
 def test_no_cluster_is_one_line_and_exit_code_2(run_python, monkeypatch, tmp_path):
     for name in team.VARIABLES:
         monkeypatch.delenv(name, raising=False)

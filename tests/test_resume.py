@@ -260,6 +260,7 @@ def test_another_run_is_refused_with_the_difference(text, whole, monkeypatch):
     assert {path: path.read_bytes() for path in whole.directory.glob("*.*")} == before
 
 
+@pytest.mark.slow
 def test_a_longer_run_that_is_cut_goes_on_with_the_same_replay(programs, cut, tmp_path):
     """Its size followed from the number of env steps at first, and must not do so again."""
     derived = {"batch_size": 4, "capacity": None}

@@ -182,6 +182,7 @@ def test_a_run_that_a_rule_ended_is_complete_and_goes_on_when_the_rule_is_lifted
     assert rows(longer.directory) == rows(whole.directory)
 
 
+@pytest.mark.slow
 def test_in_a_sweep_the_rule_ends_one_job_and_no_other(whole, tmp_path):
     jobs = [
         api.Job(load(), tmp_path / "a"),

@@ -238,6 +238,7 @@ def fake_slurm(folder, sbatch=SBATCH):
     return str(binaries)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_jobs_of_slurm_alone(here, monkeypatch, capsys):
     monkeypatch.setenv("PATH", fake_slurm(here), prepend=os.pathsep)
     interrupt_after(monkeypatch, 2)

@@ -111,6 +111,7 @@ def test_a_diverging_member_is_frozen_and_its_neighbours_do_not_notice(tmp_path,
     assert set(manifest["reached"]["failures"]) == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_two_programs_where_a_static_key_differs(tmp_path, capsys):
     results = run(tmp_path, ({"trainer": {"env_steps": 200}},
                              {"trainer": {"env_steps": 200, "gradient_steps": 3}}))  # fmt: skip

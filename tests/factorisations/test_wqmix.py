@@ -206,6 +206,7 @@ def test_unrestricted_values_are_those_of_the_central_agents(one_step):
     np.testing.assert_allclose(shown["q_joint"], [-2.0, 8.0, 14.0, 24.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weighting", "elsewhere"),
     [("centrally", (-6.0, -4.5)), ("optimistically", (-1.09, None))],

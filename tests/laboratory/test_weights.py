@@ -48,6 +48,7 @@ def test_heads_and_agents_are_rows_and_time_runs_to_the_right():
     assert len(weights.draw({"x": values, "y": values[:, 0]}, ("a", "b"), "t").axes) == 4
 
 
+@pytest.mark.slow
 def test_an_episode_shows_each_step_of_one_member(tmp_path):
     """Utilities are those that the member acts on: their greedy actions' rewards come back."""
     cfg = qmix_jax.compose_config(*TINY, "algo=qplex")

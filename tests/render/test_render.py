@@ -89,6 +89,7 @@ def test_games_without_a_picture_are_told(family, untrained, tmp_path):
         assert np.asarray(sheet.convert("L")).min() < 100, "ink on paper"
 
 
+@pytest.mark.slow
 def test_they_are_the_episodes_of_an_evaluation(untrained, tmp_path):
     folder = untrained("env=mpe_spread", "+env.options.kwargs.max_steps=3", "eval.episodes=3")
     played = qmix_jax.render_run(folder, episodes=3, seed=7, member=1, out=tmp_path)

@@ -111,6 +111,7 @@ def test_the_process_says_in_which_state_it_is():
     assert env.presentation.describe(base.shot(episode, 0)) == "start\nstate A"
 
 
+@pytest.mark.slow
 def test_the_first_kitchen_speaks_the_language_of_the_second():
     env = environment("env=overcooked")
     state, _ = env.reset(jax.random.key(0))
