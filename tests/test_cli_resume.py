@@ -50,6 +50,7 @@ def test_a_run_can_be_longer_and_evaluated_otherwise(ended, capsys):
     assert manifest["config"]["sink"]["tensorboard"] is not None
 
 
+@pytest.mark.slow
 def test_auto_begins_and_then_has_nothing_left_to_do(ended, capsys):
     again = ("train", *TINY, "hydra.run.dir=auto", "resume=auto")
     assert run(*again) == 0

@@ -286,7 +286,10 @@ def test_the_check_of_ones_own_mixer_runs(monkeypatch):
 @pytest.mark.slow
 def test_the_loops_of_the_page_on_steps_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    loop, callback = _python(DOCS / "stepwise.md")
+    loop, callback = (
+        code.replace("20_000", "4_000").replace("10_000", "2_000")
+        for code in _python(DOCS / "stepwise.md")
+    )
     found = {}
     exec(compile(loop, "stepwise.md", "exec"), found)
     assert len(loop.splitlines()) < 30

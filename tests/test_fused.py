@@ -34,6 +34,7 @@ def result(objective, failures=None, interrupted=False):
     )
 
 
+@pytest.mark.slow
 def test_all_jobs_arrive_together_as_hydra_would_run_them(trained, capsys):
     swept = ("algo=qmix,vdn", "hparams.gamma=0.9,0.95", "seed=range(2)")
     assert run(*FUSED, *TINY, *swept) == 0, capsys.readouterr().err
@@ -61,6 +62,7 @@ def test_an_own_config_dir_is_part_of_the_command(trained, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_diverged_members_are_reported_and_the_exit_code_is_1(trained, capsys):
     trained.outcome = lambda job: result(1.0, {0: "frozen"} if job.config.seed == 1 else {})
     assert run(*FUSED, *TINY, "seed=0,1,2") == 1

@@ -22,6 +22,7 @@ def test_import_is_silent_and_light(run_python, statement):
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_python_interface_needs_no_hydra(run_python):
     code = "import qmix_jax, sys; qmix_jax.train; assert 'hydra' not in sys.modules"
     result = run_python("-c", code)

@@ -143,7 +143,7 @@ def test_two_processes_go_on_after_a_signal_and_after_a_kill(alone, tmp_path):
     found = ends(start_two(tmp_path, "-m", "toys.worker", "go on", "1"))
     assert [one.code for one in found] == [0, 0], [one.err for one in found]
     assert "resume: from " in found[0].out or "has ended" in found[0].out
-    for run in RUNS[1:]:
+    for run in RUNS[1:3]:
         equal(tmp_path / run, alone[0] / run)
     manifest = json.loads((tmp_path / "1" / "manifest.json").read_text())
     assert manifest["members_of_processes"] == [2, 1] and manifest["resumed"]

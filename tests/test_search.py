@@ -177,7 +177,7 @@ def began(folder, number):
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_and_repeats_nothing(here, environment):
-    options = ("hydra.sweeper.n_trials=4", "hydra.sweeper.batch=2", "trainer.env_steps=20_000")
+    options = ("hydra.sweeper.n_trials=4", "hydra.sweeper.batch=2", "trainer.env_steps=10_000")
     command = [sys.executable, "-m", "qmix_jax", *SEARCH, LOG, *options]
     process = subprocess.Popen(
         command, cwd=here, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
@@ -205,6 +205,7 @@ def test_one_search_per_directory(here, capsys):
     assert "another one is running" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_setting_that_cannot_be_trained_fails_alone(here, monkeypatch, capsys):
     """Both spaces are sound at their ends, but not every pair of values is."""
     trained = []

@@ -93,6 +93,7 @@ def test_evaluating_and_looking_change_nothing(whole, tmp_path):
         session.evaluate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "leave", "error"])
 def test_what_is_ended_early_is_resumed_to_the_same_numbers(how, whole, tmp_path):
     cfg = load(checkpoint={"every_s": 0.0, "replay": "always"})
@@ -115,6 +116,7 @@ def test_what_is_ended_early_is_resumed_to_the_same_numbers(how, whole, tmp_path
     assert rows(again.directory) == rows(whole.directory)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_made_when_asked_for(tmp_path):
     with qmix_jax.start(load(), tmp_path / "run") as session:
         while session.update < 20:
@@ -155,6 +157,7 @@ def test_what_cannot_be_started_is_one_line(whole):
 # Stop rules
 
 
+@pytest.mark.slow
 def test_a_run_that_a_rule_ended_is_complete_and_goes_on_when_the_rule_is_lifted(
     whole, tmp_path, capsys, monkeypatch
 ):

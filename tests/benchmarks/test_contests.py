@@ -147,6 +147,7 @@ def test_a_missing_interpreter_is_one_line_and_exit_code_2(module, tmp_path, cap
     assert error.startswith("error: xuance: ") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", compare.CASES)
 def test_equal_work_is_what_our_configuration_then_says(case):
     work = contest.learning_with_jaxmarl(compare.CASES[case])

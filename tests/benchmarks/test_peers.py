@@ -104,6 +104,7 @@ def test_log_keeps_what_the_peer_prints(checkout, tmp_path):
     assert (tmp_path / "log").read_text().splitlines() == ["noise on stdout", "noise on stderr"]
 
 
+@pytest.mark.slow
 def test_time_limit_is_reported_and_ends_what_the_worker_started(checkout):
     start = time.monotonic()
     outcome = fake(checkout, dataclasses.replace(WORK, hidden=3), timeout=2.0)

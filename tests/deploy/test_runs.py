@@ -53,6 +53,7 @@ def play(own, obs, avail):
     return np.stack(actions)
 
 
+@pytest.mark.slow
 def test_a_policy_is_loaded_without_its_environment(run_directory, run_python):
     code = (
         "import sys, numpy, qmix_jax\n"
@@ -312,6 +313,7 @@ def softmax_of_the_game(directory):
 GAME = np.ones((1, 2, 5), np.float32), np.array([[[True, True, False], [True] * 3]])
 
 
+@pytest.mark.slow
 def test_a_policy_that_samples_is_evaluated_as_in_training(sampling_directory):
     done = qmix_jax.evaluate_run(sampling_directory, parameters="final", seed="last")
     rows = sinks.read_metrics(sampling_directory / "metrics.csv")
@@ -422,6 +424,7 @@ def test_the_command_says_which_format_is_not_written(sampling_directory, tmp_pa
     assert [line for line in lines if "numpy is not written" in line] == lines[-1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forgotten", ["reset", "prev_actions", "avail", "carry"])
 def test_the_comparison_finds_a_program_that_forgets_something(forgotten, run_directory):
     run = trained.read(run_directory)
