@@ -126,7 +126,8 @@ def _game(*overrides: str) -> tuple[str, ...]:
 _TWO_STEP = ("experiment=two_step", "seed=100", "seeds=16")
 _SMALL_MIXER = ("algo.mixer.options.embed_dim=8", "algo.mixer.options.hypernet_layers=1")
 _PQN = (
-    "algo=pqn_qmix", "trainer=pqn", "env=two_step", *_SMALL_MIXER, "hparams.epsilon=1.0",
+    "algo=pqn_qmix", "trainer=pqn", "env=two_step", "agent=mlp", *_SMALL_MIXER,
+    "hparams.epsilon=1.0",
     "hparams.td_lambda=0.0", "hparams.reward_scale=1.0",
     "hparams.learning_rate={start: 5e-3, end: 2e-4, steps: 2500.0}", "replay.batch_size=16",
     "trainer.collector=segment", "trainer.window=null", "trainer.burn_in=0", "trainer.n_envs=32",

@@ -125,7 +125,9 @@ def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int
     first_batch = math.ceil(_batch(cfg, window) / trainer.n_envs) - 1
     warm_up = max(math.ceil(trainer.warm_up / steps_per_update), first_batch)
     n_updates = max(1, math.ceil(trainer.env_steps / steps_per_update) - warm_up)
-    useful = min((warm_up + n_updates) * trainer.n_envs, _most(longest_episode, window))
+    # As many steps as the default number of episodes of the longest kind.
+    most = math.ceil(_DEFAULT_CAPACITY * longest_episode / window)
+    useful = min((warm_up + n_updates) * trainer.n_envs, most)
     if cfg.replay.kind == "on_policy":
         _check_epochs(cfg)
         useful = trainer.n_envs
@@ -176,11 +178,6 @@ def _batch(cfg: config.ExperimentConfig, window: int) -> int:
     if cfg.replay.kind == "transitions":
         return math.ceil(cfg.replay.batch_size / (window + cfg.trainer.burn_in))
     return cfg.replay.batch_size
-
-
-def _most(longest_episode: int, window: int) -> int:
-    """Sequences that hold as many steps as `_DEFAULT_CAPACITY` episodes of the longest kind."""
-    return math.ceil(_DEFAULT_CAPACITY * longest_episode / window)
 
 
 def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int, batch: int) -> int:

@@ -31,7 +31,8 @@ class Surroundings(NamedTuple):
 
     def older(self, package: str, *version: int) -> bool:
         """It is installed, in a version before this one."""
-        return package in self.versions and _numbers(self.versions[package]) < version
+        there = re.findall(r"\d+", self.versions.get(package, ""))[:3]
+        return bool(there) and tuple(map(int, there)) < version
 
 
 class Fact(NamedTuple):
@@ -64,10 +65,6 @@ def here() -> Surroundings:
     return Surroundings(
         packages.versions(), os.environ, jax.config.values, jax.default_backend(), devices.cores()
     )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _gymnax(around: Surroundings) -> str | None:

@@ -47,7 +47,12 @@ def lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
     paths = {(game, algo): root / "runs" / f"{game}_{algo}" for game, algo in configs}
     missing = [key for key, cfg in configs.items() if not _ended(cfg, paths[key])]
     jobs = [
-        api.Job(_going_on(configs[key]), paths[key], "qmix-jax lab", " ".join(key))
+        api.Job(
+            configs[key].model_copy(update={"resume": "auto"}),
+            paths[key],
+            "qmix-jax lab",
+            " ".join(key),
+        )
         for key in missing
     ]
     if jobs:
@@ -58,10 +63,6 @@ def lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
         if _ended(cfg, paths[key])
     )
     return Lab(cells, write(cells, points, root))
-
-
-def _going_on(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
-    return cfg.model_copy(update={"resume": "auto"})
 
 
 def _ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:

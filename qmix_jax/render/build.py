@@ -88,7 +88,8 @@ def render_run(
     _check(cfg, episodes, member, parameters, fps)
     env = _environment(cfg, overrides or {})
     shown = _presentation(env)
-    files = _files(pathlib.Path(out or root / "render"), episodes, _suffix(shown))
+    suffix = ".gif" if shown.draw or shown.scene else ".txt"
+    files = _files(pathlib.Path(out or root / "render"), episodes, suffix)
     params = saved.load_parameters(root / f"parameters_{parameters}.npz")
     own = jax.tree.map(lambda x: x[member], params)
     if cfg.compile_cache:
@@ -159,10 +160,6 @@ def _presentation(env: envs.Env) -> envs.Presentation:
             f"{config.suggest(shown.scene.painter, tuple(_PAINTERS))}"
         )
     return shown
-
-
-def _suffix(shown: envs.Presentation) -> str:
-    return ".gif" if shown.draw or shown.scene else ".txt"
 
 
 def _files(out: pathlib.Path, episodes: int, suffix: str) -> list[pathlib.Path]:

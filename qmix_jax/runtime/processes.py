@@ -55,7 +55,11 @@ def _train_together(
     team: teams.Team, settled: Sequence[jobs.Job], how: launching.How
 ) -> launching.Trained:
     found = groups.split([job.config for job in settled])
-    left = [one for one in found if not all(_ended(settled[i]) for i in one.jobs)]
+    left = [
+        one
+        for one in found
+        if not all(compatibility.ended(settled[i].config, settled[i].path) for i in one.jobs)
+    ]
     own = {i: part for one in left for i, part in _share(team, settled, one.jobs).items()}
     claims = {job.path: job.config.resume is not None for job in settled} if team.first else {}
     root, paths = how.directory if team.first else None, [job.path for job in settled]
@@ -199,7 +203,3 @@ def _seconds(paths: Sequence[pathlib.Path]) -> outcomes.Seconds:
         max(one["compile_s"]["total"] for one in found),
         *(max(one["reached"][name] for one in found) for name in ("train_s", "eval_s")),
     )
-
-
-def _ended(job: jobs.Job) -> bool:
-    return compatibility.ended(job.config, job.path)

@@ -74,7 +74,10 @@ def search(
     table.add_column("setting", overflow="fold")
     table.add_column("state")
     for number, value, values, state in trials:
-        setting = " ".join(f"{key}={_value(one)}" for key, one in values.items())
+        setting = " ".join(
+            f"{key}={one:.4g}" if isinstance(one, float) else f"{key}={one}"
+            for key, one in values.items()
+        )
         known = math.nan if value is None else value
         table.add_row(str(number), _number(known), setting, state.lower())
     console.print(table)
@@ -88,10 +91,6 @@ def _describe(objective: scores.Objective) -> str:
     return (
         f"objective: {metric}, interquartile mean over seeds of the mean of the last {evaluations}"
     )
-
-
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _note(result: Any) -> str:
