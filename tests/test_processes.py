@@ -77,7 +77,7 @@ def two(tmp_path_factory, alone):
     """After `alone`, whose compiled programs are in the cache."""
     folder = tmp_path_factory.mktemp("two")
     found = ends(start_two(folder, "-m", "toys.worker", "train", ""))
-    assert [one.code for one in found] == [0, 0], [one.err for one in found]
+    assert [one.code for one in found] == [0, 0], "\n".join(one.err for one in found)
     return folder, found
 
 
@@ -137,11 +137,11 @@ def test_two_processes_go_on_after_a_signal_and_after_a_kill(alone, tmp_path):
     that one was killed and the other one gave up.
     """
     found = ends(start_two(tmp_path, "-m", "toys.worker", "go on", "1"))
-    assert [one.code for one in found] == [1, -9], [one.err for one in found]
+    assert [one.code for one in found] == [1, -9], "\n".join(one.err for one in found)
     assert "error: process 1 of 2 is lost" in found[0].err
     assert (tmp_path / "1" / ".part-1").exists()
     found = ends(start_two(tmp_path, "-m", "toys.worker", "go on", "1"))
-    assert [one.code for one in found] == [0, 0], [one.err for one in found]
+    assert [one.code for one in found] == [0, 0], "\n".join(one.err for one in found)
     assert "resume: from " in found[0].out or "has ended" in found[0].out
     for run in RUNS[1:3]:
         equal(tmp_path / run, alone[0] / run)

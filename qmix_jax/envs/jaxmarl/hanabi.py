@@ -76,9 +76,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
 
     own = env.hand_size * (env.num_colors + 1) * (env.num_ranks + 1) - env.hand_size + 1
     suite = adapter.Suite(
-        # A turn draws a card or spends a token; drawing turns but the last give a token to spend
-        # before the deck is empty, and then everybody moves once more.
-        max_steps=drawn + (env.max_info_tokens + drawn - 1) + env.num_agents,
+        max_steps=_longest_game(env, drawn),
         state=lambda obs, env_state: _state(env, env_state),
         team_reward=base.first_agent,
         outcome=lambda before, after, actions: (jnp.ones((), bool), {}),
@@ -90,6 +88,13 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
         describe=functools.partial(_describe, env),
     )
     return env, suite
+
+
+def _longest_game(env: Any, drawn: int) -> int:
+    """A turn draws a card or spends a token; all drawing turns but the last give a token that can
+    be spent before the deck is empty, and then everybody moves once more.
+    """
+    return drawn + (env.max_info_tokens + drawn - 1) + env.num_agents
 
 
 def _state(env: Any, state: Any) -> Array:
