@@ -253,6 +253,7 @@ def test_a_policy_that_an_environment_lacks_is_one_line(policy, message, capsys)
 # Exit codes of the trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outcome", "code", "stderr"),
     [

@@ -71,6 +71,7 @@ def with_choice(experiment, group, choice):
     return {**alone, group: chosen[group], "hparams": hparams}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", CHOICES["experiment"])
 def test_every_experiment_takes_every_algorithm(experiment):
     for algo in CHOICES["algo"]:
@@ -78,12 +79,14 @@ def test_every_experiment_takes_every_algorithm(experiment):
         assert (loaded.name, loaded.algo.name) == (experiment, algo)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", CHOICES["experiment"])
 def test_every_experiment_takes_every_agent(experiment):
     for agent in CHOICES["agent"]:
         config.load(with_choice(experiment, "agent", agent))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["algo", "agent"])
 def test_a_choice_changes_its_own_group_alone(group):
     """Every experiment with one choice, and every choice with an experiment."""
@@ -182,6 +185,7 @@ def test_two_step_is_the_published_setting():
     assert loaded.algo.mixer.options.hypernet_layers == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "preset"), list(itertools.product(CHOICES["experiment"], CHOICES["trainer"]))
 )

@@ -90,6 +90,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
 def test_mistakes_are_one_line_and_nothing_is_trained(
     arguments, message, monkeypatch, tmp_path, capsys

@@ -296,6 +296,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "arguments", "message"), REFUSED)
 def test_mistakes_are_one_line_and_nothing_is_submitted(
     launcher, arguments, message, here, monkeypatch, capsys

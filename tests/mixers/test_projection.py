@@ -27,6 +27,7 @@ def fit(name):
     return projection.fit("Q3", *mixer[:2], learning_rate=0.02, steps=1_000, seeds=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vdn", "vdn_s", "qmix_lin", "qatten"])
 def test_additive_values_reach_the_least_squares_fit(name):
     """Given the state they are additive: no joint value of theirs is closer to the payoff."""
@@ -38,6 +39,7 @@ def test_additive_values_reach_the_least_squares_fit(name):
     np.testing.assert_array_equal(learned.greedy_payoff, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qmix", "qmix_ns"])
 def test_monotonic_values_reach_a_stationary_point(name):
     """Nearly always the one that values every action A at -8 and plays for 0."""
@@ -50,6 +52,7 @@ def test_monotonic_values_reach_a_stationary_point(name):
     np.testing.assert_array_equal(learned.greedy_payoff[reached], 0.0)
 
 
+@pytest.mark.slow
 def test_qplex_comes_closer_than_any_monotonic_value():
     """Whether its seeds reach the optimum, too, depends on how fast importance is learnt."""
     assert fit("qplex").squared_error.max() < STATIONARY[0] - 10.0
