@@ -133,7 +133,7 @@ _PQN = (
     "trainer.gradient_steps=4", "trainer.env_steps=40_000", "seed=100", "seeds=16",
 )  # fmt: skip
 
-_TWO_STATE = (  # long enough for what diverges to do so: a target update multiplies it by 1.24
+_TWO_STATE = (  # long enough to diverge: each target update multiplies values by 1.24
     "experiment=mmdp", "hparams.target_period=20", "hparams.learning_rate=3e-3",
     "trainer.env_steps=400_000", "seed=100", "seeds=8",
 )  # fmt: skip

@@ -142,12 +142,13 @@ def _imported(node: ast.AST, late: bool) -> Iterator[tuple[str, bool]]:
     """(dotted name, whether inside a function) of every import below a node."""
     if isinstance(node, ast.Import):
         yield from ((alias.name, late) for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
+    if isinstance(node, ast.ImportFrom):
         yield from ((f"{node.module}.{alias.name}", late) for alias in node.names)
-    elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
-        late = late or isinstance(node, (*_FUNCTIONS, ast.Lambda))
-        for child in ast.iter_child_nodes(node):
-            yield from _imported(child, late)
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        return
+    late = late or isinstance(node, (*_FUNCTIONS, ast.Lambda))
+    for child in ast.iter_child_nodes(node):  # an import has no imports below it
+        yield from _imported(child, late)
 
 
 def circles_of(imports: Iterable[Import], late: bool) -> list[list[str]]:

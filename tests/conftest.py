@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="qmix_jax-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
-# What one process has compiled, the others load; trifles are compiled again in less time.
+# Processes share compiled programs; small ones compile faster than they load.
 for name, value in {
     "jax_compilation_cache_dir": os.path.join(os.environ["XDG_CACHE_HOME"], "tests"),
     "jax_persistent_cache_min_compile_time_secs": 0.05,
@@ -61,8 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Tracing allocates much and leaves few cycles: collecting them at Python's pace costs a sixth
-    of the suite. What has been imported by now stays, so it is not looked through again.
+    """Collects garbage rarely: tracing allocates many objects but few cycles, and the default
+    thresholds cost a sixth of the suite. Imported modules stay, so they are not scanned again.
     """
     gc.collect()
     gc.freeze()
@@ -96,7 +96,7 @@ def _machine_code_without_effort(request: pytest.FixtureRequest) -> Iterator[Non
 
 @pytest.fixture(scope="module")
 def empty_pictures() -> Iterator[None]:
-    """Runs end with an empty picture: for files that make many and look at none."""
+    """Replaces learning curves by an empty picture, for files that train many runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "figure", lambda metrics, title="": figure.Figure((1, 1)))
         yield

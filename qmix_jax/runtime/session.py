@@ -152,7 +152,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     @contextlib.contextmanager
     def _closed_on_error(self) -> Iterator[None]:
-        """Where the body fails, all that is open is closed, once."""
+        """Closes the session if the body raises."""
         try:
             yield
         except BaseException as error:
@@ -240,18 +240,19 @@ class Session(contextlib.AbstractContextManager["Session"]):
     # The schedule
 
     def _due(self) -> tuple[training.Training, int] | None:
-        """What trains next and until which update; legs that are done by then are finished."""
+        """The training to step next and its last update; finishes the legs that are done."""
         while self._leg < len(self._legs) and not self._closed:
             leg = self._legs[self._leg]
             now = self._trainings[leg.group] or self._begin(leg)
             if stopped := now.verdicts():
                 self._stop_jobs(leg.group, stopped)
-            elif now.done(leg.until):
+                continue
+            if now.done(leg.until):
                 self._finish_leg(leg)
-            elif self._stopping():
-                self._cut()
-            else:
+                continue
+            if not self._stopping():
                 return now, leg.until
+            self._cut()
         return None
 
     def _begin(self, leg: schedule.Leg) -> training.Training:

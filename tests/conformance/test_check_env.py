@@ -87,7 +87,7 @@ def test_every_fault_is_explained(fault, monkeypatch):
     if fault not in PLAYED:
         monkeypatch.setattr(build, "_STAGES", build._STAGES[:-1])
     if fault == "a leak":
-        jax.clear_caches()  # JAX looks among all objects for what holds the leaked one
+        jax.clear_caches()  # else JAX searches them all for references to the leaked tracer
     found = qmix_jax.check_env("toys.broken", {"fault": fault}, episodes=4)
     assert not found.passed
     lines = found.failures()
