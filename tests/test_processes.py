@@ -15,7 +15,7 @@ from test_train_many import rows
 from toys import members, worker
 
 from qmix_jax import config
-from qmix_jax.runtime import parameters, team
+from qmix_jax.runtime import checkpoint, parameters, team
 
 TESTS = pathlib.Path(__file__).resolve().parent
 FILES = {
@@ -120,6 +120,15 @@ def test_both_processes_return_everything_and_the_first_one_talks(two, alone):
         assert json.loads((folder / f"objectives-{index}.json").read_text()) == expected
     assert "2 processes: this one trains 2 of 3 members" in first.out
     assert second.out == ""
+
+
+@pytest.mark.slow
+def test_checkpoints_of_processes_do_not_meet(two):
+    """Each writes its own, at its own pace, into a folder of its own."""
+    for index in range(2):
+        assert json.loads((two[0] / f"notes-{index}.json").read_text()) == []
+        (last,) = (two[0] / f"alone-{index}" / checkpoint.FOLDER).glob("[0-9]*")
+        assert last.name == "39"
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 takes half a second.
 """
 
-import asyncio
+import concurrent.futures
 import contextlib
 import dataclasses
 import logging
@@ -12,20 +12,21 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import future
 
 
 class Handler(ocp.AsyncCheckpointHandler):
     """Calls `Contents.write` in a thread."""
 
     async def async_save(self, directory: Any, args: "Contents") -> list[Any]:
-        """Returns at once; writing begins when the folder exists."""
-        writing = _write(pathlib.Path(directory), args)
-        return [future.CommitFutureAwaitingContractedSignals(writing, name="qmix_jax_checkpoint")]
+        """Returns at once; `directory` exists already."""
+        thread = concurrent.futures.ThreadPoolExecutor(1, "qmix_jax_checkpoint")
+        writing = thread.submit(args.write, pathlib.Path(directory))
+        thread.shutdown(wait=False)  # the thread ends when it has written
+        return [writing]
 
     def save(self, directory: Any, args: "Contents") -> None:
         """Returns when everything is written."""
-        asyncio.run(_write(pathlib.Path(directory), args))
+        args.write(pathlib.Path(directory))
 
     def restore(self, directory: Any, args: Any = None) -> Any:
         """Not used: checkpoints are read without Orbax."""
@@ -38,10 +39,6 @@ class Contents(ocp.args.CheckpointArgs):
     """What a checkpoint holds: `write(folder)` writes it, from data that no longer changes."""
 
     write: Callable[[pathlib.Path], None]
-
-
-async def _write(folder: pathlib.Path, contents: Contents) -> None:
-    contents.write(folder)
 
 
 def manager(folder: pathlib.Path, keep: int) -> ocp.CheckpointManager:
@@ -57,6 +54,9 @@ def manager(folder: pathlib.Path, keep: int) -> ocp.CheckpointManager:
         create=False,
         save_root_metadata=False,
         multiprocessing_options=alone,
+        # Otherwise the thread waits for a key that tells of the folder; the keys of different
+        # processes, which save different things, have the same names (Orbax 0.12).
+        async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
     )
     return ocp.CheckpointManager(folder.absolute(), options=options)
 

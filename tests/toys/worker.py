@@ -10,8 +10,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from qmix_jax import api
-from qmix_jax.runtime import session, team, training
+import numpy as np
+
+from qmix_jax import api, config
+from qmix_jax.runtime import checkpoint, session, team, training
 from toys import members
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -50,6 +52,16 @@ def many(
     ]
     done = api.train_many(jobs, folder, programs=programs)
     return [result for result in done if result is not None]
+
+
+def save_often(folder: pathlib.Path) -> list[str]:
+    """Saves checkpoints of its own, in step with the other; returns the lines for the user."""
+    notes: list[str] = []
+    folder.mkdir()
+    with checkpoint.Store(folder, config.Checkpoint(every_s=0.0, keep=1), notes.append) as store:
+        for step in range(40):
+            store.save(step, {"step": step}, {"step": np.array(step)})
+    return notes
 
 
 def break_down(how: str) -> None:
@@ -100,6 +112,9 @@ def main(task: str, failing: str) -> int:
     population = {**ONE_DEVICE, "distributed": True}
     folder, index = pathlib.Path.cwd(), os.environ["JAX_PROCESS_ID"]
     if task == "train":
+        team.join([members.small(population=population)]).gather("begins", None)
+        notes = save_often(folder / f"alone-{index}")
+        (folder / f"notes-{index}.json").write_text(json.dumps(notes))
         results = one(folder, population) + many(folder, population)
         objectives = [result.objective for result in results]
         (folder / f"objectives-{index}.json").write_text(json.dumps(objectives))
