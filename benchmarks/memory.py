@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from benchmarks import cases, measure
 from qmix_jax import memory as bytes_of
-from qmix_jax import population, program
+from qmix_jax import population, program, train_step
 
 STORAGE = {
     "float32": ("float32", "float32"),
@@ -34,8 +34,9 @@ def _row(case: str, overrides: tuple[str, ...], codes: tuple[str, str]) -> measu
     built = program.build(cfg)
     hparams = program.hparams(cfg.hparams)
     state = jax.eval_shape(built.step.init, 0)
-    tally = jax.eval_shape(built.step.empty_tally, state, hparams)
-    train = jax.jit(built.step.train, donate_argnums=(0, 1))
+    loop = train_step.Loop(built.step.update)
+    tally = jax.eval_shape(loop.empty_tally, state, hparams)
+    train = jax.jit(loop.train, donate_argnums=(0, 1))
     numbers = (hparams, jnp.int32(0), jnp.int32(1))
     options = population.compiler_options(jax.default_backend())
     memory = train.lower(state, tally, *numbers).compile(options).memory_analysis()

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cases, measure
-from qmix_jax import program
+from qmix_jax import program, train_step
 from qmix_jax.types import Array
 
 
@@ -73,9 +73,10 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     step = built.step
     warm_up = built.plan.warm_up_collects
     state = jax.jit(step.init)(jnp.int32(0))
-    tally = step.empty_tally(state, hparams)
+    loop = train_step.Loop(step.update)
+    tally = loop.empty_tally(state, hparams)
     span = (jnp.int32(-warm_up), jnp.int32(warm_up))
-    cold = measure.compile_call(step.train, state, tally, hparams, *span, keeps=True)
+    cold = measure.compile_call(loop.train, state, tally, hparams, *span, keeps=True)
     state, tally = cold.call()
     clock = step.timeline.clock(jnp.int32(0))
     behaviour = cases.behaviour(step.algorithm, state.learner.params, hparams)
@@ -115,7 +116,7 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
         "gradient": measure.compile_call(_repeat(update, n), state.learner, state.key, keeps=True),
     }
     numbers = (state, tally, hparams, jnp.int32(0), jnp.int32(n))
-    again = measure.compile_call(step.train, *numbers, keeps=True)  # the same, on the warm state
+    again = measure.compile_call(loop.train, *numbers, keeps=True)  # the same, on the warm state
     one = (state.learner, batch, hparams, clock, state.key)
     flops = measure.matmul_flops(step.algorithm.learner.update, *one)
     return _Loops(n, cold._replace(call=again.call), phases, built.plan.gradient_steps * flops)

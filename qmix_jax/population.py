@@ -270,9 +270,9 @@ def compile_programs(
         index=jax.ShapeDtypeStruct((), np.int32),
         size=places.size,
     )
-    parts = kit(program, bench)
     # bfloat16 networks are made by the program; nothing else has products worth rounding.
     with jax.default_matmul_precision("default" if precision == "bfloat16" else precision):
+        parts = kit(program, bench)
         compiled, seconds = _compile(parts.functions, parts.arguments, places, clock)
 
     made = _Compiled(

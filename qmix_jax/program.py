@@ -41,7 +41,7 @@ class Program(NamedTuple):
 
     Attributes:
       env: the environment; where it is a `HostEnv`, it is stepped between `step.begin` and
-        `step.absorb`, and neither `step.train` nor `evaluate` can be compiled.
+        `step.absorb`, and neither `step.update` nor `evaluate` can be compiled.
       plan: the run's arithmetic.
       step: the phases of an update, to be composed, run or measured.
       stage: what an evaluation runs.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from qmix_jax import program as programs
+from qmix_jax import train_step
 
 Tree = Any
 
@@ -48,14 +49,14 @@ class Kit(NamedTuple):
 
 def inside(program: programs.Program, bench: Bench) -> Kit:
     """The environment is a part of the programs."""
-    step = program.step
+    loop = train_step.Loop(program.step.update).traced_once()
     functions = {
-        "init": bench.program_of(step.init),
-        "train": bench.program_of(step.train, n_shared=2, donate=(0, 1)),
+        "init": bench.program_of(program.step.init),
+        "train": bench.program_of(loop.train, n_shared=2, donate=(0, 1)),
         "evaluate": bench.program_of(program.evaluate, n_shared=1),
     }
     state = bench.shapes(functions["init"], bench.seed)
-    tally = bench.shapes(bench.program_of(step.empty_tally), state, bench.numbers)
+    tally = bench.shapes(bench.program_of(loop.empty_tally), state, bench.numbers)
     arguments = {
         "init": (bench.seed,),
         "train": (state, tally, bench.numbers, bench.index, bench.index),

@@ -6,6 +6,7 @@ loop at negative update indices, where the number of gradient steps is 0: one pr
 environment is compiled once less.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -166,25 +167,6 @@ class TrainStep(NamedTuple):
         state = _unless_failed(replace(state, actor=actor), learnt, metrics)
         return state, {**metrics, **_named(begun.exploration)}
 
-    def train(
-        self,
-        state: TrainState,
-        tally: Tally,
-        hparams: HParams,
-        first_update: Array,
-        n_updates: Array,
-    ) -> tuple[TrainState, Tally]:
-        """`n_updates` i32[] updates from `first_update` i32[] on; those below 0 fill the replay."""
-
-        def body(index: Array, carried: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
-            state, tally = carried
-            update_index = first_update + index
-            state, metrics = self.update(state, hparams, update_index)
-            return state, add_up(tally, metrics, update_index)
-
-        # A loop with a traced bound, not a scan: one program serves any number of updates.
-        return jax.lax.fori_loop(0, n_updates, body, (state, tally))
-
     def learn(
         self,
         state: learners.LearnerState,
@@ -227,10 +209,51 @@ class TrainStep(NamedTuple):
         (state, ring), metrics = jax.lax.fori_loop(0, n_steps, body, ((state, ring), nothing))
         return state, ring, metrics
 
-    def empty_tally(self, state: TrainState, hparams: HParams) -> Tally:
+
+class Loop(NamedTuple):
+    """Updates in a row, whose metrics are added up.
+
+    Attributes:
+      update: `(state, hparams, update_index, *data) -> (state, metrics)`, as `TrainStep.update`.
+    """
+
+    update: Callable[..., tuple[TrainState, Metrics]]
+
+    def traced_once(self) -> "Loop":
+        """The same updates, traced once for all programs that contain them. They are inlined, so
+        the programs are the same as without.
+        """
+        return Loop(jax.jit(self.update, inline=True))
+
+    def train(
+        self,
+        state: TrainState,
+        tally: Tally,
+        hparams: HParams,
+        first_update: Array,
+        n_updates: Array,
+    ) -> tuple[TrainState, Tally]:
+        """`n_updates` i32[] updates from `first_update` i32[] on; those below 0 fill the replay."""
+
+        def body(index: Array, carried: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
+            state, tally = carried
+            update_index = first_update + index
+            state, metrics = self.update(state, hparams, update_index)
+            return state, add_up(tally, metrics, update_index)
+
+        # A loop with a traced bound, not a scan: one program serves any number of updates.
+        return jax.lax.fori_loop(0, n_updates, body, (state, tally))
+
+    def empty_tally(self, state: TrainState, hparams: HParams, *data: Any) -> Tally:
         """A tally of zeros."""
         zero = jnp.zeros((), jnp.int32)
-        return tally_of(jax.eval_shape(lambda *x: self.update(*x)[1], state, hparams, zero))
+        metrics = jax.eval_shape(lambda *x: self.update(*x)[1], state, hparams, zero, *data)
+        return Tally(
+            metrics=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics),
+            first_nonfinite={
+                name: jnp.full((), NEVER, jnp.int32) for name in filter(is_watched, metrics)
+            },
+        )
 
 
 def stream(key: Array, name: int | Array, index: Array) -> Array:
@@ -258,16 +281,6 @@ def play(algorithm: algorithms.Algorithm, params: Any) -> rollout.Behaviour:
 def is_watched(name: str) -> bool:
     """Whether a member in which this metric is not finite is frozen."""
     return name.startswith("train/") and name.endswith(("loss", "grad_norm"))
-
-
-def tally_of(metrics: Metrics) -> Tally:
-    """A tally of zeros for metrics of these shapes."""
-    return Tally(
-        metrics=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics),
-        first_nonfinite={
-            name: jnp.full((), NEVER, jnp.int32) for name in filter(is_watched, metrics)
-        },
-    )
 
 
 def add_up(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:

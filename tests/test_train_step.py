@@ -50,8 +50,9 @@ def program_jaxpr(cfg):
     built = program.build(cfg)
     numbers = program.hparams(cfg.hparams)
     state = jax.eval_shape(built.step.init, 0)
-    tally = jax.eval_shape(built.step.empty_tally, state, numbers)
-    return jax.make_jaxpr(built.step.train)(state, tally, numbers, 0, 3)
+    loop = train_step.Loop(built.step.update)
+    tally = jax.eval_shape(loop.empty_tally, state, numbers)
+    return jax.make_jaxpr(loop.train)(state, tally, numbers, 0, 3)
 
 
 def primitives(jaxpr):
@@ -125,8 +126,9 @@ def test_the_replay_is_updated_in_place():
     built = program.build(cfg)
     numbers = program.hparams(cfg.hparams)
     state = jax.eval_shape(built.step.init, 0)
-    tally = jax.eval_shape(built.step.empty_tally, state, numbers)
-    train = jax.jit(built.step.train, donate_argnums=(0, 1))
+    loop = train_step.Loop(built.step.update)
+    tally = jax.eval_shape(loop.empty_tally, state, numbers)
+    train = jax.jit(loop.train, donate_argnums=(0, 1))
     compiled = train.lower(state, tally, numbers, jnp.int32(0), jnp.int32(3)).compile()
     ring = sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
     memory = compiled.memory_analysis()
@@ -165,9 +167,10 @@ def test_no_key_is_used_twice(monkeypatch):
     def run(seed):
         state = built.step.init(seed)
         built.evaluate(state.key, state.learner.params, jnp.int32(0))
-        tally = built.step.empty_tally(state, numbers)
+        loop = train_step.Loop(built.step.update)
+        tally = loop.empty_tally(state, numbers)
         first, n_updates = jnp.int32(-built.plan.warm_up_collects), jnp.int32(4)
-        return built.step.train(state, tally, numbers, first, n_updates)
+        return loop.train(state, tally, numbers, first, n_updates)
 
     for seed in (5, 6):
         jax.block_until_ready(jax.jit(run)(jnp.int32(seed))[1])

@@ -159,7 +159,8 @@ def kit(program: programs.Program, bench: rounds.Bench) -> rounds.Kit:
     begun = bench.shapes(functions["begin"], state, bench.numbers, bench.index)
     nothing = _empty(program.spec, bench.size * member.n_envs, member.behaviour)
     data = jax.tree.map(bench.placed, member.data(nothing, bench.size))
-    tally = bench.shapes(bench.program_of(member.empty_tally), state, bench.numbers, data)
+    loop = train_step.Loop(member.absorbed)
+    tally = bench.shapes(bench.program_of(loop.empty_tally), state, bench.numbers, data)
     shown = jax.tree.map(bench.placed, member.shown(nothing, 0, nothing.actions[0], bench.size))
     arguments = {
         "init": (bench.seed,),
@@ -243,21 +244,14 @@ class _Member(NamedTuple):
         data: Any,
         update_index: Array,
     ) -> tuple[train_step.TrainState, train_step.Tally]:
-        """The second half of an update; `data`: (Trajectory, metrics of the episodes)."""
-        state, metrics = self._absorbed(state, hparams, data, update_index)
+        """`absorbed`, whose metrics are added up."""
+        state, metrics = self.absorbed(state, hparams, update_index, data)
         return state, train_step.add_up(tally, metrics, update_index)
 
-    def empty_tally(
-        self, state: train_step.TrainState, hparams: HParams, data: Any
-    ) -> train_step.Tally:
-        """Zeros."""
-        zero = jnp.zeros((), jnp.int32)
-        shapes = jax.eval_shape(lambda *a: self._absorbed(*a)[1], state, hparams, data, zero)
-        return train_step.tally_of(shapes)
-
-    def _absorbed(
-        self, state: train_step.TrainState, hparams: HParams, data: Any, update_index: Array
+    def absorbed(
+        self, state: train_step.TrainState, hparams: HParams, update_index: Array, data: Any
     ) -> tuple[train_step.TrainState, Metrics]:
+        """The second half of an update; `data`: (Trajectory, metrics of the episodes)."""
         trajectory, seen = data
         begun = self.program.step.begin(state, hparams, update_index)
         return self.program.step.absorb(state, trajectory, seen, hparams, begun)
@@ -317,7 +311,7 @@ class _Round(NamedTuple):
     size: int
 
     def train(self, state: Any, tally: Any, hparams: Any, first: int, n: int) -> tuple[Any, Any]:
-        """As `TrainStep.train`, of every member."""
+        """As `train_step.Loop.train`, of every member."""
         for update in range(int(first), int(first) + int(n)):
             index = np.int32(update)
             begun = self.compiled["begin"](state, hparams, index)
