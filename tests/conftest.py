@@ -40,11 +40,8 @@ for name, value in {
 # What tests compile runs a few times only: machine code is made with the least effort. The older
 # emitters take a third of the time; from jax 0.11 on there are no others than the new ones.
 EFFORT = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
-EFFORT.append(
-    "--xla_cpu_use_fusion_emitters=false"
-    if jax.__version_info__ < (0, 11)
-    else "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
-)
+if jax.__version_info__ < (0, 11):
+    EFFORT.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join((*EFFORT, os.environ.get("XLA_FLAGS", "")))
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 2)

@@ -18,9 +18,9 @@ MACHINE = ("time_s", "perf/env_steps_per_s")
 RUN = (
     "experiment=two_step",
     "seeds=3",
-    "trainer.env_steps=12_000",
+    "trainer.env_steps=6_000",
     "trainer.log_every=200",
-    "eval.every=1000",
+    "eval.every=500",
     "checkpoint.every_s=0.1",
     "resume=auto",
 )

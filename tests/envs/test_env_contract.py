@@ -16,6 +16,8 @@ HOSTED = {"pettingzoo"}
 """Stepped in Python, with tests of their own."""
 QUICK = ("matrix_2x4", "two_step", "mmdp", "simple", "switch_riddle")
 """Environments that compile fast enough to be played twice."""
+QUICK_ENOUGH = (*QUICK, "matrix", "matrix_three_agents", "switch_riddle_5", "predator_prey")
+"""Environments that compile fast enough to be played in a fast test."""
 
 
 def _jaxmarl(id_, **options):
@@ -78,7 +80,12 @@ def make(case):
     return module.make(module.Config.model_validate(options))
 
 
-@pytest.fixture(scope="module", params=CASES)
+PLAYED_CASES = [
+    pytest.param(case, marks=[] if case in QUICK_ENOUGH else pytest.mark.slow) for case in CASES
+]
+
+
+@pytest.fixture(scope="module", params=PLAYED_CASES)
 def case(request):
     return request.param
 
@@ -99,6 +106,7 @@ def test_every_environment_is_tested():
     assert {name for (name, _), _ in CASES.values()} == set(components.names("envs")) - HOSTED
 
 
+@pytest.mark.parametrize("case", CASES)
 def test_the_conformance_suite_passes(case):
     """What `qmix-jax check-env` asks of anyone's; below, what must hold in longer play."""
     (name, options), _ = CASES[case]

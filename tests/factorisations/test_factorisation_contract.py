@@ -126,26 +126,27 @@ def test_nothing_valid_is_no_loss_and_no_gradient(name, mixer):
 @once_each
 def test_joined_episodes_are_separate_episodes(name, mixer):
     """A sequence of three episodes costs what the three cost on their own."""
-    made, params, target_params, _ = factorisation_case(name, mixer)
+    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams()
 
-    def part(sequence, start, end):
-        entries = ("obs", "state", "avail_actions", "reset")
-        fields = {
-            field: values[start : end + (field in entries), sequence : sequence + 1]
+    def part(start, end):
+        """The batch in which these steps of the first sequence come first and are alone valid."""
+        moved = {
+            field: np.roll(values, -start, axis=0)
             for field, values in batch.trajectory.items()
             if hasattr(values, "shape")
         }
+        valid = moved["valid"]
+        chosen = (np.arange(len(valid)) < end - start)[:, None] & (np.arange(valid.shape[1]) == 0)
         return batch.replace(
-            trajectory=batch.trajectory.replace(**fields), weight=np.ones(1), index=np.zeros(1)
+            trajectory=batch.trajectory.replace(**moved).replace(valid=valid & chosen)
         )
 
-    loss = samples.jit(samples.loss(made))
-    joined = loss(params, target_params, part(0, 0, 7), hparams)[1].metrics
-    pieces = [
-        loss(params, target_params, part(0, start, end), hparams)[1].metrics
-        for start, end in ((0, 3), (3, 5), (6, 7))
-    ]
+    def metrics(start, end):
+        return loss_and_gradient(params, target_params, part(start, end), hparams)[0][1].metrics
+
+    joined = metrics(0, 7)
+    pieces = [metrics(start, end) for start, end in ((0, 3), (3, 5), (6, 7))]
     for metric in ("td_error_abs", "q_taken", "target"):
         total = np.sum([piece[metric] for piece in pieces], axis=0)
         np.testing.assert_allclose(joined[metric], total, rtol=1e-4, err_msg=metric)
