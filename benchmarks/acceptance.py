@@ -59,7 +59,7 @@ class Game(NamedTuple):
     def claims(self, cfg: config.ExperimentConfig) -> Iterator[Claim]:
         """Trains, and compares what was learnt with what is exact."""
         with tempfile.TemporaryDirectory() as folder:
-            (cell,) = qmix_jax.lab({(cfg.env.name, cfg.algo.name): cfg}, folder).cells
+            (cell,) = qmix_jax.run_lab({(cfg.env.name, cfg.algo.name): cfg}, folder).cells
         reached = cell.reached.get(self.returned, 0)
         yield Claim(f"seeds with a return of {self.returned:g}", cell.seeds, reached, cell.seeds)
         if self.table is not None:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from qmix_jax import config, learner, program, rollout, train_step
+from qmix_jax.algorithms import base as algorithms
 from qmix_jax.cli import composition
-from qmix_jax.factorisations import base as algorithms
 from qmix_jax.types import Batch, Clock, Discrete, EnvSpec, HParams, Trajectory
 
 EQUAL_WORK = {

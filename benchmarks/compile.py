@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from benchmarks import cases
 from qmix_jax import population, program, train_step
-from qmix_jax.runtime import compile_cache
+from qmix_jax.machine import compile_cache
 compile_cache.enable()
 options = population.compiler_options(jax.default_backend())
 cfg = cases.load(json.loads(sys.argv[1]))

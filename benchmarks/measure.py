@@ -18,7 +18,7 @@ from jax.interpreters import partial_eval
 from rich import console, table
 
 from qmix_jax import population
-from qmix_jax.runtime import provenance
+from qmix_jax.runs import metadata
 
 Row = dict[str, Any]
 """One measurement: sizes first, then figures; the keys are the table's columns."""
@@ -181,7 +181,7 @@ def report(name: str, rows: Sequence[Row], options: Options, notes: Sequence[str
     terminal.print(shown)
     for note in notes:
         terminal.print(f"note: {note}", highlight=False, soft_wrap=True)
-    context = provenance.manifest(
+    context = metadata.manifest(
         {"overrides": list(options.overrides), "smoke": options.smoke},
         f"python -m {_module()} {' '.join(sys.argv[1:])}",
         jax.local_devices(),

@@ -5,7 +5,7 @@ import time
 
 from benchmarks import cases, measure
 from qmix_jax import config, memory, population, program
-from qmix_jax.runtime import devices
+from qmix_jax.machine import devices
 
 SIZES = (1, 2, 4, 8)
 

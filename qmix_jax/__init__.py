@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from qmix_jax.deploy.export import export_run
     from qmix_jax.deploy.policy import load_policy
     from qmix_jax.deploy.runner import Policy
-    from qmix_jax.diagnosis.doctor import Diagnosis, doctor
-    from qmix_jax.diagnosis.rerun import Rerun, rerun
-    from qmix_jax.laboratory.baseline import Baseline, baseline
-    from qmix_jax.laboratory.build import Lab, lab
-    from qmix_jax.laboratory.episode import inspect_episode
-    from qmix_jax.laboratory.measure import GameTables, game_tables
-    from qmix_jax.laboratory.weights import weights
+    from qmix_jax.doctor.examine import Diagnosis, run_doctor
+    from qmix_jax.doctor.rerun import Rerun, rerun
+    from qmix_jax.lab.baseline import Baseline, baseline
+    from qmix_jax.lab.build import Lab, run_lab
+    from qmix_jax.lab.episode import inspect_episode
+    from qmix_jax.lab.measure import GameTables, game_tables
+    from qmix_jax.lab.weights import weights
+    from qmix_jax.machine.process_group import ProcessError
     from qmix_jax.render.build import Rendered, render_run
     from qmix_jax.reports.build import Report, report
-    from qmix_jax.runtime.checkpoint import WriteError
-    from qmix_jax.runtime.outcomes import NonFiniteError
-    from qmix_jax.runtime.parameters import load_parameters
-    from qmix_jax.runtime.team import ProcessError
+    from qmix_jax.runs.checkpoint import WriteError
+    from qmix_jax.runs.outcomes import NonFiniteError
+    from qmix_jax.runs.parameters import load_parameters
 
 __version__ = "0.1.0"
 
@@ -71,13 +71,11 @@ __all__ = [
     "baseline",
     "check_env",
     "compose_config",
-    "doctor",
     "dump_config",
     "evaluate_run",
     "export_run",
     "game_tables",
     "inspect_episode",
-    "lab",
     "load_config",
     "load_parameters",
     "load_policy",
@@ -88,6 +86,8 @@ __all__ = [
     "rerun",
     "resume",
     "resume_many",
+    "run_doctor",
+    "run_lab",
     "start",
     "train",
     "train_many",
@@ -96,7 +96,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Baseline": ("qmix_jax.laboratory.baseline", "Baseline"),
+    "Baseline": ("qmix_jax.lab.baseline", "Baseline"),
     "ConfigError": ("qmix_jax.config", "ConfigError"),
     "Evaluation": ("qmix_jax.deploy.evaluation", "Evaluation"),
     "evaluate_run": ("qmix_jax.deploy.evaluation", "evaluate_run"),
@@ -109,26 +109,26 @@ _HOMES = {
     "check_env": ("qmix_jax.conformance.build", "check_env"),
     "ExperimentConfig": ("qmix_jax.config", "ExperimentConfig"),
     "Job": ("qmix_jax.api", "Job"),
-    "GameTables": ("qmix_jax.laboratory.measure", "GameTables"),
-    "game_tables": ("qmix_jax.laboratory.measure", "game_tables"),
-    "inspect_episode": ("qmix_jax.laboratory.episode", "inspect_episode"),
-    "Lab": ("qmix_jax.laboratory.build", "Lab"),
-    "lab": ("qmix_jax.laboratory.build", "lab"),
-    "NonFiniteError": ("qmix_jax.runtime.outcomes", "NonFiniteError"),
+    "GameTables": ("qmix_jax.lab.measure", "GameTables"),
+    "game_tables": ("qmix_jax.lab.measure", "game_tables"),
+    "inspect_episode": ("qmix_jax.lab.episode", "inspect_episode"),
+    "Lab": ("qmix_jax.lab.build", "Lab"),
+    "run_lab": ("qmix_jax.lab.build", "run_lab"),
+    "NonFiniteError": ("qmix_jax.runs.outcomes", "NonFiniteError"),
     "Rendered": ("qmix_jax.render.build", "Rendered"),
     "Report": ("qmix_jax.reports.build", "Report"),
-    "Rerun": ("qmix_jax.diagnosis.rerun", "Rerun"),
-    "rerun": ("qmix_jax.diagnosis.rerun", "rerun"),
-    "Diagnosis": ("qmix_jax.diagnosis.doctor", "Diagnosis"),
-    "doctor": ("qmix_jax.diagnosis.doctor", "doctor"),
-    "ProcessError": ("qmix_jax.runtime.team", "ProcessError"),
-    "WriteError": ("qmix_jax.runtime.checkpoint", "WriteError"),
+    "Rerun": ("qmix_jax.doctor.rerun", "Rerun"),
+    "rerun": ("qmix_jax.doctor.rerun", "rerun"),
+    "Diagnosis": ("qmix_jax.doctor.examine", "Diagnosis"),
+    "run_doctor": ("qmix_jax.doctor.examine", "run_doctor"),
+    "ProcessError": ("qmix_jax.machine.process_group", "ProcessError"),
+    "WriteError": ("qmix_jax.runs.checkpoint", "WriteError"),
     "Result": ("qmix_jax.api", "Result"),
-    "baseline": ("qmix_jax.laboratory.baseline", "baseline"),
+    "baseline": ("qmix_jax.lab.baseline", "baseline"),
     "compose_config": ("qmix_jax.cli.composition", "load"),
     "dump_config": ("qmix_jax.config", "dump"),
     "load_config": ("qmix_jax.config", "load"),
-    "load_parameters": ("qmix_jax.runtime.parameters", "load_parameters"),
+    "load_parameters": ("qmix_jax.runs.parameters", "load_parameters"),
     "load_run": ("qmix_jax.api", "load_run"),
     "with_values": ("qmix_jax.config", "with_values"),
     "plan_runs": ("qmix_jax.api", "plan_runs"),
@@ -140,7 +140,7 @@ _HOMES = {
     "Session": ("qmix_jax.api", "Session"),
     "train": ("qmix_jax.api", "train"),
     "train_many": ("qmix_jax.api", "train_many"),
-    "weights": ("qmix_jax.laboratory.weights", "weights"),
+    "weights": ("qmix_jax.lab.weights", "weights"),
 }
 
 

@@ -7,24 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qmix_jax import config, groups
-from qmix_jax.runtime import (
-    checkpoint,
-    compatibility,
-    launching,
-    processes,
-    programs,
-    provenance,
-    rows,
-    sweep_index,
-    tables,
-)
-from qmix_jax.runtime.halving import Halving
-from qmix_jax.runtime.jobs import Job
-from qmix_jax.runtime.outcomes import NonFiniteError
-from qmix_jax.runtime.programs import Programs
-from qmix_jax.runtime.results import Result, load_run
-from qmix_jax.runtime.scores import Objective
-from qmix_jax.runtime.session import Session
+from qmix_jax.console import tables
+from qmix_jax.runs import checkpoint, metadata, results, rows, sweep_index
+from qmix_jax.runs.jobs import Job
+from qmix_jax.runs.outcomes import NonFiniteError
+from qmix_jax.runs.results import Result, load_run
+from qmix_jax.runs.scores import Objective
+from qmix_jax.training import compatibility, distributed, launching, programs
+from qmix_jax.training.halving import Halving
+from qmix_jax.training.programs import Programs
+from qmix_jax.training.session import Session
 
 __all__ = [
     "Halving", "Job", "NonFiniteError", "Objective", "Programs", "Result", "Session", "load_run",
@@ -104,7 +96,7 @@ def train(
         while session.step():
             _call(callbacks, session)
     result = session.result()
-    tables.run(result)
+    results.show(result)
     return _checked(result)
 
 
@@ -113,12 +105,12 @@ def _train_distributed(job: Job, callbacks: Sequence[Callable[[Session], Any]]) 
         raise config.ConfigError(
             "train: callbacks are called in one process; set population.distributed=false"
         )
-    done = processes.train([job], launching.How(alone=True))
+    done = distributed.train([job], launching.How(alone=True))
     (result,) = done.results
     if result is None:
         raise KeyboardInterrupt  # a signal came before every process had begun
     if done.shown:
-        tables.run(result)
+        results.show(result)
     return result
 
 
@@ -167,10 +159,10 @@ def train_many(
             "train: successive halving trains in one process; set population.distributed=false"
         )
     root = None if directory is None else pathlib.Path(directory)
-    done = processes.train(jobs, launching.How(root, halving, objective, programs))
+    done = distributed.train(jobs, launching.How(root, halving, objective, programs))
     if done.shown:
         labels, index = [job.label for job in jobs], root and root / sweep_index.NAME
-        tables.sweep(labels, done.results, index, done.objective)
+        tables.sweep(labels, done.results, index, done.objective.caption, done.objective.maximise)
     return tuple(done.results)
 
 
@@ -188,14 +180,14 @@ def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None 
       damaged, of another run or of an older version.
     """
     path = pathlib.Path(directory)
-    cfg = provenance.read_run_config(path)
+    cfg = metadata.read_run_config(path)
     parts = [path, *path.glob(f"{rows.PART}*")]
     if not any(checkpoint.whole_steps(part / checkpoint.FOLDER) for part in parts):
         raise config.ConfigError(
             f"resume: no checkpoint in {str(path / checkpoint.FOLDER)!r}; give the directory of "
             "the whole sweep if the run trained in one; resume=auto with hydra.run.dir starts again"
         )
-    return train(_changed(cfg, changes), path, provenance.command(path))
+    return train(_changed(cfg, changes), path, metadata.command(path))
 
 
 def resume_many(
@@ -262,7 +254,8 @@ def plan_runs(
     plans = []
     for group in launching.build_groups([Job(cfg) for cfg in configs], found):
         plans.append(programs.footprint(group, memory))
-        tables.footprint(group, plans[-1])
+        title = f"{group.heading}{group.config.name}"
+        tables.footprint(title, len(group.seeds), group.program.plan, plans[-1])
     return tuple(plans)
 
 

@@ -10,7 +10,7 @@ import pkgutil
 import traceback
 from types import ModuleType
 
-KINDS = ("envs", "agents", "mixers", "factorisations")
+KINDS = ("envs", "agents", "mixers", "algorithms")
 
 
 class ComponentError(ValueError):

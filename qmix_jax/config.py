@@ -195,7 +195,7 @@ class Population(Model):
 
 class Sinks(Model):
     """Where rows go besides the files of the run directory; None is off. The options of each are
-    those of the module `qmix_jax.sinks.<name>`, or of one's own.
+    those of the module `qmix_jax.loggers.<name>`, or of one's own.
     """
 
     tensorboard: pydantic.SerializeAsAny[Model] | None = None
@@ -277,7 +277,7 @@ def load(mapping: Mapping[str, Any], find: Callable = components.find) -> Experi
         if "factorisation" in algo:
             path = ("algo", "factorisation")
             algo["factorisation"], module = _component(
-                "factorisations", algo["factorisation"], path, find
+                "algorithms", algo["factorisation"], path, find
             )
             hparams_model = getattr(module, "Coefficients", Model)
         if algo.get("mixer") is not None:
@@ -357,9 +357,9 @@ def _sinks(raw: Mapping[str, Any], find: Callable) -> dict[str, Any]:
     found = dict(raw)
     for name in ("tensorboard", "wandb"):
         if found.get(name) is not None:
-            found[name] = validate(find("sinks", name).Config, found[name], ("sink", name))
+            found[name] = validate(find("loggers", name).Config, found[name], ("sink", name))
     if found.get("own") is not None:
-        found["own"], _ = _component("sinks", found["own"], ("sink", "own"), find)
+        found["own"], _ = _component("loggers", found["own"], ("sink", "own"), find)
     return found
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from qmix_jax import memory, rounds, train_step, transfer
+from qmix_jax import entry_points, host_arrays, memory, train_step
 from qmix_jax import program as programs
 from qmix_jax.types import Array, Device, HParams
 
@@ -147,7 +147,7 @@ class Population:
         programs, n_rounds = self._programs, self.layout.rounds
         pairs = (states, programs.state), (tallies, programs.tally)
         states, tallies = (
-            transfer.adopt(rounds, keep, like, n_rounds, programs.sharding)
+            host_arrays.adopt(rounds, keep, like, n_rounds, programs.sharding)
             for rounds, like in pairs
         )
         return states, tallies
@@ -157,8 +157,8 @@ class Population:
         sequences, none of it with 0.
         """
         n_members = self.layout.n_members
-        kept = transfer.to_host(states, n_members, {"replay/": n_stored})
-        counted = transfer.to_host(tallies, n_members, {})
+        kept = host_arrays.to_host(states, n_members, {"replay/": n_stored})
+        counted = host_arrays.to_host(tallies, n_members, {})
         return {
             **{f"state/{name}": values for name, values in kept.items()},
             **{f"tally/{name}": values for name, values in counted.items()},
@@ -166,7 +166,7 @@ class Population:
 
     def check(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Raises: ValueError for a snapshot of another program."""
-        transfer.check(_under("state", arrays), self._programs.state)
+        host_arrays.check(_under("state", arrays), self._programs.state)
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> tuple[Rounds, Rounds]:
         """(states, tallies) of a snapshot, of this population or of an equal one on other devices.
@@ -176,7 +176,9 @@ class Population:
         programs = self._programs
         likes = {"state": programs.state, "tally": programs.tally}
         states, tallies = (
-            transfer.to_devices(_under(name, arrays), like, self.layout.rounds, programs.sharding)
+            host_arrays.to_devices(
+                _under(name, arrays), like, self.layout.rounds, programs.sharding
+            )
             for name, like in likes.items()
         )
         return states, tallies
@@ -241,7 +243,7 @@ def compile_programs(
     hparams: Sequence[HParams],
     precision: str,
     clock: Callable[[], float],
-    kit: Callable[[programs.Program, rounds.Bench], rounds.Kit] = rounds.inside,
+    kit: Callable[[programs.Program, entry_points.Bench], entry_points.Kit] = entry_points.inside,
 ) -> Population:
     """Lowers and compiles `init`, `train` (also the warm-up) and `evaluate` for one round.
 
@@ -261,7 +263,7 @@ def compile_programs(
     def program_of(fn: Callable, n_shared: int = 0, donate: tuple[int, ...] = ()) -> Callable:
         return _spmd(fn, mesh, places.lanes, n_shared, donate)
 
-    bench = rounds.Bench(
+    bench = entry_points.Bench(
         program_of=program_of,
         shapes=lambda fn, *args: _shapes(fn, split, *args),
         placed=lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split),

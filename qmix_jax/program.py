@@ -13,15 +13,15 @@ from qmix_jax import (
     config,
     evaluate,
     learner,
-    own,
     plan,
     replay,
     rollout,
     train_step,
+    user_code,
 )  # fmt: skip
 from qmix_jax.agents import base as agents
+from qmix_jax.algorithms import base as algorithms
 from qmix_jax.envs import base as envs
-from qmix_jax.factorisations import base as algorithms
 from qmix_jax.mixers import base as mixers
 from qmix_jax.types import (
     Array,
@@ -74,13 +74,13 @@ def build(cfg: config.ExperimentConfig) -> Program:
     Raises:
       ConfigError: settings that cannot be honoured, before anything is compiled.
     """
-    with own.explained(cfg):
+    with user_code.explained(cfg):
         return _build(cfg)
 
 
 def _build(cfg: config.ExperimentConfig) -> Program:
     trainer, env = cfg.trainer, environment(cfg)
-    module = components.find("factorisations", cfg.algo.factorisation.name)
+    module = components.find("algorithms", cfg.algo.factorisation.name)
     _check_fit(cfg, env, getattr(module, "NEEDS", algorithms.Needs()), has_memory=False)
     algorithm = make_algorithm(cfg, env.spec)
     carry = jax.eval_shape(lambda: algorithm.initial_carry(1))
@@ -143,7 +143,7 @@ def make_algorithm(
     Raises: ConfigError if they do not fit together.
     """
     chosen = cfg.algo.factorisation
-    module = components.find("factorisations", chosen.name)
+    module = components.find("algorithms", chosen.name)
     made = algorithms.Components(
         agent=partial(make_agent, cfg, spec),
         mixer=mixer or _mixer(cfg, spec),
@@ -235,9 +235,7 @@ def _check_fit(
     reason = algorithms.unmet(needs, *setting)
     if reason is None:
         return
-    modules = {
-        name: components.find("factorisations", name) for name in components.names("factorisations")
-    }
+    modules = {name: components.find("algorithms", name) for name in components.names("algorithms")}
     fitting = [
         name for name, module in modules.items() if algorithms.unmet(module.NEEDS, *setting) is None
     ]

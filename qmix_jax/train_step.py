@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from qmix_jax import learner as learners
 from qmix_jax import replay, rollout
-from qmix_jax.factorisations import base as algorithms
+from qmix_jax.algorithms import base as algorithms
 from qmix_jax.types import Array, Batch, Clock, HParams, Metrics, Trajectory, record
 
 INIT, WARM_UP, TRAIN, EVAL = range(4)

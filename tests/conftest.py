@@ -20,7 +20,8 @@ from matplotlib import figure
 from toys import members
 
 from qmix_jax import population
-from qmix_jax.runtime import interrupt, report
+from qmix_jax.console import learning_curves
+from qmix_jax.machine import signals
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -95,14 +96,14 @@ def _machine_code_without_effort(request: pytest.FixtureRequest) -> Iterator[Non
 def empty_pictures() -> Iterator[None]:
     """Replaces learning curves by an empty picture, for files that train many runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "figure", lambda metrics, title="": figure.Figure((1, 1)))
+        patch.setattr(learning_curves, "figure", lambda metrics, title="": figure.Figure((1, 1)))
         yield
 
 
 @pytest.fixture(autouse=True)
 def _no_signal_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit codes tell the last signal of the process, which another test may have sent."""
-    monkeypatch.setattr(interrupt, "_last", signal.SIGINT)
+    monkeypatch.setattr(signals, "_last", signal.SIGINT)
 
 
 @pytest.fixture

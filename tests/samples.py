@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from qmix_jax import components
-from qmix_jax.factorisations import base
+from qmix_jax.algorithms import base
 from qmix_jax.types import (
     Batch,
     Clock,
@@ -39,7 +39,7 @@ SPEC = EnvSpec(
 SEGMENTS = ("..t.xh.", "txh....", ".xh..tx")
 EPISODES = ("..t----", "....x--", "......x")
 FORMS = ("segment", "episode")
-FACTORISATIONS = components.names("factorisations")
+FACTORISATIONS = components.names("algorithms")
 
 
 def batch(form, seed=0):
@@ -128,7 +128,7 @@ def component(kind, name, options=None, *context):
 
 def algorithm(name, options, agent, mixer, spec=SPEC, optimiser=None):
     """The algorithm of a name on these networks; with no optimiser a step is the gradient."""
-    module = components.find("factorisations", name)
+    module = components.find("algorithms", name)
     parts = base.Components(lambda width: agent, mixer, optimiser or optax.identity())
     return module.make(module.Config.model_validate(dict(options or {})), spec, parts)
 
@@ -204,7 +204,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 def coefficients():
     """The own numbers of all factorisations, `hparams.algo`, other than their defaults."""
-    modules = (components.find("factorisations", name) for name in FACTORISATIONS)
+    modules = (components.find("algorithms", name) for name in FACTORISATIONS)
     models = [module.Coefficients for module in modules if hasattr(module, "Coefficients")]
     return {name: 0.7 * value for model in models for name, value in model().model_dump().items()}
 

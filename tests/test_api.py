@@ -16,7 +16,8 @@ from toys import members
 
 import qmix_jax
 from qmix_jax import api, config, population
-from qmix_jax.runtime import checkpoint, interrupt, parameters, provenance, sinks
+from qmix_jax.machine import signals
+from qmix_jax.runs import checkpoint, metadata, parameters, storage
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_everything_is_on_disk(finished):
         "parameters_best.npz",
         "curves.png",
     }
-    mapping = provenance.read_config(result.directory / "config.yaml")
+    mapping = metadata.read_config(result.directory / "config.yaml")
     assert config.load(mapping) == cfg
     manifest = json.loads((result.directory / "manifest.json").read_text())
     assert manifest["reached"]["env_steps"] == result.plan.env_steps
@@ -109,7 +110,7 @@ def test_a_member_that_diverges_ends_the_run_by_name_and_keeps_what_was_written(
         match=r"train/(loss|grad_norm) of seed [01] is not finite at update \d+",
     ):
         api.train(cfg, tmp_path / "run")
-    rows = sinks.read_metrics(tmp_path / "run" / "metrics.csv")
+    rows = storage.read_metrics(tmp_path / "run" / "metrics.csv")
     assert (rows["kind"] == "eval").sum() >= 2
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert all("not finite" in text for text in manifest["reached"]["failures"].values())
@@ -121,10 +122,10 @@ def test_a_member_that_diverges_ends_the_run_by_name_and_keeps_what_was_written(
 )
 def test_signals_are_heard_and_have_their_exit_code(number, code):
     before, heard = signal.getsignal(number), threading.Event()
-    with interrupt.Interrupt(heard.set, lambda: None) as listener:
+    with signals.Interrupt(heard.set, lambda: None) as listener:
         os.kill(os.getpid(), number)
         assert heard.wait(10.0) and listener.requested
-    assert interrupt.exit_code() == code
+    assert signals.exit_code() == code
     assert signal.getsignal(number) is before
 
 

@@ -10,8 +10,8 @@ import yaml
 import qmix_jax
 from qmix_jax import config
 from qmix_jax.cli import composition, main
-from qmix_jax.laboratory import page
-from qmix_jax.runtime import outcomes
+from qmix_jax.lab import pages
+from qmix_jax.runs import outcomes
 
 ALGOS = ", ".join(composition.choices()["algo"])
 TINY = (
@@ -37,7 +37,7 @@ def api(monkeypatch, tmp_path):
     fake = types.SimpleNamespace(train=train, calls=calls, outcome="done")
     monkeypatch.setitem(sys.modules, "qmix_jax.api", fake)
     monkeypatch.setattr(qmix_jax, "api", fake, raising=False)
-    monkeypatch.setattr(page, "learnt", lambda result: None)  # nothing was
+    monkeypatch.setattr(pages, "learnt", lambda result: None)  # nothing was
     monkeypatch.chdir(tmp_path)
     return fake
 

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 from toys.command_line import TINY, run
 
-from qmix_jax.runtime import sinks
+from qmix_jax.runs import storage
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 
@@ -33,7 +33,7 @@ def swept(here):
 
 
 def steps(directory):
-    return sinks.read_metrics(pathlib.Path(directory) / "metrics.csv")["env_steps"].max()
+    return storage.read_metrics(pathlib.Path(directory) / "metrics.csv")["env_steps"].max()
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def test_factorisation_brings_its_own_numbers():
 
     def find(kind, name):
         module = components.find(kind, name)
-        if kind != "factorisations":
+        if kind != "algorithms":
             return module
         return types.SimpleNamespace(Config=module.Config, Coefficients=Coefficients)
 

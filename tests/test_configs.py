@@ -120,7 +120,7 @@ def test_algorithms_list_their_defaults(algo):
     assert mapping["name"] == algo
     name = mapping["factorisation"]["name"]
     variants = samples.VARIANTS.get(name, ({},))
-    defaults = [_defaults("factorisations", name, options) for options in variants]
+    defaults = [_defaults("algorithms", name, options) for options in variants]
     assert mapping["factorisation"] in defaults
     if mapping["mixer"] is not None:
         assert mapping["mixer"] == _defaults("mixers", mapping["mixer"]["name"])
@@ -143,7 +143,7 @@ def test_every_component_can_be_chosen():
         mapping = compose(f"{group}={choice}")
         used["envs"].add(mapping["env"]["name"])
         used["agents"].add(mapping["agent"]["name"])
-        used["factorisations"].add(mapping["algo"]["factorisation"]["name"])
+        used["algorithms"].add(mapping["algo"]["factorisation"]["name"])
         used["mixers"].add((mapping["algo"]["mixer"] or {}).get("name"))
     for kind in components.KINDS:
         assert set(components.names(kind)) <= used[kind]
@@ -153,7 +153,7 @@ def test_every_variant_can_be_chosen():
     chosen = [compose(f"algo={algo}")["algo"]["factorisation"] for algo in CHOICES["algo"]]
     for name, variants in samples.VARIANTS.items():
         for options in variants:
-            assert _defaults("factorisations", name, options) in chosen
+            assert _defaults("algorithms", name, options) in chosen
 
 
 def test_predator_prey_is_the_published_setting():

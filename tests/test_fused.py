@@ -9,7 +9,7 @@ from toys.command_line import TINY, run
 
 from qmix_jax import api, config
 from qmix_jax.cli import main
-from qmix_jax.runtime import session
+from qmix_jax.training import session
 
 FUSED = ("train", "-m", "hydra/launcher=fused")
 

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from qmix_jax.runtime import checkpoint
+from qmix_jax.runs import checkpoint
 
 KILLS = int(os.environ.get("QMIX_JAX_KILLS", "1"))
 MACHINE = ("time_s", "perf/env_steps_per_s")

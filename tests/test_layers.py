@@ -11,23 +11,24 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "qmix_jax"
 
 LAYERS = (
-    ("types", "config", "groups", "plan", "components", "own"),
+    ("types", "config", "groups", "plan", "components", "user_code"),
     ("core",),
     ("nn",),
     ("agents", "critics", "mixers", "envs", "replay", "learner"),
-    ("factorisations", "rollout", "collectors"),
+    ("algorithms", "rollout", "collectors"),
     ("train_step", "evaluate"),
-    ("program", "memory", "rounds", "transfer", "population"),
-    ("sinks",),
-    ("runtime",),
-    ("reports",),
+    ("program", "memory", "entry_points", "host_arrays", "population"),
+    ("machine", "console", "loggers"),
+    ("runs",),
+    ("training",),
+    ("reports", "render", "deploy", "conformance"),
     ("api",),
-    ("laboratory", "render", "diagnosis", "deploy", "conformance"),
+    ("lab", "doctor"),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HOST = frozenset(itertools.chain(*LAYERS[LAYERS.index(("sinks",)) :]))
+HOST = frozenset(itertools.chain(*LAYERS[LAYERS.index(("machine", "console", "loggers")) :]))
 
 ALLOWED = {
     "hydra": {"cli"},
@@ -40,15 +41,15 @@ ALLOWED = {
     "time": HOST,
     "json": HOST,
     "logging": HOST,
-    "rich": {"runtime", "reports", "laboratory", "diagnosis", "conformance"},
-    "matplotlib": {"runtime", "reports", "laboratory", "render"},
+    "rich": {"console", "training", "runs", "reports", "lab", "doctor", "conformance"},
+    "matplotlib": {"console", "reports", "lab", "render"},
     "PIL": {"render"},
     "pettingzoo": {"envs"},
     "gymnasium": {"envs"},
 }
 """Module -> the units that may import it. A component's `Config` may use pydantic's fields."""
 
-COMPONENT_KINDS = {"envs", "agents", "mixers", "factorisations", "sinks"}
+COMPONENT_KINDS = {"envs", "agents", "mixers", "algorithms", "loggers"}
 
 MAX_BODY_LINES = 50
 MAX_DEPTH = 2

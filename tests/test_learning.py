@@ -15,7 +15,7 @@ from toys import members
 
 from qmix_jax import components
 from qmix_jax.envs import mmdp
-from qmix_jax.laboratory import measure
+from qmix_jax.lab import measure
 
 pytestmark = pytest.mark.slow
 
@@ -181,7 +181,7 @@ def test_values_of_the_two_state_process_stay_bounded_or_diverge(name, mixer, op
     """The best value is 100. Where the greedy value of A is v, the additive fit of its targets
     (1 + g v, g v, g v, 0) makes it 0.75 + 1.25 g v: with g = 0.99 that has no end."""
     env = mmdp.make(mmdp.Config())
-    modules = [components.find("factorisations", name), mixer and components.find("mixers", mixer)]
+    modules = [components.find("algorithms", name), mixer and components.find("mixers", mixer)]
     mixing = mixer and modules[1].make(modules[1].Config(**options), env.spec)
     made = tabular.algorithm(name, {} if mixer else options, env.spec, mixing)
     algo = {} if mixer else modules[0].Coefficients().model_dump()

@@ -10,7 +10,8 @@ from toys import members
 
 from qmix_jax import api, config, memory, population, program
 from qmix_jax.cli import composition
-from qmix_jax.runtime import jobs, programs, sinks
+from qmix_jax.runs import jobs, storage
+from qmix_jax.training import programs
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 
@@ -70,7 +71,7 @@ def test_slices_change_nothing(tmp_path, capsys):
         ):
             np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
     rows = (sliced[1].directory / "metrics.jsonl").read_text().splitlines()
-    assert len(rows) == len(sinks.read_metrics(sliced[1].directory / "metrics.csv")["seed"])
+    assert len(rows) == len(storage.read_metrics(sliced[1].directory / "metrics.csv")["seed"])
 
 
 def test_too_little_memory_is_one_line_before_anything_is_compiled(tmp_path, monkeypatch):

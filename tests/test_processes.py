@@ -15,7 +15,8 @@ from test_train_many import rows
 from toys import members, worker
 
 from qmix_jax import config
-from qmix_jax.runtime import checkpoint, parameters, team
+from qmix_jax.machine import process_group
+from qmix_jax.runs import checkpoint, parameters
 
 TESTS = pathlib.Path(__file__).resolve().parent
 FILES = {
@@ -181,7 +182,7 @@ def test_a_killed_process_does_not_keep_the_first_waiting(tmp_path):
 def test_shares_are_contiguous_and_differ_by_at_most_one():
     for n_members in (1, 2, 3, 7, 8, 9):
         for count in (1, 2, 3, 4):
-            shares = [team.Team(index, count).share(n_members) for index in range(count)]
+            shares = [process_group.Team(index, count).share(n_members) for index in range(count)]
             assert [member for share in shares for member in share] == list(range(n_members))
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
             assert len(shares[0]) == max(map(len, shares)) >= 1
@@ -201,31 +202,31 @@ DISTRIBUTED = {"population": {"distributed": True}}
     ],
 )
 def test_unusable_variables_are_one_line(monkeypatch, values, message):
-    for name, value in zip(team.VARIABLES, values, strict=True):
+    for name, value in zip(process_group.VARIABLES, values, strict=True):
         monkeypatch.setenv(name, value)
     with pytest.raises(config.ConfigError, match=message):
-        team.join([members.load(**DISTRIBUTED)])
+        process_group.join([members.load(**DISTRIBUTED)])
 
 
 def test_a_port_in_use_is_one_line(monkeypatch):
     with socket.create_server(("", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        for name, value in zip(team.VARIABLES, (address, "2", "0"), strict=True):
+        for name, value in zip(process_group.VARIABLES, (address, "2", "0"), strict=True):
             monkeypatch.setenv(name, value)
         with pytest.raises(
             config.ConfigError, match=r"cannot listen on port \d+ \(Address already"
         ):
-            team.join([members.load(**DISTRIBUTED)])
+            process_group.join([members.load(**DISTRIBUTED)])
 
 
 def test_jobs_agree_on_whether_they_are_distributed():
     with pytest.raises(config.ConfigError, match="for some jobs only"):
-        team.join([members.load(), members.load(**DISTRIBUTED)])
+        process_group.join([members.load(), members.load(**DISTRIBUTED)])
 
 
 @pytest.mark.slow
 def test_no_cluster_is_one_line_and_exit_code_2(run_python, monkeypatch, tmp_path):
-    for name in team.VARIABLES:
+    for name in process_group.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     done = run_python("-m", "qmix_jax", "train", "population.distributed=true")
     assert (done.returncode, done.stdout) == (2, "")

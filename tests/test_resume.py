@@ -14,7 +14,8 @@ from toys import members
 
 import qmix_jax
 from qmix_jax import api, config
-from qmix_jax.runtime import checkpoint, launching, training
+from qmix_jax.runs import checkpoint
+from qmix_jax.training import launching, loop
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 
@@ -87,13 +88,13 @@ def train(cfg, directory, programs):
 @pytest.fixture(autouse=True)
 def _short_calls(monkeypatch):
     """A call is one update, so that a cut can come after any."""
-    monkeypatch.setattr(training, "_CALL_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "_CALL_SECONDS", 0.0)
 
 
 @pytest.fixture
 def at_call(monkeypatch):
     """`at_call(n, act)`: `act()` comes once, in the n-th compiled call from now on."""
-    proper = training._wait
+    proper = loop._wait
 
     def after(calls, act):
         left = iter(range(calls))
@@ -101,10 +102,10 @@ def at_call(monkeypatch):
         def wait(tree):
             proper(tree)
             if next(left, None) is None:
-                monkeypatch.setattr(training, "_wait", proper)
+                monkeypatch.setattr(loop, "_wait", proper)
                 act()
 
-        monkeypatch.setattr(training, "_wait", wait)
+        monkeypatch.setattr(loop, "_wait", wait)
 
     return after
 

@@ -9,7 +9,8 @@ from toys import members
 
 import qmix_jax
 from qmix_jax import api, config, population, program
-from qmix_jax.runtime import best, checkpoint, launching, scores, stopping, training
+from qmix_jax.runs import checkpoint, scores
+from qmix_jax.training import best, launching, loop, stopping
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 
@@ -47,7 +48,7 @@ def same(a, b):
 @pytest.fixture(autouse=True)
 def _short_calls(monkeypatch):
     """A call is one update."""
-    monkeypatch.setattr(training, "_CALL_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "_CALL_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 from toys import members
 
 from qmix_jax import api, config
-from qmix_jax.runtime import scores, session, sweep_index
+from qmix_jax.runs import scores, sweep_index
+from qmix_jax.training import session
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 

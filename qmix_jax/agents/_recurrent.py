@@ -23,7 +23,7 @@ class Config(base.Config):
     projected beforehand; auto: sequential on CPUs, else stacked. The same numbers to rounding."""
 
 
-class _Network(nn.Module):
+class _RecurrentNetwork(nn.Module):
     torso: torso.Torso
     core: type[recurrent.GRU] | type[recurrent.LSTM]
     width: int
@@ -66,5 +66,5 @@ def make(
     on_cpu = jax.default_backend() == "cpu"
     stacked = cfg.unroll == "stacked" or (cfg.unroll == "auto" and not on_cpu)
     layers = base.make_torso(cfg, spec, layer_names(cfg))
-    network = _Network(layers, core, width, hoisted=stacked)
+    network = _RecurrentNetwork(layers, core, width, hoisted=stacked)
     return base.make(cfg, spec, network, zeros, stacked)

@@ -20,7 +20,7 @@ class Config(base.Config):
     """Append the one-hot last action to the observation."""
 
 
-class _Network(nn.Module):
+class _FeedForwardNetwork(nn.Module):
     torso: torso.Torso
     width: int
 
@@ -38,5 +38,5 @@ def layer_names(cfg: Config) -> tuple[str, ...]:
 
 def make(cfg: Config, spec: EnvSpec, width: int) -> base.Agent:
     """The agent for an environment; the carry is empty."""
-    network = _Network(base.make_torso(cfg, spec, layer_names(cfg)), width)
+    network = _FeedForwardNetwork(base.make_torso(cfg, spec, layer_names(cfg)), width)
     return base.make(cfg, spec, network, lambda *leading: ())

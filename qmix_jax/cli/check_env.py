@@ -32,13 +32,13 @@ def run(arguments: Sequence[str]) -> int:
     name, options = _chosen(names[0])
     for pair in pairs:
         _put(options, pair)
-    from qmix_jax.conformance import build, page  # they bring in JAX, `--help` need not wait
+    from qmix_jax.conformance import build, table  # they bring in JAX, `--help` need not wait
 
     found = build.check_env(name, options)
     if "--json" in flags:
         print(found.to_json())
     else:
-        page.table(found)
+        table.table(found)
     return 0 if found.passed else 1
 
 

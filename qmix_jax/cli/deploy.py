@@ -26,12 +26,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     given = vars(parser.parse_intermixed_args(arguments))
     out, as_json, values = given.pop("out"), given.pop("json"), _values(given.pop("overrides"))
     done = qmix_jax.evaluate_run(**given, values=values)
-    from qmix_jax.runtime import (
-        report,
-        sinks,
-    )  # these bring in JAX, which `--help` need not wait for
+    from qmix_jax.console import learning_curves
+    from qmix_jax.runs import storage
 
-    line = json.dumps(sinks.plain(done._asdict()))
+    line = json.dumps(storage.plain(done._asdict()))
     if out is not None:
         _write(out, line)
     if as_json:
@@ -42,7 +40,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         f"{done.env}, {done.parameters} parameters: {count} episodes of "
         f"{len(done.members)} member(s)"
     )
-    report.scores(title, {name: values.mean(axis=1) for name, values in done.metrics.items()})
+    learning_curves.scores(
+        title, {name: values.mean(axis=1) for name, values in done.metrics.items()}
+    )
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qmix_jax import api, config
-from qmix_jax.runtime import sweep_index
+from qmix_jax.runs import sweep_index
 
 
 class Ended(NamedTuple):

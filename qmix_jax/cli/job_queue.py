@@ -8,7 +8,7 @@ from typing import Any
 
 from qmix_jax import config
 from qmix_jax.cli import group_task
-from qmix_jax.runtime import sweep_index
+from qmix_jax.runs import sweep_index
 
 _POLL_S = 1.0
 _PATIENCE_S = 30.0

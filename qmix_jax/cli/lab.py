@@ -49,9 +49,9 @@ def run(games: str | None, algos: str | None, out: str | None, overrides: Sequen
         for game in chosen
         for algo in picked
     }
-    from qmix_jax.laboratory import build  # it brings in JAX, which `--help` need not wait for
+    from qmix_jax.lab import build
 
-    build.lab(configs, out or pathlib.Path("runs", "lab", now))
+    build.run_lab(configs, out or pathlib.Path("runs", "lab", now))
 
 
 def _chosen(flag: str, text: str | None, allowed: Sequence[str]) -> list[str]:

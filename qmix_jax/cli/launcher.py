@@ -38,19 +38,20 @@ def launch(
         failed or is lost, or the disk is full.
     """
     from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
-    from qmix_jax.runtime import checkpoint, interrupt, team
+    from qmix_jax.machine import process_group, signals
+    from qmix_jax.runs import checkpoint
 
     composed, jobs = prepare(context, root, job_overrides, first, max_programs)
     try:
         results = api.train_many(jobs, root.hydra.sweep.dir)
-    except (team.ProcessError, checkpoint.WriteError) as error:
+    except (process_group.ProcessError, checkpoint.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     for number, result in enumerate(results, first):
         found = {} if result is None else result.failures
         failures.extend(f"job {number}: {text}" for text in found.values())
     if any(result is None or result.interrupted for result in results):
-        raise SystemExit(interrupt.exit_code())
+        raise SystemExit(signals.exit_code())
     objectives = [None if result is None else result.objective for result in results]
     return job_returns(job_overrides, composed, jobs, objectives)
 

@@ -26,7 +26,7 @@ from qmix_jax.cli import (
     check_env,
     composition,
     deploy,
-    diagnosis,
+    doctor,
     lab,
     launcher,
     render,
@@ -222,16 +222,17 @@ def _baseline(arguments: list[str]) -> int:
     policies = [argument for argument in rest if argument.startswith("policy=")]
     policy = policies[-1].removeprefix("policy=") if policies else "random"
     configs = _check(_flags([argument for argument in rest if argument not in policies]))
-    from qmix_jax.laboratory import baseline  # these bring in JAX, which `--help` need not wait for
-    from qmix_jax.runtime import report, sinks
+    from qmix_jax.console import learning_curves
+    from qmix_jax.lab import baseline
+    from qmix_jax.runs import storage
 
     for cfg in configs:
         done = baseline.baseline(cfg, policy)
         if "--json" in arguments:
-            print(json.dumps(sinks.plain({**done._asdict(), "seed": cfg.seed})))
+            print(json.dumps(storage.plain({**done._asdict(), "seed": cfg.seed})))
         else:
             title = f"{done.env}, policy {policy}: {done.episodes} episodes of {cfg.seeds} seed(s)"
-            report.scores(title, done.metrics)
+            learning_curves.scores(title, done.metrics)
     return 0
 
 
@@ -320,8 +321,9 @@ def _check(flags: argparse.Namespace) -> list[config.ExperimentConfig]:
 def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> float:
     """One training run inside Hydra, to its objective; ends the process where it went wrong."""
     from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
-    from qmix_jax.laboratory import page
-    from qmix_jax.runtime import checkpoint, interrupt, outcomes, team
+    from qmix_jax.lab import pages
+    from qmix_jax.machine import process_group, signals
+    from qmix_jax.runs import checkpoint, outcomes
 
     settings = hydra_config.HydraConfig.get()
     overrides = list(settings.overrides.task)
@@ -337,13 +339,13 @@ def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> float:
     except config.ConfigError as error:
         _remove_empty(settings.runtime.output_dir)
         raise SystemExit(_report(error, 2)) from None
-    except (outcomes.NonFiniteError, team.ProcessError, checkpoint.WriteError) as error:
+    except (outcomes.NonFiniteError, process_group.ProcessError, checkpoint.WriteError) as error:
         raise SystemExit(_report(error, 1)) from None
-    page.learnt(result)
+    pages.learnt(result)
     if cfg.population.distributed:  # the run directory may be that of another process
         _remove_empty(settings.runtime.output_dir)
     if result.interrupted:
-        raise SystemExit(interrupt.exit_code())
+        raise SystemExit(signals.exit_code())
     return result.objective
 
 
@@ -371,7 +373,7 @@ _COMMANDS = {
     "evaluate": deploy.evaluate,
     "render": render.command,
     "export": deploy.export,
-    "rerun": diagnosis.rerun,
+    "rerun": doctor.rerun,
     "check-env": check_env.run,
-    "doctor": diagnosis.doctor,
+    "doctor": doctor.doctor,
 }

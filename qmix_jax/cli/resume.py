@@ -25,23 +25,24 @@ def run(directory: str, arguments: Sequence[str]) -> int:
         )
     changes = _changes(arguments)
     from qmix_jax import api  # these bring in JAX, which a refusal need not wait for
-    from qmix_jax.laboratory import page
-    from qmix_jax.runtime import checkpoint, interrupt, outcomes, team
+    from qmix_jax.lab import pages
+    from qmix_jax.machine import process_group, signals
+    from qmix_jax.runs import checkpoint, outcomes
 
     try:
         if api.is_sweep(directory):
             found = api.resume_many(directory, changes)
         else:
             found = (api.resume(directory, changes),)
-            page.learnt(found[0])
-    except (outcomes.NonFiniteError, team.ProcessError, checkpoint.WriteError) as error:
+            pages.learnt(found[0])
+    except (outcomes.NonFiniteError, process_group.ProcessError, checkpoint.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     failures = [text for one in found if one is not None for text in one.failures.values()]
     for text in failures:
         print(f"error: {text}", file=sys.stderr)
     if any(one is None or one.interrupted for one in found):
-        return interrupt.exit_code()
+        return signals.exit_code()
     return 1 if failures else 0
 
 

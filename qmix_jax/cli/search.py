@@ -127,7 +127,7 @@ class _Search:
 
     def train(self, batch: Sequence[Trial]) -> None:
         """Trains a batch and tells the study."""
-        from qmix_jax.runtime import interrupt
+        from qmix_jax.machine import signals
 
         for trial in batch:
             if trial.refusal:
@@ -143,11 +143,11 @@ class _Search:
                 self._take(trial, result)
         self._write_trials()
         if cut:
-            raise SystemExit(interrupt.exit_code())
+            raise SystemExit(signals.exit_code())
 
     def _train(self, jobs: list[Any]) -> Sequence[Any]:
         from qmix_jax import api
-        from qmix_jax.runtime import checkpoint
+        from qmix_jax.runs import checkpoint
 
         try:
             return api.train_many(
@@ -160,11 +160,11 @@ class _Search:
 
     def report(self) -> None:
         """The best settings, and where everything is."""
-        from qmix_jax.runtime import tables
+        from qmix_jax.console import tables
 
         ended = [(t.number, t.value, t.params, t.state.name) for t in self._trials()]
         ended.sort(key=lambda trial: self._rank(trial[1]))
-        tables.search(ended[:10], self._objective, self._directory / TRIALS)
+        tables.search(ended[:10], self._objective.caption, self._directory / TRIALS)
 
     def _rank(self, value: float | None) -> float:
         if value is None:
@@ -225,7 +225,7 @@ class _Search:
         return job._replace(config=job.config.model_copy(update={"resume": "auto"}))
 
     def _write_trials(self) -> None:
-        from qmix_jax.runtime import sinks
+        from qmix_jax.runs import storage
 
         keys = [one.key for one in self._space.dimensions]
         text = io.StringIO()
@@ -235,7 +235,7 @@ class _Search:
             values = [one.params.get(key) for key in keys]
             refusal = one.user_attrs.get("refusal")
             rows.writerow([one.number, one.state.name.lower(), one.value, *values, refusal])
-        with sinks.atomic(self._directory / TRIALS) as file:
+        with storage.atomic(self._directory / TRIALS) as file:
             file.write(text.getvalue().encode())
 
 

@@ -14,7 +14,10 @@ from hydra.core import utils
 
 from qmix_jax import api, config, groups, program
 from qmix_jax.cli import group_task, job_queue, launcher
-from qmix_jax.runtime import interrupt, launching, progress, sinks, sweep_index, tables
+from qmix_jax.console import progress, tables
+from qmix_jax.machine import signals
+from qmix_jax.runs import scores, storage, sweep_index
+from qmix_jax.training import launching
 
 FOLDER = "submitit"
 """Folder of a sweep with the jobs' logs and pickles, and an `index.json` per group."""
@@ -104,7 +107,8 @@ def launch(
     }
     _note_failures(queue, runs, first)
     ordered = [runs.get(i) for i in range(len(jobs))]
-    tables.sweep([job.label for job in jobs], ordered, index.path, absent="failed")
+    labels, caption = [job.label for job in jobs], scores.Objective().caption
+    tables.sweep(labels, ordered, index.path, caption, absent="failed")
     objectives = [math.nan if run is None else run.objective for run in ordered]
     return launcher.job_returns(job_overrides, composed, jobs, objectives)
 
@@ -164,7 +168,7 @@ def _claim(jobs: Sequence[api.Job]) -> list[pathlib.Path]:
     paths = launching.directories(jobs)
     resume = all(job.config.resume is not None for job in jobs)
     for path in paths:
-        sinks.claim(path, resume)
+        storage.claim(path, resume)
     for path in paths:
         if any(path.iterdir()) and not resume:
             _withdraw(paths)
@@ -195,7 +199,7 @@ def _wait(
             queue.leave()
         else:
             queue.cancel()
-        raise SystemExit(interrupt.exit_code()) from None
+        raise SystemExit(signals.exit_code()) from None
 
 
 def _note_failures(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qmix_jax import components, config
-from qmix_jax.conformance import base, hosted, played, static, traced
+from qmix_jax.conformance import base, host_stepped, simulated, static, traced
 from qmix_jax.conformance.base import Answer, Check, Finding, Subject
 from qmix_jax.envs import base as envs
 from qmix_jax.types import EnvSpec
@@ -145,14 +145,14 @@ _STAGES = (
     _Stage(traced.RETURNS, _SIZES),
     _Stage(traced.RECORDS, (*_SIZES, *_RETURNS)),
     _Stage(traced.CHECKS, (*_SIZES, *_RETURNS)),
-    _Stage(played.CHECKS, (*_SIZES, *_RETURNS, *_RECORDS)),
+    _Stage(simulated.CHECKS, (*_SIZES, *_RETURNS, *_RECORDS)),
 )
-_HOSTED_RETURNS = tuple(check.name for check in hosted.RETURNS)
+_HOSTED_RETURNS = tuple(check.name for check in host_stepped.RETURNS)
 _HOSTED = (
     _Stage(static.CHECKS, ()),
-    _Stage(hosted.RETURNS, _SIZES),
+    _Stage(host_stepped.RETURNS, _SIZES),
     _Stage(traced.RECORDS, (*_SIZES, *_HOSTED_RETURNS)),
-    _Stage((*hosted.CHECKS, *played.HOSTED), (*_SIZES, *_HOSTED_RETURNS, *_RECORDS)),
+    _Stage((*host_stepped.CHECKS, *simulated.HOSTED), (*_SIZES, *_HOSTED_RETURNS, *_RECORDS)),
 )
 """Of an environment that is stepped in Python."""
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from qmix_jax import components
+from qmix_jax.algorithms import base as algorithms
 from qmix_jax.conformance.base import Check, Finding, Subject
 from qmix_jax.envs import base as envs
-from qmix_jax.factorisations import base as algorithms
 from qmix_jax.types import Box, EnvSpec
 
 
@@ -246,10 +246,10 @@ def _team_reward(subject: Subject) -> Iterator[Finding]:
 
 def _fitting(subject: Subject) -> Iterator[Finding]:
     """Which algorithms cannot learn here, one remark for each reason."""
-    names = components.names("factorisations")
+    names = components.names("algorithms")
     unfit: dict[str, list[str]] = {}
     for name in names:
-        needs = components.find("factorisations", name).NEEDS
+        needs = components.find("algorithms", name).NEEDS
         hosted = isinstance(subject.env, envs.HostEnv)
         collector = "episode" if hosted else needs.collectors[0]
         reason = algorithms.unmet(needs, subject.env, needs.replay[0], collector, has_memory=False)

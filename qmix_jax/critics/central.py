@@ -13,7 +13,7 @@ from qmix_jax.nn import mlp
 from qmix_jax.types import Array, EnvSpec
 
 
-class _Network(nn.Module):
+class _CentralNetwork(nn.Module):
     hidden: int
     layers: int
 
@@ -30,4 +30,4 @@ def make(spec: EnvSpec, hidden: int, layers: int) -> base.Critic:
     Args:
       hidden, layers: width and number of its hidden layers.
     """
-    return base.from_module(_Network(hidden, layers), spec)
+    return base.from_module(_CentralNetwork(hidden, layers), spec)

@@ -15,7 +15,7 @@ from qmix_jax.nn import mlp
 from qmix_jax.types import Array, EnvSpec
 
 
-class _Network(nn.Module):
+class _CounterfactualNetwork(nn.Module):
     hidden: int
     layers: int
 
@@ -44,4 +44,4 @@ def make(spec: EnvSpec, agent_hidden: int, hidden: int, layers: int) -> base.Cri
       agent_hidden: H, width of the agents' hidden states.
       hidden, layers: width and number of its own hidden layers.
     """
-    return base.from_module(_Network(hidden, layers), spec, agent_hidden)
+    return base.from_module(_CounterfactualNetwork(hidden, layers), spec, agent_hidden)

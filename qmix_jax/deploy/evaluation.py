@@ -11,7 +11,7 @@ import numpy as np
 from qmix_jax import components, config, population, program
 from qmix_jax.deploy import policy, trained
 from qmix_jax.envs import base as envs
-from qmix_jax.runtime import compile_cache
+from qmix_jax.machine import compile_cache
 from qmix_jax.types import Actions, Box, EnvSpec
 
 _FRESH = np.iinfo(np.int32).max

@@ -16,9 +16,9 @@ from jax import export
 import qmix_jax
 from qmix_jax import config
 from qmix_jax.agents import _recurrent, base, mlp
-from qmix_jax.deploy import agreement, manual, policy, runner, trained
-from qmix_jax.runtime import parameters as files
-from qmix_jax.runtime import sinks
+from qmix_jax.deploy import agreement, policy, readme, runner, trained
+from qmix_jax.runs import parameters as files
+from qmix_jax.runs import storage
 from qmix_jax.types import Box
 
 FORMATS = ("stablehlo", "numpy")
@@ -91,7 +91,7 @@ def export_run(
     about["formats"] = [name for name in formats if name not in refused]
     about["platforms"] = list(platforms)
     contents[policy.METADATA] = json.dumps(about, indent=2).encode()
-    contents["README.md"] = manual.text(about).encode()
+    contents["README.md"] = readme.text(about).encode()
     folder = pathlib.Path(out or run.directory / "export")
     try:
         _replace(folder, contents)
@@ -127,7 +127,7 @@ def _replace(folder: pathlib.Path, contents: Mapping[str, bytes]) -> None:
     for name in found:
         (folder / name).unlink()
     for name, content in contents.items():
-        with sinks.atomic(folder / name) as file:
+        with storage.atomic(folder / name) as file:
             file.write(content)
 
 

@@ -13,8 +13,8 @@ from jax import export
 
 from qmix_jax import config, program
 from qmix_jax.agents import base as agents
+from qmix_jax.algorithms import base as algorithms
 from qmix_jax.deploy import runner, trained
-from qmix_jax.factorisations import base as algorithms
 from qmix_jax.types import Array, Box, Observed, no_action
 
 CARRY, PREVIOUS, RESET, KEY = "carry", "prev_actions", "reset", "key"

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from qmix_jax import components, config, program
-from qmix_jax.factorisations import base as algorithms
+from qmix_jax.algorithms import base as algorithms
+from qmix_jax.console import learning_curves
 from qmix_jax.mixers import base as mixers
-from qmix_jax.runtime import parameters, provenance, record, report, scores, sinks
+from qmix_jax.runs import metadata, parameters, record, scores, storage
 from qmix_jax.types import Box, Discrete, EnvSpec
 
 Kind = Literal["best", "final"]
@@ -80,13 +81,13 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> Trained:
     if kind not in ("best", "final"):
         raise config.ConfigError(f"policy: parameters={kind!r}; {config.suggest(kind, KINDS)}")
     root = pathlib.Path(directory)
-    cfg = provenance.read_run_config(root, find)
+    cfg = metadata.read_run_config(root, find)
     if record.reached(root) is None:
         raise config.ConfigError(
             f"policy: {str(root)!r} lacks what a run writes at its end; give the directory of a "
             "run that has ended"
         )
-    manifest = provenance.read_manifest(root)
+    manifest = metadata.read_manifest(root)
     spec = _spec(manifest["spec"])
     return Trained(
         directory=root,
@@ -94,7 +95,7 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> Trained:
         spec=spec,
         parameters=parameters.load_parameters(root / f"parameters_{kind}.npz"),
         kind=kind,
-        scores=_scores(sinks.read_metrics(root / "metrics.csv"), kind, spec),
+        scores=_scores(storage.read_metrics(root / "metrics.csv"), kind, spec),
         manifest=manifest,
     )
 
@@ -103,7 +104,7 @@ def find(kind: str, name: str) -> Any:
     """The modules that acting needs: those of the algorithm and of its agent. The options of all
     others were checked when the run was trained, and their packages may not be installed here.
     """
-    return components.find(kind, name) if kind in ("agents", "factorisations") else _Unchecked
+    return components.find(kind, name) if kind in ("agents", "algorithms") else _Unchecked
 
 
 class _Options(config.Model, extra="allow"):
@@ -132,7 +133,9 @@ def _tuples(value: Any) -> Any:
 def _scores(metrics: Mapping[str, np.ndarray], kind: Kind, spec: EnvSpec) -> dict[str, np.ndarray]:
     """Of each member, the evaluation of these parameters."""
     names = [name for name in metrics if name.startswith("eval/")]
-    tables = {name.removeprefix("eval/"): report.series(metrics, name)[1] for name in names}
+    tables = {
+        name.removeprefix("eval/"): learning_curves.series(metrics, name)[1] for name in names
+    }
     tables = {name: table for name, table in tables.items() if table.size}
     if not tables:
         return {}

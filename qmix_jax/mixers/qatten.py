@@ -25,7 +25,7 @@ class Config(attention.Config):
     """Weight in the loss of the squared raw logits (mean over agents, sum over heads)."""
 
 
-class _Mixer(nn.Module):
+class _QattenNetwork(nn.Module):
     cfg: Config
     attend: attention.AgentAttention
 
@@ -44,5 +44,5 @@ def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
     Raises: ConfigError for `mask_dead` without columns of the agents' own.
     """
     linear = not cfg.nonlinear
-    module = _Mixer(cfg, attention.over_agents(cfg, spec))
+    module = _QattenNetwork(cfg, attention.over_agents(cfg, spec))
     return base.from_module(module, spec, monotonic=linear, igm=linear)

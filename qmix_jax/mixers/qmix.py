@@ -44,7 +44,7 @@ class Config(config.Model):
     network. A state of one number would be lost."""
 
 
-class _Mixer(nn.Module):
+class _QMIXNetwork(nn.Module):
     cfg: Config
 
     @nn.compact
@@ -75,4 +75,4 @@ class _Mixer(nn.Module):
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
     """The mixer for an environment's agents and state."""
-    return base.from_module(_Mixer(cfg), spec, monotonic=True, igm=True)
+    return base.from_module(_QMIXNetwork(cfg), spec, monotonic=True, igm=True)

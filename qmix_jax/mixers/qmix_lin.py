@@ -26,7 +26,7 @@ class Config(config.Model):
     """Hidden width of a hypernetwork of several layers."""
 
 
-class _Mixer(nn.Module):
+class _QMIXLinNetwork(nn.Module):
     cfg: Config
 
     @nn.compact
@@ -41,4 +41,4 @@ class _Mixer(nn.Module):
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
     """The mixer for an environment's agents and state."""
-    return base.from_module(_Mixer(cfg), spec, monotonic=True, igm=True)
+    return base.from_module(_QMIXLinNetwork(cfg), spec, monotonic=True, igm=True)

@@ -22,7 +22,7 @@ class Config(config.Model):
     """Width of the mixing network."""
 
 
-class _Mixer(nn.Module):
+class _QMIXNSNetwork(nn.Module):
     cfg: Config
 
     @nn.compact
@@ -39,4 +39,4 @@ class _Mixer(nn.Module):
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
     """The mixer for an environment's agents."""
-    return base.from_module(_Mixer(cfg), spec, monotonic=True, igm=True)
+    return base.from_module(_QMIXNSNetwork(cfg), spec, monotonic=True, igm=True)

@@ -25,7 +25,7 @@ class Config(importance.Config):
     """Hidden width of the networks of w and b."""
 
 
-class _Mixer(nn.Module):
+class _QPLEXNetwork(nn.Module):
     cfg: Config
 
     @nn.compact
@@ -41,4 +41,4 @@ class _Mixer(nn.Module):
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
     """The mixer for an environment's agents and state."""
-    return base.from_module(_Mixer(cfg), spec, monotonic=False, igm=True)
+    return base.from_module(_QPLEXNetwork(cfg), spec, monotonic=False, igm=True)

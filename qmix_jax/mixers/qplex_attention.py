@@ -27,7 +27,7 @@ class Config(importance.Config, attention.Config):
     """Weight in the loss of the squared raw logits (mean over agents, sum over heads)."""
 
 
-class _Mixer(nn.Module):
+class _QPLEXAttentionNetwork(nn.Module):
     cfg: Config
     attend: attention.AgentAttention
 
@@ -56,5 +56,5 @@ def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
 
     Raises: ConfigError for `mask_dead` without columns of the agents' own.
     """
-    module = _Mixer(cfg, attention.over_agents(cfg, spec))
+    module = _QPLEXAttentionNetwork(cfg, attention.over_agents(cfg, spec))
     return base.from_module(module, spec, monotonic=False, igm=not cfg.nonlinear)

@@ -21,7 +21,7 @@ class Config(config.Model):
     """Hidden width of the state's value."""
 
 
-class _Mixer(nn.Module):
+class _VDNSNetwork(nn.Module):
     cfg: Config
 
     @nn.compact
@@ -32,4 +32,4 @@ class _Mixer(nn.Module):
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
     """The mixer for an environment's agents and state."""
-    return base.from_module(_Mixer(cfg), spec, monotonic=True, igm=True)
+    return base.from_module(_VDNSNetwork(cfg), spec, monotonic=True, igm=True)

@@ -12,10 +12,11 @@ import numpy as np
 
 from qmix_jax import config, evaluate, population, program, train_step
 from qmix_jax.envs import base as envs
+from qmix_jax.machine import compile_cache
 from qmix_jax.mixers import base as mixers
 from qmix_jax.render import base, battle, cells, gif, kitchen, maze, particles, pictures, text
-from qmix_jax.runtime import compile_cache, provenance, sinks
-from qmix_jax.runtime import parameters as saved
+from qmix_jax.runs import metadata, storage
+from qmix_jax.runs import parameters as saved
 from qmix_jax.types import Array, EnvSpec
 
 _PAINTERS: dict[str, Callable[[base.Episode, Mapping[str, Any]], base.Painter]] = {
@@ -84,7 +85,7 @@ def render_run(
         nothing to show, or a place that cannot be written to.
     """
     root = pathlib.Path(directory)
-    cfg = provenance.read_run_config(root)
+    cfg = metadata.read_run_config(root)
     _check(cfg, episodes, member, parameters, fps)
     env = _environment(cfg, overrides or {})
     shown = _presentation(env)
@@ -258,14 +259,14 @@ def _write(
     painter = _painter(shown, episode)
     drawn = file.suffix == ".gif"
     sheet, transcript = file.with_suffix(".png"), file.with_suffix(".txt")
-    with _writing(sheet), sinks.atomic(sheet) as target:
+    with _writing(sheet), storage.atomic(sheet) as target:
         target.write(pictures.sheet(episode, painter))
     if drawn:
         film = pictures.film(episode, painter)
-        with _writing(file), sinks.atomic(file) as target:
+        with _writing(file), storage.atomic(file) as target:
             gif.write(target, film, fps or painter.steps_per_second * painter.frames_per_step)
     if shown.describe:
-        with _writing(transcript), sinks.atomic(transcript) as target:
+        with _writing(transcript), storage.atomic(transcript) as target:
             target.write(text.transcript(episode, shown.describe).encode())
     return Rendered(
         animation=file if drawn else None,

@@ -13,8 +13,9 @@ import rich.table
 import rich.text
 
 from qmix_jax import config
-from qmix_jax.reports import collect, figures, marl_eval, page, statistics, study, summary
-from qmix_jax.runtime import progress, provenance, scores, sinks
+from qmix_jax.console import progress
+from qmix_jax.reports import collect, figures, html_page, marl_eval, statistics, study, summary
+from qmix_jax.runs import metadata, scores, storage
 
 PAGE, NUMBERS, MARL_EVAL = "report.html", "statistics.json", "marl_eval.json"
 
@@ -93,7 +94,7 @@ def report(
     )
     seen = summary.views(found, options)
     pictures = _pictures(found, seen, options)
-    text = page.render(found, seen, pictures, options)
+    text = html_page.render(found, seen, pictures, options)
     numbers = summary.as_mapping(found, seen, options)
     _write(target, pictures, text, (numbers, marl_eval.as_mapping(found)))
     files = tuple(target / name for name in (PAGE, *pictures, NUMBERS, MARL_EVAL))
@@ -136,10 +137,10 @@ def _write(
     numbers, raw = mappings
     try:
         target.mkdir(parents=True, exist_ok=True)
-        provenance.write_json(target / NUMBERS, numbers)
+        metadata.write_json(target / NUMBERS, numbers)
         for old in (target / "improvement.png", *target.glob("sensitivity_*.png")):
             old.unlink(missing_ok=True)
-        provenance.write_json(target / MARL_EVAL, raw)
+        metadata.write_json(target / MARL_EVAL, raw)
         for name, data in {**pictures, PAGE: text.encode()}.items():
             _write_bytes(target / name, data)
     except OSError as error:
@@ -149,7 +150,7 @@ def _write(
 
 
 def _write_bytes(path: pathlib.Path, data: bytes) -> None:
-    with sinks.atomic(path) as file:
+    with storage.atomic(path) as file:
         file.write(data)
 
 

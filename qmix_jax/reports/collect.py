@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from qmix_jax import config
-from qmix_jax.runtime import provenance, report, scores, sinks
+from qmix_jax.console import learning_curves
+from qmix_jax.runs import metadata, scores, storage
 
 FILES = ("config.yaml", "manifest.json", "metrics.csv")
 """What a run directory holds."""
@@ -24,7 +25,7 @@ class Run:
       path: where it was found.
       config: the nested mapping of `config.yaml`.
       manifest: the mapping of `manifest.json`.
-      metrics: columns of `metrics.csv`, as from `sinks.read_metrics`.
+      metrics: columns of `metrics.csv`, as from `storage.read_metrics`.
     """
 
     path: pathlib.Path
@@ -92,7 +93,7 @@ def collect(
         run = None if missing else read(path)
         if run is None:
             warnings.append(f"{path}: left out, it has no {' and no '.join(missing)}")
-        elif not any(report.series(run.metrics, name)[0].size for name in scores.METRICS):
+        elif not any(learning_curves.series(run.metrics, name)[0].size for name in scores.METRICS):
             warnings.append(f"{path}: left out, it has no evaluation yet")
         else:
             runs.append(run)
@@ -136,7 +137,7 @@ def read(path: pathlib.Path) -> Run:
 
     Raises: ConfigError for a file that is broken, in one line that names it.
     """
-    mapping = _read(path / "config.yaml", provenance.read_config)
+    mapping = _read(path / "config.yaml", metadata.read_config)
     manifest = _read(path / "manifest.json", _manifest)
     return Run(path, mapping, manifest, _read(path / "metrics.csv", _metrics))
 
@@ -176,15 +177,15 @@ def _read(path: pathlib.Path, reader: Callable[[pathlib.Path], Any]) -> Any:
 
 
 def _manifest(path: pathlib.Path) -> dict[str, Any]:
-    manifest = provenance.read_manifest(path.parent)
+    manifest = metadata.read_manifest(path.parent)
     if not isinstance(lookup(manifest, "plan", "env"), str):
         raise ValueError("it does not name the environment in plan.env")
     return manifest
 
 
 def _metrics(path: pathlib.Path) -> dict[str, np.ndarray]:
-    metrics = sinks.read_metrics(path)
-    missing = [name for name in sinks.KEYS if name not in metrics]
+    metrics = storage.read_metrics(path)
+    missing = [name for name in storage.KEYS if name not in metrics]
     if missing:
         raise ValueError(f"it has no column {', '.join(missing)}")
     for name in ("env_steps", "seed"):

@@ -15,8 +15,8 @@ from matplotlib import colors as mpl_colors
 from matplotlib import figure as mpl_figure
 from matplotlib import lines, ticker
 
+from qmix_jax.console import learning_curves
 from qmix_jax.reports import statistics, study, summary
-from qmix_jax.runtime import report
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 _DASHES = ("-", "--", ":", "-.")
@@ -88,7 +88,7 @@ def curves(
         win_rate = task.metric == "eval/win_rate"
         unit = "greedy win rate" if win_rate else "greedy return"
         _finish(panel, task.name, unit)
-        report.steps_axis(panel, _SIZE)
+        learning_curves.steps_axis(panel, _SIZE)
         panel.set_xlim(left=0)
         if win_rate:
             panel.set_ylim(-0.03, 1.03)
@@ -320,7 +320,7 @@ def _rest(drawn: Mapping[str, str], called: Mapping[str, str]) -> str:
 
 
 def _finish(panel: mpl_axes.Axes, title: str, unit: str) -> None:
-    report.style(panel, _SIZE)
+    learning_curves.style(panel, _SIZE)
     panel.set_title(_plain(title), loc="left", fontsize=_SIZE + 1, color=_INK)
     panel.set_ylabel(unit, fontsize=_SIZE, color=_MUTED)
 

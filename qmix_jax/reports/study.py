@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from qmix_jax.console import learning_curves
 from qmix_jax.reports import collect
-from qmix_jax.runtime import report, scores
+from qmix_jax.runs import scores
 
 _NO_SETTING = ("seed", "seeds", "name", "sink")
 _CHOICES = {
@@ -187,7 +188,7 @@ def _versions(runs: Sequence[collect.Run]) -> list[str]:
 def _metric(runs: Sequence[collect.Run]) -> str:
     """The first metric that every run of a task has, or the first that any has."""
     has = {
-        name: [report.series(run.metrics, name)[0].size > 0 for run in runs]
+        name: [learning_curves.series(run.metrics, name)[0].size > 0 for run in runs]
         for name in scores.METRICS
     }
     return next((name for name in has if all(has[name])), scores.METRICS[-1])
@@ -196,13 +197,15 @@ def _metric(runs: Sequence[collect.Run]) -> str:
 def _cell(label: str, metric: str, runs: Sequence[collect.Run], notes: list[str]) -> Cell:
     """Pools the runs of a setting, those that were evaluated as often as the longest of them."""
     ordered = sorted(runs, key=lambda run: run.started)
-    longest = max(ordered, key=lambda run: report.series(run.metrics, metric)[0][-1:].sum())
-    steps = report.series(longest.metrics, metric)[0]
+    longest = max(
+        ordered, key=lambda run: learning_curves.series(run.metrics, metric)[0][-1:].sum()
+    )
+    steps = learning_curves.series(longest.metrics, metric)[0]
     rows: dict[int, tuple[collect.Run, Mapping[str, np.ndarray]]] = {}
     for run in ordered:
         table = _table(run, metric, steps)
         if table is None:
-            own = len(report.series(run.metrics, metric)[0])
+            own = len(learning_curves.series(run.metrics, metric)[0])
             notes.append(
                 f"{run.path}: left out, it has {own} of the {len(steps)} evaluations of other "
                 f"runs of its setting ({label})"
@@ -236,7 +239,7 @@ def _table(
     table: dict[int, dict[str, np.ndarray]] = {}
     seeds = [int(seed) for seed in np.unique(run.metrics["seed"])]
     for name in scores.METRICS:
-        own, values = report.series(run.metrics, name)
+        own, values = learning_curves.series(run.metrics, name)
         if run.failure and not run.unfinished and own.size:
             at = np.clip(np.searchsorted(own, steps, side="right") - 1, 0, None)
             own, values = steps, values[:, at]

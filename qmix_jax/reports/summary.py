@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qmix_jax.reports import collect, statistics, study
-from qmix_jax.runtime import scores
+from qmix_jax.runs import scores
 
 _SEED = 0
 """Of every bootstrap: the same runs give the same report."""

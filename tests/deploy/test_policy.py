@@ -12,7 +12,7 @@ from toys import teams
 
 from qmix_jax import config
 from qmix_jax.deploy import agreement, export, policy, runner
-from qmix_jax.runtime import parameters
+from qmix_jax.runs import parameters
 from qmix_jax.types import Box
 
 NOWHERE = pathlib.Path("nowhere")

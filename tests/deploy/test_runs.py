@@ -13,7 +13,7 @@ import qmix_jax
 from qmix_jax import config
 from qmix_jax.cli import main
 from qmix_jax.deploy import agreement, export, policy, trained
-from qmix_jax.runtime import provenance, sinks
+from qmix_jax.runs import metadata, storage
 from qmix_jax.types import Box, EnvSpec
 
 ALONE = """
@@ -86,11 +86,11 @@ def test_a_run_of_an_older_version_is_refused_in_one_line(name, run_directory, t
 def copied(directory, folder, change_manifest=lambda manifest: None, **values):
     """A copy of a run with other dotted keys in its configuration and another manifest."""
     shutil.copytree(directory, folder)
-    mapping = provenance.read_config(folder / "config.yaml")
+    mapping = metadata.read_config(folder / "config.yaml")
     for path, value in values.items():
         *parents, leaf = path.split(".")
         functools.reduce(dict.__getitem__, parents, mapping)[leaf] = value
-    provenance.write_config(folder / "config.yaml", mapping)
+    metadata.write_config(folder / "config.yaml", mapping)
     manifest = json.loads((folder / "manifest.json").read_text())
     change_manifest(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -115,7 +115,7 @@ def test_the_manifest_gives_all_facts_of_an_environment_back(run_directory, tmp_
         neighbours=np.array([[False, True], [True, False]]),
         n_states=None,
     )
-    written = sinks.plain(dataclasses.asdict(spec))
+    written = storage.plain(dataclasses.asdict(spec))
     own = copied(run_directory, tmp_path / "rich", lambda manifest: manifest.update(spec=written))
     found = trained.read(own).spec
     for field in dataclasses.fields(spec):
@@ -147,7 +147,7 @@ def test_the_best_member_and_its_score_follow_the_environments_metrics(run_direc
 
     own = copied(run_directory, tmp_path / "min", change)
     best = trained.read(own)
-    rows = sinks.read_metrics(own / "metrics.csv")
+    rows = storage.read_metrics(own / "metrics.csv")
     for member in range(2):
         returns = rows["eval/return"][(rows["seed"] == member) & (rows["kind"] == "eval")]
         assert best.scores["return"][member] == returns.min()
@@ -156,7 +156,7 @@ def test_the_best_member_and_its_score_follow_the_environments_metrics(run_direc
 
 def test_members_and_parameters_can_be_chosen(run_directory):
     best, final = trained.read(run_directory, "best"), trained.read(run_directory, "final")
-    rows = sinks.read_metrics(run_directory / "metrics.csv")
+    rows = storage.read_metrics(run_directory / "metrics.csv")
     for member in range(2):
         own = rows["eval/return"][(rows["seed"] == member) & (rows["kind"] == "eval")]
         assert best.scores["return"][member] == own.max()
@@ -316,7 +316,7 @@ GAME = np.ones((1, 2, 5), np.float32), np.array([[[True, True, False], [True] * 
 @pytest.mark.slow
 def test_a_policy_that_samples_is_evaluated_as_in_training(sampling_directory):
     done = qmix_jax.evaluate_run(sampling_directory, parameters="final", seed="last")
-    rows = sinks.read_metrics(sampling_directory / "metrics.csv")
+    rows = storage.read_metrics(sampling_directory / "metrics.csv")
     last = (rows["kind"] == "eval") & (rows["update"] == rows["update"].max())
     np.testing.assert_array_equal(
         done.metrics["return"][:, 0], np.float32(rows["eval/return"][last])
@@ -473,7 +473,7 @@ def test_neighbours_actions_are_not_given_to_a_policy(run_directory, tmp_path, m
 
 def test_evaluation_of_the_last_episodes_is_the_runs_last_row(run_directory):
     done = qmix_jax.evaluate_run(run_directory, parameters="final", seed="last")
-    rows = sinks.read_metrics(run_directory / "metrics.csv")
+    rows = storage.read_metrics(run_directory / "metrics.csv")
     last = (rows["kind"] == "eval") & (rows["update"] == rows["update"].max())
     assert done.episodes == 6 and done.members == (0, 1) and done.seeds == ()
     for name, values in done.metrics.items():

@@ -8,10 +8,10 @@ import pytest
 
 import qmix_jax
 from qmix_jax import components
-from qmix_jax.conformance import played
+from qmix_jax.conformance import simulated
 
 SLOW = ("compiled as not compiled",)
-PLAYED = tuple(check.name for check in played.CHECKS)
+PLAYED = tuple(check.name for check in simulated.CHECKS)
 HOSTED = {"pettingzoo"}
 """Stepped in Python, with tests of their own."""
 QUICK = ("matrix_2x4", "two_step", "mmdp", "simple", "switch_riddle")

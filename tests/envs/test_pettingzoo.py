@@ -7,7 +7,7 @@ import pytest
 import qmix_jax
 from qmix_jax import config, program
 from qmix_jax.envs import base, pettingzoo
-from qmix_jax.runtime import hosted
+from qmix_jax.training import host_stepped
 from qmix_jax.types import Discrete
 
 SPREAD = "mpe.simple_spread_v3"
@@ -106,7 +106,7 @@ def test_it_refuses_to_be_compiled_and_other_collectors():
 
 def test_episodes_side_by_side():
     env = make(kwargs={"leaves": 2})
-    stage = hosted.Stage(env)
+    stage = host_stepped.Stage(env)
 
     def act(t, filled, prev_actions):
         assert (prev_actions == (-1 if t == 0 else 1)).all()

@@ -9,7 +9,7 @@ import pytest
 
 from qmix_jax import config, program
 from qmix_jax.cli import composition
-from qmix_jax.runtime import parameters, provenance
+from qmix_jax.runs import metadata, parameters
 
 SMALL = ("agent.options.hidden=8", "seeds=2", "compile_cache=false")
 
@@ -28,7 +28,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pathlib
             lambda leaf: draw.normal(0.0, 0.3, (2, *leaf.shape)).astype(np.float32), shapes
         )
         folder = tmp_path_factory.mktemp("run")
-        provenance.write_config(folder / "config.yaml", config.dump(cfg))
+        metadata.write_config(folder / "config.yaml", config.dump(cfg))
         for name in ("best", "final"):
             parameters.save_parameters(folder / f"parameters_{name}.npz", both)
         return folder

@@ -8,7 +8,7 @@ from PIL import Image
 import qmix_jax
 from qmix_jax import config, program
 from qmix_jax.cli import main
-from qmix_jax.runtime import parameters, provenance
+from qmix_jax.runs import metadata, parameters
 
 DRAWN = {
     "battle": (("env=smax", "+env.options.kwargs.max_steps=6"), 4),
@@ -95,7 +95,7 @@ def test_they_are_the_episodes_of_an_evaluation(untrained, tmp_path):
     played = qmix_jax.render_run(folder, episodes=3, seed=7, member=1, out=tmp_path)
     assert len({one.returned for one in played}) == 3, "three different episodes"
     assert [one.sheet.name for one in played] == [f"episode_{i}.png" for i in range(3)]
-    cfg = config.load(provenance.read_config(folder / "config.yaml"))
+    cfg = config.load(metadata.read_config(folder / "config.yaml"))
     params = parameters.load_parameters(folder / "parameters_best.npz")
     mine = jax.tree.map(lambda x: x[1], params)
     expected = jax.jit(program.build(cfg).evaluate)(jax.random.key(7), mine, 0)

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from qmix_jax.runtime import provenance, sinks
+from qmix_jax.runs import metadata, storage
 
 CONFIG = {
     "name": "toy",
@@ -42,10 +42,10 @@ def write(path, values, changes=None, **details):
         for parent in parents:
             node = node[parent]
         node[leaf] = value
-    provenance.write_config(path / "config.yaml", mapping)
-    provenance.write_json(path / "manifest.json", manifest(len(values), details))
+    metadata.write_config(path / "config.yaml", mapping)
+    metadata.write_json(path / "manifest.json", manifest(len(values), details))
     metric = details.get("metric", "eval/win_rate")
-    with sinks.MetricsFiles(path, (metric, "perf/env_steps_per_s", "time_s")) as files:
+    with storage.MetricsFiles(path, (metric, "perf/env_steps_per_s", "time_s")) as files:
         for k in range(max(map(len, values.values()))):
             place = {"env_steps": 100 * k, "update": k, "gradient_step": k, "time_s": 1.0 * k}
             for seed, row in values.items():
@@ -64,7 +64,7 @@ def manifest(n_seeds, details):
         "failures": {"0": details["failure"]} if "failure" in details else {},
     }
     return {
-        "layout": provenance.LAYOUT,
+        "layout": metadata.LAYOUT,
         "started": details.get("started", "2025-01-01T00:00:00+00:00"),
         "command": "qmix_jax.train",
         "versions": {"jax": "0.10.2", "qmix_jax": "0.1.0"},

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from qmix_jax import config, learner
 from qmix_jax.agents import base as agents
+from qmix_jax.algorithms import base
 from qmix_jax.core import qvalues, returns
 from qmix_jax.critics import base as critics
 from qmix_jax.critics import state_value
-from qmix_jax.factorisations import base
 from qmix_jax.types import Array, Batch, Clock, EnvSpec, HParams, Observed, Trajectory
 
 NEEDS = base.Needs(replay=("on_policy",))

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from qmix_jax import config, learner
+from qmix_jax.algorithms import base
 from qmix_jax.core import exploration
-from qmix_jax.factorisations import base
 from qmix_jax.types import Array, Batch, Clock, EnvSpec, HParams, Observed
 
 NEEDS = base.Needs(reward="own", zero_sum=True, n_agents=2, tabular=True)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from qmix_jax import config, learner
 from qmix_jax.agents import base as agents
+from qmix_jax.algorithms import base
 from qmix_jax.core import schedules
 from qmix_jax.critics import base as critics
-from qmix_jax.factorisations import base
 from qmix_jax.nn import functional, mlp
 from qmix_jax.types import Array, Batch, Box, Clock, EnvSpec, HParams, Observed
 

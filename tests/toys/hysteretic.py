@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from qmix_jax import config, learner
 from qmix_jax.agents import base as agents
+from qmix_jax.algorithms import base
 from qmix_jax.core import qvalues
-from qmix_jax.factorisations import base
 from qmix_jax.types import Array, Batch, EnvSpec, HParams, Trajectory
 
 NEEDS = base.Needs()

@@ -5,7 +5,7 @@ import signal
 from typing import Any
 
 from qmix_jax.cli import group_task
-from qmix_jax.runtime import record
+from qmix_jax.runs import record
 
 
 class Preempted(group_task.GroupTask):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from qmix_jax import config
-from qmix_jax.sinks import base
+from qmix_jax.loggers import base
 
 
 class Config(config.Model):

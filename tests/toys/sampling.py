@@ -10,8 +10,8 @@ import numpy as np
 
 from qmix_jax import config
 from qmix_jax.agents import base as agents
+from qmix_jax.algorithms import base, iql
 from qmix_jax.core import qvalues, schedules
-from qmix_jax.factorisations import base, iql
 from qmix_jax.types import Array, Clock, EnvSpec, HParams, Observed
 
 NEEDS = iql.NEEDS

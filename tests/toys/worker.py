@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from qmix_jax import api, config
-from qmix_jax.runtime import checkpoint, session, team, training
+from qmix_jax.machine import process_group
+from qmix_jax.runs import checkpoint
+from qmix_jax.training import loop, session
 from toys import members
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -79,16 +81,16 @@ def signal_after(calls: int, number: signal.Signals) -> None:
     """This process gets a signal during the compiled call that comes after so many; calls are
     short.
     """
-    proper, left = training._wait, iter(range(calls))
+    proper, left = loop._wait, iter(range(calls))
 
     def wait(tree: Any) -> None:
         proper(tree)
         if next(left, None) is None:
-            training._wait = proper
+            loop._wait = proper
             os.kill(os.getpid(), number)
             time.sleep(0.2)  # the listener hears it
 
-    training._CALL_SECONDS, training._wait = 0.0, wait
+    loop._CALL_SECONDS, loop._wait = 0.0, wait
 
 
 def go_on(folder: pathlib.Path, population: Mapping[str, Any], ill: bool) -> None:
@@ -112,7 +114,7 @@ def main(task: str, failing: str) -> int:
     population = {**ONE_DEVICE, "distributed": True}
     folder, index = pathlib.Path.cwd(), os.environ["JAX_PROCESS_ID"]
     if task == "train":
-        team.join([members.small(population=population)]).gather("begins", None)
+        process_group.join([members.small(population=population)]).gather("begins", None)
         notes = save_often(folder / f"alone-{index}")
         (folder / f"notes-{index}.json").write_text(json.dumps(notes))
         results = one(folder, population) + many(folder, population)
@@ -120,7 +122,7 @@ def main(task: str, failing: str) -> int:
         (folder / f"objectives-{index}.json").write_text(json.dumps(objectives))
         return 0
     # What trains meanwhile may be late with its signs of life.
-    team.LOST_S, team.BEAT_S = 10.0 if task == "go on" else 3.0, 0.2
+    process_group.LOST_S, process_group.BEAT_S = 10.0 if task == "go on" else 3.0, 0.2
     if index == failing and task != "go on":
         break_down(task)
     try:
@@ -128,7 +130,7 @@ def main(task: str, failing: str) -> int:
             go_on(folder, population, ill=index == failing)
         else:
             one(folder, population)
-    except team.ProcessError as error:
+    except process_group.ProcessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -127,7 +127,7 @@ def _algorithm(name: str, file: comments.File) -> Algorithm:
     if mixer_name is not None:
         modules["Mixer"] = components.find("mixers", str(mixer_name))
     factorisation = str(file.values["algo.factorisation.name"])
-    modules["Factorisation"] = components.find("factorisations", factorisation)
+    modules["Factorisation"] = components.find("algorithms", factorisation)
     return Algorithm(name, file, modules, _guarantee(modules))
 
 

@@ -293,7 +293,7 @@ def _algorithms() -> list[str]:
         "A factorisation and, where it has one, its mixer ([algorithms](../algorithms/index.md)).",
     ]
     parts += [_names("algo", "qmix"), _choices("algo")]
-    for kind, path in (("factorisations", "algo.factorisation"), ("mixers", "algo.mixer")):
+    for kind, path in (("algorithms", "algo.factorisation"), ("mixers", "algo.mixer")):
         for module in components.names(kind):
             files = {
                 name: file
@@ -317,7 +317,7 @@ def _sinks() -> list[str]:
     parts = ["## sink (group)", "Several: `sink=[tensorboard,wandb]` ([sinks](../sinks.md)).\n"]
     parts += [_own("sink.own").replace("sink.own=own", "sink=own"), _choices("sink")]
     for name, file in comments.files("sink").items():
-        model = components.find("sinks", name).Config
+        model = components.find("loggers", name).Config
         values = model().model_dump(mode="json")
         parts += [f"### sink={name}", option_table(f"sink.{name}", model, file.comments, values)]
     return parts

@@ -19,7 +19,7 @@ _CONTRACTS = (
     ("Agents", "qmix_jax.agents.base"),
     ("Mixers", "qmix_jax.mixers.base"),
     ("Critics", "qmix_jax.critics.base"),
-    ("Algorithms", "qmix_jax.factorisations.base"),
+    ("Algorithms", "qmix_jax.algorithms.base"),
     ("Learning", "qmix_jax.learner"),
     ("Finding components", "qmix_jax.components"),
 )

@@ -21,7 +21,7 @@ from qmix_jax.types import Array
 IDS = ("coin_game",)
 
 
-class Kwargs(config.Model):
+class CoinGameKwargs(config.Model):
     """JaxMARL keyword arguments that may be set; null is JaxMARL's default."""
 
     num_inner_steps: config.PositiveInt | None = None
@@ -37,7 +37,7 @@ class Kwargs(config.Model):
 def kwargs_model(env_id: str) -> type[config.Model]:
     """The model of the keyword arguments of `env_id`."""
     del env_id
-    return Kwargs
+    return CoinGameKwargs
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:

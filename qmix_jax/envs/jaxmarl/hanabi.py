@@ -25,7 +25,7 @@ from qmix_jax.types import Array
 IDS = ("hanabi",)
 
 
-class Kwargs(config.Model):
+class HanabiKwargs(config.Model):
     """JaxMARL keyword arguments that may be set; null is JaxMARL's default.
 
     There are 3 copies of the lowest rank, 1 of the highest, 2 of the others.
@@ -50,7 +50,7 @@ class Kwargs(config.Model):
 def kwargs_model(env_id: str) -> type[config.Model]:
     """The model of the keyword arguments of `env_id`."""
     del env_id
-    return Kwargs
+    return HanabiKwargs
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:

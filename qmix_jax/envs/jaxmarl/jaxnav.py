@@ -26,7 +26,7 @@ IDS = ("jaxnav",)
 _ROBOT_COLUMNS = 10
 
 
-class Kwargs(config.Model):
+class JaxNavKwargs(config.Model):
     """JaxMARL keyword arguments that may be set; null is JaxMARL's default."""
 
     act_type: Literal["Discrete"] | None = None
@@ -56,7 +56,7 @@ class Kwargs(config.Model):
 def kwargs_model(env_id: str) -> type[config.Model]:
     """The model of the keyword arguments of `env_id`."""
     del env_id
-    return Kwargs
+    return JaxNavKwargs
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:

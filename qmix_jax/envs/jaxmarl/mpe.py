@@ -18,7 +18,7 @@ from qmix_jax.envs.jaxmarl import adapter
 from qmix_jax.types import Array
 
 
-class Kwargs(config.Model):
+class MPEKwargs(config.Model):
     """JaxMARL keyword arguments that may be set; null is JaxMARL's default."""
 
     action_type: Literal["Discrete"] | None = None
@@ -35,7 +35,7 @@ class Kwargs(config.Model):
     """Softness of collisions (0.001)."""
 
 
-class SimpleKwargs(Kwargs):
+class SimpleKwargs(MPEKwargs):
     """Those of `MPE_simple_v3`."""
 
     num_agents: config.PositiveInt | None = None
@@ -44,7 +44,7 @@ class SimpleKwargs(Kwargs):
     """(1)."""
 
 
-class ReferenceKwargs(Kwargs):
+class ReferenceKwargs(MPEKwargs):
     """Those of `MPE_simple_reference_v3`."""
 
     local_ratio: config.Fraction | None = None
@@ -55,10 +55,10 @@ class SpreadKwargs(SimpleKwargs, ReferenceKwargs):
     """Those of `MPE_simple_spread_v3`; three agents and three landmarks by default."""
 
 
-_KWARGS: dict[str, type[Kwargs]] = {
+_KWARGS: dict[str, type[MPEKwargs]] = {
     "MPE_simple_v3": SimpleKwargs,
     "MPE_simple_spread_v3": SpreadKwargs,
-    "MPE_simple_speaker_listener_v4": Kwargs,
+    "MPE_simple_speaker_listener_v4": MPEKwargs,
     "MPE_simple_reference_v3": ReferenceKwargs,
 }
 IDS = tuple(_KWARGS)

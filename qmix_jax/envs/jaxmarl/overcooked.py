@@ -30,7 +30,7 @@ _MOST = 3
 """Ingredients of a soup."""
 
 
-class Kwargs(config.Model):
+class OvercookedKwargs(config.Model):
     """Arguments that may be set; null is the default."""
 
     layout: str | None = None
@@ -43,7 +43,7 @@ class Kwargs(config.Model):
     """Random positions, pots and things held at first (false)."""
 
 
-class V2Kwargs(Kwargs):
+class V2Kwargs(OvercookedKwargs):
     """Those of Overcooked v2."""
 
     agent_view_size: config.PositiveInt | None = None
@@ -60,7 +60,10 @@ class V2Kwargs(Kwargs):
     """Show right deliveries in the observation (false)."""
 
 
-_KWARGS: dict[str, type[Kwargs]] = {"overcooked": Kwargs, "overcooked_v2": V2Kwargs}
+_KWARGS: dict[str, type[OvercookedKwargs]] = {
+    "overcooked": OvercookedKwargs,
+    "overcooked_v2": V2Kwargs,
+}
 IDS = tuple(_KWARGS)
 
 
@@ -106,7 +109,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
 
 
 @record
-class _State:
+class _OvercookedState:
     """JaxMARL's state, and the episode's sums f32[]."""
 
     kitchen: Any
@@ -124,24 +127,28 @@ class _Scored:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
-    def reset(self, key: Array) -> tuple[Mapping[str, Array], _State]:
+    def reset(self, key: Array) -> tuple[Mapping[str, Array], _OvercookedState]:
         """As JaxMARL's."""
         obs, kitchen = self._env.reset(key)
-        return obs, _State(kitchen=kitchen, sparse=jnp.zeros(()), shaped=jnp.zeros(()))
+        return obs, _OvercookedState(kitchen=kitchen, sparse=jnp.zeros(()), shaped=jnp.zeros(()))
 
-    def step_env(self, key: Array, state: _State, actions: Mapping[str, Array]) -> Any:
+    def step_env(self, key: Array, state: _OvercookedState, actions: Mapping[str, Array]) -> Any:
         """As JaxMARL's, but the reward of every agent is the team's."""
         obs, kitchen, *rest = self._env.step_env(key, state.kitchen, actions)
         rewards, dones, info = rest
         sparse = rewards[self._env.agents[0]]
         shaped = sum(info["shaped_reward"].values(), jnp.zeros(()))
-        after = _State(kitchen=kitchen, sparse=state.sparse + sparse, shaped=state.shaped + shaped)
+        after = _OvercookedState(
+            kitchen=kitchen, sparse=state.sparse + sparse, shaped=state.shaped + shaped
+        )
         team = dict.fromkeys(self._env.agents, sparse + self._weight * shaped)
         rest = (team, dones, info)
         return obs, after, *rest
 
 
-def _outcome(before: Any, after: _State, actions: Array) -> tuple[Array, dict[str, Array]]:
+def _outcome(
+    before: Any, after: _OvercookedState, actions: Array
+) -> tuple[Array, dict[str, Array]]:
     del before, actions
     metrics = {"sparse_return": after.sparse, "shaped_return": after.shaped}
     return jnp.zeros((), bool), metrics
@@ -255,7 +262,7 @@ def _scene(env: Any) -> base.Scene:
     for name, bits in (("onion", _ONION), ("plate", _PLATE), ("dish", soup)):
         things[common.OBJECT_TO_INDEX[name]] = bits
 
-    def look(env_state: _State) -> dict[str, Array]:
+    def look(env_state: _OvercookedState) -> dict[str, Array]:
         state = env_state.kitchen
         pad = (state.maze_map.shape[0] - env.height) // 2
         cells = state.maze_map[pad:-pad, pad:-pad].astype(jnp.int32)
@@ -276,7 +283,7 @@ def _scene(env: Any) -> base.Scene:
 
 
 def _scene_v2(env: Any) -> base.Scene:
-    def look(env_state: _State) -> dict[str, Array]:
+    def look(env_state: _OvercookedState) -> dict[str, Array]:
         state = env_state.kitchen
         return {
             "lying": state.grid[..., 1],

@@ -30,7 +30,7 @@ _UNIT_TYPES: tuple[str, ...] = UnitType.__args__
 _COOLDOWN = 3
 
 
-class Kwargs(config.Model):
+class SMAXKwargs(config.Model):
     """JaxMARL keyword arguments that may be set; null is JaxMARL's default."""
 
     enemy_shoots: bool | None = None
@@ -64,7 +64,7 @@ class Kwargs(config.Model):
 def kwargs_model(env_id: str) -> type[config.Model]:
     """The model of the keyword arguments of `env_id`."""
     del env_id
-    return Kwargs
+    return SMAXKwargs
 
 
 def registered_scenario(name: str) -> Any:
@@ -139,7 +139,7 @@ def build(env_id: str, kwargs: Mapping[str, Any], normalise: bool) -> tuple[Any,
 
 
 @record
-class _State:
+class _SMAXState:
     """JaxMARL's two states, and what the enemy units see f32[E, O]."""
 
     state: Any
@@ -159,13 +159,13 @@ class _ObservedOnce:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
-    def reset(self, key: Array) -> tuple[Mapping[str, Array], _State]:
+    def reset(self, key: Array) -> tuple[Mapping[str, Array], _SMAXState]:
         """As JaxMARL's."""
         key, key_reset = jax.random.split(key)
         obs, state = self._arena.reset(key_reset)
         return obs, self._state(obs, state, self._env.get_enemy_policy_initial_state(key))
 
-    def step_env(self, key: Array, state: _State, actions: Mapping[str, Array]) -> Any:
+    def step_env(self, key: Array, state: _SMAXState, actions: Mapping[str, Array]) -> Any:
         """As JaxMARL's, for discrete actions."""
         key, key_enemy = jax.random.split(key)
         enemy_actions, policy = self._env.get_enemy_actions(
@@ -178,9 +178,9 @@ class _ObservedOnce:
         obs, after, *rest = self._arena.step_env_no_decode(key, state.state, decoded)
         return obs, self._state(obs, after, policy), *rest
 
-    def _state(self, obs: Mapping[str, Array], state: Any, policy: Any) -> _State:
+    def _state(self, obs: Mapping[str, Array], state: Any, policy: Any) -> _SMAXState:
         enemy_obs = jnp.stack([obs[agent] for agent in self._env.enemy_agents])
-        return _State(state=state, enemy_policy_state=policy, enemy_obs=enemy_obs)
+        return _SMAXState(state=state, enemy_policy_state=policy, enemy_obs=enemy_obs)
 
 
 def _scene(env: Any) -> base.Scene:

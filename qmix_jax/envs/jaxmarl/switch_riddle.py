@@ -19,7 +19,7 @@ IDS = ("switch_riddle",)
 _TELL = 2
 
 
-class Kwargs(config.Model):
+class SwitchRiddleKwargs(config.Model):
     """JaxMARL keyword arguments that may be set; null is JaxMARL's default."""
 
     num_agents: Annotated[config.Int, Field(ge=3)] | None = None
@@ -35,7 +35,7 @@ class Kwargs(config.Model):
 def kwargs_model(env_id: str) -> type[config.Model]:
     """The model of the keyword arguments of `env_id`."""
     del env_id
-    return Kwargs
+    return SwitchRiddleKwargs
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:

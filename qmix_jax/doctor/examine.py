@@ -1,0 +1,88 @@
+"""Examines the installation and the machine, and says what to do where something is wrong."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterator
+
+import rich.console
+import rich.table
+import rich.text
+
+from qmix_jax.console import progress
+from qmix_jax.doctor import conflicts, machine, packages, self_test
+from qmix_jax.doctor.checks import FAIL, OK, WARN, Check
+
+_STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """Attributes:
+    checks: every `Check`: section, name, status (`ok`, `warn` or `fail`), what was found, the fix.
+    """
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing has failed; there may be warnings."""
+        return all(check.status != FAIL for check in self.checks)
+
+
+def run_doctor(self_test: bool = True, as_json: bool = False) -> Diagnosis:
+    """Prints versions, devices, the compile cache, known conflicts, and how a run of seconds went.
+
+    Args:
+      self_test: also train, twice, on a game of one step; about ten seconds.
+      as_json: print JSON instead: `ok`, and `checks` with the fields of a check.
+    Returns:
+      A `Diagnosis` of what was printed.
+    """
+    found: list[Check] = []
+    console = progress.terminal()
+    for _, checks in itertools.groupby(_checks(self_test), key=lambda check: check.section):
+        own = [(found.append(check), check)[1] for check in checks]
+        if not as_json:
+            _show(own, console)
+    done = Diagnosis(tuple(found))
+    if as_json:
+        text = {"ok": done.ok, "checks": [check._asdict() for check in found]}
+        print(json.dumps(text, indent=2))
+    else:
+        console.print(_summary(done))
+    return done
+
+
+def _checks(self_tested: bool) -> Iterator[Check]:
+    parts: list[Callable[[], Iterator[Check]]] = [packages.check, machine.check, conflicts.check]
+    for part in [*parts, *([self_test.check] if self_tested else [])]:
+        yield from part()
+
+
+def _show(checks: list[Check], console: rich.console.Console) -> None:
+    """A section: its heading, a line per check, and fixes below what they fix."""
+    console.print(rich.text.Text(checks[0].section, "bold"))
+    table = rich.table.Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(min_width=6, justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, min_width=16)
+    table.add_column(overflow="fold")
+    for check in checks:
+        style = _STYLES[check.status]
+        found = rich.text.Text(check.found)
+        if check.fix:
+            found.append(f"\nfix: {check.fix}", style)
+        table.add_row(rich.text.Text(check.status, style), rich.text.Text(check.name), found)
+    console.print(table)
+    console.print()
+
+
+def _summary(done: Diagnosis) -> rich.text.Text:
+    counts = {s: sum(check.status == s for check in done.checks) for s in (OK, WARN, FAIL)}
+    failed = counts[FAIL]
+    if failed:
+        return rich.text.Text(f"{progress.count(failed, 'check')} failed", _STYLES[FAIL])
+    if counts[WARN]:
+        text = f"works, with {progress.count(counts[WARN], 'warning')}"
+        return rich.text.Text(text, _STYLES[WARN])
+    return rich.text.Text("all is well", _STYLES[OK])

@@ -1,0 +1,78 @@
+"""The compile cache: on by default, where it lies, and what a user's own setting does."""
+
+import pathlib
+import textwrap
+
+import pytest
+
+TRAIN = (
+    "-m", "qmix_jax", "train", "experiment=two_step", "seeds=1", "trainer.env_steps=200"
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_second_start_compiles_nothing(run_python, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    folder = tmp_path / "cache" / "qmix_jax"
+    assert run_python(*TRAIN).returncode == 0
+
+    def programs():
+        """The population's; trifles are kept too where a busy machine takes long over them."""
+        return {path.name for path in folder.rglob("*whole*-cache")}
+
+    kept = programs()
+    assert 2 <= len(kept) <= 3, "initialise, train, evaluate: those that take long to compile"
+    assert run_python(*TRAIN).returncode == 0
+    assert programs() == kept, "nothing new"
+
+
+def test_it_can_be_switched_off(run_python, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    done = run_python(
+        "-c",
+        textwrap.dedent("""
+        import jax
+        from qmix_jax.cli import composition
+        from qmix_jax import config
+        from qmix_jax.training import launching
+        for enabled in ("false", "true"):
+            composed = composition.compose("experiment=two_step", f"compile_cache={enabled}")
+            launching.prepare([config.load(composed)])
+            print(jax.config.jax_compilation_cache_dir)
+    """),
+    )
+    off, on = done.stdout.splitlines()
+    assert off == "None" and on.startswith(str(tmp_path / "cache")), done.stderr
+
+
+def test_a_folder_of_the_users_own_is_left_alone(run_python):
+    done = run_python(
+        "-c",
+        textwrap.dedent("""
+        import jax
+        from qmix_jax.machine import compile_cache
+        jax.config.update("jax_compilation_cache_dir", "mine")
+        print(compile_cache.enable(), jax.config.jax_compilation_cache_dir)
+    """),
+    )
+    assert done.stdout == "None mine\n", done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run_python, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    done = run_python(
+        "-c",
+        textwrap.dedent("""
+        import jax
+        from qmix_jax.machine import compile_cache
+        print(compile_cache.enable())
+        print(jax.config.jax_compilation_cache_dir, compile_cache.directory())
+    """),
+    )
+    line, rest = done.stdout.splitlines()
+    assert line.startswith("compile cache: off, ") and "cannot be written" in line
+    assert rest.startswith("None ") and str(pathlib.Path("qmix_jax", "xla")) in rest

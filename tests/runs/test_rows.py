@@ -1,0 +1,154 @@
+"""Rows reach everything that is open, and what breaks stops nothing else."""
+
+import json
+
+import pytest
+from toys import members
+
+import qmix_jax
+from qmix_jax import api, config, groups
+from qmix_jax.loggers import base
+from qmix_jax.runs import rows, storage
+
+NAMES = ("eval/return", "train/loss")
+
+
+def row(step, seed, **metrics):
+    return {
+        "kind": "train", "env_steps": step, "update": step, "gradient_step": step, "seed": seed,
+        **metrics,
+    }  # fmt: skip
+
+
+def own(**options):
+    return {"own": {"name": "toys.recording_sink", "options": options}}
+
+
+def load(sink, **changes):
+    return members.small(sink=sink, seed=3, **changes)
+
+
+def recorded(path):
+    return [json.loads(line) for line in (path / "recorded.jsonl").read_text().splitlines()]
+
+
+def test_a_sink_gets_the_finite_values_of_every_row(tmp_path):
+    lines = []
+    with rows.open_rows(load(own(), seeds=2), tmp_path, NAMES, lines.append) as opened:
+        for step in (1, 2):
+            values = {"train/loss": 0.5 * step, "eval/return": float("nan")}
+            opened.write(row(step, seed, **values) for seed in (3, 4))
+    begun, *written, ended = recorded(tmp_path)
+    assert begun == {"seeds": [3, 4], "resumed_after": None}
+    assert written == [
+        row(step, seed, **{"train/loss": 0.5 * step}) for step in (1, 2) for seed in (3, 4)
+    ]
+    assert ended == "closed"
+    assert lines == ["sink toys.recording_sink: recorded.jsonl"]
+    assert len(storage.read_metrics(tmp_path / "metrics.csv")["seed"]) == 4
+
+
+@pytest.mark.parametrize(("breaks", "n_written"), [("make", 0), ("write", 2), ("close", 3)])
+def test_a_sink_that_breaks_is_one_line_and_stops_nothing(tmp_path, breaks, n_written):
+    lines = []
+    sink = {**own(breaks=breaks, after=1), "tensorboard": {}}
+    with rows.open_rows(load(sink), tmp_path, NAMES, lines.append) as opened:
+        for step in (1, 2, 3):
+            opened.write([row(step, 3, **{"train/loss": 1.0})])
+    told = [line for line in lines if "toys.recording_sink: RuntimeError" in line]
+    assert told == [
+        f"sink toys.recording_sink: RuntimeError: no {breaks} today; "
+        "it is switched off, the run goes on"
+    ]
+    assert sum("env_steps" in line for line in recorded(tmp_path)) == n_written
+    assert len(storage.read_metrics(tmp_path / "metrics.csv")["seed"]) == 3
+    assert len(list(tmp_path.glob("tensorboard/seed_3/events.*"))) == 1
+
+
+def test_a_sink_hears_that_the_run_failed(tmp_path):
+    with (
+        pytest.raises(ZeroDivisionError),
+        rows.open_rows(load(own()), tmp_path, NAMES, print),
+    ):
+        raise ZeroDivisionError
+    assert recorded(tmp_path)[-1] == "failed"
+
+
+def test_a_sink_that_cannot_start_is_not_tried_for_every_job(tmp_path):
+    lines, failed = [], set()
+    for i in range(3):
+        path = storage.claim(tmp_path / str(i))
+        with rows.open_rows(load(own(breaks="make")), path, NAMES, lines.append, failed=failed):
+            pass
+    assert len(lines) == 1 and failed == {"toys.recording_sink"}
+
+
+def test_parts_of_a_run_write_where_the_run_is(tmp_path):
+    path = storage.claim(tmp_path / f"{rows.PART}1")
+    with rows.open_rows(load(own()), path, NAMES, print):
+        pass
+    assert recorded(tmp_path)
+
+
+def test_sinks_neither_separate_programs_nor_settings():
+    with_sink, without = load(own()), load({})
+    assert len(groups.split([with_sink, without])) == 1
+    assert config.load(config.dump(with_sink)) == with_sink
+
+
+@pytest.mark.parametrize("package", ["tensorboardX", "wandb"])
+def test_a_missing_extra_is_told_before_anything_is_compiled(tmp_path, monkeypatch, package):
+    real = base.importlib.util.find_spec
+    monkeypatch.setattr(
+        base.importlib.util, "find_spec", lambda name: None if name == package else real(name)
+    )
+    name = package.removesuffix("X")
+    with pytest.raises(
+        config.ConfigError, match=rf"sink={name} needs the extra `{name}`.*\[{name}"
+    ):
+        qmix_jax.train(load({name: {}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("sink", "message"),
+    [
+        ({"tensorbord": {}}, "unknown key 'sink.tensorbord'; did you mean 'tensorboard'"),
+        ({"wandb": {"projects": "x"}}, "unknown key 'sink.wandb.projects'; did you mean 'project'"),
+        ({"wandb": True}, "sink.wandb=True: input should be"),
+        ({"own": {"name": "nowhere.at_all"}}, "no module 'nowhere' can be imported"),
+    ],
+)
+def test_mistakes_are_named(sink, message):
+    with pytest.raises(config.ConfigError, match=message):
+        load(sink)
+
+
+class InSlices(api.Programs):
+    """Two members at a time, whatever fits."""
+
+    def get(self, group, display):
+        population, _ = super().get(group, display)
+        return population, 2
+
+
+@pytest.mark.slow
+def test_each_job_of_a_sweep_in_slices_feeds_its_own_sinks(tmp_path):
+    shared = {
+        "population": {"batching": "map", "devices": 1},
+        "trainer": {"env_steps": 300},
+    }
+    configs = [
+        load(own(), seeds=2, hparams={"gamma": 0.9}, **shared),
+        load(own(breaks="write"), seeds=1, **shared),
+    ]
+    jobs = [api.Job(cfg, tmp_path / str(i)) for i, cfg in enumerate(configs)]
+    first, second = api.train_many(jobs, programs=InSlices())
+    begun, *written, ended = recorded(tmp_path / "0")
+    assert begun["seeds"] == [3, 4] and ended == "closed"
+    columns = first.metrics
+    assert [(r["seed"], r["env_steps"]) for r in written] == list(
+        zip(columns["seed"], columns["env_steps"], strict=True)
+    )
+    assert recorded(tmp_path / "1")[-1] == "failed"
+    assert second.metrics["env_steps"].max() == columns["env_steps"].max()

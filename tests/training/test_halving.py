@@ -1,0 +1,166 @@
+"""Successive halving: survivors go on exactly where they were, the others end at their rung."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from toys import members
+
+from qmix_jax import api, config, plan, population
+from qmix_jax.training import halving, programs
+
+SETTINGS = (
+    {"seed": 1, "hparams": {"learning_rate": 1e-3}},
+    {"seed": 2, "seeds": 2, "hparams": {"gamma": 0.5}},
+    {"seed": 5, "hparams": {"td_lambda": 0.9}},
+    {"seed": 7, "trainer": {"gradient_steps": 3}},
+)
+HALVING = api.Halving((0.3, 0.6), keep=0.5)
+MACHINE = ("time_s", "perf/env_steps_per_s")
+
+
+def rows(directory):
+    """The metrics as text, without what depends on the machine."""
+    with (directory / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in MACHINE} for row in csv.DictReader(file)]
+
+
+def load(values, batching="map"):
+    fixed = {"eval": {"every": 200}, "population": {"batching": batching, "devices": 2}}
+    return members.small(**fixed, **values)
+
+
+def same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_devices():
+    """Starts JAX before a run of one member asks for one device."""
+    assert len(jax.local_devices()) == 2
+
+
+@pytest.fixture(scope="module")
+def solo(tmp_path_factory):
+    """To the end; that each is what it would be alone is proven by `test_train_many.py`."""
+    folder = tmp_path_factory.mktemp("solo")
+    return api.train_many(
+        [api.Job(load(values), folder / str(i)) for i, values in enumerate(SETTINGS)]
+    )
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("halved")
+    jobs = [api.Job(load(values), folder / str(i)) for i, values in enumerate(SETTINGS)]
+    kept = api.Programs()
+    return folder, api.train_many(jobs, folder, halving=HALVING, programs=kept), kept
+
+
+def first_scores(solo, update_fraction, alive):
+    """Objectives at a rung, from the runs that went to the end."""
+    found = {}
+    for job in alive:
+        metrics, arithmetic = solo[job].metrics, solo[job].plan
+        (rung,) = arithmetic.rungs((update_fraction,))
+        seen = {k: v[metrics["update"] <= rung] for k, v in metrics.items()}
+        found[job] = api.Objective().of(seen)
+    return found
+
+
+@pytest.mark.slow
+def test_the_better_half_goes_on_at_each_rung(solo, halved):
+    folder, results, _ = halved
+    alive = range(4)
+    for fraction, n_kept in ((0.3, 2), (0.6, 1)):
+        scores = first_scores(solo, fraction, alive)
+        ordered = sorted(alive, key=lambda job: -scores[job])
+        for job in ordered[n_kept:]:
+            (rung,) = solo[job].plan.rungs((fraction,))
+            assert results[job].pruned
+            assert results[job].metrics["update"].max() == rung
+        alive = ordered[:n_kept]
+    assert not results[alive[0]].pruned
+    index = json.loads((folder / "index.json").read_text())
+    assert sorted(job["status"] for job in index["jobs"]) == ["finished"] + ["pruned"] * 3
+
+
+@pytest.mark.slow
+def test_everybody_is_bitwise_what_it_is_alone_as_far_as_it_went(solo, halved):
+    folder, results, _ = halved
+    for job, (result, whole) in enumerate(zip(results, solo, strict=True)):
+        written = rows(folder / str(job))
+        assert written == rows(whole.directory)[: len(written)]
+        if not result.pruned:
+            assert len(written) == len(rows(whole.directory))
+            same(result.parameters, whole.parameters)
+            same(result.best_parameters, whole.best_parameters)
+
+
+@pytest.mark.slow
+def test_members_that_take_turns_need_one_program_per_static_group(halved):
+    assert len(halved[2]._kept) == 2
+
+
+@pytest.mark.slow
+def test_batched_members_are_gathered_into_the_next_smaller_program(tmp_path, monkeypatch):
+    compiled = []
+    original = population.compile_programs
+
+    def counted(program, places, *rest):
+        compiled.append(places.size)
+        return original(program, places, *rest)
+
+    monkeypatch.setattr(population, "compile_programs", counted)
+    jobs = [
+        api.Job(load({"seed": i, "hparams": {"gamma": 0.9 - 0.1 * i}}, "vmap"), tmp_path / str(i))
+        for i in range(4)
+    ]
+    sizes = api.Programs([4, 2, 1])
+    results = api.train_many(jobs, halving=api.Halving((0.5,)), programs=sizes)
+    assert compiled == [4, 2]
+    assert sum(result.pruned for result in results) == 2
+    (winner, _) = [i for i, result in enumerate(results) if not result.pruned]
+    alone = api.train(jobs[winner].config, tmp_path / "alone")
+    for x, y in zip(
+        jax.tree.leaves(results[winner].parameters), jax.tree.leaves(alone.parameters), strict=True
+    ):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("keep", "n", "left"), [(0.5, 8, 4), (0.5, 3, 2), (0.25, 3, 1), (0.9, 1, 1)]
+)
+def test_how_many_go_on(keep, n, left):
+    assert halving.Halving((0.5,), keep).survivors(n) == left
+
+
+@pytest.mark.parametrize(
+    ("fractions", "updates"), [((0.25, 0.5), (30, 50)), ((0.1,), (10,)), ((), ())]
+)
+def test_rungs_are_the_next_evaluations(fractions, updates):
+    assert arithmetic(100, 10).rungs(fractions) == updates
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.25), (0.41, 0.49), (0.95,)])
+def test_rungs_that_fall_together_are_refused(fractions):
+    with pytest.raises(config.ConfigError, match=r"rungs: .* must rise and end before the run"):
+        arithmetic(100, 10).rungs(fractions)
+
+
+def arithmetic(n_updates, eval_every):
+    return plan.Plan(
+        window=1, burn_in=0, steps_per_update=1, warm_up_collects=0, n_updates=n_updates,
+        gradient_steps=1, log_every=1, eval_every=eval_every, capacity=1, sequence_bytes=1,
+    )  # fmt: skip
+
+
+def test_all_members_must_fit_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "memory_limit", lambda whole: 60_000)
+    jobs = [api.Job(load({"seed": i}), tmp_path / str(i)) for i in range(8)]
+    with pytest.raises(config.ConfigError, match=r"memory: successive halving keeps all members"):
+        api.train_many(jobs, halving=HALVING)
+    assert not list(tmp_path.rglob("metrics.csv"))
