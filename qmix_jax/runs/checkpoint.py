@@ -20,8 +20,8 @@ import filelock
 import numpy as np
 
 from qmix_jax import config
-from qmix_jax.runs import parameters, storage
 from qmix_jax.console import progress
+from qmix_jax.runs import parameters, storage
 
 FOLDER = "checkpoints"
 META, ARRAYS = "meta.json", "arrays.npz"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from qmix_jax import config, population
-from qmix_jax.runs import jobs, metadata, outcomes, parameters, storage
 from qmix_jax.console import learning_curves
+from qmix_jax.runs import jobs, metadata, outcomes, parameters, storage
 
 COMMAND = "qmix_jax.train"
 """What is recorded as the command where none is given."""

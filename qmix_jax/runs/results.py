@@ -11,7 +11,7 @@ import numpy as np
 from qmix_jax import config, plan
 from qmix_jax.console import learning_curves
 from qmix_jax.program import Program, build
-from qmix_jax.runs import jobs, outcomes, metadata, record, storage
+from qmix_jax.runs import jobs, metadata, outcomes, record, storage
 from qmix_jax.runs.scores import Objective
 
 
@@ -101,4 +101,6 @@ def show(result: Result) -> None:
         print("interrupted: the results are those of an unfinished run")
     if result.interrupted and result.config.checkpoint.enabled:
         print(f"to resume: qmix-jax train resume={result.directory}")
-    learning_curves.summary(result.metrics, totals, [result.directory / name for name in record.FILES])
+    learning_curves.summary(
+        result.metrics, totals, [result.directory / name for name in record.FILES]
+    )

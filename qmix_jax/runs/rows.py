@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qmix_jax import components, config
-from qmix_jax.runs import storage
 from qmix_jax.loggers import base
+from qmix_jax.runs import storage
 
 PART = ".part-"
 """Folders of a run directory that begin so are run directories of single processes."""

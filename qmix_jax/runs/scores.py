@@ -8,7 +8,7 @@ import numpy as np
 import scipy.stats
 
 from qmix_jax import config
-from qmix_jax.console import progress, learning_curves
+from qmix_jax.console import learning_curves, progress
 from qmix_jax.types import EnvSpec
 
 METRICS = tuple(f"eval/{name}" for name, _ in EnvSpec.best_metrics)

@@ -72,7 +72,10 @@ def test_rows_of_another_shape_are_refused(tmp_path, bad):
 
 def test_a_used_directory_is_refused_by_name(tmp_path):
     storage.MetricsFiles(storage.claim(tmp_path), ["x"]).__exit__()
-    for open_again in (lambda: storage.claim(tmp_path), lambda: storage.MetricsFiles(tmp_path, ["x"])):
+    for open_again in (
+        lambda: storage.claim(tmp_path),
+        lambda: storage.MetricsFiles(tmp_path, ["x"]),
+    ):
         with pytest.raises(config.ConfigError, match=r"hydra\.run\.dir") as caught:
             open_again()
         assert str(tmp_path) in str(caught.value)
