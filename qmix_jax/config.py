@@ -195,7 +195,7 @@ class Population(Model):
 
 class Sinks(Model):
     """Where rows go besides the files of the run directory; None is off. The options of each are
-    those of the module `qmix_jax.loggers.<name>`, or of one's own.
+    those of the module `qmix_jax.loggers.<name>`, or of a user-defined module.
     """
 
     tensorboard: pydantic.SerializeAsAny[Model] | None = None

@@ -211,7 +211,7 @@ class TrainStep(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """Updates in a row, whose metrics are added up.
+    """A loop of updates that sums their metrics.
 
     Attributes:
       update: `(state, hparams, update_index, *data) -> (state, metrics)`, as `TrainStep.update`.

@@ -68,6 +68,11 @@ each_pure_module = pytest.mark.parametrize(
 each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
+def test_every_folder_is_a_package():
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert not [folder for folder in folders if not (folder / "__init__.py").is_file()]
+
+
 def test_every_module_has_a_layer():
     assert MODULES
     assert {_unit(path) for path in MODULES} == set(LEVEL)

@@ -124,8 +124,8 @@ def test_both_processes_return_everything_and_the_first_one_talks(two, alone):
 
 
 @pytest.mark.slow
-def test_checkpoints_of_processes_do_not_meet(two):
-    """Each writes its own, at its own pace, into a folder of its own."""
+def test_processes_save_checkpoints_independently(two):
+    """Each writes into its own folder; none waits for another."""
     for index in range(2):
         assert json.loads((two[0] / f"notes-{index}.json").read_text()) == []
         (last,) = (two[0] / f"alone-{index}" / checkpoint.FOLDER).glob("[0-9]*")

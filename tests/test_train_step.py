@@ -2,6 +2,7 @@
 
 import collections
 import re
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from toys import members
 
-from qmix_jax import program, train_step
+from qmix_jax import population, program, train_step
 
 
 def test_clock_counts_sequences_env_steps_and_gradient_steps():
@@ -136,6 +137,33 @@ def test_the_replay_is_updated_in_place():
     assert memory.alias_size_in_bytes >= ring, "the donated ring is the result"
     copies = re.findall(r"= \w+\[3000,[^\]]*\]\S* copy\(", compiled.as_text())
     assert not copies
+
+
+def test_what_several_programs_contain_is_traced_once():
+    """An update is part of `train` and of the shapes of its metrics; states have a shape too."""
+    cfg = members.load()
+    built = program.build(cfg)
+    buffer, traces = built.step.buffer, collections.Counter()
+
+    def counted(name):
+        def call(*arguments):
+            traces[name] += 1
+            return getattr(buffer, name)(*arguments)
+
+        return call
+
+    counting = buffer._replace(init=counted("init"), add=counted("add"))
+    step = built.step._replace(buffer=counting)
+    places = population.layout(1, jax.devices()[:1], "map")
+    population.compile_programs(
+        built._replace(step=step),
+        places,
+        [0],
+        [program.hparams(cfg.hparams)],
+        cfg.precision,
+        time.perf_counter,
+    )
+    assert traces == {"init": 1, "add": 1}
 
 
 def test_no_key_is_used_twice(monkeypatch):

@@ -1,4 +1,4 @@
-"""Tables at the end: what a run or a sweep came to, and what one would need."""
+"""Tables of sweeps, searches and the memory that a group needs."""
 
 import math
 import os

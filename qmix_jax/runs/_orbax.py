@@ -54,8 +54,8 @@ def manager(folder: pathlib.Path, keep: int) -> ocp.CheckpointManager:
         create=False,
         save_root_metadata=False,
         multiprocessing_options=alone,
-        # Otherwise the thread waits for a key that tells of the folder; the keys of different
-        # processes, which save different things, have the same names (Orbax 0.12).
+        # Orbax 0.12 would signal that the folder exists through the key-value store, under keys
+        # that are the same in every process; here each process saves its own checkpoints.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
     )
     return ocp.CheckpointManager(folder.absolute(), options=options)

@@ -85,7 +85,7 @@ def load_run(
 
 
 def show(result: Result) -> None:
-    """Prints what a lone run came to."""
+    """Prints the summary of a single run."""
     manifest = metadata.read_manifest(result.directory)
     reached = manifest["reached"]
     totals = learning_curves.Totals(

@@ -84,7 +84,7 @@ def open_rows(
       path: its directory, claimed.
       names: columns of all metrics that any row will have, in order.
       note: shows the user a line.
-      sizes: of a run that goes on, bytes of its files (`storage.MetricsFiles`); None for a new one.
+      sizes: bytes of the files of a resumed run (`storage.MetricsFiles`); None for a new one.
       failed: sinks that failed to start for another run, to which those of this one are added;
         they are not tried again.
     Raises:
@@ -133,7 +133,7 @@ def _off(label: str, note: Callable[[str], None]) -> Iterator[list[Exception]]:
 
 
 def _last_steps(path: pathlib.Path) -> dict[int, int]:
-    """Seed -> env steps of its last row, of a run that goes on."""
+    """Seed -> env steps of its last row, of a resumed run."""
     rows = storage.read_metrics(path / "metrics.csv")
     steps = zip(rows["seed"].astype(int), rows["env_steps"].astype(int), strict=True)
     return {int(seed): int(step) for seed, step in sorted(steps)}

@@ -16,8 +16,8 @@ HOSTED = {"pettingzoo"}
 """Stepped in Python, with tests of their own."""
 QUICK = ("matrix_2x4", "two_step", "mmdp", "simple", "switch_riddle")
 """Environments that compile fast enough to be played twice."""
-QUICK_ENOUGH = (*QUICK, "matrix", "matrix_three_agents", "switch_riddle_5", "predator_prey")
-"""Environments that compile fast enough to be played in a fast test."""
+FAST = (*QUICK, "matrix", "matrix_three_agents", "switch_riddle_5", "predator_prey")
+"""Environments whose long play is a fast test."""
 
 
 def _jaxmarl(id_, **options):
@@ -81,7 +81,7 @@ def make(case):
 
 
 PLAYED_CASES = [
-    pytest.param(case, marks=[] if case in QUICK_ENOUGH else pytest.mark.slow) for case in CASES
+    pytest.param(case, marks=[] if case in FAST else pytest.mark.slow) for case in CASES
 ]
 
 

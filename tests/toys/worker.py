@@ -57,7 +57,7 @@ def many(
 
 
 def save_often(folder: pathlib.Path) -> list[str]:
-    """Saves checkpoints of its own, in step with the other; returns the lines for the user."""
+    """Saves checkpoints in step with the other process; returns the messages."""
     notes: list[str] = []
     folder.mkdir()
     with checkpoint.Store(folder, config.Checkpoint(every_s=0.0, keep=1), notes.append) as store:
