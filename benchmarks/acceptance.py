@@ -161,7 +161,7 @@ CASES: dict[str, dict[str, Game | Metric | Bounded]] = {
     "rescue": {
         "rescue": Metric(
             (
-                "experiment=own", "env.name=examples.rescue", "agent=mlp", "hparams.gamma=0.95",
+                "experiment=custom", "env.name=examples.rescue", "agent=mlp", "hparams.gamma=0.95",
                 "hparams.reward_scale=1.0", "hparams.learning_rate=1e-3",
                 "hparams.epsilon={start: 1.0, end: 0.05, steps: 40000.0}",
                 "trainer.env_steps=80_000", "trainer.warm_up=1_000", "trainer.n_envs=32",

@@ -96,7 +96,7 @@ def learner_case(sizes: Sizes, precision: str = "default") -> LearnerCase:
             "agent": {"name": "gru", "options": {"hidden": sizes.H}},
             "algo": {
                 "name": "qmix",
-                "factorisation": {"name": "td"},
+                "algorithm": "td",
                 "mixer": {
                     "name": "qmix",
                     "options": {"embed_dim": sizes.E, "hypernet_embed": sizes.F},

@@ -90,7 +90,9 @@ def _train(root: pathlib.Path) -> pathlib.Path:
     return qmix_jax.train(cases.load(cases.SMOKE), root / "run").directory
 
 
-def _record(done: trained.Trained, member: int, steps: int, n_envs: int) -> dict[str, np.ndarray]:
+def _record(
+    done: trained.TrainedRun, member: int, steps: int, n_envs: int
+) -> dict[str, np.ndarray]:
     """At least so many env steps of the trainer's own greedy acting: what was seen and done."""
     cfg = config.load(config.dump(done.config))
     env = program.environment(cfg)
@@ -161,7 +163,7 @@ def _call(command: Sequence[str], environment: dict[str, str]) -> None:
 
 
 def _margin(
-    done: trained.Trained, member: int, exported: pathlib.Path, seen: dict[str, np.ndarray]
+    done: trained.TrainedRun, member: int, exported: pathlib.Path, seen: dict[str, np.ndarray]
 ) -> str:
     """How near rounding comes to changing an action, from the utilities of JAX and of NumPy.
 

@@ -14,7 +14,7 @@ from qmix_jax.types import Batch, EnvSpec
 def run(options: measure.Options) -> None:
     """Prints milliseconds per update, the ratio to QMIX, and parameters of every algorithm."""
     base = cases.SMOKE if options.smoke else ("experiment=smax_3m",)
-    names = [name for name in composition.choices()["algo"] if name != "own"]
+    names = [name for name in composition.choices()["algo"] if name != "custom"]
     chosen = ("qmix", "vdn") if options.smoke else sorted(names, key=lambda name: name != "qmix")
     made = {
         name: _update(name, cases.load((*base, f"algo={name}", *options.overrides)))

@@ -25,8 +25,8 @@ def run(options: measure.Options) -> None:
         sizes, capacity = cases.Sizes(T=5, B=ADDED, N=2, O=4, S=4), 32
     spec = dataclasses.replace(sizes.spec(), obs_bounds=(-4.0, 4.0), state_bounds=(-4.0, 4.0))
     rows = [
-        _row(spec, sizes, rings.Codes(code, code), times * capacity, options)
-        for code in get_args(config.FloatCode)
+        _row(spec, sizes, rings.StorageDtypes(code, code), times * capacity, options)
+        for code in get_args(config.StorageDtype)
         for times in (1, 4)
     ]
     notes = [f"add {ADDED} sequences of {sizes.T} steps, sample {SAMPLED}; the state is donated"]
@@ -34,9 +34,13 @@ def run(options: measure.Options) -> None:
 
 
 def _row(
-    spec: EnvSpec, sizes: cases.Sizes, codes: rings.Codes, capacity: int, options: measure.Options
+    spec: EnvSpec,
+    sizes: cases.Sizes,
+    codes: rings.StorageDtypes,
+    capacity: int,
+    options: measure.Options,
 ) -> measure.Row:
-    shapes = rings.sequence_shapes(spec, rings.Extent(length=sizes.T), codes)
+    shapes = rings.sequence_shapes(spec, rings.StoredFields(length=sizes.T), codes)
     buffer = rings.make_uniform(rings.Ring(spec, shapes, codes, capacity), SAMPLED)
     made = cases.random_batch(sizes).trajectory
     timeline = train_step.Timeline(n_envs=ADDED, window=sizes.T, gradient_steps=1, warm_up=0)

@@ -105,7 +105,7 @@ def _train_distributed(job: Job, callbacks: Sequence[Callable[[Session], Any]]) 
         raise config.ConfigError(
             "train: callbacks are called in one process; set population.distributed=false"
         )
-    done = distributed.train([job], launching.How(alone=True))
+    done = distributed.train([job], launching.LaunchOptions(alone=True))
     (result,) = done.results
     if result is None:
         raise KeyboardInterrupt  # a signal came before every process had begun
@@ -159,7 +159,7 @@ def train_many(
             "train: successive halving trains in one process; set population.distributed=false"
         )
     root = None if directory is None else pathlib.Path(directory)
-    done = distributed.train(jobs, launching.How(root, halving, objective, programs))
+    done = distributed.train(jobs, launching.LaunchOptions(root, halving, objective, programs))
     if done.shown:
         labels, index = [job.label for job in jobs], root and root / sweep_index.NAME
         tables.sweep(labels, done.results, index, done.objective.caption, done.objective.maximise)
@@ -174,7 +174,7 @@ def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None 
 
     Args:
       directory: of the run.
-      changes: dotted keys -> values, where only total steps, evaluation, stop rules, sinks,
+      changes: dotted keys -> values, where only total steps, evaluation, stop rules, loggers,
         checkpoints and what does not change results may differ: `{"trainer.env_steps": 1_000_000}`.
     Returns, raises: as `qmix_jax.train`; ConfigError also where there is no checkpoint, or it is
       damaged, of another run or of an older version.

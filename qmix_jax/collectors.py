@@ -16,7 +16,7 @@ from qmix_jax.types import (
     Array,
     EnvSpec,
     Metrics,
-    Start,
+    SequenceStart,
     Trajectory,
     no_action,
     record,
@@ -36,7 +36,7 @@ class Collector(NamedTuple):
     collect: Callable[[Array, Any, rollout.Behaviour], tuple[Any, Trajectory, Metrics]]
 
 
-def make_segment(stage: rollout.Stage, window: int) -> Collector:
+def make_segment(stage: rollout.CollectorSetup, window: int) -> Collector:
     """Fresh environments, auto-reset inside the window: no padding, nothing stale.
 
     The true end of a truncated episode has an entry of its own; see `_advance`.
@@ -58,7 +58,7 @@ def make_segment(stage: rollout.Stage, window: int) -> Collector:
     return Collector(_nothing, collect)
 
 
-def make_window(stage: rollout.Stage, window: int, burn_in: int) -> Collector:
+def make_window(stage: rollout.CollectorSetup, window: int, burn_in: int) -> Collector:
     """Environments that run on between rollouts: sequences may be shorter than an episode.
 
     A sequence is the last `burn_in` steps of the rollout before, not `valid`, then `window` new
@@ -98,7 +98,7 @@ def make_window(stage: rollout.Stage, window: int, burn_in: int) -> Collector:
 
         def remember(
             current: rollout.ActorState, x: Any
-        ) -> tuple[rollout.ActorState, tuple[rollout.Step, Start]]:
+        ) -> tuple[rollout.ActorState, tuple[rollout.Step, SequenceStart]]:
             after, stepped = step(current, x)
             return after, (stepped, _start_of(current))
 
@@ -118,7 +118,7 @@ def make_window(stage: rollout.Stage, window: int, burn_in: int) -> Collector:
     return Collector(init, collect)
 
 
-def make_episode(stage: rollout.Stage, window: int) -> Collector:
+def make_episode(stage: rollout.CollectorSetup, window: int) -> Collector:
     """One episode per sequence; what follows its end is not `valid` (PyMARL's semantics).
 
     An ended environment stands still: the entry after its last valid step, and every later one, is
@@ -182,7 +182,7 @@ class OnlineCollector(NamedTuple):
     collect: Callable[..., tuple[Any, Any, Metrics]]
 
 
-def make_online(stage: rollout.Stage, window: int) -> OnlineCollector:
+def make_online(stage: rollout.CollectorSetup, window: int) -> OnlineCollector:
     """Environments that run on between rollouts; every step is learnt from before the next one.
 
     Args:
@@ -230,7 +230,7 @@ class _WindowState:
     begun: Array
     current: rollout.ActorState
     tail: rollout.Step | None
-    start: Start
+    start: SequenceStart
 
 
 def _nothing(key: Array) -> tuple[()]:
@@ -244,8 +244,10 @@ def _zeros(like: jax.ShapeDtypeStruct) -> Array:
     return jnp.zeros(like.shape, like.dtype)
 
 
-def _start_of(actor: rollout.ActorState) -> Start:
-    return Start(carry=actor.carry, prev_actions=actor.prev_actions, mean_action=actor.mean_action)
+def _start_of(actor: rollout.ActorState) -> SequenceStart:
+    return SequenceStart(
+        carry=actor.carry, prev_actions=actor.prev_actions, mean_action=actor.mean_action
+    )
 
 
 def _step_keys(key: Array, window: int) -> Array:
@@ -258,7 +260,7 @@ def _stride(env: envs.Env) -> int:
     return max(1, min(4, env.spec.max_steps // 8))
 
 
-def _draw_starts(stage: rollout.Stage, key: Array, keys: Array) -> tuple[Any, Any]:
+def _draw_starts(stage: rollout.CollectorSetup, key: Array, keys: Array) -> tuple[Any, Any]:
     """Fresh starts of a rollout, drawn together before it runs: a reset inside the step would be a
     quarter of a SMAX step's work, and another copy of it to compile.
 
@@ -273,7 +275,7 @@ def _draw_starts(stage: rollout.Stage, key: Array, keys: Array) -> tuple[Any, An
 
 
 def _with_auto_reset(
-    stage: rollout.Stage, behaviour: rollout.Behaviour, starts: Any
+    stage: rollout.CollectorSetup, behaviour: rollout.Behaviour, starts: Any
 ) -> Callable[..., Any]:
     """`(actor, (index, keys)) -> (actor, Step)`, a scan body; `starts` from `_draw_starts`."""
 
@@ -286,7 +288,7 @@ def _with_auto_reset(
 
 
 def _advance(
-    stage: rollout.Stage,
+    stage: rollout.CollectorSetup,
     behaviour: rollout.Behaviour,
     starts: Any,
     actor: rollout.ActorState,

@@ -61,7 +61,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Schedule(Model):
+class ScheduleConfig(Model):
     """Linear from `start` to `end` over `steps`, then constant; a bare number is constant."""
 
     start: float
@@ -76,7 +76,7 @@ class Schedule(Model):
         return value
 
 
-class Exponential(Model):
+class ExponentialConfig(Model):
     """Geometric from `start` to `end` over `steps`, then constant."""
 
     start: PositiveFloat
@@ -84,7 +84,7 @@ class Exponential(Model):
     steps: PositiveFloat
 
 
-class Power(Model):
+class PowerConfig(Model):
     """`start * (1 + t / scale) ** -exponent`."""
 
     start: PositiveFloat
@@ -92,25 +92,25 @@ class Power(Model):
     exponent: Annotated[float, Field(ge=0)]
 
 
-class RateSchedule(Schedule):
+class RateScheduleConfig(ScheduleConfig):
     """A schedule of positive values (learning rates)."""
 
     start: PositiveFloat
     end: Annotated[float, Field(ge=0)]
 
 
-class FractionSchedule(Schedule):
+class FractionScheduleConfig(ScheduleConfig):
     """A schedule of probabilities."""
 
     start: Fraction
     end: Fraction
 
 
-class HParams(Model):
+class HParamsConfig(Model):
     """Numbers that may differ between members of a population (`hparams.*`)."""
 
-    learning_rate: RateSchedule = RateSchedule(start=2e-3, end=5e-4, steps=20_000.0)
-    epsilon: FractionSchedule = FractionSchedule(start=1.0, end=0.05, steps=50_000.0)
+    learning_rate: RateScheduleConfig = RateScheduleConfig(start=2e-3, end=5e-4, steps=20_000.0)
+    epsilon: FractionScheduleConfig = FractionScheduleConfig(start=1.0, end=0.05, steps=50_000.0)
     gamma: Fraction = 0.99
     td_lambda: Fraction = 0.3
     reward_scale: PositiveFloat = 10.0
@@ -121,22 +121,28 @@ class HParams(Model):
     algo: pydantic.SerializeAsAny[Model] = Model()
 
 
-class Component(Model):
+class ComponentConfig(Model):
     """A choice among modules: `name` finds the module, whose `Config` validates `options`."""
 
     name: str
     options: pydantic.SerializeAsAny[Model]
 
 
-class Algo(Model):
-    """A factorisation and, where it has one, its mixer; `name` is shown to people."""
+class AlgoConfig(Model):
+    """An algorithm and, where it has one, its mixer.
+
+    Attributes:
+      name: shown to people, and part of the run directory.
+      algorithm: finds the module, whose `Config` validates `options`.
+    """
 
     name: str
-    factorisation: Component
-    mixer: Component | None
+    algorithm: str
+    options: pydantic.SerializeAsAny[Model]
+    mixer: ComponentConfig | None
 
 
-class Optimiser(Model):
+class OptimiserConfig(Model):
     """The optimiser; its learning rate and clip are `hparams`."""
 
     name: Literal["adam", "radam", "rmsprop"] = "adam"
@@ -146,23 +152,25 @@ class Optimiser(Model):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 
-FloatCode = Literal["float32", "float16", "bfloat16", "uint8"]
+StorageDtype = Literal["float32", "float16", "bfloat16", "uint8"]
 
 
-class Replay(Model):
+class ReplayConfig(Model):
     """Where one member's minibatches come from."""
 
     kind: Literal["uniform", "prioritised", "on_policy", "transitions"] = "uniform"
     batch_size: PositiveInt = 16
     capacity: PositiveInt | None = None
     byte_budget: Bytes = 512 * 2**20
-    obs_dtype: FloatCode = "float32"
-    state_dtype: FloatCode = "float32"
+    obs_dtype: StorageDtype = "float32"
+    state_dtype: StorageDtype = "float32"
     priority_exponent: Fraction = 0.6
-    importance_exponent: FractionSchedule = FractionSchedule(start=0.4, end=1.0, steps=600_000.0)
+    importance_exponent: FractionScheduleConfig = FractionScheduleConfig(
+        start=0.4, end=1.0, steps=600_000.0
+    )
 
 
-class Trainer(Model):
+class TrainerConfig(Model):
     """Budget, collection and update-to-data ratio; steps are env steps unless said."""
 
     env_steps: PositiveInt = 600_000
@@ -176,14 +184,14 @@ class Trainer(Model):
     log_every: PositiveInt = 25_000
 
 
-class Eval(Model):
+class EvalConfig(Model):
     """Greedy evaluation outside the training budget."""
 
     every: PositiveInt = 50_000
     episodes: PositiveInt = 128
 
 
-class Population(Model):
+class PopulationConfig(Model):
     """How members share the devices."""
 
     batching: Literal["map", "vmap", "auto"] = "auto"
@@ -193,17 +201,17 @@ class Population(Model):
     distributed: bool = False
 
 
-class Sinks(Model):
+class LoggersConfig(Model):
     """Where rows go besides the files of the run directory; None is off. The options of each are
     those of the module `qmix_jax.loggers.<name>`, or of a user-defined module.
     """
 
     tensorboard: pydantic.SerializeAsAny[Model] | None = None
     wandb: pydantic.SerializeAsAny[Model] | None = None
-    own: Component | None = None
+    custom: ComponentConfig | None = None
 
 
-class Checkpoint(Model):
+class CheckpointConfig(Model):
     """What a run keeps to go on from."""
 
     enabled: bool = True
@@ -212,7 +220,7 @@ class Checkpoint(Model):
     replay: Literal["always", "running", "never"] = "running"
 
 
-class Stop(Model):
+class StopConfig(Model):
     """When a run ends before its steps are done, by the mean over its members; None: never."""
 
     metric: str | None = None
@@ -230,25 +238,25 @@ class ExperimentConfig(Model):
     precision: Literal["default", "high", "highest", "bfloat16"] = "default"
     compile_cache: bool = True
     resume: Literal["auto"] | None = None
-    env: Component
-    agent: Component
-    algo: Algo
-    hparams: HParams = HParams()
-    optimiser: Optimiser = Optimiser()
-    replay: Replay = Replay()
-    trainer: Trainer = Trainer()
-    eval: Eval = Eval()
-    stop: Stop = Stop()
-    population: Population = Population()
-    sink: Sinks = Sinks()
-    checkpoint: Checkpoint = Checkpoint()
+    env: ComponentConfig
+    agent: ComponentConfig
+    algo: AlgoConfig
+    hparams: HParamsConfig = HParamsConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    replay: ReplayConfig = ReplayConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    eval: EvalConfig = EvalConfig()
+    stop: StopConfig = StopConfig()
+    population: PopulationConfig = PopulationConfig()
+    logger: LoggersConfig = LoggersConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
 
 
 _DEFAULTS: dict[str, Any] = {
     "name": "smax_3m",
     "env": {"name": "jaxmarl", "options": {"id": "HeuristicEnemySMAX", "scenario": "3m"}},
     "agent": {"name": "gru"},
-    "algo": {"name": "qmix", "factorisation": {"name": "td"}, "mixer": {"name": "qmix"}},
+    "algo": {"name": "qmix", "algorithm": "td", "mixer": {"name": "qmix"}},
 }
 
 
@@ -274,17 +282,14 @@ def load(mapping: Mapping[str, Any], find: Callable = components.find) -> Experi
     algo = raw["algo"]
     if isinstance(algo, Mapping):
         algo = dict(algo)
-        if "factorisation" in algo:
-            path = ("algo", "factorisation")
-            algo["factorisation"], module = _component(
-                "algorithms", algo["factorisation"], path, find
-            )
+        if "algorithm" in algo:
+            algo, module = _component("algorithms", algo, ("algo",), find, key="algorithm")
             hparams_model = getattr(module, "Coefficients", Model)
         if algo.get("mixer") is not None:
             algo["mixer"], _ = _component("mixers", algo["mixer"], ("algo", "mixer"), find)
         raw["algo"] = {"mixer": None, **algo}
-    if isinstance(raw.get("sink"), Mapping):
-        raw["sink"] = _sinks(raw["sink"], find)
+    if isinstance(raw.get("logger"), Mapping):
+        raw["logger"] = _loggers(raw["logger"], find)
     if isinstance(hparams := raw.get("hparams", {}), Mapping):
         numbers = validate(hparams_model, hparams.get("algo", {}), ("hparams", "algo"))
         raw["hparams"] = {**hparams, "algo": numbers}
@@ -329,38 +334,40 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _component(kind: str, raw: Any, path: tuple[str, ...], find: Callable) -> tuple[Any, Any]:
+def _component(
+    kind: str, raw: Any, path: tuple[str, ...], find: Callable, key: str = "name"
+) -> tuple[Any, Any]:
     """Replaces the options of one raw component by its module's validated `Config`."""
     where = ".".join(path)
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("name"), str):
+    if not isinstance(raw, Mapping) or not isinstance(raw.get(key), str):
         raise ConfigError(
-            f"config: {where}={raw!r}: a component is a mapping with a text `name` and `options`; "
-            f"set {where}.name"
+            f"config: {where}={raw!r}: a component is a mapping with a text `{key}` and `options`; "
+            f"set {where}.{key}"
         )
     try:
-        module = find(kind, raw["name"])
+        module = find(kind, raw[key])
     except components.ComponentError as error:
-        raise ConfigError(f"config: {where}.name={raw['name']!r}: {error}") from error
-    except Exception as error:  # whatever a module of the user's own raises
-        if "." not in raw["name"]:
+        raise ConfigError(f"config: {where}.{key}={raw[key]!r}: {error}") from error
+    except Exception as error:  # anything that a user-defined module raises
+        if "." not in raw[key]:
             raise
         raise ConfigError(
-            f"config: {where}.name={raw['name']!r}: importing it raised "
+            f"config: {where}.{key}={raw[key]!r}: importing it raised "
             f"{components.said_by(error)}; correct that"
         ) from error
     options = raw.get("options", {})
     return {**raw, "options": validate(module.Config, options, (*path, "options"))}, module
 
 
-def _sinks(raw: Mapping[str, Any], find: Callable) -> dict[str, Any]:
-    """Replaces the options of each sink by its module's validated `Config`."""
-    found = dict(raw)
+def _loggers(raw: Mapping[str, Any], find: Callable) -> dict[str, Any]:
+    """Replaces the options of each logger by its module's validated `Config`."""
+    chosen = dict(raw)
     for name in ("tensorboard", "wandb"):
-        if found.get(name) is not None:
-            found[name] = validate(find("loggers", name).Config, found[name], ("sink", name))
-    if found.get("own") is not None:
-        found["own"], _ = _component("loggers", found["own"], ("sink", "own"), find)
-    return found
+        if chosen.get(name) is not None:
+            chosen[name] = validate(find("loggers", name).Config, chosen[name], ("logger", name))
+    if chosen.get("custom") is not None:
+        chosen["custom"], _ = _component("loggers", chosen["custom"], ("logger", "custom"), find)
+    return chosen
 
 
 def validate(model: type[_M], raw: Any, path: tuple[str, ...]) -> _M:
@@ -418,8 +425,9 @@ def _bare(annotation: Any) -> Any:
 
 
 __all__ = [
-    "Algo", "Checkpoint", "Component", "ConfigError", "Count", "Eval", "ExperimentConfig",
-    "Exponential", "Fraction", "HParams", "Int", "Model", "OpenFraction", "Optimiser",
-    "Population", "PositiveFloat", "PositiveInt", "Power", "Replay", "Schedule", "Sinks", "Stop",
-    "Trainer", "dump", "load", "suggest", "validate", "with_values",
+    "AlgoConfig", "CheckpointConfig", "ComponentConfig", "ConfigError", "Count", "EvalConfig",
+    "ExperimentConfig", "ExponentialConfig", "Fraction", "HParamsConfig", "Int", "LoggersConfig",
+    "Model", "OpenFraction", "OptimiserConfig", "PopulationConfig", "PositiveFloat",
+    "PositiveInt", "PowerConfig", "ReplayConfig", "ScheduleConfig", "StopConfig", "TrainerConfig",
+    "dump", "load", "suggest", "validate", "with_values",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from qmix_jax import train_step
 Tree = Any
 
 
-class Bench(NamedTuple):
+class RoundContext(NamedTuple):
     """What the functions of a member are made programs of a round with.
 
     Attributes:
@@ -31,11 +31,11 @@ class Bench(NamedTuple):
     size: int
 
 
-class Kit(NamedTuple):
+class EntryPoints(NamedTuple):
     """What is compiled, and how it makes `init`, `train` and `evaluate` of a round.
 
     Attributes:
-      functions, arguments: by the same names; the functions from `Bench.program_of`.
+      functions, arguments: by the same names; the functions from `RoundContext.program_of`.
       state, tally: shapes of a round's.
       calls: `(compiled, by name) -> {"init", "train", "evaluate"}`.
     """
@@ -47,7 +47,7 @@ class Kit(NamedTuple):
     calls: Callable[[dict[str, Any]], dict[str, Callable]]
 
 
-def inside(program: programs.Program, bench: Bench) -> Kit:
+def inside(program: programs.Program, bench: RoundContext) -> EntryPoints:
     """The environment is a part of the programs."""
     loop = train_step.Loop(program.step.update).traced_once()
     functions = {
@@ -62,4 +62,4 @@ def inside(program: programs.Program, bench: Bench) -> Kit:
         "train": (state, tally, bench.numbers, bench.index, bench.index),
         "evaluate": (state.key, state.learner.params, bench.index),
     }
-    return Kit(functions, arguments, state, tally, lambda compiled: compiled)
+    return EntryPoints(functions, arguments, state, tally, lambda compiled: compiled)

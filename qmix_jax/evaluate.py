@@ -23,7 +23,7 @@ class _Progress:
 
 
 @record
-class Episodes:
+class EpisodeBatch:
     """Whole episodes side by side, of up to T steps; what follows an end is not `valid`.
 
     Attributes:
@@ -43,7 +43,9 @@ class Episodes:
     metrics: dict[str, Array]
 
 
-def evaluate(stage: rollout.Stage, behaviour: rollout.Behaviour, key: Array) -> dict[str, Array]:
+def evaluate(
+    stage: rollout.CollectorSetup, behaviour: rollout.Behaviour, key: Array
+) -> dict[str, Array]:
     """Mean return, length and metrics of whole episodes.
 
     Args:
@@ -89,11 +91,11 @@ def evaluate(stage: rollout.Stage, behaviour: rollout.Behaviour, key: Array) -> 
 
 
 def watch(
-    stage: rollout.Stage,
+    stage: rollout.CollectorSetup,
     behaviour: rollout.Behaviour,
     key: Array,
     look: Callable[[envs.EnvState], Any],
-) -> Episodes:
+) -> EpisodeBatch:
     """The very episodes that `evaluate` plays, step by step.
 
     Args:
@@ -104,10 +106,10 @@ def watch(
     first = stage.start(key_start)
     each = jax.vmap(look, axis_size=stage.n_envs)  # a state may hold no arrays
 
-    def body(actor: rollout.ActorState, step: Array) -> tuple[rollout.ActorState, Episodes]:
+    def body(actor: rollout.ActorState, step: Array) -> tuple[rollout.ActorState, EpisodeBatch]:
         key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, step))
         after, actions, _ = stage.step(behaviour, actor, key_act, key_env)
-        seen = Episodes(
+        seen = EpisodeBatch(
             shown=each(after.env_state),
             actions=actions,
             reward=envs.score(stage.env, after.timestep.reward),

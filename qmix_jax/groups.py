@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from qmix_jax import config
 
 TRACED = ("hparams", "seed", "seeds")
-"""Keys, with all below them, in which members of one program may differ (`name`, `sink`, `stop`,
+"""Keys, with all below them, in which members of one program may differ (`name`, `logger`, `stop`,
 `resume` too).
 """
 
 
-class Group(NamedTuple):
+class ConfigGroup(NamedTuple):
     """Configurations that share a program.
 
     Attributes:
@@ -28,27 +28,27 @@ class Group(NamedTuple):
     config: config.ExperimentConfig
 
 
-def split(configs: Sequence[config.ExperimentConfig]) -> tuple[Group, ...]:
+def split(configs: Sequence[config.ExperimentConfig]) -> tuple[ConfigGroup, ...]:
     """Groups in the order of their first configuration."""
     jobs: dict[config.ExperimentConfig, list[int]] = {}
     for i, cfg in enumerate(configs):
         jobs.setdefault(static_part(cfg), []).append(i)
-    return tuple(Group(tuple(found), configs[found[0]]) for found in jobs.values())
+    return tuple(ConfigGroup(tuple(found), configs[found[0]]) for found in jobs.values())
 
 
 def static_part(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
-    """The configuration with everything traced, its name, sinks and stop rules made equal."""
-    equal = {"name": "", "seed": 0, "seeds": 1, "resume": None, "hparams": config.HParams()}
-    equal |= {"sink": config.Sinks(), "stop": config.Stop()}
+    """The configuration with everything traced, its name, loggers and stop rules made equal."""
+    equal = {"name": "", "seed": 0, "seeds": 1, "resume": None, "hparams": config.HParamsConfig()}
+    equal |= {"logger": config.LoggersConfig(), "stop": config.StopConfig()}
     return cfg.model_copy(update=equal)
 
 
 def compiled_part(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
     """The static part, with what is done outside the compiled programs made equal too."""
-    return static_part(cfg).model_copy(update={"checkpoint": config.Checkpoint()})
+    return static_part(cfg).model_copy(update={"checkpoint": config.CheckpointConfig()})
 
 
-def separating_keys(groups: Sequence[Group]) -> tuple[str, ...]:
+def separating_keys(groups: Sequence[ConfigGroup]) -> tuple[str, ...]:
     """Dotted static keys in which the groups differ: why there is more than one."""
     return differing_keys(*(static_part(group.config) for group in groups))
 

@@ -17,7 +17,7 @@ Optimiser = optax.GradientTransformation
 
 
 @record
-class Extras:
+class LossAux:
     """What a loss returns besides its value.
 
     Attributes:
@@ -78,7 +78,7 @@ class Phase(NamedTuple):
 
     Attributes:
       parts: names in `params` that are differentiated and stepped.
-      loss: `(params, target_params, Batch, HParams, Clock, k i32[], key) -> (loss f32[], Extras)`,
+      loss: `(params, target_params, Batch, HParams, Clock, k i32[], key) -> (loss f32[], LossAux)`,
         k counting the repeats.
       repeats: steps of this phase in each gradient step.
       learning_rate: `(HParams) -> Schedule` over gradient steps.
@@ -88,7 +88,7 @@ class Phase(NamedTuple):
     """
 
     parts: Sequence[str]
-    loss: Callable[..., tuple[Array, Extras]]
+    loss: Callable[..., tuple[Array, LossAux]]
     repeats: int = 1
     learning_rate: Callable[[HParams], Schedule] = lambda hparams: hparams.learning_rate
     max_grad_norm: Callable[[HParams], Array] = lambda hparams: hparams.max_grad_norm
@@ -174,15 +174,15 @@ def _phase_step(
     batch: Batch,
     hparams: HParams,
     clock: Clock,
-) -> Callable[[tuple[Params, Any], Array, Array], tuple[tuple[Params, Any], Extras]]:
-    """`((params, opt_state), k, key) -> ((params, opt_state), Extras)`, one step of a phase."""
+) -> Callable[[tuple[Params, Any], Array, Array], tuple[tuple[Params, Any], LossAux]]:
+    """`((params, opt_state), k, key) -> ((params, opt_state), LossAux)`, one step of a phase."""
 
     def step(
         carried: tuple[Params, Any], k: Array, key: Array
-    ) -> tuple[tuple[Params, Any], Extras]:
+    ) -> tuple[tuple[Params, Any], LossAux]:
         params, opt_state = carried
 
-        def loss(own: Params) -> tuple[Array, Extras]:
+        def loss(own: Params) -> tuple[Array, LossAux]:
             merged = {**params, **own}
             return phase.loss(merged, target_params, batch, hparams, clock, k, key)
 
@@ -200,24 +200,24 @@ def _phase_step(
         prefix = f"{phase.name}_" if phase.name else ""
         metrics = {**extras.metrics, "grad_norm": (norm, jnp.ones(()))}
         named = {f"{prefix}{name}": value for name, value in metrics.items()}
-        return ({**params, **stepped}, opt_state), Extras(metrics=named, priority=extras.priority)
+        return ({**params, **stepped}, opt_state), LossAux(metrics=named, priority=extras.priority)
 
     return step
 
 
 def _repeat(
-    step: Callable[..., tuple[Any, Extras]], repeats: int, carried: Any, key: Array
-) -> tuple[Any, Extras]:
+    step: Callable[..., tuple[Any, LossAux]], repeats: int, carried: Any, key: Array
+) -> tuple[Any, LossAux]:
     """Runs a step `repeats` times; metrics add up, the priority is the last one's."""
     if repeats == 1:
         return step(carried, jnp.zeros((), jnp.int32), key)
 
-    def body(carried: Any, k: Array) -> tuple[Any, Extras]:
+    def body(carried: Any, k: Array) -> tuple[Any, LossAux]:
         return step(carried, k, jax.random.fold_in(key, k))
 
     carried, extras = jax.lax.scan(body, carried, jnp.arange(repeats))
     metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), extras.metrics)
-    return carried, Extras(metrics=metrics, priority=extras.priority[-1])
+    return carried, LossAux(metrics=metrics, priority=extras.priority[-1])
 
 
 def _select(params: Params, parts: Sequence[str]) -> Params:

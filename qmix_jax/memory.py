@@ -7,7 +7,7 @@ import jax
 from qmix_jax import train_step
 
 
-class Memory(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """Attributes:
     parts: what a member keeps -> bytes.
     temporaries: bytes that the largest program adds while it runs, for one member.

@@ -73,7 +73,7 @@ class Population:
     """
 
     def __init__(
-        self, programs: "_Compiled", seeds: Sequence[int], hparams: Sequence[HParams]
+        self, programs: "_CompiledRound", seeds: Sequence[int], hparams: Sequence[HParams]
     ) -> None:
         """`programs`: of a round, whatever members it has."""
         self._programs = programs
@@ -184,7 +184,7 @@ class Population:
         return states, tallies
 
 
-class _Compiled(NamedTuple):
+class _CompiledRound(NamedTuple):
     """Compiled programs of a round and what they make, for any members; `state` and `tally` are
     their shapes.
     """
@@ -197,10 +197,10 @@ class _Compiled(NamedTuple):
     state: Tree
     tally: Tree
 
-    def memory(self) -> memory.Memory:
+    def memory(self) -> memory.MemoryEstimate:
         """Bytes of one member."""
         found = [executable.memory_analysis() for executable in self.executables.values()]
-        return memory.Memory(
+        return memory.MemoryEstimate(
             parts=memory.parts(self.state, self.places.size),
             temporaries=max(one.temp_size_in_bytes for one in found) // self.places.lanes,
         )
@@ -243,7 +243,9 @@ def compile_programs(
     hparams: Sequence[HParams],
     precision: str,
     clock: Callable[[], float],
-    kit: Callable[[programs.Program, entry_points.Bench], entry_points.Kit] = entry_points.inside,
+    kit: Callable[
+        [programs.Program, entry_points.RoundContext], entry_points.EntryPoints
+    ] = entry_points.inside,
 ) -> Population:
     """Lowers and compiles `init`, `train` (also the warm-up) and `evaluate` for one round.
 
@@ -263,7 +265,7 @@ def compile_programs(
     def program_of(fn: Callable, n_shared: int = 0, donate: tuple[int, ...] = ()) -> Callable:
         return _spmd(fn, mesh, places.lanes, n_shared, donate)
 
-    bench = entry_points.Bench(
+    bench = entry_points.RoundContext(
         program_of=program_of,
         shapes=lambda fn, *args: _shapes(fn, split, *args),
         placed=lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split),
@@ -277,7 +279,7 @@ def compile_programs(
         parts = kit(program, bench)
         compiled, seconds = _compile(parts.functions, parts.arguments, places, clock)
 
-    made = _Compiled(
+    made = _CompiledRound(
         places=places,
         sharding=split,
         executables=compiled,

@@ -52,7 +52,7 @@ class Program(NamedTuple):
     env: AnyEnv
     plan: plan.Plan
     step: train_step.TrainStep
-    stage: rollout.Stage
+    stage: rollout.CollectorSetup
     evaluate: Callable[[Array, Any, Array], dict[str, Array]]
     behaviour: dict[str, Any]
 
@@ -80,12 +80,12 @@ def build(cfg: config.ExperimentConfig) -> Program:
 
 def _build(cfg: config.ExperimentConfig) -> Program:
     trainer, env = cfg.trainer, environment(cfg)
-    module = components.find("algorithms", cfg.algo.factorisation.name)
+    module = components.find("algorithms", cfg.algo.algorithm)
     _check_fit(cfg, env, getattr(module, "NEEDS", algorithms.Needs()), has_memory=False)
     algorithm = make_algorithm(cfg, env.spec)
     carry = jax.eval_shape(lambda: algorithm.initial_carry(1))
     _check_fit(cfg, env, algorithm.needs, has_memory=bool(jax.tree.leaves(carry)))
-    codes = replay.Codes(cfg.replay.obs_dtype, cfg.replay.state_dtype)
+    codes = replay.StorageDtypes(cfg.replay.obs_dtype, cfg.replay.state_dtype)
     replay.check_codes(env.spec, codes)
     # Evaluation keeps the environment's own end of an episode; only targets see the switch.
     ends = trainer.truncation == "terminate"
@@ -142,15 +142,14 @@ def make_algorithm(
       mixer: instead of the configured one.
     Raises: ConfigError if they do not fit together.
     """
-    chosen = cfg.algo.factorisation
-    module = components.find("algorithms", chosen.name)
+    module = components.find("algorithms", cfg.algo.algorithm)
     made = algorithms.Components(
         agent=partial(make_agent, cfg, spec),
         mixer=mixer or _mixer(cfg, spec),
         optimiser=learner.make_optimiser(**cfg.optimiser.model_dump()),
     )
     try:
-        return module.make(chosen.options, spec, made)
+        return module.make(cfg.algo.options, spec, made)
     except ValueError as error:
         raise config.ConfigError(str(error)) from error
 
@@ -169,7 +168,7 @@ def make_agent(cfg: config.ExperimentConfig, spec: EnvSpec, width: int) -> agent
 
 def stage_of(
     algorithm: algorithms.Algorithm, env: AnyEnv, n_envs: int, behaviour: Any = ()
-) -> rollout.Stage:
+) -> rollout.CollectorSetup:
     """What a rollout or an evaluation of an algorithm runs.
 
     Args:
@@ -178,11 +177,11 @@ def stage_of(
     """
     needs = algorithm.needs
     recording = rollout.Recording(needs.reward, needs.mean_action, behaviour or {})
-    return rollout.Stage(env, algorithm.initial_carry, recording, n_envs)
+    return rollout.CollectorSetup(env, algorithm.initial_carry, recording, n_envs)
 
 
 def evaluation(
-    algorithm: algorithms.Algorithm, stage: rollout.Stage
+    algorithm: algorithms.Algorithm, stage: rollout.CollectorSetup
 ) -> Callable[[Array, Any, Array], dict[str, Array]]:
     """`Program.evaluate`, in any environment: nothing of training is built."""
 
@@ -193,7 +192,7 @@ def evaluation(
     return run
 
 
-def hparams(cfg: config.HParams) -> HParams:
+def hparams(cfg: config.HParamsConfig) -> HParams:
     """The traced numbers of a configuration as scalars."""
     return HParams(
         learning_rate=_traced(cfg.learning_rate),
@@ -209,7 +208,7 @@ def hparams(cfg: config.HParams) -> HParams:
     )
 
 
-_SCHEDULES = {config.Exponential: Exponential, config.Power: Power}
+_SCHEDULES = {config.ExponentialConfig: Exponential, config.PowerConfig: Power}
 
 
 def _traced(value: Any) -> Any:
@@ -240,7 +239,7 @@ def _check_fit(
         name for name, module in modules.items() if algorithms.unmet(module.NEEDS, *setting) is None
     ]
     raise config.ConfigError(
-        f"algo: {cfg.algo.name} does not fit: {reason}; algo.factorisation.name that fits: "
+        f"algo: {cfg.algo.name} does not fit: {reason}; algo.algorithm that fits: "
         f"{', '.join(fitting) or 'none'}"
     )
 
@@ -263,7 +262,7 @@ def _extent(
     spec: EnvSpec,
     algorithm: algorithms.Algorithm,
     behaviour: Any,
-) -> replay.Extent:
+) -> replay.StoredFields:
     """What a stored sequence holds, with what `prepare` adds."""
     length = plan.window_length(cfg, spec.max_steps) + cfg.trainer.burn_in
     carry = None
@@ -271,7 +270,7 @@ def _extent(
         carry = jax.eval_shape(lambda: algorithm.initial_carry(1))
         carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
     needs = algorithm.needs
-    extent = replay.Extent(
+    extent = replay.StoredFields(
         length=length,
         own_reward=needs.reward == "own",
         behaviour=behaviour,
@@ -286,17 +285,17 @@ def _prepared(
     cfg: config.ExperimentConfig,
     spec: EnvSpec,
     algorithm: algorithms.Algorithm,
-    extent: replay.Extent,
+    extent: replay.StoredFields,
 ) -> Any:
     """`Extent.behaviour` after `Learner.prepare`."""
     if algorithm.learner.prepare is learner.unprepared:
         return extent.behaviour
     n_envs = cfg.trainer.n_envs
-    rows = replay.sequence_shapes(spec, extent, replay.Codes())
+    rows = replay.sequence_shapes(spec, extent, replay.StorageDtypes())
 
     def prepared() -> Any:
         key = jax.random.key(0)
-        ring = replay.Ring(spec, rows, replay.Codes(), n_envs)
+        ring = replay.Ring(spec, rows, replay.StorageDtypes(), n_envs)
         trajectory = ring.read(ring.init(), jnp.arange(n_envs))
         state = algorithm.learner.init(algorithm.init(key))
         zero = jnp.zeros((), jnp.int32)
@@ -310,7 +309,7 @@ def _prepared(
 
 
 def _buffer(
-    cfg: config.Replay,
+    cfg: config.ReplayConfig,
     ring: replay.Ring,
     length: int,
 ) -> replay.Buffer:
@@ -325,7 +324,7 @@ def _buffer(
 
 
 def _collector(
-    trainer: config.Trainer, stage: rollout.Stage, window: int, online: bool
+    trainer: config.TrainerConfig, stage: rollout.CollectorSetup, window: int, online: bool
 ) -> collectors.Collector | collectors.OnlineCollector:
     if isinstance(stage.env, envs.HostEnv):
         name = stage.env.spec.name

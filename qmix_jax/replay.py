@@ -23,7 +23,7 @@ from qmix_jax.types import (
     Clock,
     EnvSpec,
     Schedule,
-    Start,
+    SequenceStart,
     Trajectory,
     no_action,
 )
@@ -49,11 +49,11 @@ _LEAST_PRIORITY = 1e-6
 """Added to every error, so that a sequence without any can still be drawn."""
 
 
-class Codes(NamedTuple):
+class StorageDtypes(NamedTuple):
     """How observations and states are kept."""
 
-    obs: config.FloatCode = "float32"
-    state: config.FloatCode = "float32"
+    obs: config.StorageDtype = "float32"
+    state: config.StorageDtype = "float32"
 
 
 class Codec(NamedTuple):
@@ -93,7 +93,7 @@ NOTHING = Buffer(
 """The buffer of online learners, which store nothing."""
 
 
-def float_codec(code: config.FloatCode, bounds: tuple[float, float] | None = None) -> Codec:
+def float_codec(code: config.StorageDtype, bounds: tuple[float, float] | None = None) -> Codec:
     """Keeps floats in 32 bits, in 16 as raw bits (XLA on CPUs converts a whole bfloat16 buffer), or
     in 255 steps between `bounds`, of which the ends and the middle are exact.
     """
@@ -129,7 +129,7 @@ def action_codec(actions: Actions) -> Codec:
     return Codec(small, lambda x: x.astype(small), lambda x: x.astype(dtype))
 
 
-def check_codes(spec: EnvSpec, codes: Codes) -> None:
+def check_codes(spec: EnvSpec, codes: StorageDtypes) -> None:
     """Raises: ConfigError if 8 bits are asked for values whose range is not known."""
     for field, bounds in (("obs", spec.obs_bounds), ("state", spec.state_bounds)):
         if getattr(codes, field) == "uint8" and bounds is None:
@@ -139,7 +139,7 @@ def check_codes(spec: EnvSpec, codes: Codes) -> None:
             )
 
 
-def _codecs(spec: EnvSpec, codes: Codes) -> dict[str, Codec]:
+def _codecs(spec: EnvSpec, codes: StorageDtypes) -> dict[str, Codec]:
     plain = float_codec("float32")
     flag = Codec(jnp.bool_, lambda x: x, lambda x: x)
     return {
@@ -154,7 +154,7 @@ def _codecs(spec: EnvSpec, codes: Codes) -> dict[str, Codec]:
     }
 
 
-class Extent(NamedTuple):
+class StoredFields(NamedTuple):
     """What a stored sequence holds besides the fields that every algorithm learns from.
 
     Attributes:
@@ -173,7 +173,7 @@ class Extent(NamedTuple):
 
 
 def sequence_shapes(
-    spec: EnvSpec, extent: Extent, codes: Codes, kind: str = "uniform"
+    spec: EnvSpec, extent: StoredFields, codes: StorageDtypes, kind: str = "uniform"
 ) -> BufferState:
     """The fields of one stored sequence: its bytes are known before anything runs.
 
@@ -204,7 +204,7 @@ def sequence_shapes(
     if mean_action is not None:
         fields["mean_action"] = mean_action
     if extent.carry is not None:
-        fields["start"] = Start(
+        fields["start"] = SequenceStart(
             carry=extent.carry,
             prev_actions=of(spec.actions.shape, codecs["actions"].dtype),  # pyright: ignore
             mean_action=mean_action and of(mean_action.shape[1:], jnp.float32),  # pyright: ignore
@@ -247,7 +247,7 @@ class Ring(NamedTuple):
 
     spec: EnvSpec
     shapes: BufferState
-    codes: Codes
+    codes: StorageDtypes
     capacity: int
 
     @property
@@ -328,7 +328,7 @@ class Ring(NamedTuple):
         mean_action = None
         if "mean_action" in state:
             mean_action = before("mean_action", jnp.zeros(()), start and start.mean_action)
-        began = Start(
+        began = SequenceStart(
             carry={"act": (), "learn": ()},
             prev_actions=self.codecs["actions"].decode(previous),
             mean_action=mean_action,

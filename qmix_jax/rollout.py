@@ -95,7 +95,7 @@ class Step:
     metrics: dict[str, Array]
 
 
-class Stage(NamedTuple):
+class CollectorSetup(NamedTuple):
     """What every collector runs.
 
     Attributes:

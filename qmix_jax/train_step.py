@@ -49,7 +49,7 @@ class Tally:
 
 
 @record
-class Begun:
+class UpdateStart:
     """What an update begins with: how agents explore, the keys of its two halves, its clock."""
 
     exploration: algorithms.Exploration
@@ -118,11 +118,11 @@ class TrainStep(NamedTuple):
             replay=self.buffer.init(),
         )
 
-    def begin(self, state: TrainState, hparams: HParams, update_index: Array) -> Begun:
+    def begin(self, state: TrainState, hparams: HParams, update_index: Array) -> UpdateStart:
         """The first half of update `update_index` i32[]."""
         key_rollout, key_learn = jax.random.split(self.timeline.event(state.key, update_index))
         clock = self.timeline.clock(update_index)
-        return Begun(
+        return UpdateStart(
             exploration=self.algorithm.exploration(hparams, clock),
             key_rollout=key_rollout,
             key_learn=key_learn,
@@ -135,7 +135,7 @@ class TrainStep(NamedTuple):
         trajectory: Trajectory,
         seen: Metrics,
         hparams: HParams,
-        begun: Begun,
+        begun: UpdateStart,
     ) -> tuple[TrainState, Metrics]:
         """The second half: what was collected is stored and learnt from, and its metrics `seen` are
         joined; a member whose loss is not finite stands still.
@@ -314,7 +314,7 @@ def _learn_online(
     learner: learners.Learner,
     timeline: Timeline,
     hparams: HParams,
-    begun: Begun,
+    begun: UpdateStart,
     state: learners.LearnerState,
     trajectory: Trajectory,
     t: Array,

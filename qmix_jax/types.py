@@ -263,7 +263,7 @@ class Observed:
 
 
 @record
-class Start:
+class SequenceStart:
     """Where sequences begin that continue an episode: `carry` {act, learn} before the first step
     (leading axis B), `prev_actions` [B, N, ...] and `mean_action` f32[B, N, D] or None.
     """
@@ -303,7 +303,7 @@ class Trajectory:
     valid: Array
     behaviour: dict[str, Any] = dataclasses.field(default_factory=dict)
     mean_action: Array | None = None
-    start: Start | None = None
+    start: SequenceStart | None = None
 
 
 @record

@@ -35,7 +35,7 @@ def _explanation(error: Exception, cfg: config.ExperimentConfig) -> str | None:
         "env": cfg.env.name,
         "agent": cfg.agent.name,
         "mixer": cfg.algo.mixer.name if cfg.algo.mixer else "",
-        "factorisation": cfg.algo.factorisation.name,
+        "algo": cfg.algo.algorithm,
     }
     own = {kind: name for kind, name in names.items() if "." in name}
     places = {kind: _line_in(error, name) for kind, name in own.items()}

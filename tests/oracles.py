@@ -233,7 +233,7 @@ def qmix(params, q, state, weight="abs"):
     return q_tot
 
 
-# What a factorisation regresses in one situation: (mixer's parameters, q[N], state[S]) -> values.
+# What an algorithm regresses in one situation: (mixer's parameters, q[N], state[S]) -> values.
 JOINT = {
     "vdn": lambda params, q, state: [sum(q)],
     "qmix": lambda params, q, state: [qmix(params, q, state)],

@@ -203,7 +203,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 
 def coefficients():
-    """The own numbers of all factorisations, `hparams.algo`, other than their defaults."""
+    """The own numbers of all algorithms, `hparams.algo`, other than their defaults."""
     modules = (components.find("algorithms", name) for name in FACTORISATIONS)
     models = [module.Coefficients for module in modules if hasattr(module, "Coefficients")]
     return {name: 0.7 * value for model in models for name, value in model().model_dump().items()}

@@ -122,7 +122,7 @@ def test_a_member_that_diverges_ends_the_run_by_name_and_keeps_what_was_written(
 )
 def test_signals_are_heard_and_have_their_exit_code(number, code):
     before, heard = signal.getsignal(number), threading.Event()
-    with signals.Interrupt(heard.set, lambda: None) as listener:
+    with signals.SignalListener(heard.set, lambda: None) as listener:
         os.kill(os.getpid(), number)
         assert heard.wait(10.0) and listener.requested
     assert signals.exit_code() == code
@@ -156,7 +156,7 @@ def test_a_signal_ends_a_run_cleanly(tmp_path):
     assert saved.meta["groups"][0]["update"] == last, "it was saved"
 
 
-PQN = {"algo": {"name": "pqn", "factorisation": {"name": "pqn"}, "mixer": {"name": "vdn"}}}
+PQN = {"algo": {"name": "pqn", "algorithm": "pqn", "mixer": {"name": "vdn"}}}
 BAD = {
     "plan: replay.batch_size=64 exceeds replay.capacity=12; raise capacity or lower batch_size": {
         "replay": {"batch_size": 64}
@@ -181,17 +181,17 @@ BAD = {
     "plan: replay.kind=on_policy with replay.capacity=12, but only the last rollout is kept; set "
     "it to null": {"replay": {"kind": "on_policy", "batch_size": 3}, **PQN},
     "algo: qmix does not fit: it learns from replay.kind=uniform or prioritised or transitions, "
-    "got on_policy; algo.factorisation.name that fits: pqn": {
+    "got on_policy; algo.algorithm that fits: pqn": {
         "replay": {"kind": "on_policy", "batch_size": 3, "capacity": None}
     },
-    "algo: factorisation 'pqn' needs a mixer; set algo.mixer.name": {
-        "algo": {"name": "pqn", "factorisation": {"name": "pqn"}, "mixer": None}
+    "algo: algorithm 'pqn' needs a mixer; set algo.mixer.name": {
+        "algo": {"name": "pqn", "algorithm": "pqn", "mixer": None}
     },
-    "algo: factorisation 'td' needs a mixer; set algo.mixer.name, or use 'iql' without one": {
-        "algo": {"name": "qmix", "factorisation": {"name": "td"}, "mixer": None}
+    "algo: algorithm 'td' needs a mixer; set algo.mixer.name, or use 'iql' without one": {
+        "algo": {"name": "qmix", "algorithm": "td", "mixer": None}
     },
-    "algo: factorisation 'iql' has no joint value; set algo.mixer=null": {
-        "algo": {"name": "iql", "factorisation": {"name": "iql"}, "mixer": {"name": "vdn"}}
+    "algo: algorithm 'iql' has no joint value; set algo.mixer=null": {
+        "algo": {"name": "iql", "algorithm": "iql", "mixer": {"name": "vdn"}}
     },
 }
 

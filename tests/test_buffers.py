@@ -12,7 +12,7 @@ import pytest
 from qmix_jax import replay
 from qmix_jax.types import Clock, Discrete, EnvSpec, Schedule, Trajectory
 
-CODES = replay.Codes()
+CODES = replay.StorageDtypes()
 SPEC = EnvSpec(
     name="x",
     agent_names=("a",),
@@ -26,7 +26,7 @@ SPEC = EnvSpec(
 
 
 def ring(kind, capacity):
-    shapes = replay.sequence_shapes(SPEC, replay.Extent(1), CODES, kind)
+    shapes = replay.sequence_shapes(SPEC, replay.StoredFields(1), CODES, kind)
     return replay.Ring(SPEC, shapes, CODES, capacity)
 
 
@@ -204,8 +204,8 @@ def test_members_of_a_population_draw_for_themselves(kind):
 
 def test_what_is_noted_of_a_sequence_counts_as_its_bytes():
     for kind, extra in (("uniform", 0), ("prioritised", 4), ("on_policy", 1)):
-        shapes = replay.sequence_shapes(SPEC, replay.Extent(1), CODES, kind)
-        plain = replay.sequence_shapes(SPEC, replay.Extent(1), CODES)
+        shapes = replay.sequence_shapes(SPEC, replay.StoredFields(1), CODES, kind)
+        plain = replay.sequence_shapes(SPEC, replay.StoredFields(1), CODES)
         size = replay.sequence_bytes(shapes)
         assert size == replay.sequence_bytes(plain) + extra
         state = ring(kind, 5).init()

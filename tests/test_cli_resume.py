@@ -40,14 +40,14 @@ def steps(directory):
 def test_a_run_can_be_longer_and_evaluated_otherwise(ended, capsys):
     before = steps(ended)
     command = json.loads((ended / "manifest.json").read_text())["command"]
-    changes = ("trainer.env_steps=200", "eval={every: 50, episodes: 16}", "sink=tensorboard")
+    changes = ("trainer.env_steps=200", "eval={every: 50, episodes: 16}", "logger=tensorboard")
     assert run("train", f"resume={ended}", *changes) == 0, capsys.readouterr().err
     assert "resume: from " in capsys.readouterr().out
     assert steps(ended) >= 200 > before
     manifest = json.loads((ended / "manifest.json").read_text())
     assert manifest["command"] == command and len(manifest["resumed"]) == 1
     assert manifest["config"]["eval"]["episodes"] == 16
-    assert manifest["config"]["sink"]["tensorboard"] is not None
+    assert manifest["config"]["logger"]["tensorboard"] is not None
 
 
 @pytest.mark.slow

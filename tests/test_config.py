@@ -10,7 +10,7 @@ from qmix_jax import components, config
 def test_defaults_load_and_are_hashable():
     loaded = config.load({})
     assert hash(loaded) == hash(config.load({}))
-    assert loaded.trainer == config.Trainer()
+    assert loaded.trainer == config.TrainerConfig()
     assert loaded.env.options.scenario == "3m"
 
 
@@ -20,7 +20,7 @@ def test_dump_then_load_changes_nothing():
         "seed": 3,
         "env": {"name": "matrix", "options": {"game": None, "payoff": [[1, 2], [3, 4]]}},
         "agent": {"name": "mlp", "options": {"layers": 2}},
-        "algo": {"name": "iql", "factorisation": {"name": "iql"}, "mixer": None},
+        "algo": {"name": "iql", "algorithm": "iql", "mixer": None},
         "hparams": {"learning_rate": {"start": 1e-3, "end": 0.0, "steps": 100.0}},
     }
     loaded = config.load(mapping)
@@ -61,7 +61,7 @@ def test_find_is_replaceable():
     assert config.load({"env": {"name": "anything"}}, find=find).env.options == Config()
 
 
-def test_factorisation_brings_its_own_numbers():
+def test_algorithm_brings_its_own_numbers():
     class Coefficients(config.Model):
         alpha: config.Fraction = 0.5
 
@@ -77,7 +77,7 @@ def test_factorisation_brings_its_own_numbers():
         config.load({"hparams": {"algo": {"alhpa": 0.25}}}, find=find)
 
 
-QMIX = {"name": "q", "factorisation": {"name": "td"}}
+QMIX = {"name": "q", "algorithm": "td"}
 
 REFUSED = [
     ({"seeds": 0}, "config: seeds=0: input should be greater than 0; got int 0"),
@@ -135,7 +135,7 @@ REFUSED = [
         "config: unknown key 'agent.options.hiden'; did you mean 'hidden'? allowed: agent_id, ",
     ),
     ({"agent": {"name": "gru", "options": None}}, "config: agent.options=None: input should be"),
-    ({"algo": {"name": "vdn"}}, "config: algo.factorisation is missing; set it"),
+    ({"algo": {"name": "vdn"}}, "config: algo.algorithm is missing; set it"),
     ({"algo": {**QMIX, "mixer": {"name": "qmx"}}}, "config: algo.mixer.name='qmx': unknown name"),
     (
         {"algo": {**QMIX, "mixer": {"name": "qmix", "options": {"embed_dim": 0}}}},

@@ -17,7 +17,7 @@ from qmix_jax.cli import composition
 ROOT = composition.directory()
 FILES = sorted(ROOT.rglob("*.yaml"))
 ALL = composition.choices()
-CHOICES = {group: [name for name in names if name != "own"] for group, names in ALL.items()}
+CHOICES = {group: [name for name in names if name != "custom"] for group, names in ALL.items()}
 """`own` waits for the user's module."""
 
 compose = functools.cache(composition.compose)
@@ -98,12 +98,12 @@ def test_a_choice_changes_its_own_group_alone(group):
 
 
 def test_a_module_of_ones_own_brings_its_own_options():
-    mapping = compose("env=own", "env.name=toys.counting", "+env.options.limit=4")
+    mapping = compose("env=custom", "env.name=toys.counting", "+env.options.limit=4")
     loaded = config.load(mapping)
     assert loaded.env.options == counting.Config(limit=4)
     with pytest.raises(config.ConfigError, match=r"env\.name"):
-        config.load(compose("env=own"))
-    named = config.load(compose("experiment=own", "env.name=toys.counting"))
+        config.load(compose("env=custom"))
+    named = config.load(compose("experiment=custom", "env.name=toys.counting"))
     assert (named.name, named.hparams.reward_scale) == ("toys.counting", 1.0)
     assert named.env.options == counting.Config()
 
@@ -118,10 +118,10 @@ def test_agents_list_their_defaults(agent):
 def test_algorithms_list_their_defaults(algo):
     mapping = compose(f"algo={algo}")["algo"]
     assert mapping["name"] == algo
-    name = mapping["factorisation"]["name"]
+    name = mapping["algorithm"]
     variants = samples.VARIANTS.get(name, ({},))
     defaults = [_defaults("algorithms", name, options) for options in variants]
-    assert mapping["factorisation"] in defaults
+    assert {"name": name, "options": mapping["options"]} in defaults
     if mapping["mixer"] is not None:
         assert mapping["mixer"] == _defaults("mixers", mapping["mixer"]["name"])
 
@@ -143,14 +143,15 @@ def test_every_component_can_be_chosen():
         mapping = compose(f"{group}={choice}")
         used["envs"].add(mapping["env"]["name"])
         used["agents"].add(mapping["agent"]["name"])
-        used["algorithms"].add(mapping["algo"]["factorisation"]["name"])
+        used["algorithms"].add(mapping["algo"]["algorithm"])
         used["mixers"].add((mapping["algo"]["mixer"] or {}).get("name"))
     for kind in components.KINDS:
         assert set(components.names(kind)) <= used[kind]
 
 
 def test_every_variant_can_be_chosen():
-    chosen = [compose(f"algo={algo}")["algo"]["factorisation"] for algo in CHOICES["algo"]]
+    algos = [compose(f"algo={algo}")["algo"] for algo in CHOICES["algo"]]
+    chosen = [{"name": algo["algorithm"], "options": algo["options"]} for algo in algos]
     for name, variants in samples.VARIANTS.items():
         for options in variants:
             assert _defaults("algorithms", name, options) in chosen

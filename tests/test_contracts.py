@@ -19,7 +19,7 @@ def load(game, algorithm, **changes):
     settings = {
         "env": {"name": f"toys.{game}"},
         "agent": {"name": "mlp", "options": {"hidden": 16}},
-        "algo": {"name": algorithm, "factorisation": {"name": f"toys.{algorithm}"}, "mixer": None},
+        "algo": {"name": algorithm, "algorithm": f"toys.{algorithm}", "mixer": None},
         "seeds": 3,
         "hparams": {"learning_rate": 3e-3, "reward_scale": 1.0, "target_period": 5},
         "eval": {"every": 1_000_000, "episodes": 8},
@@ -159,13 +159,13 @@ def test_a_member_whose_actor_diverges_is_frozen_and_named():
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_the_reason(env, algo, changes, words):
     chosen = {} if algo is None else {
-        "algo": {"name": algo, "factorisation": {"name": f"toys.{algo}"}, "mixer": None}
+        "algo": {"name": algo, "algorithm": f"toys.{algo}", "mixer": None}
     }  # fmt: skip
     cfg = members.load(env={"name": f"toys.{env}"}, **chosen, **changes)
     with pytest.raises(config.ConfigError, match=re.escape(words)) as error:
         program.build(cfg)
     text = str(error.value)
-    assert "\n" not in text and "algo.factorisation.name that fits: " in text
+    assert "\n" not in text and "algo.algorithm that fits: " in text
     if env == "counting" and algo == "actor_critic":
         assert "td" in text and "pqn" in text
 

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if DOCS / "site" not in path.parents)
 TEXTS = [ROOT / "README.md", *PAGES]
-ALGORITHMS = [name for name in composition.choices()["algo"] if name != "own"]
+ALGORITHMS = [name for name in composition.choices()["algo"] if name != "custom"]
 
 each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -279,8 +279,8 @@ def test_the_check_of_ones_own_mixer_runs(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "my_lab", toys)
     monkeypatch.setitem(sys.modules, "my_lab.weighted", toys.weighted)
-    (code,) = [code for code in _python(DOCS / "own_mixer.md") if "assert" in code]
-    exec(compile(code, "own_mixer.md", "exec"), {})
+    (code,) = [code for code in _python(DOCS / "custom_mixer.md") if "assert" in code]
+    exec(compile(code, "custom_mixer.md", "exec"), {})
 
 
 @pytest.mark.slow
@@ -309,12 +309,12 @@ def test_commands_are_found():
     counts = {path.name: len(_commands(path)) for path in TEXTS}
     assert counts["README.md"] > 10
     assert counts["training.md"] > 10
-    assert counts["own_mixer.md"] == 3
+    assert counts["custom_mixer.md"] == 3
 
 
 def _choices():
     every = composition.choices().items()
-    return [(group, name) for group, names in every for name in names if name != "own"]
+    return [(group, name) for group, names in every for name in names if name != "custom"]
 
 
 def _keys(path):
@@ -323,7 +323,7 @@ def _keys(path):
     section = path.parent.relative_to(composition.directory()).as_posix().replace("/", ".")
     root = "@package _global_" in text or section == "."
     mapping = {k: v for k, v in yaml.safe_load(text).items() if k not in ("defaults", "_target_")}
-    return [] if path.stem == "own" else _leaves(mapping, "" if root else f"{section}.")
+    return [] if path.stem == "custom" else _leaves(mapping, "" if root else f"{section}.")
 
 
 def _leaves(node, prefix=""):

@@ -17,7 +17,9 @@ FIRST = rollout.Behaviour(first_action)
 
 
 def stage(env, n_envs):
-    return rollout.Stage(env, lambda n: {"act": (), "learn": ()}, rollout.Recording(), n_envs)
+    return rollout.CollectorSetup(
+        env, lambda n: {"act": (), "learn": ()}, rollout.Recording(), n_envs
+    )
 
 
 def test_means_over_exactly_the_first_episode_of_each_environment():

@@ -26,10 +26,10 @@ def test_a_key_that_only_some_have_separates():
     found = groups.split(
         [
             members.load(),
-            members.load(algo={"name": "iql", "factorisation": {"name": "iql"}, "mixer": None}),
+            members.load(algo={"name": "iql", "algorithm": "iql", "mixer": None}),
         ]
     )
     assert len(found) == 2
     keys = groups.separating_keys(found)
-    assert {"algo.name", "algo.factorisation.name"} <= set(keys)
+    assert {"algo.name", "algo.algorithm"} <= set(keys)
     assert any(key.startswith("algo.mixer") for key in keys)

@@ -21,7 +21,7 @@ def test_a_run_learns_to_see():
                 "cnn": {"channels": [8], "features": 32},
             },
         },
-        algo={"name": "vdn", "factorisation": {"name": "td"}, "mixer": {"name": "vdn"}},
+        algo={"name": "vdn", "algorithm": "td", "mixer": {"name": "vdn"}},
         hparams={
             "learning_rate": 3e-3,
             "gamma": 0.0,

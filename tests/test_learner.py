@@ -34,7 +34,7 @@ def linear_learner(optimiser, targets=PARTS):
         products = jax.tree.map(lambda p, g: jnp.sum(p * g), params, batch)
         value = products["agent"] + products["mixer"]
         metrics = {"loss": (value, jnp.ones(()))}
-        return value, learners.Extras(metrics=metrics, priority=jnp.arange(3.0))
+        return value, learners.LossAux(metrics=metrics, priority=jnp.arange(3.0))
 
     return learners.by_gradient([learners.Phase(PARTS, loss)], optimiser, targets)
 
@@ -204,7 +204,7 @@ def shifting_loss(part, other):
         value = 0.5 * jnp.sum((params[part] - params[other]) ** 2)
         seen = (jnp.float32(k), jnp.ones(()))
         metrics = {"loss": (value, jnp.ones(())), "k": seen}
-        return value, learners.Extras(metrics=metrics, priority=jnp.ones(1))
+        return value, learners.LossAux(metrics=metrics, priority=jnp.ones(1))
 
     return loss
 
@@ -267,7 +267,7 @@ def test_stacked_parameters_may_be_clipped_one_agent_at_a_time():
 
     def loss(params, target_params, batch, hparams, clock, k, key):
         value = jnp.sum(params["critics"] * rows)
-        return value, learners.Extras(metrics={"loss": (value, 1.0)}, priority=jnp.ones(1))
+        return value, learners.LossAux(metrics={"loss": (value, 1.0)}, priority=jnp.ones(1))
 
     phase = learners.Phase(("critics",), loss, per_agent=True)
     learner = learners.by_gradient([phase], optax.identity())
@@ -281,7 +281,7 @@ def test_stacked_parameters_may_be_clipped_one_agent_at_a_time():
 def test_statistics_are_neither_differentiated_nor_stepped():
     def loss(params, target_params, batch, hparams, clock, k, key):
         value = jnp.sum(params["critic"] * params["statistics"])
-        return value, learners.Extras(metrics={"loss": (value, 1.0)}, priority=jnp.ones(1))
+        return value, learners.LossAux(metrics={"loss": (value, 1.0)}, priority=jnp.ones(1))
 
     learner = learners.by_gradient([learners.Phase(("critic",), loss)], optax.identity())
     state = learner.init({"critic": jnp.ones(1), "statistics": jnp.array([2.0])})

@@ -21,15 +21,15 @@ pytestmark = pytest.mark.slow
 
 MLP = {"name": "mlp", "options": {"hidden": 32}}
 ALGOS = {
-    "iql": {"name": "iql", "factorisation": {"name": "iql"}, "mixer": None},
-    "vdn": {"name": "vdn", "factorisation": {"name": "td"}, "mixer": {"name": "vdn"}},
+    "iql": {"name": "iql", "algorithm": "iql", "mixer": None},
+    "vdn": {"name": "vdn", "algorithm": "td", "mixer": {"name": "vdn"}},
     "qmix": {
         "name": "qmix",
-        "factorisation": {"name": "td"},
+        "algorithm": "td",
         "mixer": {"name": "qmix", "options": {"embed_dim": 8, "hypernet_layers": 1}},
     },
 }
-ALGOS["pqn_qmix"] = {**ALGOS["qmix"], "name": "pqn_qmix", "factorisation": {"name": "pqn"}}
+ALGOS["pqn_qmix"] = {**ALGOS["qmix"], "name": "pqn_qmix", "algorithm": "pqn"}
 
 
 def load(env, algo, **changes):

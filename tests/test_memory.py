@@ -29,7 +29,7 @@ def test_parts_are_the_bytes_of_the_arrays():
 
 
 def test_fit_by_hand():
-    needed = memory.Memory({"replay": 90, "parameters": 10}, temporaries=50)
+    needed = memory.MemoryEstimate({"replay": 90, "parameters": 10}, temporaries=50)
     assert needed.kept == 100
     assert needed.fit(1_000, running=2) == 9
     assert needed.fit(1_000, running=20) == 0

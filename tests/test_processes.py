@@ -182,7 +182,9 @@ def test_a_killed_process_does_not_keep_the_first_waiting(tmp_path):
 def test_shares_are_contiguous_and_differ_by_at_most_one():
     for n_members in (1, 2, 3, 7, 8, 9):
         for count in (1, 2, 3, 4):
-            shares = [process_group.Team(index, count).share(n_members) for index in range(count)]
+            shares = [
+                process_group.ProcessGroup(index, count).share(n_members) for index in range(count)
+            ]
             assert [member for share in shares for member in share] == list(range(n_members))
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
             assert len(shares[0]) == max(map(len, shares)) >= 1

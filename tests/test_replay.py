@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qmix_jax import config, replay
-from qmix_jax.types import Box, Clock, Discrete, EnvSpec, Start, Trajectory
+from qmix_jax.types import Box, Clock, Discrete, EnvSpec, SequenceStart, Trajectory
 
 T, B, N, A = 4, 3, 2, 130
 SPEC = EnvSpec(
@@ -25,8 +25,8 @@ SPEC = EnvSpec(
 )
 
 
-def make(capacity, batch, codes=replay.Codes(), carry=None):  # noqa: B008
-    shapes = replay.sequence_shapes(SPEC, replay.Extent(T, carry=carry), codes)
+def make(capacity, batch, codes=replay.StorageDtypes(), carry=None):  # noqa: B008
+    shapes = replay.sequence_shapes(SPEC, replay.StoredFields(T, carry=carry), codes)
     return replay.make_uniform(replay.Ring(SPEC, shapes, codes, capacity), batch)
 
 
@@ -109,7 +109,7 @@ def test_a_batch_is_a_uniform_draw_without_replacement(stored, batch):
     ("code", "tolerance"), [("float32", 0.0), ("float16", 2**-11), ("bfloat16", 2**-8)]
 )
 def test_float_codes_lose_no_more_than_their_precision(code, tolerance):
-    buffer = make(capacity=3, batch=3, codes=replay.Codes(obs=code))
+    buffer = make(capacity=3, batch=3, codes=replay.StorageDtypes(obs=code))
     added = trajectory(1)
     state = buffer.add(buffer.init(), added, clock(0))
     assert state["obs"].dtype == (jnp.float32 if code == "float32" else jnp.uint16)
@@ -134,15 +134,15 @@ def test_eight_bits_are_within_half_a_step_and_exact_at_the_ends_and_the_middle(
 
 def test_eight_bits_need_a_known_range():
     with pytest.raises(config.ConfigError, match="obs_dtype=uint8 needs values of known range"):
-        replay.check_codes(SPEC, replay.Codes(obs="uint8"))
-    replay.check_codes(replace(SPEC, obs_bounds=(0.0, 1.0)), replay.Codes(obs="uint8"))
+        replay.check_codes(SPEC, replay.StorageDtypes(obs="uint8"))
+    replay.check_codes(replace(SPEC, obs_bounds=(0.0, 1.0)), replay.StorageDtypes(obs="uint8"))
 
 
 def test_where_sequences_begin_is_kept_with_them():
     carry = jax.ShapeDtypeStruct((N, 3), jnp.float32)
     buffer = make(6, 6, carry=carry)
     rng = np.random.default_rng(0)
-    start = Start(
+    start = SequenceStart(
         carry=jnp.asarray(rng.normal(size=(B, N, 3)), jnp.float32),
         prev_actions=jnp.asarray(rng.integers(-1, A, (B, N)), jnp.int32),
     )
@@ -184,7 +184,7 @@ def with_extras(seed):
     )
 
 
-EXTRAS = replay.Extent(
+EXTRAS = replay.StoredFields(
     T,
     own_reward=True,
     behaviour={
@@ -196,7 +196,7 @@ EXTRAS = replay.Extent(
 
 
 def test_own_rewards_behaviour_and_mean_actions_come_back_as_they_were():
-    codes = replay.Codes()
+    codes = replay.StorageDtypes()
     shapes = replay.sequence_shapes(SPEC, EXTRAS, codes)
     buffer = replay.make_uniform(replay.Ring(SPEC, shapes, codes, 3), 3)
     added = with_extras(0)
@@ -210,12 +210,12 @@ def test_own_rewards_behaviour_and_mean_actions_come_back_as_they_were():
 @pytest.mark.parametrize("begins", ["with an episode", "anywhere"])
 def test_transitions_are_single_steps_with_their_successor_and_what_came_before(begins):
     """All 12 pairs of sequence and step are drawn, none twice in a batch."""
-    codes, added = replay.Codes(), with_extras(0)
+    codes, added = replay.StorageDtypes(), with_extras(0)
     carry, start = None, None
     if begins == "anywhere":
         carry = {"act": (), "learn": ()}
         rng = np.random.default_rng(1)
-        start = Start(
+        start = SequenceStart(
             carry=carry,
             prev_actions=jnp.asarray(rng.integers(-1, A, (B, N)), jnp.int32),
             mean_action=jnp.asarray(rng.normal(size=(B, N, A)), jnp.float32),
@@ -256,8 +256,8 @@ def test_transitions_are_single_steps_with_their_successor_and_what_came_before(
 
 
 def test_bytes_are_known_from_shapes_alone():
-    codes = replay.Codes("float32", "float16")
-    shapes = replay.sequence_shapes(SPEC, replay.Extent(T), codes)
+    codes = replay.StorageDtypes("float32", "float16")
+    shapes = replay.sequence_shapes(SPEC, replay.StoredFields(T), codes)
     expected = (T + 1) * (N * 5 * 4 + 6 * 2 + N * A + 1) + T * (N * 2 + 4 + 1 + 1)
     assert replay.sequence_bytes(shapes) == expected
     state = make(7, 2, codes).init()

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("empty_pictures")
 CUTS = int(os.environ.get("QMIX_JAX_CUTS", "1"))
 """Random cut points of each case."""
 
-IQL = {"name": "iql", "factorisation": {"name": "iql"}, "mixer": None}
+IQL = {"name": "iql", "algorithm": "iql", "mixer": None}
 SHORT = {"env_steps": 400, "log_every": 90}
 TWO_STEP = {
     "name": "two_step",

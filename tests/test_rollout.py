@@ -36,7 +36,7 @@ def counters(batch):
 
 
 def stage(env, n_envs=B, carry=counters, **recording):
-    return rollout.Stage(env, carry, rollout.Recording(**recording), n_envs)
+    return rollout.CollectorSetup(env, carry, rollout.Recording(**recording), n_envs)
 
 
 def collect(make, window=T, longest=7):

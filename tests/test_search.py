@@ -234,4 +234,4 @@ def test_ends_of_a_space_are_checked_first(here, capsys):
 
 def test_an_unknown_extra_option_names_the_key():
     with pytest.raises(config.ConfigError, match=r"hydra\.sweeper"):
-        config.validate(search.Settings, {"batch": 0}, ("hydra", "sweeper"))
+        config.validate(search.SweeperSettings, {"batch": 0}, ("hydra", "sweeper"))

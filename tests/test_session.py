@@ -20,7 +20,7 @@ SMALL = {
     "seeds": 2,
     "env": {"name": "two_step"},
     "agent": {"name": "mlp", "options": {"hidden": 8}},
-    "algo": {"name": "iql", "factorisation": {"name": "iql"}, "mixer": None},
+    "algo": {"name": "iql", "algorithm": "iql", "mixer": None},
     "trainer": {"collector": "episode", "env_steps": 400, "log_every": 90},
     "eval": {"every": 150},
     "resume": "auto",
@@ -237,7 +237,7 @@ def spec(**more):
 
 
 def verdicts(rules, values, **more):
-    watch = stopping.Watch(config.Stop(**rules), spec(**more))
+    watch = stopping.StopRules(config.StopConfig(**rules), spec(**more))
     found = []
     for value in values:
         watch.see({watch.metric: np.array([value - 1, value + 1])})
@@ -252,7 +252,7 @@ def test_rules_by_hand():
     assert verdicts({"patience": 2}, [1, 2, 2, 1.5, 9])[1] == [0, 0, 0, 1, 0]
     assert verdicts({"patience": 2}, [9, 8, 8, 8], **least)[1] == [0, 0, 0, 1]
     assert verdicts({"metric": "eval/length", "at": 3.0}, [2, 3])[1] == [0, 1]
-    watch = stopping.Watch(config.Stop(seconds=10.0), spec())
+    watch = stopping.StopRules(config.StopConfig(seconds=10.0), spec())
     assert watch.verdict(9.0) is None and watch.verdict(10.0).startswith("stop.seconds=10")
 
 
@@ -261,7 +261,7 @@ def test_rules_by_hand():
 
 def test_the_best_follows_the_environment():
     order = scores.order((("cost", "min"), ("win_rate", "max")), ("return", "cost", "win_rate"))
-    kept = best.Best(3, order)
+    kept = best.BestParameters(3, order)
     kept.see({"cost": np.array([5.0, 5, 5]), "win_rate": np.array([0.5] * 3)}, {"x": np.zeros(3)})
     kept.see({"cost": np.array([4.0, 6, 5]), "win_rate": np.array([0, 1, 0.6])}, {"x": np.ones(3)})
     np.testing.assert_array_equal(kept.parameters["x"], [1, 0, 1])

@@ -120,7 +120,7 @@ def test_changes_of_state_are_one_line_each(swept):
 
 @pytest.mark.slow
 def test_a_group_that_fails_leaves_the_others_alone(here, capsys):
-    environments = ("env=own", "env.name=toys.failing,toys.constant", "algo=vdn")
+    environments = ("env=custom", "env.name=toys.failing,toys.constant", "algo=vdn")
     assert run(*LOCAL, *TINY, *environments, "hydra.sweep.dir=sweep") == 1
     printed = capsys.readouterr()
     line = (
@@ -183,7 +183,7 @@ def test_runs_that_had_ended_are_not_trained_again(swept, tmp_path, monkeypatch)
 
 def interrupt_after(monkeypatch, looks):
     """Ctrl-C comes at the look that follows so many."""
-    look, seen = job_queue.Queue._look, []
+    look, seen = job_queue.JobQueue._look, []
 
     def look_or_interrupt(self, number):
         if len(seen) == looks:
@@ -191,19 +191,19 @@ def interrupt_after(monkeypatch, looks):
         seen.append(number)
         look(self, number)
 
-    monkeypatch.setattr(job_queue.Queue, "_look", look_or_interrupt)
+    monkeypatch.setattr(job_queue.JobQueue, "_look", look_or_interrupt)
 
 
 @pytest.mark.slow
 def test_ctrl_c_cancels_processes_of_this_machine(here, monkeypatch, capsys):
     started = []
-    submit_all = job_queue.Queue._submit
+    submit_all = job_queue.JobQueue._submit
 
     def keep(self):
         submit_all(self)
         started.extend(self._running.values())
 
-    monkeypatch.setattr(job_queue.Queue, "_submit", keep)
+    monkeypatch.setattr(job_queue.JobQueue, "_submit", keep)
     interrupt_after(monkeypatch, 0)
     long = "trainer.env_steps=5_000_000"  # nobody waits for its end
     assert run(*LOCAL, *TINY, long, "algo=vdn,iql", "hydra.sweep.dir=sweep") == 130

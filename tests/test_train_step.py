@@ -80,7 +80,7 @@ def test_the_training_program_has_no_callback_and_no_cond(collector):
     assert found["qr"] == found["householder_product"] == 0
 
 
-PQN = {**members.TINY["algo"], "name": "pqn", "factorisation": {"name": "pqn"}}
+PQN = {**members.TINY["algo"], "name": "pqn", "algorithm": "pqn"}
 KINDS = {
     "prioritised": {"replay": {"kind": "prioritised"}},
     "on_policy": {

@@ -59,7 +59,7 @@ def test_a_broken_environment_is_one_line(lab, capsys, name):
     right, wrong, message = BROKEN[name]
     assert WORKING.count(right) == 1
     (lab / f"{name}.py").write_text(WORKING.replace(right, wrong), encoding="utf-8")
-    command = ("train", "env=own", f"env.name=lab.{name}", *TINY[1:], "hydra.run.dir=run")
+    command = ("train", "env=custom", f"env.name=lab.{name}", *TINY[1:], "hydra.run.dir=run")
     assert run(*command) == 2
     error = capsys.readouterr().err
     assert re.fullmatch(rf"error: {message}\n", error), error
@@ -96,8 +96,8 @@ def raising(error):
     ("environment", "error"),
     [
         ((), KeyError("a defect")),
-        (("env=own", "env.name=examples.rescue"), OSError(28, "No space left on device")),
-        (("env=own", "env.name=examples.rescue"), RuntimeError("out of memory")),
+        (("env=custom", "env.name=examples.rescue"), OSError(28, "No space left on device")),
+        (("env=custom", "env.name=examples.rescue"), RuntimeError("out of memory")),
     ],
     ids=["no module of one's own", "the disk", "the device"],
 )

@@ -8,7 +8,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 
 
-class _Options:
+class _Plugin:
     """Keeps the options of a plugin's YAML file and what Hydra gives; the task itself, one run at a
     time, is not used.
     """
@@ -22,7 +22,7 @@ class _Options:
         self._config = config
 
 
-class FusedLauncher(_Options, Launcher):
+class FusedLauncher(_Plugin, Launcher):
     """`hydra/launcher=fused`: all jobs that can share a compiled program train side by side."""
 
     def launch(
@@ -36,7 +36,7 @@ class FusedLauncher(_Options, Launcher):
         )
 
 
-class OptunaSweeper(_Options, Sweeper):
+class OptunaSweeper(_Plugin, Sweeper):
     """`hydra/sweeper=optuna`: a search in batches that train side by side."""
 
     def sweep(self, arguments: list[str]) -> None:

@@ -38,7 +38,7 @@ class Agent(NamedTuple):
     stacked: bool = False
 
 
-class Convolutions(config.Model):
+class CNNConfig(config.Model):
     """How images are read: convolutions of stride 1 with relu, then one Dense-relu layer."""
 
     channels: _Several[config.PositiveInt] = (32, 32)
@@ -63,7 +63,7 @@ class Config(config.Model):
     torso: Literal["auto", "flat", "cnn"] = "auto"
     """cnn: convolutions over observations (height, width, channels); flat: their entries in a row;
     auto: cnn for such observations, else flat."""
-    cnn: Convolutions = Convolutions()
+    cnn: CNNConfig = CNNConfig()
     """The convolutions, where there are any."""
     sharing: Literal["all", "none", "groups"] = "all"
     """Which agents share parameters; see `groups`."""
@@ -142,7 +142,7 @@ def make_torso(cfg: Config, spec: EnvSpec, names: tuple[str, ...]) -> torso.Tors
         )
     image = None
     if is_image and cfg.torso != "flat":
-        image = torso.Image(spec.obs_shape, **cfg.cnn.model_dump())
+        image = torso.CNNSpec(spec.obs_shape, **cfg.cnn.model_dump())
     return torso.Torso(names, cfg.hidden, cfg.layer_norm, image)
 
 

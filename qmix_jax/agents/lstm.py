@@ -17,10 +17,10 @@ class Config(_recurrent.Config):
 
 
 def make(cfg: Config, spec: EnvSpec, width: int) -> base.Agent:
-    """The agent for an environment; the carry is a `recurrent.State` of two f32[B, N, H]."""
+    """The agent of an environment; its carry is a `RecurrentState` of two f32[B, N, H]."""
 
-    def zeros(*leading: int) -> recurrent.State:
+    def zeros(*leading: int) -> recurrent.RecurrentState:
         shape = (*leading, cfg.hidden)
-        return recurrent.State(hidden=jnp.zeros(shape), cell=jnp.zeros(shape))
+        return recurrent.RecurrentState(hidden=jnp.zeros(shape), cell=jnp.zeros(shape))
 
     return _recurrent.make(cfg, spec, width, recurrent.LSTM, zeros)

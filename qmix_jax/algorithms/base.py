@@ -283,7 +283,7 @@ def td_loss(
     batch: Batch,
     hparams: HParams,
     scale: Array | float = 1.0,
-) -> tuple[Array, learner.Extras]:
+) -> tuple[Array, learner.LossAux]:
     """`mean_cost` of the temporal-difference error.
 
         loss = sum(valid * w_b * scale * e(value - target)) / max(sum(valid), 1)
@@ -312,7 +312,7 @@ def td_loss(
         "target": masked.total(target, valid),
     }
     priority = jnp.max(size, axis=tuple(axis for axis in range(value.ndim) if axis != 1))
-    return loss, learner.Extras(metrics=metrics, priority=priority)
+    return loss, learner.LossAux(metrics=metrics, priority=priority)
 
 
 def _valid_like(values: Array, batch: Batch) -> Array:
@@ -327,7 +327,7 @@ def q_learning(
     parts: tuple[str, ...],
     targets: tuple[str, ...],
     init: Callable[[Array], Params],
-    loss: Callable[[Params, Params, Batch, HParams], tuple[Array, learner.Extras]],
+    loss: Callable[[Params, Params, Batch, HParams], tuple[Array, learner.LossAux]],
     inspect: Callable[[Params, Trajectory], dict[str, Array]],
     needs: Needs = Needs(),  # noqa: B008
 ) -> Algorithm:
@@ -348,7 +348,7 @@ def q_learning(
         clock: Clock,
         k: Array,
         key: Array,
-    ) -> tuple[Array, learner.Extras]:
+    ) -> tuple[Array, learner.LossAux]:
         del clock, k, key
         return loss(params, target_params, batch, hparams)
 

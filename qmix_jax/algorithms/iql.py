@@ -27,12 +27,12 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
     Raises: ValueError with a mixer.
     """
     if components.mixer is not None:
-        raise ValueError("algo: factorisation 'iql' has no joint value; set algo.mixer=null")
+        raise ValueError("algo: algorithm 'iql' has no joint value; set algo.mixer=null")
     agent = components.agent(spec.actions.width)
 
     def loss(
         params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
-    ) -> tuple[Array, learner.Extras]:
+    ) -> tuple[Array, learner.LossAux]:
         trajectory = batch.trajectory
         values = base.next_values(cfg, agent, params["agent"], target_params["agent"], batch)
         taken = qvalues.take(values.q, trajectory.actions)

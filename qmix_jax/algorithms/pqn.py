@@ -34,12 +34,12 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
     """
     mixer = components.mixer
     if mixer is None:
-        raise ValueError("algo: factorisation 'pqn' needs a mixer; set algo.mixer.name")
+        raise ValueError("algo: algorithm 'pqn' needs a mixer; set algo.mixer.name")
     agent = components.agent(spec.actions.width)
 
     def loss(
         params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
-    ) -> tuple[Array, learner.Extras]:
+    ) -> tuple[Array, learner.LossAux]:
         del target_params
         trajectory = batch.trajectory
         avail, state = trajectory.avail_actions, trajectory.state

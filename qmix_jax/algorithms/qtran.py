@@ -133,7 +133,7 @@ class _QTRANNetworks(NamedTuple):
 
     def loss(
         self, params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
-    ) -> tuple[Array, learner.Extras]:
+    ) -> tuple[Array, learner.LossAux]:
         """All three parts; see the module."""
         cfg, variant = self.cfg, self.variant
         trajectory, weights = batch.trajectory, hparams.algo
@@ -178,7 +178,7 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
     Raises: ValueError with a mixer.
     """
     if components.mixer is not None:
-        raise ValueError("algo: factorisation 'qtran' adds utilities up; set algo.mixer=null")
+        raise ValueError("algo: algorithm 'qtran' adds utilities up; set algo.mixer=null")
     agent = components.agent(spec.actions.width)
     make_critic = _VARIANTS[cfg.variant].critic
     learnt = _QTRANNetworks(

@@ -29,13 +29,13 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
     mixer = components.mixer
     if mixer is None:
         raise ValueError(
-            "algo: factorisation 'td' needs a mixer; set algo.mixer.name, or use 'iql' without one"
+            "algo: algorithm 'td' needs a mixer; set algo.mixer.name, or use 'iql' without one"
         )
     agent = components.agent(spec.actions.width)
 
     def loss(
         params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
-    ) -> tuple[Array, learner.Extras]:
+    ) -> tuple[Array, learner.LossAux]:
         trajectory = batch.trajectory
         values = base.next_values(cfg, agent, params["agent"], target_params["agent"], batch)
         avail, state = trajectory.avail_actions, trajectory.state

@@ -48,7 +48,7 @@ class Coefficients(config.Model):
     alpha: config.Fraction = 0.1
 
 
-class _Weighing(NamedTuple):
+class _WeightInputs(NamedTuple):
     """What decides about the weights, f32[T, B] each, `all_best` bool[T, B]."""
 
     target: Array
@@ -99,7 +99,7 @@ class _WQMIXNetworks(NamedTuple):
 
     def loss(
         self, params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
-    ) -> tuple[Array, learner.Extras]:
+    ) -> tuple[Array, learner.LossAux]:
         """Both parts; see the module."""
         cfg, trajectory = self.cfg, batch.trajectory
         actions, avail, state = trajectory.actions, trajectory.avail_actions, trajectory.state
@@ -115,7 +115,7 @@ class _WQMIXNetworks(NamedTuple):
         inputs = mixers.inputs(q[:-1], avail[:-1], actions, state[:-1])
         mixed = self.mixer.apply(params["mixer"], inputs)
         of_best = qvalues.take(fixed.head[:-1], best[:-1])
-        weighing = _Weighing(
+        weighing = _WeightInputs(
             target=target,
             q_tot=mixed.q_tot,
             q_star_best=self.q_star(target_params, of_best, state[:-1]),
@@ -131,7 +131,7 @@ class _WQMIXNetworks(NamedTuple):
         metrics = {name: (part, jnp.ones(())) for name, part in parts.items()}
         metrics["weight"] = masked.total(weight, trajectory.valid)
         metrics = {**extras.metrics, **metrics}
-        return total, learner.Extras(metrics=metrics, priority=of_central.priority)
+        return total, learner.LossAux(metrics=metrics, priority=of_central.priority)
 
     def inspect(self, params: base.Params, trajectory: Trajectory) -> dict[str, Array]:
         """`Algorithm.inspect`."""
@@ -148,7 +148,7 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
     """
     mixer = components.mixer
     if mixer is None or not mixer.monotonic:
-        raise ValueError("algo: factorisation 'wqmix' needs a monotonic mixer; set algo.mixer.name")
+        raise ValueError("algo: algorithm 'wqmix' needs a monotonic mixer; set algo.mixer.name")
     agent = components.agent(spec.actions.width)
     central = centrals.make(spec, cfg.central_hidden, cfg.central_layers)
     learnt = _WQMIXNetworks(cfg, agent, mixer, central)

@@ -47,7 +47,7 @@ def _chosen(name: str) -> tuple[str, dict[str, Any]]:
 
     Raises: ConfigError for a name that is neither.
     """
-    known = {*composition.choices()["env"], *components.names("envs")} - {"own"}
+    known = {*composition.choices()["env"], *components.names("envs")} - {"custom"}
     if "." not in name and name not in known:
         raise config.ConfigError(
             f"check-env: unknown {name!r}; {config.suggest(name, sorted(known))}, or the dotted "

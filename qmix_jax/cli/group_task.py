@@ -11,7 +11,7 @@ from qmix_jax import api, config
 from qmix_jax.runs import sweep_index
 
 
-class Ended(NamedTuple):
+class JobResult(NamedTuple):
     """How a run ended: what of an `api.Result` is worth sending back."""
 
     config: config.ExperimentConfig
@@ -22,7 +22,7 @@ class Ended(NamedTuple):
     stopped: str | None = None
 
 
-class Outcome(NamedTuple):
+class GroupResult(NamedTuple):
     """What a group came to.
 
     Attributes:
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
       compile_s, train_s, eval_s: seconds of the last attempt; NaN where nothing was left to train.
     """
 
-    runs: tuple[Ended, ...]
+    runs: tuple[JobResult, ...]
     compile_s: float
     train_s: float
     eval_s: float
@@ -55,13 +55,13 @@ class GroupTask:
         )
         self._directory = directory
 
-    def __call__(self) -> Outcome:
+    def __call__(self) -> GroupResult:
         """Trains what has not ended yet.
 
         Raises: ConfigError for what this machine cannot honour, for example its memory.
         """
         results = api.train_many(self._jobs, self._directory)
-        return Outcome(tuple(map(_summary, results)), **self._seconds())
+        return GroupResult(tuple(map(_summary, results)), **self._seconds())
 
     def checkpoint(self) -> Any:
         """What submitit puts back into the queue after a pre-emption or a time-out: the same.
@@ -89,10 +89,10 @@ def engine() -> Any:
         ) from error
 
 
-def _summary(result: api.Result | None) -> Ended:
+def _summary(result: api.Result | None) -> JobResult:
     if result is None:
         raise RuntimeError("interrupted before training began")
-    return Ended(
+    return JobResult(
         config=result.config,
         objective=result.objective,
         interrupted=result.interrupted,

@@ -17,7 +17,7 @@ first (as in a shell's background) a signal that comes before the job listens is
 """
 
 
-class Queue:
+class JobQueue:
     """Jobs of a sweep, by the number of their group.
 
     Attributes:
@@ -30,7 +30,7 @@ class Queue:
         executor: Any,
         tasks: Sequence[group_task.GroupTask],
         names: Sequence[str],
-        index: sweep_index.Index,
+        index: sweep_index.SweepIndex,
         at_once: int,
     ) -> None:
         """Hands nothing over yet.
@@ -42,7 +42,7 @@ class Queue:
           index: of the sweep; kept up to date.
           at_once: groups that may be in submitit's hands at a time.
         """
-        self.outcomes: dict[int, group_task.Outcome] = {}
+        self.outcomes: dict[int, group_task.GroupResult] = {}
         self.failures: dict[int, str] = {}
         self._executor = executor
         self._tasks = tasks
@@ -123,7 +123,7 @@ class Queue:
             self._index.stop(number, "failed", line)
             self._say(number, f"failed: {line}")
             return
-        outcome: group_task.Outcome = job.result()
+        outcome: group_task.GroupResult = job.result()
         self.outcomes[number] = outcome
         self._index.finish(number, outcome.runs, outcome)
         self._say(number, "finished")

@@ -32,7 +32,7 @@ def run(games: str | None, algos: str | None, out: str | None, overrides: Sequen
     Raises:
       ConfigError: a name that is not known, or a setting that cannot be honoured.
     """
-    known = [name for name in composition.choices()["algo"] if name != "own"]
+    known = [name for name in composition.choices()["algo"] if name != "custom"]
     chosen = _chosen("--games", games, tuple(GAMES))
     picked = _chosen("--algos", algos, known)
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

@@ -44,7 +44,7 @@ usage: qmix-jax train [group=choice ...] [key=value ...] [flags]
        qmix-jax baseline policy=random [the same] [--json]   how an untrained policy does
        qmix-jax report DIR ... [--out FOLDER]        compares what runs and sweeps came to
        qmix-jax lab [--games A,B] [--algos A,B] [--out FOLDER] [key=value ...]
-                                                     factorisations on games with exact solutions
+                                                     algorithms on games with exact solutions
        qmix-jax weights DIR [--member N] [--seed N] [--out FILE]
                                                      a mixer's weights over an episode, as a picture
        qmix-jax evaluate DIR [env.options.key=value] [--episodes N] [--seed N|last] [--seeds N] ...
@@ -251,7 +251,7 @@ def _compare(arguments: list[str]) -> int:
 
 
 def _lab(arguments: list[str]) -> int:
-    """What every factorisation learns on games that can be solved exactly."""
+    """What every algorithm learns on games that can be solved exactly."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.error = _refuse
     for flag in ("--games", "--algos", "--out"):

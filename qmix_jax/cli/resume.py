@@ -15,7 +15,7 @@ def run(directory: str, arguments: Sequence[str]) -> int:
     """Trains on, and returns the exit code.
 
     Args:
-      arguments: overrides, besides `resume=`; a group's choice is taken whole: `sink=wandb`.
+      arguments: overrides, besides `resume=`; a group's choice is taken whole: `logger=wandb`.
     Raises:
       ConfigError: a flag, a key that cannot be honoured, or nothing to go on from.
     """

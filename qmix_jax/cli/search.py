@@ -22,7 +22,7 @@ TRIALS = "trials.csv"
 _COMPARED = {"metric", "last", "direction", "rungs", "keep"}
 
 
-class Settings(config.Model):
+class SweeperSettings(config.Model):
     """Options of `configs/hydra/sweeper/optuna.yaml`, where they are explained."""
 
     n_trials: config.PositiveInt = 32
@@ -60,7 +60,7 @@ def search(
     """
     plain = composition.resolve(omegaconf.OmegaConf.create(options))
     frozen = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
-    settings = config.validate(Settings, frozen, ("hydra", "sweeper"))
+    settings = config.validate(SweeperSettings, frozen, ("hydra", "sweeper"))
     space = search_space.parse(arguments, context.config_loader)
     directory = pathlib.Path(str(root.hydra.sweep.dir))
     with _alone(directory):
@@ -78,8 +78,8 @@ class _Search:
         self,
         context: Any,
         root: omegaconf.DictConfig,
-        settings: Settings,
-        space: search_space.Space,
+        settings: SweeperSettings,
+        space: search_space.SearchSpace,
         directory: pathlib.Path,
     ) -> None:
         from qmix_jax import api  # it brings in JAX, which `--help` need not wait for
@@ -257,7 +257,9 @@ def check(overrides: list[str], config_dir: str | None, multirun: bool) -> list[
         return search_space.parse(overrides, loader).corners()
 
 
-def _open(settings: Settings, space: search_space.Space, directory: pathlib.Path) -> Any:
+def _open(
+    settings: SweeperSettings, space: search_space.SearchSpace, directory: pathlib.Path
+) -> Any:
     """The study in the directory, made if there is none. Raises: ConfigError if it is another."""
     import optuna
     from optuna.storages import journal
@@ -288,7 +290,7 @@ def _open(settings: Settings, space: search_space.Space, directory: pathlib.Path
     return study
 
 
-def _sampler(settings: Settings, n_before: int) -> Any:
+def _sampler(settings: SweeperSettings, n_before: int) -> Any:
     """Its randomness goes on where an earlier process left it."""
     import optuna
 

@@ -30,7 +30,7 @@ class Dimension(NamedTuple):
         return self.key.lstrip("+").split(".")[0] in groups.TRACED
 
 
-class Space(NamedTuple):
+class SearchSpace(NamedTuple):
     """Attributes:
     fixed: overrides that every setting has.
     dimensions: what is searched.
@@ -57,7 +57,7 @@ class Space(NamedTuple):
         return min(product, most)
 
 
-def parse(overrides: Sequence[str], loader: Any = None) -> Space:
+def parse(overrides: Sequence[str], loader: Any = None) -> SearchSpace:
     """Sorts overrides into what is fixed and what is searched; Hydra's own are left out.
 
     Raises:
@@ -79,7 +79,7 @@ def parse(overrides: Sequence[str], loader: Any = None) -> Space:
             "search: nothing to search; give at least one space, for example "
             "'hparams.learning_rate=tag(log,interval(1e-4,1e-2))'"
         )
-    return Space(fixed, dimensions)
+    return SearchSpace(fixed, dimensions)
 
 
 def _dimension(override: types.Override) -> Dimension:

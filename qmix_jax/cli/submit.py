@@ -87,7 +87,7 @@ def launch(
     sweep = pathlib.Path(root.hydra.sweep.dir).absolute()
     executor = _executor(cluster, chosen, sweep / FOLDER)
     paths = _claim(jobs)
-    index = sweep_index.Index(sweep, [job.label for job in jobs], paths, found)
+    index = sweep_index.SweepIndex(sweep, [job.label for job in jobs], paths, found)
     tasks = [
         group_task.GroupTask(
             [jobs[i]._replace(directory=paths[i].absolute()) for i in one.jobs],
@@ -98,7 +98,7 @@ def launch(
     print(f"{progress.count(len(jobs), 'job')} in {progress.count(len(found), 'compiled program')}")
     names = [f"group {n} ({_numbers(one.jobs, first)})" for n, one in enumerate(found)]
     at_once = len(found) if cluster == "slurm" else chosen.array_parallelism
-    queue = job_queue.Queue(executor, tasks, names, index, at_once)
+    queue = job_queue.JobQueue(executor, tasks, names, index, at_once)
     _wait(queue, cluster, paths)
     runs = {
         i: run
@@ -121,7 +121,7 @@ def _options(
     return config.validate(model, raw, ("hydra", "launcher"))
 
 
-def _build(found: Sequence[groups.Group]) -> None:
+def _build(found: Sequence[groups.ConfigGroup]) -> None:
     """Finds what cannot be honoured before anything is submitted; accelerators are the jobs'."""
     jax.config.update("jax_platforms", "cpu")
     for one in found:
@@ -187,7 +187,7 @@ def _withdraw(paths: Sequence[pathlib.Path]) -> None:
 
 
 def _wait(
-    queue: job_queue.Queue, cluster: Literal["slurm", "local"], paths: Sequence[pathlib.Path]
+    queue: job_queue.JobQueue, cluster: Literal["slurm", "local"], paths: Sequence[pathlib.Path]
 ) -> None:
     try:
         queue.wait()
@@ -203,7 +203,7 @@ def _wait(
 
 
 def _note_failures(
-    queue: job_queue.Queue, runs: Mapping[int, group_task.Ended], first: int
+    queue: job_queue.JobQueue, runs: Mapping[int, group_task.JobResult], first: int
 ) -> None:
     launcher.failures.extend(queue.failures[number] for number in sorted(queue.failures))
     for i, run in sorted(runs.items()):

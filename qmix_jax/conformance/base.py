@@ -48,7 +48,7 @@ class Check(NamedTuple):
     run: Callable[["Subject"], Iterable[Finding]]
 
 
-class Answer(NamedTuple):
+class CheckResult(NamedTuple):
     """What a check came to: `findings` say why where it did not pass."""
 
     name: str
@@ -122,7 +122,7 @@ class Subject:
         return play.compiled(self.pure.step)
 
     @functools.cached_property
-    def played(self) -> play.Played:
+    def played(self) -> play.Playthrough:
         """Random play."""
         if isinstance(self.env, envs.HostEnv):
             return play.in_python(self.env, self.seed)
@@ -134,15 +134,15 @@ def key_shape() -> Any:
     return jax.eval_shape(jax.random.key, 0)
 
 
-def ask(check: Check, subject: Subject) -> Answer:
+def ask(check: Check, subject: Subject) -> CheckResult:
     """Runs a check; an exception is a finding too."""
     try:
         findings = tuple(check.run(subject))
     except Exception as error:  # whatever the user's code raises
         findings = (of_exception(check.name, error, subject.folder),)
     if any(finding.fails for finding in findings):
-        return Answer(check.name, "failed", findings)
-    return Answer(check.name, "noted" if findings else "passed", findings)
+        return CheckResult(check.name, "failed", findings)
+    return CheckResult(check.name, "noted" if findings else "passed", findings)
 
 
 _HINTS: tuple[tuple[type[Exception], str], ...] = (

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from qmix_jax import components, config
 from qmix_jax.conformance import base, host_stepped, simulated, static, traced
-from qmix_jax.conformance.base import Answer, Check, Finding, Subject
+from qmix_jax.conformance.base import Check, CheckResult, Finding, Subject
 from qmix_jax.envs import base as envs
 from qmix_jax.types import EnvSpec
 
@@ -23,7 +23,7 @@ class Conformance(NamedTuple):
     """
 
     env: str
-    answers: tuple[Answer, ...]
+    answers: tuple[CheckResult, ...]
 
     @property
     def passed(self) -> bool:
@@ -157,19 +157,19 @@ _HOSTED = (
 """Of an environment that is stepped in Python."""
 
 
-def _examine(subject: Subject | Finding, skip: Sequence[str]) -> tuple[Answer, ...]:
+def _examine(subject: Subject | Finding, skip: Sequence[str]) -> tuple[CheckResult, ...]:
     """An answer per check; of what cannot be examined, that finding and no more."""
     if isinstance(subject, Finding):
-        wrong = Answer(_FOUND, "failed", (subject,))
-        return (wrong, *(Answer(c.name, "not run") for stage in _STAGES for c in stage.checks))
-    answers = [Answer(_FOUND, "passed")]
+        wrong = CheckResult(_FOUND, "failed", (subject,))
+        return (wrong, *(CheckResult(c.name, "not run") for stage in _STAGES for c in stage.checks))
+    answers = [CheckResult(_FOUND, "passed")]
     for stage in _HOSTED if isinstance(subject.env, envs.HostEnv) else _STAGES:
         broken = {answer.name for answer in answers if answer.status in ("failed", "not run")}
         runs = not broken & {*stage.needs}
         answers += [
             base.ask(check, subject)
             if runs and check.name not in skip
-            else Answer(check.name, "not run")
+            else CheckResult(check.name, "not run")
             for check in stage.checks
         ]
     return tuple(answers)

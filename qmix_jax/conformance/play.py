@@ -16,7 +16,7 @@ _MOST_STEPS = 8_192
 """Steps of all copies together, at most, as long as two copies remain."""
 
 
-class Played(NamedTuple):
+class Playthrough(NamedTuple):
     """What happened, in NumPy arrays `[E, T, ...]`; step t leads from `shown` to `stepped`.
 
     Attributes:
@@ -44,7 +44,7 @@ class Played(NamedTuple):
         return np.asarray(self.stepped.terminated | self.stepped.truncated)
 
 
-def at_random(env: envs.Env, n_episodes: int, seed: int) -> Played:
+def at_random(env: envs.Env, n_episodes: int, seed: int) -> Playthrough:
     """At least one whole episode of every copy, by uniformly random available actions.
 
     Args:
@@ -63,10 +63,10 @@ def at_random(env: envs.Env, n_episodes: int, seed: int) -> Played:
     run = compiled(jax.vmap(copy))
     steps, keys = run(jax.random.split(jax.random.key(seed), n_copies))
     host = {name: jax.tree.map(_to_numpy, value) for name, value in steps.items()}
-    return Played(reset_keys=keys[:, :, 0], step_keys=keys[:, :, 1], **host)
+    return Playthrough(reset_keys=keys[:, :, 0], step_keys=keys[:, :, 1], **host)
 
 
-def in_python(env: envs.HostEnv, seed: int) -> Played:
+def in_python(env: envs.HostEnv, seed: int) -> Playthrough:
     """Two episodes by random actions, one after the other in a single row."""
     episodes = env.start()
     rows = [
@@ -74,13 +74,15 @@ def in_python(env: envs.HostEnv, seed: int) -> Played:
     ]
     episodes.close()
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves)[None], *rows)
-    return Played(reset_keys=None, step_keys=None, env_states=(), env_states_after=(), **stacked)
+    return Playthrough(
+        reset_keys=None, step_keys=None, env_states=(), env_states_after=(), **stacked
+    )
 
 
 def _steps_in_python(
     spec: EnvSpec, episodes: envs.HostEpisodes, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Fields of `Played` for every step of an episode."""
+    """Fields of `Playthrough` for every step of an episode."""
     rng, shown = np.random.default_rng(seed), episodes.reset(seed)
     for t in range(spec.max_steps):
         actions = random_actions(rng, spec, shown)

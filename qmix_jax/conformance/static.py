@@ -261,7 +261,7 @@ def _fitting(subject: Subject) -> Iterator[Finding]:
             "algorithms",
             f"{', '.join(found)} cannot be trained here ({reason})",
             "",
-            f"algo.factorisation.name that fits: {', '.join(rest) or 'none'}",
+            f"algo.algorithm that fits: {', '.join(rest) or 'none'}",
             fails=False,
         )
 

@@ -18,7 +18,7 @@ _SIGMAS = 8.0
 _SEED = 0
 
 
-class Played(NamedTuple):
+class ReferenceRollout(NamedTuple):
     """What `Algorithm.act` did on random inputs, T steps of B environments with new episodes
     inside; NumPy arrays.
 
@@ -44,7 +44,7 @@ class Played(NamedTuple):
     tolerance: float
 
 
-def play(run: trained.Trained, member: int) -> Played:
+def play(run: trained.TrainedRun, member: int) -> ReferenceRollout:
     """`Algorithm.act` of a member, with the keys that a policy draws from the seed 0."""
     algorithm, spec, params = policy.acting(run), run.spec, run.own(member)
     head_of = policy.make_head(run, algorithm)
@@ -84,7 +84,7 @@ def play(run: trained.Trained, member: int) -> Played:
         carry, actions, head = act(params, carry, seen, key)
         steps["actions"].append(actions)
         steps["head"].append(head)
-    return Played(
+    return ReferenceRollout(
         obs=obs,
         avail=avail,
         reset=reset,
@@ -122,7 +122,7 @@ def _inputs(spec: EnvSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def difference(
-    played: Played, about: Mapping[str, Any], step: runner.Step, other_draws: bool = False
+    played: ReferenceRollout, about: Mapping[str, Any], step: runner.Step, other_draws: bool = False
 ) -> str | None:
     """How a format acts unlike the algorithm; None if it acts alike.
 
@@ -149,7 +149,7 @@ def difference(
     return _other_actions(played, np.stack(actions))
 
 
-def _error(played: Played, head: np.ndarray, expected: np.ndarray) -> float:
+def _error(played: ReferenceRollout, head: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference of probabilities, or of heads in units of the largest entry."""
     if played.kind == "sample":
         return float(
@@ -162,7 +162,7 @@ def _scale(values: Any) -> float:
     return max(1.0, float(np.max(np.abs(values))))
 
 
-def _other_actions(played: Played, actions: np.ndarray) -> str | None:
+def _other_actions(played: ReferenceRollout, actions: np.ndarray) -> str | None:
     """Actions that differ, but for ties of utilities and for rounding."""
     if actions.dtype.kind == "f":
         error = float(np.max(np.abs(actions - played.actions))) / _scale(played.actions)
@@ -177,7 +177,7 @@ def _other_actions(played: Played, actions: np.ndarray) -> str | None:
     return f"{differ.sum()} of its {differ.size} actions differ" if differ.any() else None
 
 
-def _other_frequencies(played: Played, heads: np.ndarray) -> str | None:
+def _other_frequencies(played: ReferenceRollout, heads: np.ndarray) -> str | None:
     """Probabilities unlike how often the algorithm chooses, by a chi-square test."""
     expected = _DRAWS * _softmax(heads, played.avail)
     # Below five expected the statistic has long tails: there it shrinks.

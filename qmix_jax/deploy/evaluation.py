@@ -101,7 +101,7 @@ def evaluate_run(
     )
 
 
-def _members(run: trained.Trained, members: Sequence[int] | int | str | None) -> tuple[int, ...]:
+def _members(run: trained.TrainedRun, members: Sequence[int] | int | str | None) -> tuple[int, ...]:
     if members is None:
         return tuple(range(run.config.seeds))
     asked = [members] if isinstance(members, int | str) else members
@@ -111,7 +111,7 @@ def _members(run: trained.Trained, members: Sequence[int] | int | str | None) ->
 
 
 def _config(
-    run: trained.Trained, episodes: int | None, values: Mapping[str, Any]
+    run: trained.TrainedRun, episodes: int | None, values: Mapping[str, Any]
 ) -> config.ExperimentConfig:
     for key in values:
         if not key.startswith("env."):
@@ -159,7 +159,7 @@ def _short(fact: Any) -> str:
 
 
 def _randomness(
-    run: trained.Trained, members: Sequence[int], seed: int | Literal["last"], seeds: int
+    run: trained.TrainedRun, members: Sequence[int], seed: int | Literal["last"], seeds: int
 ) -> tuple[list[list[jax.Array]], np.int32]:
     """A key per member and seed, and the index of the evaluation."""
     if seeds < 1 or (seed != "last" and not (isinstance(seed, int) and 0 <= seed < 2**31 - seeds)):

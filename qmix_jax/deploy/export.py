@@ -42,11 +42,11 @@ class _Source(NamedTuple):
       platform: where formats are compared with that.
     """
 
-    run: trained.Trained
+    run: trained.TrainedRun
     member: int
     about: Mapping[str, Any]
     platforms: tuple[str, ...]
-    played: agreement.Played
+    played: agreement.ReferenceRollout
     platform: str
 
 
@@ -132,7 +132,7 @@ def _replace(folder: pathlib.Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _contents(
-    run: trained.Trained,
+    run: trained.TrainedRun,
     member: int,
     about: Mapping[str, Any],
     formats: Sequence[str],
@@ -232,7 +232,7 @@ def _numpy(source: _Source) -> dict[str, bytes]:
     return {"weights.npz": weights.getvalue(), "runner.py": code}
 
 
-def _network(run: trained.Trained) -> dict[str, Any]:
+def _network(run: trained.TrainedRun) -> dict[str, Any]:
     """What `runner.network` must know. Raises: RefusedError for what it cannot do."""
     agent, spec, algorithm = run.config.agent, run.spec, policy.acting(run)
     if algorithm.head is None:

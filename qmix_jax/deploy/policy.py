@@ -55,7 +55,7 @@ def load_policy(
     return of_run(run, run.member(member))
 
 
-def of_run(run: trained.Trained, member: int) -> runner.Policy:
+def of_run(run: trained.TrainedRun, member: int) -> runner.Policy:
     """The policy of one member of a run."""
     step = jax.jit(make_step(run))
     params = jax.device_put(run.own(member))
@@ -110,7 +110,7 @@ def step_of(program: export.Exported) -> runner.Step:
     return lambda obs, avail, state: call(obs, avail, dict(state))
 
 
-def make_step(run: trained.Trained) -> Callable[..., tuple[Array, Any, dict[str, Array]]]:
+def make_step(run: trained.TrainedRun) -> Callable[..., tuple[Array, Any, dict[str, Array]]]:
     """`Algorithm.act` without exploration: `(params, obs f32[B, N, *O], avail_actions bool[B, N,
     A], state) -> (actions, head, state)`; a state is a dict of arrays, see `about`.
 
@@ -143,7 +143,7 @@ def make_step(run: trained.Trained) -> Callable[..., tuple[Array, Any, dict[str,
     return step
 
 
-def acting(run: trained.Trained) -> algorithms.Algorithm:
+def acting(run: trained.TrainedRun) -> algorithms.Algorithm:
     """A run's algorithm. Raises: ConfigError if it acts on more than a policy is given."""
     algorithm = run.algorithm()
     if algorithm.needs.mean_action:
@@ -170,7 +170,7 @@ def next_key(data: Array) -> tuple[dict[str, Array], Array]:
 
 
 def make_head(
-    run: trained.Trained, algorithm: algorithms.Algorithm
+    run: trained.TrainedRun, algorithm: algorithms.Algorithm
 ) -> Callable[[Any, Any, Observed], Array] | None:
     """`(params, carry, Observed[B]) -> f32[B, N, A]`, the head that the algorithm says it acts by;
     None where it names none, or its parameters and carry are not those of such an agent.
@@ -189,7 +189,7 @@ def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
     return jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(tree)]
 
 
-def about(run: trained.Trained, member: int) -> dict[str, Any]:
+def about(run: trained.TrainedRun, member: int) -> dict[str, Any]:
     """What is written down of a policy: its interface, and where it comes from; plain values."""
     spec, manifest, algorithm = run.spec, run.manifest, acting(run)
     actions, bounds = spec.actions, {}

@@ -44,7 +44,7 @@ class Actions(NamedTuple):
     high: float | None = None
 
 
-class State(NamedTuple):
+class PolicyState(NamedTuple):
     """What a policy remembers from one step to the next: hand it back as it is.
 
     Attributes:
@@ -65,16 +65,16 @@ class Policy(NamedTuple):
       actions: what the agents choose from; discrete actions are numbered from 0.
       obs_shapes: of each agent.
       obs_shape: the shape that all are padded to, with zeros at the end.
-      initial_state: `(batch_size=None, seed=None) -> State`, the start of an episode; with a batch
-        size, of so many environments, and everything has a leading axis B. `seed`, from 0, is for
-        policies that sample: the same seed gives the same actions; without one each state differs.
-      act: `(obs, avail_actions, state, epsilon=0.0, rng=None) -> (actions, State)`, actions i32[N]
-        or f32[N, D]. `obs` f32[N, *obs_shape] and `avail_actions` bool[N, A], or mappings agent
-        name -> its own, unpadded; None allows every action an agent has. With `epsilon` each agent
-        takes a random discrete action so often, drawing from `rng`, a `numpy.random.Generator`.
-        Last actions are remembered: what is returned must be what is done. Raises ValueError for
-        other shapes, or if an agent may do nothing.
-      restart: `(state, ended bool[B]) -> State`: a new episode begins where `ended`.
+      initial_state: `(batch_size=None, seed=None) -> PolicyState`, the start of an episode. With a
+        batch size, everything has a leading axis B. `seed` is for policies that sample: the same
+        seed gives the same actions; without a seed, every state differs.
+      act: `(obs, avail_actions, state, epsilon=0.0, rng=None) -> (actions, PolicyState)`, where
+        actions are i32[N] or f32[N, D]. `obs` f32[N, *obs_shape] and `avail_actions` bool[N, A],
+        or mappings agent name -> its array, unpadded; None allows every action an agent has. With
+        probability `epsilon` each agent takes a random discrete action, drawn from `rng`, a
+        `numpy.random.Generator`. The state remembers the last actions, so execute the returned
+        ones. Raises ValueError for other shapes, or if an agent has no available action.
+      restart: `(state, ended bool[B]) -> PolicyState`: a new episode begins where `ended`.
       agent: `(name or index) -> Policy` of one agent, whose `obs` is its own, padded or not.
       about: what was written down about this policy.
     """
@@ -83,9 +83,9 @@ class Policy(NamedTuple):
     actions: Actions
     obs_shapes: tuple[tuple[int, ...], ...]
     obs_shape: tuple[int, ...]
-    initial_state: Callable[..., State]
-    act: Callable[..., tuple[np.ndarray, State]]
-    restart: Callable[[State, Any], State]
+    initial_state: Callable[..., PolicyState]
+    act: Callable[..., tuple[np.ndarray, PolicyState]]
+    restart: Callable[[PolicyState, Any], PolicyState]
     agent: Callable[[str | int], "Policy"]
     about: Mapping[str, Any]
 
@@ -126,7 +126,7 @@ def make(about: Mapping[str, Any], step: Step) -> Policy:
       step: see `Step`. Agents' rows must not depend on each other.
     """
     facts = about["interface"]
-    team = _Team(
+    team = _Agents(
         names=tuple(facts["agent_names"]),
         actions=Actions(**{**facts["actions"], "sizes": tuple(facts["actions"]["sizes"])}),
         obs_shapes=tuple(map(tuple, facts["obs_shapes"])),
@@ -138,7 +138,7 @@ def make(about: Mapping[str, Any], step: Step) -> Policy:
     return _policy(team, tuple(range(len(team.names))))
 
 
-class _Team(NamedTuple):
+class _Agents(NamedTuple):
     names: tuple[str, ...]
     actions: Actions
     obs_shapes: tuple[tuple[int, ...], ...]
@@ -148,21 +148,21 @@ class _Team(NamedTuple):
     about: Mapping[str, Any]
 
 
-def _policy(team: _Team, rows: tuple[int, ...], alone: bool = False) -> Policy:
+def _policy(team: _Agents, rows: tuple[int, ...], alone: bool = False) -> Policy:
     """The policy of the agents in `rows`; `alone`: of one agent, without an agent axis."""
     sizes = team.actions.sizes
     exists = np.arange(max(sizes)) < np.array(sizes)[:, None]
 
-    def initial_state(batch_size: int | None = None, seed: int | None = None) -> State:
+    def initial_state(batch_size: int | None = None, seed: int | None = None) -> PolicyState:
         return _initial_state(team, batch_size, seed)
 
     def act(
         obs: Any,
         avail_actions: Any,
-        state: State,
+        state: PolicyState,
         epsilon: float = 0.0,
         rng: np.random.Generator | None = None,
-    ) -> tuple[np.ndarray, State]:
+    ) -> tuple[np.ndarray, PolicyState]:
         seen = _observations(team, rows, alone, obs, state.batch_size)
         allowed = exists[None] & _allowed(team, rows, alone, avail_actions, state.batch_size)
         _refuse_idle(team, rows, allowed)
@@ -172,11 +172,11 @@ def _policy(team: _Team, rows: tuple[int, ...], alone: bool = False) -> Policy:
             actions = _explore(actions, allowed, epsilon, rng)
             arrays = {**arrays, "prev_actions": actions}
         own = actions[:, rows[0]] if alone else actions
-        return own[0] if state.batch_size is None else own, State(arrays, state.batch_size)
+        return own[0] if state.batch_size is None else own, PolicyState(arrays, state.batch_size)
 
-    def restart(state: State, ended: Any) -> State:
+    def restart(state: PolicyState, ended: Any) -> PolicyState:
         reset = np.asarray(state.arrays["reset"]) | np.asarray(ended, bool)
-        return State({**state.arrays, "reset": reset}, state.batch_size)
+        return PolicyState({**state.arrays, "reset": reset}, state.batch_size)
 
     def agent(which: str | int) -> Policy:
         known = which in team.names if isinstance(which, str) else 0 <= which < len(team.names)
@@ -198,7 +198,7 @@ def _policy(team: _Team, rows: tuple[int, ...], alone: bool = False) -> Policy:
 
 
 def _observations(
-    team: _Team, rows: tuple[int, ...], alone: bool, obs: Any, batch_size: int | None
+    team: _Agents, rows: tuple[int, ...], alone: bool, obs: Any, batch_size: int | None
 ) -> np.ndarray:
     """f32[B, N, *O]; zeros for agents that are not in `rows`."""
     if not alone and not isinstance(obs, Mapping):
@@ -214,7 +214,7 @@ def _observations(
 
 
 def _allowed(
-    team: _Team, rows: tuple[int, ...], alone: bool, avail: Any, batch_size: int | None
+    team: _Agents, rows: tuple[int, ...], alone: bool, avail: Any, batch_size: int | None
 ) -> np.ndarray:
     """bool[B, N, A]; everything for agents that are not in `rows`."""
     sizes = team.actions.sizes
@@ -250,7 +250,7 @@ def _with_batch(
     raise ValueError(f"policy: {what} has shape {values.shape}; expected {expected}")
 
 
-def _refuse_idle(team: _Team, rows: tuple[int, ...], allowed: np.ndarray) -> None:
+def _refuse_idle(team: _Agents, rows: tuple[int, ...], allowed: np.ndarray) -> None:
     if not allowed.any(axis=-1).all():
         idle = next(team.names[i] for i in rows if not allowed[:, i].any(axis=-1).all())
         raise ValueError(
@@ -269,14 +269,14 @@ def _explore(
     return np.where(rng.random(actions.shape) < epsilon, drawn, actions).astype(np.int32)
 
 
-def _initial_state(team: _Team, batch_size: int | None, seed: int | None) -> State:
+def _initial_state(team: _Agents, batch_size: int | None, seed: int | None) -> PolicyState:
     leading = (1 if batch_size is None else batch_size,)
     arrays = {n: np.zeros(leading + shape, dtype) for n, (shape, dtype) in team.state.items()}
     arrays["reset"] = np.ones(leading, bool)
     arrays["prev_actions"] += _no_action(arrays["prev_actions"])
     if "key" in arrays:
         arrays["key"] = _key(seed)
-    return State(arrays, batch_size)
+    return PolicyState(arrays, batch_size)
 
 
 def _no_action(actions: np.ndarray) -> int:

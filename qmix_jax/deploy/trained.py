@@ -21,7 +21,7 @@ Kind = Literal["best", "final"]
 KINDS = ("best", "final")
 
 
-class Trained(NamedTuple):
+class TrainedRun(NamedTuple):
     """Attributes:
     directory: the run directory.
     config: its configuration; the options of what only training needs are not checked again.
@@ -72,7 +72,7 @@ class Trained(NamedTuple):
         return program.make_algorithm(self.config, self.spec, mixer)
 
 
-def read(directory: str | os.PathLike[str], kind: Kind = "best") -> Trained:
+def read(directory: str | os.PathLike[str], kind: Kind = "best") -> TrainedRun:
     """Reads a run directory.
 
     Raises:
@@ -89,7 +89,7 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> Trained:
         )
     manifest = metadata.read_manifest(root)
     spec = _spec(manifest["spec"])
-    return Trained(
+    return TrainedRun(
         directory=root,
         config=cfg,
         spec=spec,
@@ -107,12 +107,12 @@ def find(kind: str, name: str) -> Any:
     return components.find(kind, name) if kind in ("agents", "algorithms") else _Unchecked
 
 
-class _Options(config.Model, extra="allow"):
+class _AnyOptions(config.Model, extra="allow"):
     """Anything."""
 
 
 class _Unchecked:
-    Config = _Options
+    Config = _AnyOptions
 
 
 def _spec(facts: Mapping[str, Any]) -> EnvSpec:

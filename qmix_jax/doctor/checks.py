@@ -5,7 +5,7 @@ from typing import NamedTuple
 OK, WARN, FAIL = "ok", "warn", "fail"
 
 
-class Check(NamedTuple):
+class Diagnostic(NamedTuple):
     """Attributes:
     section: heading that it belongs to.
     name: what was looked at.

@@ -12,7 +12,7 @@ _SOURCES = ("git", "versions", "device", "cpu_count", "population", "precision")
 """Parts of a manifest that can change numbers, the likeliest first."""
 
 
-class Cell(NamedTuple):
+class Difference(NamedTuple):
     """One value that differs.
 
     Attributes:
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
         )
 
 
-class Column(NamedTuple):
+class ColumnComparison(NamedTuple):
     """Attributes:
     verdict: `exact`, `within tolerance`, `different`; `machine` for wall-clock columns, which are
       not compared.
@@ -60,12 +60,12 @@ class Comparison(NamedTuple):
     first: the first value, by row, beyond the tolerance; None without one.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[ColumnComparison, ...]
     n_rows: int
     only_old: int
     only_new: int
     missing: tuple[str, ...]
-    first: Cell | None
+    first: Difference | None
 
     @property
     def verdict(self) -> str:
@@ -97,7 +97,9 @@ def metrics(
         if columns[-1].verdict == DIFFERENT:
             at = int(np.argmax(_differences(*values) > tolerance))
             kind, steps, seed = both[at]
-            cell = Cell(int(left[at]) + 2, kind, steps, seed, name, *(float(v[at]) for v in values))
+            cell = Difference(
+                int(left[at]) + 2, kind, steps, seed, name, *(float(v[at]) for v in values)
+            )
             first = cell if first is None or cell.line < first.line else first
     return Comparison(
         columns=tuple(columns),
@@ -140,13 +142,13 @@ def _rows(columns: Mapping[str, np.ndarray]) -> dict[tuple[str, int, int], int]:
     return {(str(kind), int(steps), int(seed)): i for i, (kind, steps, seed) in enumerate(keys)}
 
 
-def _column(name: str, old: np.ndarray, new: np.ndarray, tolerance: float) -> Column:
+def _column(name: str, old: np.ndarray, new: np.ndarray, tolerance: float) -> ColumnComparison:
     differences = _differences(old, new)
     largest = float(differences.max(initial=0.0))
     verdict = EXACT if largest == 0 else CLOSE if largest <= tolerance else DIFFERENT
     if name == "time_s" or name.startswith("perf/"):
         verdict = MACHINE
-    return Column(name, verdict, int((differences > 0).sum()), largest)
+    return ColumnComparison(name, verdict, int((differences > 0).sum()), largest)
 
 
 def _differences(old: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import rich.text
 
 from qmix_jax.console import progress
 from qmix_jax.doctor import conflicts, machine, packages, self_test
-from qmix_jax.doctor.checks import FAIL, OK, WARN, Check
+from qmix_jax.doctor.checks import FAIL, OK, WARN, Diagnostic
 
 _STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 
@@ -19,10 +19,10 @@ _STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
     """Attributes:
-    checks: every `Check`: section, name, status (`ok`, `warn` or `fail`), what was found, the fix.
+    checks: one `Diagnostic` per check.
     """
 
-    checks: tuple[Check, ...]
+    checks: tuple[Diagnostic, ...]
 
     @property
     def ok(self) -> bool:
@@ -39,7 +39,7 @@ def run_doctor(self_test: bool = True, as_json: bool = False) -> Diagnosis:
     Returns:
       A `Diagnosis` of what was printed.
     """
-    found: list[Check] = []
+    found: list[Diagnostic] = []
     console = progress.terminal()
     for _, checks in itertools.groupby(_checks(self_test), key=lambda check: check.section):
         own = [(found.append(check), check)[1] for check in checks]
@@ -54,13 +54,17 @@ def run_doctor(self_test: bool = True, as_json: bool = False) -> Diagnosis:
     return done
 
 
-def _checks(self_tested: bool) -> Iterator[Check]:
-    parts: list[Callable[[], Iterator[Check]]] = [packages.check, machine.check, conflicts.check]
+def _checks(self_tested: bool) -> Iterator[Diagnostic]:
+    parts: list[Callable[[], Iterator[Diagnostic]]] = [
+        packages.check,
+        machine.check,
+        conflicts.check,
+    ]
     for part in [*parts, *([self_test.check] if self_tested else [])]:
         yield from part()
 
 
-def _show(checks: list[Check], console: rich.console.Console) -> None:
+def _show(checks: list[Diagnostic], console: rich.console.Console) -> None:
     """A section: its heading, a line per check, and fixes below what they fix."""
     console.print(rich.text.Text(checks[0].section, "bold"))
     table = rich.table.Table.grid(padding=(0, 2, 0, 0))

@@ -7,7 +7,7 @@ from importlib import metadata
 
 from packaging import requirements
 
-from qmix_jax.doctor.checks import FAIL, OK, WARN, Check
+from qmix_jax.doctor.checks import FAIL, OK, WARN, Diagnostic
 from qmix_jax.runs import metadata as run_metadata
 
 _SECTION = "Versions"
@@ -24,15 +24,15 @@ def versions() -> dict[str, str]:
     return {name.lower(): version for name, version in found if name}
 
 
-def check() -> Iterator[Check]:
+def check() -> Iterator[Diagnostic]:
     """This package, Python, the libraries it is built on, and its extras."""
     installed = versions()
-    yield Check(_SECTION, "qmix_jax", OK, run_metadata.describe())
-    yield Check(_SECTION, "python", OK, f"{platform.python_version()} ({sys.executable})")
+    yield Diagnostic(_SECTION, "qmix_jax", OK, run_metadata.describe())
+    yield Diagnostic(_SECTION, "python", OK, f"{platform.python_version()} ({sys.executable})")
     try:
         wanted = [requirements.Requirement(line) for line in metadata.requires(_DISTRIBUTION) or ()]
     except metadata.PackageNotFoundError:
-        yield Check(
+        yield Diagnostic(
             _SECTION, "installation", WARN, "the package runs, but is not installed",
             "pip install -e . in its folder, so that versions can be checked",
         )  # fmt: skip
@@ -44,21 +44,23 @@ def check() -> Iterator[Check]:
     bad = [one for one in (_one(name, installed, plain[name]) for name in others) if one.fix]
     yield from bad
     if others and not bad:
-        yield Check(_SECTION, "others", OK, f"{', '.join(sorted(others))}: as required")
+        yield Diagnostic(_SECTION, "others", OK, f"{', '.join(sorted(others))}: as required")
     yield _extras(wanted, installed)
 
 
-def _one(name: str, installed: dict[str, str], wanted: requirements.Requirement | None) -> Check:
+def _one(
+    name: str, installed: dict[str, str], wanted: requirements.Requirement | None
+) -> Diagnostic:
     found = installed.get(name)
     if found is None:
-        return Check(_SECTION, name, FAIL, _ABSENT, f"pip install '{wanted or name}'")
+        return Diagnostic(_SECTION, name, FAIL, _ABSENT, f"pip install '{wanted or name}'")
     if wanted is not None and not wanted.specifier.contains(found, prereleases=True):
         text = f"{found}, but qmix_jax needs {name}{wanted.specifier}"
-        return Check(_SECTION, name, FAIL, text, f"pip install '{name}{wanted.specifier}'")
-    return Check(_SECTION, name, OK, found)
+        return Diagnostic(_SECTION, name, FAIL, text, f"pip install '{name}{wanted.specifier}'")
+    return Diagnostic(_SECTION, name, OK, found)
 
 
-def _extras(wanted: Sequence[requirements.Requirement], installed: dict[str, str]) -> Check:
+def _extras(wanted: Sequence[requirements.Requirement], installed: dict[str, str]) -> Diagnostic:
     """Which extras there are; wrong versions of what they need are warnings."""
     try:
         names = metadata.metadata(_DISTRIBUTION).get_all("Provides-Extra") or []
@@ -79,8 +81,10 @@ def _extras(wanted: Sequence[requirements.Requirement], installed: dict[str, str
     text += f"; not installed: {', '.join(absent)}" if absent else ""
     every = [one for own in checks.values() for one in own]
     for wrong in (one for one in every if one.fix and one.found != _ABSENT):
-        return Check(_SECTION, "extras", WARN, f"{text}; {wrong.name} {wrong.found}", wrong.fix)
-    return Check(_SECTION, "extras", OK, text)
+        return Diagnostic(
+            _SECTION, "extras", WARN, f"{text}; {wrong.name} {wrong.found}", wrong.fix
+        )
+    return Diagnostic(_SECTION, "extras", OK, text)
 
 
 def _belongs(item: requirements.Requirement, extra: str) -> bool:

@@ -61,7 +61,7 @@ def rerun(
     """Repeats a run from its configuration and compares the metrics, wall-clock columns apart.
 
     A run that was ended early is repeated up to where it was, and the rows that both have are
-    compared. Sinks are left out.
+    compared. Loggers are left out.
 
     Args:
       directory: of the run.
@@ -188,7 +188,7 @@ def _read(
     if not len(old["seed"]):
         raise config.ConfigError(f"rerun: {str(path)!r} has no row of metrics to compare with")
     values = {"resume": None, "checkpoint.enabled": False, "population.distributed": False}
-    return manifest, config.with_values(cfg, {**values, "sink": {}, "stop": {}}), old
+    return manifest, config.with_values(cfg, {**values, "logger": {}, "stop": {}}), old
 
 
 def _manifest(path: pathlib.Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from qmix_jax import api, config
 from qmix_jax.console import progress
 from qmix_jax.doctor import compare
-from qmix_jax.doctor.checks import FAIL, OK, WARN, Check
+from qmix_jax.doctor.checks import FAIL, OK, WARN, Diagnostic
 
 _SECTION = "Self-test"
 _BEST = 8.0
@@ -41,44 +41,44 @@ _GAME: dict[str, Any] = {
 _REPORT = "report it, with what `qmix-jax doctor --json` prints"
 
 
-def check() -> Iterator[Check]:
+def check() -> Iterator[Diagnostic]:
     """Trains, twice, in a folder that goes again; whatever goes wrong is one failed check."""
     with tempfile.TemporaryDirectory(prefix="qmix_jax-doctor-") as folder:
         try:
             yield from _run(pathlib.Path(folder))
         except Exception as error:  # a diagnosis names what is broken, whatever it is
             reason = (str(error).splitlines() or [""])[0]
-            yield Check(_SECTION, "run", FAIL, f"{type(error).__name__}: {reason}", _REPORT)
+            yield Diagnostic(_SECTION, "run", FAIL, f"{type(error).__name__}: {reason}", _REPORT)
 
 
-def _run(folder: pathlib.Path) -> Iterator[Check]:
+def _run(folder: pathlib.Path) -> Iterator[Diagnostic]:
     cfg, programs = config.load(_GAME), api.Programs()
     first = _train(cfg, folder / "first", programs)
     again = _train(cfg, folder / "again", programs)
     manifest = json.loads((first.directory / "manifest.json").read_text(encoding="utf-8"))
     speed = np.nanmedian(again.metrics["perf/env_steps_per_s"])
-    yield Check(
+    yield Diagnostic(
         _SECTION, "run", OK,
         f"compiled in {manifest['compile_s']['total']:.1f} s, then {progress.human(speed)} env "
         f"steps/s (QMIX on a matrix game, {cfg.seeds} seeds)",
     )  # fmt: skip
     losses = first.metrics["train/loss"][first.metrics["kind"] == "train"]
     finite = not first.failures and bool(np.isfinite(losses).all())
-    yield Check(
+    yield Diagnostic(
         _SECTION, "finite", OK if finite else FAIL,
         f"{len(losses)} losses" if finite else f"losses: {losses}", "" if finite else _REPORT,
     )  # fmt: skip
     returns = _last_returns(first)
     learnt = bool((returns == _BEST).all())
     text = ", ".join(f"{value:g}" for value in returns)
-    yield Check(
+    yield Diagnostic(
         _SECTION, "learns", OK if learnt else FAIL,
         f"greedy return {text} of at most {_BEST:g}", "" if learnt else _REPORT,
     )  # fmt: skip
     yield _repeats(first, again)
     read = api.load_run(first.directory)
     same = all(np.array_equal(read.metrics[n], first.metrics[n], n != "kind") for n in read.metrics)
-    yield Check(
+    yield Diagnostic(
         _SECTION, "files", OK if same else FAIL,
         "written and read back", "" if same else _REPORT,
     )  # fmt: skip
@@ -102,10 +102,10 @@ def _last_returns(result: api.Result) -> np.ndarray:
     return metrics["eval/return"][last]
 
 
-def _repeats(first: api.Result, again: api.Result) -> Check:
+def _repeats(first: api.Result, again: api.Result) -> Diagnostic:
     found = compare.metrics(first.metrics, again.metrics, tolerance=1e-4)
     if found.verdict == compare.EXACT:
-        return Check(_SECTION, "repeats itself", OK, "a second run is the same, bit for bit")
+        return Diagnostic(_SECTION, "repeats itself", OK, "a second run is the same, bit for bit")
     text = f"a second run differs: {found.first or 'in the last digits'}"
     fix = "set XLA_FLAGS=--xla_gpu_deterministic_ops=true on a GPU, if runs must repeat exactly"
-    return Check(_SECTION, "repeats itself", WARN, text, fix)
+    return Diagnostic(_SECTION, "repeats itself", WARN, text, fix)

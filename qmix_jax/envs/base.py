@@ -14,7 +14,7 @@ from qmix_jax.types import Actions, Array, Box, EnvSpec, TimeStep, record
 EnvState = Any
 
 
-class Policy(NamedTuple):
+class HeuristicPolicy(NamedTuple):
     """A joint policy written by hand, to compare with; unlike an agent it may see the env state.
 
     Attributes:
@@ -26,7 +26,7 @@ class Policy(NamedTuple):
     act: Callable[[Array, EnvState, TimeStep, Any], tuple[Array, Any]]
 
 
-class Shot(NamedTuple):
+class Frame(NamedTuple):
     """One moment of an episode, shown to people: NumPy arrays without a batch axis.
 
     Attributes:
@@ -66,14 +66,14 @@ class Presentation(NamedTuple):
     """How an environment is shown to people; training never reads it.
 
     Attributes:
-      draw: `(axes, Shot) -> None`, draws one moment on empty Matplotlib axes.
+      draw: `(axes, Frame) -> None`, draws one moment on empty Matplotlib axes.
       scene: instead of `draw`, for a painter that ships.
-      describe: `(Shot) -> str`, tells one moment in a few lines.
+      describe: `(Frame) -> str`, tells one moment in a few lines.
     """
 
-    draw: Callable[[Any, Shot], None] | None = None
+    draw: Callable[[Any, Frame], None] | None = None
     scene: Scene | None = None
-    describe: Callable[[Shot], str] | None = None
+    describe: Callable[[Frame], str] | None = None
 
 
 class Game(NamedTuple):
@@ -86,7 +86,7 @@ class Game(NamedTuple):
     """
 
     decision_points: "tuple[DecisionPoint, ...]" = ()
-    heuristic: Policy | None = None
+    heuristic: HeuristicPolicy | None = None
     arrays: Mapping[str, np.ndarray] | None = None
 
 
@@ -231,7 +231,7 @@ class DecisionPoint(NamedTuple):
     exact: dict[str, Any]
 
 
-def played(shot: Shot) -> str:
+def played(shot: Frame) -> str:
     """The joint action and what it paid, for `describe`: `agent_0 1, agent_1 0: reward 7`, of
     continuous actions `agent_0 (0.5, -1): reward 7`.
     """
@@ -323,7 +323,7 @@ def _terminating(timestep: TimeStep) -> TimeStep:
     return replace(timestep, terminated=ended, truncated=ended & False)
 
 
-def uniform_policy(actions: Actions) -> Policy:
+def uniform_policy(actions: Actions) -> HeuristicPolicy:
     """Every agent draws uniformly: one of its available actions, or a point of its box."""
 
     def act(key: Array, env_state: EnvState, timestep: TimeStep, memory: tuple[()]) -> Any:
@@ -333,30 +333,30 @@ def uniform_policy(actions: Actions) -> Policy:
             return drawn, memory
         return exploration.uniform_available(key, timestep.avail_actions), memory
 
-    return Policy((), act)
+    return HeuristicPolicy((), act)
 
 
-def played_by(env: Env, policy: Policy) -> Env:
+def played_by(env: Env, policy: HeuristicPolicy) -> Env:
     """The same environment in which the policy acts, whatever actions it is given."""
 
     def reset(key: Array) -> tuple[EnvState, TimeStep]:
         env_state, timestep = env.reset(key)
         memory = jax.tree.map(jnp.asarray, policy.initial)
-        return _Seat(env_state=env_state, timestep=timestep, memory=memory), timestep
+        return _PolicyInput(env_state=env_state, timestep=timestep, memory=memory), timestep
 
-    def step(key: Array, env_state: _Seat, actions: Array) -> tuple[EnvState, TimeStep]:
+    def step(key: Array, env_state: _PolicyInput, actions: Array) -> tuple[EnvState, TimeStep]:
         del actions
         key_act, key_env = jax.random.split(key)
         seat = env_state
         actions, memory = policy.act(key_act, seat.env_state, seat.timestep, seat.memory)
         after, timestep = env.step(key_env, seat.env_state, actions)
-        return _Seat(env_state=after, timestep=timestep, memory=memory), timestep
+        return _PolicyInput(env_state=after, timestep=timestep, memory=memory), timestep
 
     return env._replace(reset=reset, step=step)
 
 
 @record
-class _Seat:
+class _PolicyInput:
     """What a policy acts on."""
 
     env_state: EnvState

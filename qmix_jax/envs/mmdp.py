@@ -29,7 +29,7 @@ class Config(config.Model):
 
 
 @record
-class State:
+class MMDPState:
     """`place` i32[], an index into `STATES`; `step` i32[]."""
 
     place: Array
@@ -68,16 +68,16 @@ def make(cfg: Config) -> base.Env:
             obs=jnp.stack([state, state]), state=state, avail_actions=jnp.ones((2, 2), bool)
         )
 
-    def reset(key: Array) -> tuple[State, TimeStep]:
+    def reset(key: Array) -> tuple[MMDPState, TimeStep]:
         del key
         zero = jnp.zeros((), jnp.int32)
-        return State(place=zero, step=zero), show(zero)
+        return MMDPState(place=zero, step=zero), show(zero)
 
-    def step(key: Array, env_state: State, actions: Array) -> tuple[State, TimeStep]:
+    def step(key: Array, env_state: MMDPState, actions: Array) -> tuple[MMDPState, TimeStep]:
         del key
         pays = (env_state.place == 0) & (actions == 0).all()
         leaves = (actions == 1).all()
-        after = State(
+        after = MMDPState(
             place=jnp.where(leaves, 1, env_state.place).astype(jnp.int32), step=env_state.step + 1
         )
         return after, replace(
@@ -86,7 +86,7 @@ def make(cfg: Config) -> base.Env:
             truncated=after.step >= cfg.max_steps,
         )
 
-    def describe(shot: base.Shot) -> str:
+    def describe(shot: base.Frame) -> str:
         return f"{base.played(shot)}\nstate {STATES[int(shot.state.place)]}"
 
     return base.team_env(

@@ -53,7 +53,7 @@ class Config(config.Model):
     """Arguments of `parallel_env`, for example {max_cycles: 50}."""
 
 
-class _Layout(NamedTuple):
+class _SpaceLayout(NamedTuple):
     """Names of the agents, their gymnasium spaces, and the facts; `wrapped`: the observation is in
     a dict, beside an action mask.
     """
@@ -132,7 +132,7 @@ def _imported(path: str, lacking: list[str], moved: bool) -> Any:
         return None
 
 
-def _layout(cfg: Config, env: Any) -> _Layout:
+def _layout(cfg: Config, env: Any) -> _SpaceLayout:
     from gymnasium import spaces
 
     names = tuple(env.possible_agents)
@@ -166,7 +166,7 @@ def _layout(cfg: Config, env: Any) -> _Layout:
         obs_bounds=_bounds(obs_spaces),
     )
     starts = tuple(int(space.start) for space in action_spaces)
-    return _Layout(names, obs_spaces, wrapped, starts, has_state, spec)
+    return _SpaceLayout(names, obs_spaces, wrapped, starts, has_state, spec)
 
 
 def _shape(space: Any, others: tuple[Any, ...]) -> tuple[int, ...]:
@@ -197,7 +197,7 @@ def _limit(cfg: Config, env: Any) -> int:
     return cfg.max_steps or int(known[0])
 
 
-def _start(cfg: Config, layout: _Layout) -> base.HostEpisodes:
+def _start(cfg: Config, layout: _SpaceLayout) -> base.HostEpisodes:
     """One environment; what changes is in `env` and `clock`."""
     env = _open(cfg)
     clock = {"step": 0}
@@ -230,7 +230,9 @@ def _start(cfg: Config, layout: _Layout) -> base.HostEpisodes:
     return base.HostEpisodes(reset, step, env.close)
 
 
-def _show(layout: _Layout, env: Any, able: set[str], observations: Any, infos: Any) -> TimeStep:
+def _show(
+    layout: _SpaceLayout, env: Any, able: set[str], observations: Any, infos: Any
+) -> TimeStep:
     """What the environment shows, without reward and end; `able` agents can act."""
     from gymnasium import spaces
 
@@ -261,7 +263,7 @@ def _show(layout: _Layout, env: Any, able: set[str], observations: Any, infos: A
     )
 
 
-def _mask(layout: _Layout, index: int, seen: Any, info: Any) -> Any:
+def _mask(layout: _SpaceLayout, index: int, seen: Any, info: Any) -> Any:
     """bool[n_actions] of an agent that can act. Raises: ConfigError for one that does not fit."""
     found = [part["action_mask"] for part in (seen, info)
              if isinstance(part, Mapping) and "action_mask" in part]  # fmt: skip

@@ -53,7 +53,7 @@ class Config(config.Model):
 
 
 @record
-class State:
+class PredatorPreyState:
     """Positions are rows and columns i32[., 2]; `active` bool[N] are not frozen, `alive` bool[M]
     not caught; `step` i32[].
     """
@@ -85,10 +85,10 @@ def make(cfg: Config) -> base.Env:
         )
     spec = _spec(cfg)
 
-    def reset(key: Array) -> tuple[State, TimeStep]:
+    def reset(key: Array) -> tuple[PredatorPreyState, TimeStep]:
         chosen = jax.random.permutation(key, cells)[:n_actors]
         places = jnp.stack([chosen // cfg.size, chosen % cfg.size], axis=1).astype(jnp.int32)
-        state = State(
+        state = PredatorPreyState(
             agents=places[: cfg.n_agents],
             prey=places[cfg.n_agents :],
             active=jnp.ones((cfg.n_agents,), bool),
@@ -97,7 +97,9 @@ def make(cfg: Config) -> base.Env:
         )
         return state, _show(cfg, spec, state)
 
-    def step(key: Array, env_state: State, actions: Array) -> tuple[State, TimeStep]:
+    def step(
+        key: Array, env_state: PredatorPreyState, actions: Array
+    ) -> tuple[PredatorPreyState, TimeStep]:
         key_agents, key_prey = jax.random.split(key)
         moved = _move_agents(cfg, key_agents, env_state, actions)
         after, reward = _move_prey(cfg, key_prey, moved, actions)
@@ -117,7 +119,7 @@ def make(cfg: Config) -> base.Env:
 
 
 def _scene(cfg: Config) -> base.Scene:
-    def look(state: State) -> dict[str, Array]:
+    def look(state: PredatorPreyState) -> dict[str, Array]:
         return {
             "prey": state.prey,
             "prey_there": state.alive,
@@ -161,7 +163,7 @@ def _inside(cfg: Config, cell: Array) -> Array:
     return ((cell >= 0) & (cell < cfg.size)).all(axis=-1)
 
 
-def _taken(state: State, cell: Array) -> Array:
+def _taken(state: PredatorPreyState, cell: Array) -> Array:
     """bool[], does an active agent or a living prey stand on the cell i32[2]?"""
     by_agent = state.active & (state.agents == cell).all(axis=1)
     by_prey = state.alive & (state.prey == cell).all(axis=1)
@@ -173,10 +175,12 @@ def _adjacent(these: Array, those: Array) -> Array:
     return jnp.abs(these[:, None] - those).sum(axis=-1) == 1
 
 
-def _move_agents(cfg: Config, key: Array, state: State, actions: Array) -> State:
+def _move_agents(
+    cfg: Config, key: Array, state: PredatorPreyState, actions: Array
+) -> PredatorPreyState:
     moves = jnp.asarray(MOVES)
 
-    def move(state: State, i: Array) -> tuple[State, None]:
+    def move(state: PredatorPreyState, i: Array) -> tuple[PredatorPreyState, None]:
         target = state.agents[i] + moves[actions[i]]
         free = state.active[i] & _inside(cfg, target) & ~_taken(state, target)
         place = jnp.where(free, target, state.agents[i])
@@ -185,14 +189,16 @@ def _move_agents(cfg: Config, key: Array, state: State, actions: Array) -> State
     return jax.lax.scan(move, state, jax.random.permutation(key, cfg.n_agents))[0]
 
 
-def _move_prey(cfg: Config, key: Array, state: State, actions: Array) -> tuple[State, Array]:
+def _move_prey(
+    cfg: Config, key: Array, state: PredatorPreyState, actions: Array
+) -> tuple[PredatorPreyState, Array]:
     """Catches, punishments and moves; the state and the team reward f32[]."""
     key_order, key_rest, key_move = jax.random.split(key, 3)
     moves = jnp.asarray(MOVES[:4])
     resting = jax.random.uniform(key_rest, (cfg.n_prey,)) < cfg.prey_rest
     taste = jax.random.uniform(key_move, (cfg.n_prey, len(moves)))
 
-    def treat(carry: tuple[State, Array], j: Array) -> tuple[Any, None]:
+    def treat(carry: tuple[PredatorPreyState, Array], j: Array) -> tuple[Any, None]:
         state, reward = carry
         near = _adjacent(state.agents, state.prey[j][None])[:, 0]
         catching = near & state.active & (actions == CATCH) & state.alive[j]
@@ -216,7 +222,7 @@ def _move_prey(cfg: Config, key: Array, state: State, actions: Array) -> tuple[S
     return jax.lax.scan(treat, (state, jnp.zeros(())), order)[0]
 
 
-def _show(cfg: Config, spec: EnvSpec, state: State) -> TimeStep:
+def _show(cfg: Config, spec: EnvSpec, state: PredatorPreyState) -> TimeStep:
     r = cfg.view_radius
     grid = jnp.zeros((cfg.size, cfg.size, _PLANES))
     grid = grid.at[state.agents[:, 0], state.agents[:, 1], 0].max(state.active.astype(jnp.float32))

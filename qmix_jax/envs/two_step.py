@@ -66,7 +66,7 @@ def make(cfg: Config) -> base.Env:
         stage = jnp.where(env_state == 0, 1 + actions[0], env_state).astype(jnp.int32)
         return stage, replace(show(stage), reward=reward, terminated=env_state > 0)
 
-    def describe(shot: base.Shot) -> str:
+    def describe(shot: base.Frame) -> str:
         return f"{base.played(shot)}\n{STATES[int(shot.state)]}"
 
     return base.team_env(

@@ -45,7 +45,9 @@ def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
         return Baseline(env.spec.name, policy, episodes, metrics)
     if cfg.compile_cache:
         compile_cache.enable()
-    stage = rollout.Stage(envs.played_by(env, chosen), _no_carry, rollout.Recording(), episodes)
+    stage = rollout.CollectorSetup(
+        envs.played_by(env, chosen), _no_carry, rollout.Recording(), episodes
+    )
 
     def run(key: Array) -> dict[str, Array]:
         event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
@@ -54,7 +56,7 @@ def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
     return Baseline(env.spec.name, policy, episodes, population.each_seed(run, seeds))
 
 
-def _policy(env: program.AnyEnv, name: str) -> envs.Policy:
+def _policy(env: program.AnyEnv, name: str) -> envs.HeuristicPolicy:
     """Raises: ConfigError where the environment has no such policy."""
     known = {"random": envs.uniform_policy(env.spec.actions)}
     heuristic = env.game.heuristic if env.game is not None else None

@@ -1,4 +1,4 @@
-"""`qmix_jax.run_lab`: every factorisation on every small game, measured against what is exact."""
+"""`qmix_jax.run_lab`: every algorithm on every small game, measured against what is exact."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ class Lab(NamedTuple):
     page: Markdown with tables and pictures, beside which the pictures lie.
     """
 
-    cells: tuple[measure.Cell, ...]
+    cells: tuple[measure.GameResult, ...]
     pages: pathlib.Path
 
 
@@ -34,7 +34,7 @@ def run_lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
 
     Args:
       configs: games of two agents whose joint values can be tabulated (`matrix`, `two_step`).
-      directory: gets `factorisations.md`, a picture per game, `lab.json`, and the run directories
+      directory: gets `lab.md`, a picture per game, `lab.json`, and the run directories
         in `runs`. What an earlier call has trained there is not trained again; runs that did not
         end go on from their last checkpoint.
     Returns:
@@ -84,7 +84,7 @@ def _ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
 
 
 def write(
-    cells: Sequence[measure.Cell],
+    cells: Sequence[measure.GameResult],
     points: Mapping[str, Sequence[base.DecisionPoint]],
     root: pathlib.Path,
 ) -> pathlib.Path:
@@ -95,7 +95,7 @@ def write(
         (root / f"{game}.png").write_bytes(figures.tables(found, points[game]))
     numbers = [pages.plain(cell) for cell in cells]
     (root / "lab.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    path = root / "factorisations.md"
+    path = root / "lab.md"
     path.write_text(pages.markdown(games, points), encoding="utf-8")
     console = progress.terminal()
     for game, found in games.items():
@@ -117,7 +117,7 @@ def _points(game: str, cfg: config.ExperimentConfig) -> tuple[base.DecisionPoint
     )
 
 
-def _cell(game: str, algo: str, result: api.Result) -> measure.Cell:
+def _cell(game: str, algo: str, result: api.Result) -> measure.GameResult:
     learnt = measure.game_tables(result)
     if learnt is None:
         raise config.ConfigError(

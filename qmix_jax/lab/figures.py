@@ -20,7 +20,7 @@ _COLOURS = mpl_colors.LinearSegmentedColormap.from_list(
 )
 
 
-def tables(cells: Sequence[measure.Cell], points: Sequence[base.DecisionPoint]) -> bytes:
+def tables(cells: Sequence[measure.GameResult], points: Sequence[base.DecisionPoint]) -> bytes:
     """A PNG: a block of panels per decision point; first what is exact, then what each algorithm
     learnt (mean over seeds), the best joint action framed; `free` is a joint value that is not
     bound to the agents' utilities.
@@ -46,7 +46,7 @@ def tables(cells: Sequence[measure.Cell], points: Sequence[base.DecisionPoint]) 
 
 
 def _block(
-    number: int, point: base.DecisionPoint, cells: Sequence[measure.Cell]
+    number: int, point: base.DecisionPoint, cells: Sequence[measure.GameResult]
 ) -> dict[str, np.ndarray]:
     """Title -> table."""
     shown = {f"exact: {name}": table for name, table in measure.exact_tables(point).items()}

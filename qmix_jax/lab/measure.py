@@ -17,7 +17,7 @@ _TOLERANCE = 1e-3
 """Relative to the range of a table: smaller differences of joint values are ties."""
 
 
-class Point(NamedTuple):
+class PointResult(NamedTuple):
     """One decision point of a game as one algorithm learnt it.
 
     Attributes:
@@ -54,7 +54,7 @@ class GameTables(NamedTuple):
     unrestricted: Sequence[np.ndarray] | None
 
 
-class Cell(NamedTuple):
+class GameResult(NamedTuple):
     """One algorithm on one game.
 
     Attributes:
@@ -68,7 +68,7 @@ class Cell(NamedTuple):
     algo: str
     seeds: int
     reached: Mapping[float, int]
-    points: Sequence[Point]
+    points: Sequence[PointResult]
 
 
 def game_tables(result: api.Result) -> GameTables | None:
@@ -139,9 +139,7 @@ def _every_play(spec: EnvSpec, points: Sequence[base.DecisionPoint]) -> Trajecto
 
 
 def exact_tables(point: base.DecisionPoint) -> dict[str, np.ndarray]:
-    """The optimal joint values f64[A1, A2] and how well classes of factorisations can fit them:
-    `optimal`, `additive` and `monotonic`.
-    """
+    """Joint values f64[A1, A2]: `optimal`, and their best `additive` and `monotonic` fits."""
     optimal = np.asarray(point.optimal, np.float64)
     return {
         "optimal": optimal,
@@ -155,7 +153,7 @@ def cell(
     algo: str,
     result: api.Result,
     learnt: GameTables,
-) -> Cell:
+) -> GameResult:
     """Measures a run.
 
     Args:
@@ -165,7 +163,7 @@ def cell(
     """
     _, returns = learning_curves.series(result.metrics, "eval/return")
     reached = collections.Counter(float(value) + 0.0 for value in np.round(returns[:, -1], 1))
-    return Cell(
+    return GameResult(
         game=game,
         algo=algo,
         seeds=len(returns),
@@ -174,13 +172,13 @@ def cell(
     )
 
 
-def _point(point: base.DecisionPoint, learnt: GameTables, number: int) -> Point:
+def _point(point: base.DecisionPoint, learnt: GameTables, number: int) -> PointResult:
     if learnt.joint is None:
-        return Point(point.name, None, None, {})
+        return PointResult(point.name, None, None, {})
     exact = exact_tables(point)
     tables = learnt.joint[number]
     mean = _mean(tables)
-    return Point(
+    return PointResult(
         name=point.name,
         table=mean,
         violations=violations(tables, learnt.utilities[number]),

@@ -13,7 +13,7 @@ from qmix_jax.console import learning_curves
 from qmix_jax.envs import base
 from qmix_jax.lab import measure
 
-_HEAD = """# What each factorisation learns on games that can be solved exactly
+_HEAD = """# What each algorithm learns on games that can be solved exactly
 
 Written by `qmix-jax lab`. Every joint action is played equally often (exploration 1), so a learnt
 table can be laid beside the least-squares projections of the payoff on two classes: *additive*
@@ -40,7 +40,7 @@ def learnt(result: api.Result) -> None:
         learning_curves.joint_tables(tables.points, tables.joint)
 
 
-def plain(cell: measure.Cell) -> dict[str, Any]:
+def plain(cell: measure.GameResult) -> dict[str, Any]:
     """The cell for a JSON file."""
     points = [
         {
@@ -58,7 +58,7 @@ def _nested(values: np.ndarray | None) -> list[Any] | None:
     return None if values is None else values.tolist()
 
 
-def table(game: str, cells: Sequence[measure.Cell]) -> rich.table.Table:
+def table(game: str, cells: Sequence[measure.GameResult]) -> rich.table.Table:
     """One game for the terminal: a row per algorithm."""
     shown = rich.table.Table(title=game, title_justify="left", box=rich.box.SIMPLE_HEAD)
     shown.add_column("algorithm")
@@ -70,7 +70,7 @@ def table(game: str, cells: Sequence[measure.Cell]) -> rich.table.Table:
 
 
 def markdown(
-    games: Mapping[str, Sequence[measure.Cell]],
+    games: Mapping[str, Sequence[measure.GameResult]],
     points: Mapping[str, Sequence[base.DecisionPoint]],
 ) -> str:
     """The page."""
@@ -89,7 +89,7 @@ def _exact(point: base.DecisionPoint) -> str:
     return f"- `{point.name}`: " + "; ".join(found)
 
 
-def _row(cell: measure.Cell) -> list[str]:
+def _row(cell: measure.GameResult) -> list[str]:
     reached = ", ".join(f"{value:g}: {n}" for value, n in cell.reached.items())
     if any(point.violations is None for point in cell.points):
         return [reached, "-", "-", "-", "-"]

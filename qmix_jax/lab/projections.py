@@ -1,5 +1,5 @@
-"""The best that a class of factorisations can do on a payoff whose joint actions are all equally
-likely: exact least-squares projections, to lay beside what was learnt.
+"""Exact least-squares projections of a payoff onto classes of value factorisations, where all joint
+actions are equally likely: the reference for learnt values.
 """
 
 import itertools

@@ -1,8 +1,8 @@
-"""The Sink bundle: where a run's rows go besides the files of its directory.
+"""The Logger bundle: where a run's rows go besides the files of its directory.
 
-A sink is a module with a `Config` and `make(cfg, run) -> Sink`, and where something has to be
+A logger is a module with a `Config` and `make(cfg, run) -> Logger`, and where something has to be
 installed or set up beforehand with `check(cfg)`, which raises `ConfigError` before anything is
-compiled. Whatever `make`, `write` and `close` raise switches the sink off; the run goes on.
+compiled. Whatever `make`, `write` and `close` raise switches the logger off; the run goes on.
 """
 
 import importlib.util
@@ -19,11 +19,11 @@ Row = Mapping[str, Any]
 """`KEYS` and those metrics of a member that are finite numbers at the time."""
 
 
-class Run(NamedTuple):
-    """What a sink is told about the run whose rows it gets.
+class RunInfo(NamedTuple):
+    """What a logger is told about the run whose rows it gets.
 
     Attributes:
-      directory: of the run; a sink keeps its files in a folder of its own there.
+      directory: of the run; a logger keeps its files in a folder of its own there.
       config: nested mapping of plain values, as in `config.yaml`.
       seeds: of the members.
       columns: names of all metrics that any row may have.
@@ -38,11 +38,11 @@ class Run(NamedTuple):
     resumed_after: Mapping[int, int] | None
 
 
-class Sink(NamedTuple):
+class Logger(NamedTuple):
     """Attributes:
     where: for a line to the user: what is written where, and how to look at it.
     write: takes rows in the order of training, one per member at a time.
-    close: ends the sink; told whether the run ended by an error.
+    close: ends the logger; told whether the run ended by an error.
     """
 
     where: str
@@ -50,12 +50,12 @@ class Sink(NamedTuple):
     close: Callable[[bool], None]
 
 
-def require(sink: str, package: str) -> None:
-    """Raises: ConfigError where the extra named like the sink, with this package, is missing."""
+def require(logger: str, package: str) -> None:
+    """Raises: ConfigError where the extra named like the logger, with this package, is missing."""
     if importlib.util.find_spec(package) is None:
         raise config.ConfigError(
-            f"config: sink={sink} needs the extra `{sink}` (the package {package}), which is not "
-            f"installed; pip install 'qmix-jax[{sink}]', or leave the sink out"
+            f"config: logger={logger} needs the extra `{logger}` (package {package}), which is not "
+            f"installed; pip install 'qmix-jax[{logger}]', or leave the logger out"
         )
 
 

@@ -32,12 +32,12 @@ def check(cfg: Config) -> None:
     folder = pathlib.PurePath(cfg.folder)
     if folder.is_absolute() or ".." in folder.parts or not folder.parts:
         raise config.ConfigError(
-            f"config: sink.tensorboard.folder={cfg.folder!r} must be a folder inside the run "
+            f"config: logger.tensorboard.folder={cfg.folder!r} must be a folder inside the run "
             "directory; give a relative path such as 'tensorboard'"
         )
 
 
-def make(cfg: Config, run: base.Run) -> base.Sink:
+def make(cfg: Config, run: base.RunInfo) -> base.Logger:
     """Opens one event file per member."""
     folder = run.directory / cfg.folder
     after = run.resumed_after or {}
@@ -54,7 +54,7 @@ def make(cfg: Config, run: base.Run) -> base.Sink:
         for events in members.values():
             events.close()
 
-    return base.Sink(f"see it with: tensorboard --logdir {folder}", write, close)
+    return base.Logger(f"see it with: tensorboard --logdir {folder}", write, close)
 
 
 class _Events:
@@ -81,7 +81,7 @@ class _Events:
             self._add(step, summary=self._summary.scalar(name, value))
         self._file.flush()
 
-    def describe(self, run: base.Run, seed: int) -> None:
+    def describe(self, run: base.RunInfo, seed: int) -> None:
         """Writes the configuration."""
         scores = dict.fromkeys(name for name in run.columns if name.startswith("eval/"))
         started, values, _ = self._summary.hparams(_hparams(run.config, seed), scores)

@@ -46,15 +46,15 @@ def check(cfg: Config) -> None:
         known = wandb.login(prompt=False, verify=False)
     except wandb.Error as error:
         reason = " ".join(str(error).split())
-        raise config.ConfigError(f"config: sink=wandb: {reason}; run `wandb login`") from error
+        raise config.ConfigError(f"config: logger=wandb: {reason}; run `wandb login`") from error
     if not known:
         raise config.ConfigError(
-            "config: sink=wandb sends online, but there is no API key; run `wandb login` or set "
-            "WANDB_API_KEY, or set sink.wandb.mode=offline and upload later with `wandb sync`"
+            "config: logger=wandb sends online, but there is no API key; run `wandb login` or set "
+            "WANDB_API_KEY, or set logger.wandb.mode=offline and upload later with `wandb sync`"
         )
 
 
-def make(cfg: Config, run: base.Run) -> base.Sink:
+def make(cfg: Config, run: base.RunInfo) -> base.Logger:
     """Starts one W&B run per member."""
     members = _start_all(cfg, run)
 
@@ -67,14 +67,14 @@ def make(cfg: Config, run: base.Run) -> base.Sink:
         for member in members.values():
             member.finish(exit_code=int(failed))
 
-    return base.Sink(_where(cfg, run, members), write, close)
+    return base.Logger(_where(cfg, run, members), write, close)
 
 
 def _mode(cfg: Config) -> str:
     return cfg.mode or os.environ.get("WANDB_MODE") or "online"
 
 
-def _start_all(cfg: Config, run: base.Run) -> dict[int, Any]:
+def _start_all(cfg: Config, run: base.RunInfo) -> dict[int, Any]:
     """Seed -> W&B run. Where one cannot be started, those before it are ended."""
     members: dict[int, Any] = {}
     try:
@@ -87,7 +87,7 @@ def _start_all(cfg: Config, run: base.Run) -> dict[int, Any]:
     return members
 
 
-def _start(cfg: Config, run: base.Run, seed: int) -> Any:
+def _start(cfg: Config, run: base.RunInfo, seed: int) -> Any:
     """The W&B run of one member."""
     import wandb
 
@@ -116,7 +116,7 @@ def _start(cfg: Config, run: base.Run, seed: int) -> Any:
     return member
 
 
-def _identity(run: base.Run, seed: int) -> str:
+def _identity(run: base.RunInfo, seed: int) -> str:
     """The id of a member's W&B run: of a new run a random one, kept for the time it goes on."""
     from wandb.sdk.lib import runid
 
@@ -129,11 +129,11 @@ def _identity(run: base.Run, seed: int) -> str:
     return identity
 
 
-def _group(cfg: Config, run: base.Run) -> str:
+def _group(cfg: Config, run: base.RunInfo) -> str:
     return cfg.group or "/".join(run.directory.parts[-3:])[-_GROUP_LENGTH:]
 
 
-def _where(cfg: Config, run: base.Run, members: dict[int, Any]) -> str:
+def _where(cfg: Config, run: base.RunInfo, members: dict[int, Any]) -> str:
     if _mode(cfg) == "disabled":
         return "disabled, nothing is kept"
     if _mode(cfg) == "offline":

@@ -39,7 +39,7 @@ class ProcessError(RuntimeError):
     """Another process has failed or is lost: there is no result."""
 
 
-class Team(contextlib.AbstractContextManager["Team"]):
+class ProcessGroup(contextlib.AbstractContextManager["ProcessGroup"]):
     """The processes that share one call of `train`: one where the run is not distributed.
 
     All of them ask the same questions in the same order. Inside the context a thread gives signs of
@@ -106,7 +106,7 @@ class Team(contextlib.AbstractContextManager["Team"]):
             self._look()
         return self._stopping
 
-    def __enter__(self) -> "Team":
+    def __enter__(self) -> "ProcessGroup":
         if self.count > 1:
             threading.Thread(target=self._live, daemon=True).start()
         return self
@@ -157,7 +157,7 @@ class Team(contextlib.AbstractContextManager["Team"]):
         return {key.removeprefix(folder): value for key, value in found}
 
 
-def join(configs: Sequence[config.ExperimentConfig]) -> Team:
+def join(configs: Sequence[config.ExperimentConfig]) -> ProcessGroup:
     """The processes that train these configurations together; call it before the backend starts.
 
     Raises:
@@ -171,11 +171,11 @@ def join(configs: Sequence[config.ExperimentConfig]) -> Team:
             "processes: population.distributed is true for some jobs only; set it for all or none"
         )
     if not wanted.pop():
-        return Team()
+        return ProcessGroup()
     if not jax.distributed.is_initialized():
         _connect()
     state = distributed.global_state
-    return Team(state.process_id, state.num_processes, state.client)
+    return ProcessGroup(state.process_id, state.num_processes, state.client)
 
 
 def _connect() -> None:

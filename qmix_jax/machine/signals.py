@@ -19,7 +19,7 @@ def exit_code() -> int:
     return 128 + _last
 
 
-class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
+class SignalListener(contextlib.AbstractContextManager["SignalListener"]):
     """Listens for `SIGNALS` while a run goes on; SIGTERM and SIGUSR1 only where nobody else does.
 
     Python runs signal handlers in the main thread only, which may be inside a compiled call for
@@ -37,7 +37,7 @@ class Interrupt(contextlib.AbstractContextManager["Interrupt"]):
         self._active = threading.current_thread() is threading.main_thread()
         self.requested = False
 
-    def __enter__(self) -> "Interrupt":
+    def __enter__(self) -> "SignalListener":
         if self._active:
             self._reader, self._writer = socket.socketpair()
             self._writer.setblocking(False)

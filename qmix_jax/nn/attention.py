@@ -34,7 +34,7 @@ class Config(config.Model):
     """Agents whose own columns of the state are all zero get no attention (SMAX: the dead)."""
 
 
-class Weighting(NamedTuple):
+class AttentionOutput(NamedTuple):
     """What attention makes of a state.
 
     Attributes:
@@ -68,8 +68,8 @@ class AgentAttention(nn.Module):
     columns: tuple[tuple[int, ...], ...] | None
 
     @nn.compact
-    def __call__(self, q: Array, state: Array) -> Weighting:
-        """(q f32[..., N], state f32[..., S]) -> Weighting[...]."""
+    def __call__(self, q: Array, state: Array) -> AttentionOutput:
+        """(q f32[..., N], state f32[..., S]) -> AttentionOutput[...]."""
         cfg = self.cfg
         own = self._own(q, state)
         query = hypernetwork.heads(cfg.heads)(
@@ -94,7 +94,7 @@ class AgentAttention(nn.Module):
         if cfg.weighted_heads:
             head_weight = net(cfg.heads, 2, cfg.hypernet_embed, name="head_weight")(state)
             weighted = jnp.abs(head_weight)[..., None] * attention
-        return Weighting(
+        return AttentionOutput(
             weight=jnp.sum(weighted, axis=-2),
             value=net(1, 2, cfg.embed_dim, name="v")(state)[..., 0],
             attention=attention,

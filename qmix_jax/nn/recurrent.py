@@ -12,7 +12,7 @@ from qmix_jax.nn import functional, initialisers
 from qmix_jax.types import Array
 
 
-class Weights(NamedTuple):
+class GateWeights(NamedTuple):
     """Parameters of gates in a row, G of them: f32[I, GH], f32[H, GH], f32[GH], and a GRU's f32[H].
 
     The gates are (r, z, n) in a GRU, (i, f, o, g) in an LSTM.
@@ -24,7 +24,7 @@ class Weights(NamedTuple):
     candidate_bias: Any = ()
 
 
-class State(NamedTuple):
+class RecurrentState(NamedTuple):
     """What one step hands to the next, f32[R, H]: the output and, in an LSTM, the memory cell."""
 
     hidden: Array
@@ -53,13 +53,13 @@ class GRU(nn.Module):
         """(f32[R, H], x f32[T, R, I], reset bool[T, R]) -> (carry f32[R, H], h f32[T, R, H])."""
         size = self.features
         init = initialisers.uniform(size**-0.5)
-        weights = Weights(
+        weights = GateWeights(
             self.param("input_kernel", init, (x.shape[-1], 3 * size)),
             self.param("recurrent_kernel", init, (size, 3 * size)),
             self.param("bias", init, (3 * size,)),
             self.param("candidate_bias", init, (size,)),
         )
-        state = State(carry)
+        state = RecurrentState(carry)
         hidden, _ = unroll(GRU_CELL, self.hoisted, weights, state, x, reset)  # pyright: ignore
         return hidden[-1], hidden
 
@@ -83,22 +83,25 @@ class LSTM(nn.Module):
     hoisted: bool = False
 
     @nn.compact
-    def __call__(self, carry: State, x: Array, reset: Array) -> tuple[State, Array]:
-        """(`State`, x f32[T, R, I], reset bool[T, R]) -> (`State`, h f32[T, R, H])."""
+    def __call__(
+        self, carry: RecurrentState, x: Array, reset: Array
+    ) -> tuple[RecurrentState, Array]:
+        """(carry, x f32[T, R, I], reset bool[T, R]) -> (carry, h f32[T, R, H])."""
         size = self.features
         init = initialisers.uniform(size**-0.5)
-        weights = Weights(
+        weights = GateWeights(
             self.param("input_kernel", init, (x.shape[-1], 4 * size)),
             self.param("recurrent_kernel", init, (size, 4 * size)),
             self.param("bias", init, (4 * size,)),
         )
         hidden, cell = unroll(LSTM_CELL, self.hoisted, weights, carry, x, reset)  # pyright: ignore
-        return State(hidden[-1], cell), hidden
+        return RecurrentState(hidden[-1], cell), hidden
 
 
 class Backward(NamedTuple):
-    """One step's gradients: of the `State` before it, but for the share through the recurrent
-    product; of that product f32[R, GH]; and of a GRU's candidate f32[R, H].
+    """One step's gradients: with respect to the `RecurrentState` before it, without the part that
+    flows through the recurrent product; to that product, f32[R, GH]; and to a GRU's candidate,
+    f32[R, H].
     """
 
     state: Any
@@ -106,19 +109,19 @@ class Backward(NamedTuple):
     candidate: Any = ()
 
 
-class Cell(NamedTuple):
+class RecurrentCell(NamedTuple):
     """One step of a recurrence, and its gradient.
 
     Attributes:
-      step: `(weights, State before, projected input f32[R, GH]) -> (State, gates)`; the gates are
-        what the gradient needs again.
-      back: `(gradient of the State after, State before, gates) -> Backward`.
+      step: `(weights, RecurrentState, projected input f32[R, GH]) -> (RecurrentState, gates)`; the
+        gates are kept for the gradient.
+      back: `(gradient of the next RecurrentState, RecurrentState, gates) -> Backward`.
       finish: `(Backward of all steps [T, ...]) -> (gradient of the projected inputs
         f32[T, R, GH], of the candidate's bias)`.
     """
 
-    step: Callable[[Weights, State, Array], tuple[State, Any]]
-    back: Callable[[State, State, Any], Backward]
+    step: Callable[[GateWeights, RecurrentState, Array], tuple[RecurrentState, Any]]
+    back: Callable[[RecurrentState, RecurrentState, Any], Backward]
     finish: Callable[[Backward], tuple[Array, Any]]
 
 
@@ -131,23 +134,25 @@ class _GRUGates(NamedTuple):
     recurrent_n: Array
 
 
-def _gru_step(weights: Weights, before: State, projected: Array) -> tuple[State, _GRUGates]:
+def _gru_step(
+    weights: GateWeights, before: RecurrentState, projected: Array
+) -> tuple[RecurrentState, _GRUGates]:
     size = before.hidden.shape[-1]
     recurrent = before.hidden @ weights.recurrent_kernel
     gates = jax.nn.sigmoid(projected[:, : 2 * size] + recurrent[:, : 2 * size])
     r, z = gates[:, :size], gates[:, size:]
     recurrent_n = recurrent[:, 2 * size :] + weights.candidate_bias[None, :]
     n = jnp.tanh(projected[:, 2 * size :] + r * recurrent_n)
-    return State((1.0 - z) * n + z * before.hidden), _GRUGates(r, z, n, recurrent_n)
+    return RecurrentState((1.0 - z) * n + z * before.hidden), _GRUGates(r, z, n, recurrent_n)
 
 
-def _gru_back(after_grad: State, before: State, gates: _GRUGates) -> Backward:
+def _gru_back(after_grad: RecurrentState, before: RecurrentState, gates: _GRUGates) -> Backward:
     grad, (r, z, n, recurrent_n) = after_grad.hidden, gates
     n_grad = grad * (1.0 - z) * (1.0 - n * n)
     r_grad = n_grad * recurrent_n * r * (1.0 - r)
     z_grad = grad * (before.hidden - n) * z * (1.0 - z)
     product = jnp.concatenate([r_grad, z_grad, n_grad * r], axis=-1)
-    return Backward(State(grad * z), product, n_grad)
+    return Backward(RecurrentState(grad * z), product, n_grad)
 
 
 def _gru_finish(steps: Backward) -> tuple[Array, Array]:
@@ -166,17 +171,19 @@ class _LSTMGates(NamedTuple):
     squashed: Array
 
 
-def _lstm_step(weights: Weights, before: State, projected: Array) -> tuple[State, _LSTMGates]:
+def _lstm_step(
+    weights: GateWeights, before: RecurrentState, projected: Array
+) -> tuple[RecurrentState, _LSTMGates]:
     size = before.hidden.shape[-1]
     gates = projected + before.hidden @ weights.recurrent_kernel
     i, f, o = jnp.split(jax.nn.sigmoid(gates[:, : 3 * size]), 3, axis=-1)
     g = jnp.tanh(gates[:, 3 * size :])
     cell = f * before.cell + i * g
     squashed = jnp.tanh(cell)
-    return State(o * squashed, cell), _LSTMGates(i, f, o, g, squashed)
+    return RecurrentState(o * squashed, cell), _LSTMGates(i, f, o, g, squashed)
 
 
-def _lstm_back(after_grad: State, before: State, gates: _LSTMGates) -> Backward:
+def _lstm_back(after_grad: RecurrentState, before: RecurrentState, gates: _LSTMGates) -> Backward:
     i, f, o, g, squashed = gates
     cell_grad = after_grad.cell + after_grad.hidden * o * (1.0 - squashed * squashed)
     i_grad = cell_grad * g * i * (1.0 - i)
@@ -184,24 +191,29 @@ def _lstm_back(after_grad: State, before: State, gates: _LSTMGates) -> Backward:
     o_grad = after_grad.hidden * squashed * o * (1.0 - o)
     g_grad = cell_grad * i * (1.0 - g * g)
     product = jnp.concatenate([i_grad, f_grad, o_grad, g_grad], axis=-1)
-    return Backward(State(jnp.zeros_like(o), cell_grad * f), product)
+    return Backward(RecurrentState(jnp.zeros_like(o), cell_grad * f), product)
 
 
-GRU_CELL = Cell(_gru_step, _gru_back, _gru_finish)
-LSTM_CELL = Cell(_lstm_step, _lstm_back, lambda steps: (steps.product, ()))
+GRU_CELL = RecurrentCell(_gru_step, _gru_back, _gru_finish)
+LSTM_CELL = RecurrentCell(_lstm_step, _lstm_back, lambda steps: (steps.product, ()))
 
 
-def _project(weights: Weights, x: Array) -> Array:
+def _project(weights: GateWeights, x: Array) -> Array:
     return x @ weights.input_kernel + jnp.expand_dims(weights.bias, range(x.ndim - 1))
 
 
-def _fresh(reset: Array, state: State) -> State:
+def _fresh(reset: Array, state: RecurrentState) -> RecurrentState:
     return jax.tree.map(lambda x: jnp.where(reset[:, None], 0.0, x), state)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def unroll(
-    cell: Cell, hoisted: bool, weights: Weights, state: State, x: Array, reset: Array
+    cell: RecurrentCell,
+    hoisted: bool,
+    weights: GateWeights,
+    state: RecurrentState,
+    x: Array,
+    reset: Array,
 ) -> tuple[Array, Any]:
     """Hidden states of a whole sequence.
 
@@ -215,15 +227,15 @@ def unroll(
       hoisted: project the inputs of all steps in one matrix product before the scan, which then has
         fewer operations per step (accelerators). On a CPU that made the unroll 2.6 times slower:
         XLA does not vectorise slices of a scanned row.
-      weights: `Weights`.
-      state: `State`, zeroed where `reset[0]`.
+      weights: `GateWeights`.
+      state: `RecurrentState`, zeroed where `reset[0]`.
       x: f32[T, R, I].
       reset: bool[T, R], zero the state before step t.
     Returns:
       (hidden f32[T, R, H], the last memory cell f32[R, H] of an LSTM or ()).
     """
 
-    def body(state: State, inputs: tuple[Array, Array]) -> tuple[State, Array]:
+    def body(state: RecurrentState, inputs: tuple[Array, Array]) -> tuple[RecurrentState, Array]:
         x_t, reset_t = inputs
         projected = x_t if hoisted else _project(weights, x_t)
         state, _ = cell.step(weights, _fresh(reset_t, state), projected)
@@ -236,17 +248,24 @@ def unroll(
 class _Residuals(NamedTuple):
     """What the backward pass needs again: the inputs, and of every step the state and the gates."""
 
-    weights: Weights
+    weights: GateWeights
     x: Array
     reset: Array
-    before: State
+    before: RecurrentState
     gates: Any
 
 
 def _unroll_forward(
-    cell: Cell, hoisted: bool, weights: Weights, state: State, x: Array, reset: Array
+    cell: RecurrentCell,
+    hoisted: bool,
+    weights: GateWeights,
+    state: RecurrentState,
+    x: Array,
+    reset: Array,
 ) -> tuple[tuple[Array, Any], _Residuals]:
-    def body(state: State, inputs: tuple[Array, Array]) -> tuple[State, tuple[Array, State, Any]]:
+    def body(
+        state: RecurrentState, inputs: tuple[Array, Array]
+    ) -> tuple[RecurrentState, tuple[Array, RecurrentState, Any]]:
         x_t, reset_t = inputs
         before = _fresh(reset_t, state)
         state, gates = cell.step(weights, before, x_t if hoisted else _project(weights, x_t))
@@ -258,24 +277,26 @@ def _unroll_forward(
 
 
 def _unroll_backward(
-    cell: Cell, hoisted: bool, residuals: _Residuals, grads: tuple[Array, Any]
-) -> tuple[Weights, State, Array, None]:
+    cell: RecurrentCell, hoisted: bool, residuals: _Residuals, grads: tuple[Array, Any]
+) -> tuple[GateWeights, RecurrentState, Array, None]:
     del hoisted
     weights, x, reset, before, gates = residuals
     hidden_grad, last_cell_grad = grads
     recurrent_kernel_t = weights.recurrent_kernel.T
 
-    def body(later: State, inputs: tuple[Array, Array, State, Any]) -> tuple[State, Backward]:
+    def body(
+        later: RecurrentState, inputs: tuple[Array, Array, RecurrentState, Any]
+    ) -> tuple[RecurrentState, Backward]:
         h_grad, reset_t, before_t, gates_t = inputs
         step = cell.back(later._replace(hidden=h_grad + later.hidden), before_t, gates_t)
         through_product = step.product @ recurrent_kernel_t
         grad = step.state._replace(hidden=step.state.hidden + through_product)
         return _fresh(reset_t, grad), Backward((), step.product, step.candidate)
 
-    last = State(jnp.zeros_like(before.hidden[0]), last_cell_grad)
+    last = RecurrentState(jnp.zeros_like(before.hidden[0]), last_cell_grad)
     state_grad, steps = jax.lax.scan(body, last, (hidden_grad, reset, before, gates), reverse=True)
     input_grad, candidate_bias_grad = cell.finish(steps)
-    weight_grads = Weights(
+    weight_grads = GateWeights(
         # Over rows, not over time and rows: XLA would copy: 62 instead of 52 ms on 2s3z.
         input_kernel=functional.rows(x).T @ functional.rows(input_grad),
         recurrent_kernel=functional.rows(before.hidden).T @ functional.rows(steps.product),

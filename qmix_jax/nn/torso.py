@@ -9,7 +9,7 @@ from qmix_jax.nn import initialisers
 from qmix_jax.types import Array
 
 
-class Image(NamedTuple):
+class CNNSpec(NamedTuple):
     """How an image is read.
 
     Attributes:
@@ -39,13 +39,13 @@ class Torso(NamedTuple):
     names: tuple[str, ...]
     features: int
     layer_norm: bool = False
-    image: Image | None = None
+    image: CNNSpec | None = None
 
 
-class Convolutions(nn.Module):
+class CNN(nn.Module):
     """Convolution-relu layers and one Dense-relu layer, with PyTorch's default initialisation."""
 
-    image: Image
+    image: CNNSpec
     layer_norm: bool
 
     @nn.compact
@@ -74,7 +74,7 @@ def embed(torso: Torso, x: Array) -> Array:
         height, width, channels = torso.image.shape
         size = height * width * channels
         image = x[..., :size].reshape(*x.shape[:-1], height, width, channels)
-        seen = Convolutions(torso.image, torso.layer_norm, name="torso")(image)
+        seen = CNN(torso.image, torso.layer_norm, name="torso")(image)
         x = jnp.concatenate([seen, x[..., size:]], axis=-1)
     for name in torso.names:
         x = _relu(initialisers.Dense(torso.features, name=name)(x), torso.layer_norm, name)

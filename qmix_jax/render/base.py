@@ -65,7 +65,7 @@ class Painter(NamedTuple):
     columns: int = 4
 
 
-class Between(NamedTuple):
+class Interpolation(NamedTuple):
     """A moment between two env steps: `before` and `after` are their indices, `share` in (0, 1] of
     the way has passed (at the very start both are 0).
     """
@@ -79,10 +79,10 @@ class Between(NamedTuple):
         return values[self.before] * (1 - self.share) + values[self.after] * self.share
 
 
-def between(time: float) -> Between:
+def between(time: float) -> Interpolation:
     """The steps around a moment."""
     after = math.ceil(time)
-    return Between(max(after - 1, 0), after, 1.0 - (after - time))
+    return Interpolation(max(after - 1, 0), after, 1.0 - (after - time))
 
 
 def length(episode: Episode) -> int:
@@ -95,10 +95,10 @@ def returned(episode: Episode, step: int) -> float:
     return float(episode.rewards[:step].sum())
 
 
-def shot(episode: Episode, step: int) -> envs.Shot:
+def shot(episode: Episode, step: int) -> envs.Frame:
     """What `Presentation.draw` and `describe` are given."""
     states = episode.states
-    return envs.Shot(
+    return envs.Frame(
         state=jax.tree.map(lambda x: x[step], states),
         before=jax.tree.map(lambda x: x[step - 1], states) if step else None,
         actions=episode.actions[step - 1] if step else None,

@@ -91,7 +91,7 @@ def _draw_shots(
     axes: mpl_axes.Axes,
     scene: Any,
     fired: np.ndarray,
-    moment: base.Between,
+    moment: base.Interpolation,
     facts: Mapping[str, Any],
 ) -> None:
     """A line from who shoots to who is hit: bright when the weapon fires, then fading."""
@@ -114,13 +114,13 @@ def _draw_shots(
         base.marks(axes, np.array(hits), 14, base.YELLOW, "*", line=0.6, **style)
 
 
-def _radii(scene: Any, moment: base.Between, facts: Mapping[str, Any]) -> np.ndarray:
+def _radii(scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]) -> np.ndarray:
     """f32[U]: a little larger than they are."""
     return np.asarray(facts["radii"])[scene["kind"][moment.after]] * 1.15
 
 
 def _draw_units(
-    axes: mpl_axes.Axes, scene: Any, moment: base.Between, facts: Mapping[str, Any]
+    axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
     """The living, and those that die in this step, fading: a disc in a ring of health."""
     place, health = moment.mix(scene["place"]), moment.mix(scene["health"])
@@ -148,7 +148,7 @@ def _draw_units(
     axes.add_collection(units)
 
 
-def _draw_dead(axes: mpl_axes.Axes, scene: Any, moment: base.Between) -> None:
+def _draw_dead(axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation) -> None:
     """A cross where each unit fell."""
     dead = ~scene["alive"][moment.after]
     long_dead = ~scene["alive"][moment.before][dead]
@@ -158,7 +158,7 @@ def _draw_dead(axes: mpl_axes.Axes, scene: Any, moment: base.Between) -> None:
 
 
 def _draw_teams(
-    axes: mpl_axes.Axes, scene: Any, moment: base.Between, facts: Mapping[str, Any]
+    axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
     """Above: the health left to each team as a bar, and how many are alive."""
     health, n = moment.mix(scene["health"]), facts["allies"]

@@ -212,7 +212,7 @@ def _play(
     algorithm = program.make_algorithm(cfg, env.spec, mixer)
     stage = program.stage_of(algorithm, env, episodes)
 
-    def run(key: Array) -> evaluate.Episodes:
+    def run(key: Array) -> evaluate.EpisodeBatch:
         event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
         return evaluate.watch(stage, train_step.play(algorithm, params), event, look)
 

@@ -48,7 +48,7 @@ def _draw_pieces(
     scene: Any,
     name: str,
     kind: Mapping[str, Any],
-    moment: base.Between,
+    moment: base.Interpolation,
     marked: np.ndarray | None,
 ) -> None:
     """The pieces of a kind; those that go in this step fade, in a ring that grows."""
@@ -76,7 +76,7 @@ def _draw_pieces(
             base.label(axes, where, str(piece), alpha=strength, zorder=5, **words)
 
 
-def _place(cells: np.ndarray, moment: base.Between) -> np.ndarray:
+def _place(cells: np.ndarray, moment: base.Interpolation) -> np.ndarray:
     """Between two cells; who leaves the board on one side for the other is there at once."""
     jumps = np.abs(cells[moment.after] - cells[moment.before]).max(axis=1, keepdims=True) > 1
     return np.where(jumps, cells[moment.after], moment.mix(cells))

@@ -13,7 +13,7 @@ _PAUSE = 1.5
 """Seconds that the last frame stays."""
 
 
-def write(file: BinaryIO, film: pictures.Film, fps: float) -> None:
+def write(file: BinaryIO, film: pictures.Animation, fps: float) -> None:
     """Writes an endlessly repeating GIF.
 
     Args:
@@ -32,7 +32,7 @@ def write(file: BinaryIO, film: pictures.Film, fps: float) -> None:
     first.save(file, "GIF", optimize=False, **options)
 
 
-def _palette(film: pictures.Film) -> Image.Image:
+def _palette(film: pictures.Animation) -> Image.Image:
     """The colours that represent a few frames best."""
     chosen = [film.frame(i) for i in range(0, film.count, max(1, film.count // _SAMPLES))]
     width, height = chosen[0].size

@@ -97,7 +97,7 @@ def _draw_pot(axes: mpl_axes.Axes, place: tuple[float, float], inside: int, left
         base.label(axes, corner, "✓", color="white", bbox=badge, zorder=6, **style)
 
 
-def _draw_cook(axes: mpl_axes.Axes, scene: Any, moment: base.Between, cook: int) -> None:
+def _draw_cook(axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, cook: int) -> None:
     """A disc with a cap that points ahead, and in front of it what it holds."""
     colour, scale = _COOKS[cook % len(_COOKS)], base.scale(axes)
     x, y = (float(scene[axis][moment.after][cook]) for axis in "xy")

@@ -39,7 +39,11 @@ def _draw_walls(axes: mpl_axes.Axes, walls: np.ndarray) -> None:
 
 
 def _draw_robot(
-    axes: mpl_axes.Axes, scene: Any, moment: base.Between, facts: Mapping[str, Any], robot: int
+    axes: mpl_axes.Axes,
+    scene: Any,
+    moment: base.Interpolation,
+    facts: Mapping[str, Any],
+    robot: int,
 ) -> None:
     """A disc with a nose, its way, and its goal in the same colour; a cross where it crashed."""
     colour, scale = base.COLOURS[robot % len(base.COLOURS)], base.scale(axes)

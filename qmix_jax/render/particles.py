@@ -73,7 +73,9 @@ def _draw_landmarks(
         base.marks(axes, where, 9.5, base.INK, "+", line=1.8, zorder=6)
 
 
-def _draw_trails(axes: mpl_axes.Axes, place: np.ndarray, moment: base.Between, agents: int) -> None:
+def _draw_trails(
+    axes: mpl_axes.Axes, place: np.ndarray, moment: base.Interpolation, agents: int
+) -> None:
     """Where the agents came from, fading into the past."""
     past = place[max(moment.after - _TRAIL, 0) : moment.after]
     way = np.concatenate([past, moment.mix(place)[None]])[:, :agents]
@@ -87,7 +89,7 @@ def _draw_trails(axes: mpl_axes.Axes, place: np.ndarray, moment: base.Between, a
 
 
 def _draw_agents(
-    axes: mpl_axes.Axes, scene: Any, moment: base.Between, facts: Mapping[str, Any]
+    axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
     """Numbered discs; one that is to reach a landmark wears its colour and is tied to it."""
     place, scale = moment.mix(scene["place"]), base.scale(axes)
@@ -108,7 +110,7 @@ def _draw_agents(
 
 
 def _draw_messages(
-    axes: mpl_axes.Axes, scene: Any, moment: base.Between, facts: Mapping[str, Any]
+    axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
     """A bubble over, or under, each speaker with the symbol it said last."""
     place, said = moment.mix(scene["place"]), scene["message"][moment.after]

@@ -19,14 +19,14 @@ _SHEET, _GAP, _SHEET_HEAD, _SHEET_DPI = 9.7, 0.06, 0.25, 150
 _PANELS = 12
 
 
-class Film(NamedTuple):
+class Animation(NamedTuple):
     """An animation: how many frames there are, and how to draw the i-th."""
 
     count: int
     frame: Callable[[int], Image.Image]
 
 
-def film(episode: base.Episode, painter: base.Painter) -> Film:
+def film(episode: base.Episode, painter: base.Painter) -> Animation:
     """An animation of `frames_per_step` frames for each env step, after one of the start."""
     high = base.FRAME * painter.aspect + _HEAD
     figure = mpl_figure.Figure(figsize=(base.FRAME, high), dpi=_DPI)
@@ -46,7 +46,7 @@ def film(episode: base.Episode, painter: base.Painter) -> Film:
         canvas.draw()
         return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
-    return Film(base.length(episode) * painter.frames_per_step + 1, frame)
+    return Animation(base.length(episode) * painter.frames_per_step + 1, frame)
 
 
 def caption(episode: base.Episode, time: float) -> str:

@@ -12,7 +12,7 @@ _CHARACTER, _LINE = 0.63, 1.25
 _WIDEST, _HIGHEST = 60, 30
 """Characters and lines of a moment on paper; what is longer is only in the transcript."""
 
-Describe = Callable[[envs.Shot], str]
+Describe = Callable[[envs.Frame], str]
 
 
 def transcript(episode: base.Episode, describe: Describe) -> str:

@@ -18,7 +18,7 @@ FILES = ("config.yaml", "manifest.json", "metrics.csv")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunDirectory:
     """A run directory as it is on disk.
 
     Attributes:
@@ -73,7 +73,7 @@ def lookup(mapping: Mapping[str, Any], *keys: str) -> Any:
 
 def collect(
     directories: Sequence[str | os.PathLike[str]],
-) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+) -> tuple[tuple[RunDirectory, ...], tuple[str, ...]]:
     """Reads every run below the directories.
 
     Links are followed, and a run that is reached twice counts once.
@@ -132,14 +132,14 @@ def find(directories: Sequence[str | os.PathLike[str]]) -> tuple[pathlib.Path, .
     return tuple(found.values())
 
 
-def read(path: pathlib.Path) -> Run:
+def read(path: pathlib.Path) -> RunDirectory:
     """Reads one run directory.
 
     Raises: ConfigError for a file that is broken, in one line that names it.
     """
     mapping = _read(path / "config.yaml", metadata.read_config)
     manifest = _read(path / "manifest.json", _manifest)
-    return Run(path, mapping, manifest, _read(path / "metrics.csv", _metrics))
+    return RunDirectory(path, mapping, manifest, _read(path / "metrics.csv", _metrics))
 
 
 def _walk(root: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -185,7 +185,9 @@ def sensitivity(
     return drawing
 
 
-def _matrix(panel: mpl_axes.Axes, rows: Sequence[summary.Row], options: summary.Options) -> None:
+def _matrix(
+    panel: mpl_axes.Axes, rows: Sequence[summary.RankingRow], options: summary.Options
+) -> None:
     shade = np.full((len(rows), len(rows)), math.nan)
     for i, j in itertools.permutations(range(len(rows)), 2):
         chance = summary.improvement(rows[i], rows[j], options)
@@ -202,7 +204,7 @@ def _chance(chance: statistics.Estimate) -> str:
 
 def _slices(
     panel: mpl_axes.Axes,
-    rows: Sequence[summary.Row],
+    rows: Sequence[summary.RankingRow],
     settings: Mapping[str, Mapping[str, str]],
     key: str,
     places: Mapping[str, float],
@@ -221,7 +223,7 @@ def _slices(
 
 def _middle(
     panel: mpl_axes.Axes,
-    rows: Sequence[summary.Row],
+    rows: Sequence[summary.RankingRow],
     settings: Mapping[str, Mapping[str, str]],
     key: str,
     drawn_with: tuple[Mapping[str, float], summary.Options],

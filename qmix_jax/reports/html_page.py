@@ -110,7 +110,7 @@ def _lead(found: study.Study) -> str:
     return ", ".join(f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s" for n, noun in counts)
 
 
-def _numbers(row: summary.Row) -> list[str]:
+def _numbers(row: summary.RankingRow) -> list[str]:
     values = np.concatenate(row.scores)
     middle = f"{float(row.iqm.value):.3g}"
     if not np.isnan(row.iqm.low):
@@ -177,7 +177,7 @@ def _provenance(found: study.Study) -> str:
     return _table(["what", "values"], cells, "Hardware and versions") + runs
 
 
-def _facts(run: collect.Run) -> Iterable[tuple[str, str]]:
+def _facts(run: collect.RunDirectory) -> Iterable[tuple[str, str]]:
     device = collect.lookup(run.manifest, "device") or {}
     yield (
         "device",

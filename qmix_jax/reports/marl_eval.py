@@ -65,7 +65,7 @@ def split(task: str) -> tuple[str, str]:
     return _plain(env), _plain(name or env)
 
 
-def _run(cell: study.Cell, i: int, fewest: int) -> dict[str, Any]:
+def _run(cell: study.SettingResult, i: int, fewest: int) -> dict[str, Any]:
     """The evaluations of row i, thinned to the fewest that any run has."""
     chosen = np.arange(fewest) * (len(cell.steps) - 1) // max(fewest - 1, 1)
     values = {name.removeprefix("eval/"): table[i] for name, table in cell.values.items()}

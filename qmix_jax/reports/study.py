@@ -1,7 +1,7 @@
 """Groups runs into tasks and settings: what is compared, and with which seeds.
 
 A *task* is an environment as its adapter names it. A *setting* is a configuration without `seed`,
-`seeds`, `name`, `sink` and whatever differs between tasks only; its runs are pooled.
+`seeds`, `name`, `logger` and whatever differs between tasks only; its runs are pooled.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from qmix_jax.console import learning_curves
 from qmix_jax.reports import collect
 from qmix_jax.runs import scores
 
-_NO_SETTING = ("seed", "seeds", "name", "sink")
+_NO_SETTING = ("seed", "seeds", "name", "logger")
 _CHOICES = {
     "env.": "env.name",
     "agent.": "agent.name",
@@ -26,7 +26,7 @@ _CHOICES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class SettingResult:
     """One setting on one task.
 
     Attributes:
@@ -39,7 +39,7 @@ class Cell:
     steps: np.ndarray
     seeds: tuple[int, ...]
     values: Mapping[str, np.ndarray]
-    runs: tuple[collect.Run, ...]
+    runs: tuple[collect.RunDirectory, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Task:
 
     name: str
     metric: str
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, SettingResult]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Study:
     warnings: tuple[str, ...]
 
     @property
-    def runs(self) -> tuple[collect.Run, ...]:
+    def runs(self) -> tuple[collect.RunDirectory, ...]:
         """All runs that count."""
         return tuple(run for task in self.tasks for c in task.cells.values() for run in c.runs)
 
 
-def build(runs: Sequence[collect.Run], warnings: Sequence[str] = ()) -> Study:
+def build(runs: Sequence[collect.RunDirectory], warnings: Sequence[str] = ()) -> Study:
     """Sorts runs into tasks and settings.
 
     Args:
@@ -156,13 +156,13 @@ def _independent(keys: list[str], flats: Sequence[Mapping[str, str]]) -> list[st
     return [key for key in keys if not settled(key)]
 
 
-def _label(values: Mapping[str, str], keys: Sequence[str], run: collect.Run) -> str:
+def _label(values: Mapping[str, str], keys: Sequence[str], run: collect.RunDirectory) -> str:
     if not keys:
         return str(collect.lookup(run.config, "algo", "name") or "all runs")
     return ", ".join(f"{key}={value}" for key, value in values.items()) or f"no {', '.join(keys)}"
 
 
-def _notes(run: collect.Run) -> list[str]:
+def _notes(run: collect.RunDirectory) -> list[str]:
     notes = []
     if run.unfinished:
         notes.append(f"{run.path}: {run.unfinished}")
@@ -174,7 +174,7 @@ def _notes(run: collect.Run) -> list[str]:
     return notes
 
 
-def _versions(runs: Sequence[collect.Run]) -> list[str]:
+def _versions(runs: Sequence[collect.RunDirectory]) -> list[str]:
     """A line if the runs come from different states of the program."""
     commits = [collect.lookup(run.manifest, "git", "commit") for run in runs]
     versions = [collect.lookup(run.manifest, "versions", "qmix_jax") for run in runs]
@@ -185,7 +185,7 @@ def _versions(runs: Sequence[collect.Run]) -> list[str]:
     return [f"the runs come from {len(found)} states of qmix_jax: {', '.join(names)}"]
 
 
-def _metric(runs: Sequence[collect.Run]) -> str:
+def _metric(runs: Sequence[collect.RunDirectory]) -> str:
     """The first metric that every run of a task has, or the first that any has."""
     has = {
         name: [learning_curves.series(run.metrics, name)[0].size > 0 for run in runs]
@@ -194,14 +194,16 @@ def _metric(runs: Sequence[collect.Run]) -> str:
     return next((name for name in has if all(has[name])), scores.METRICS[-1])
 
 
-def _cell(label: str, metric: str, runs: Sequence[collect.Run], notes: list[str]) -> Cell:
+def _cell(
+    label: str, metric: str, runs: Sequence[collect.RunDirectory], notes: list[str]
+) -> SettingResult:
     """Pools the runs of a setting, those that were evaluated as often as the longest of them."""
     ordered = sorted(runs, key=lambda run: run.started)
     longest = max(
         ordered, key=lambda run: learning_curves.series(run.metrics, metric)[0][-1:].sum()
     )
     steps = learning_curves.series(longest.metrics, metric)[0]
-    rows: dict[int, tuple[collect.Run, Mapping[str, np.ndarray]]] = {}
+    rows: dict[int, tuple[collect.RunDirectory, Mapping[str, np.ndarray]]] = {}
     for run in ordered:
         table = _table(run, metric, steps)
         if table is None:
@@ -224,11 +226,11 @@ def _cell(label: str, metric: str, runs: Sequence[collect.Run], notes: list[str]
     names = [metric, *(name for name in shared if name != metric)]
     values = {name: np.stack([rows[seed][1][name] for seed in seeds]) for name in names}
     used = {id(run): run for run, _ in rows.values()}
-    return Cell(steps, tuple(seeds), values, tuple(used.values()))
+    return SettingResult(steps, tuple(seeds), values, tuple(used.values()))
 
 
 def _table(
-    run: collect.Run, metric: str, steps: np.ndarray
+    run: collect.RunDirectory, metric: str, steps: np.ndarray
 ) -> dict[int, dict[str, np.ndarray]] | None:
     """Seed -> metric -> its values at the steps; None where the run has not got that far.
 

@@ -49,7 +49,7 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class RankingRow:
     """One setting in a ranking.
 
     Attributes:
@@ -86,7 +86,7 @@ class View:
     title: str
     unit: str
     bounded: bool
-    rows: tuple[Row, ...]
+    rows: tuple[RankingRow, ...]
 
 
 def views(found: study.Study, options: Options) -> tuple[View, ...]:
@@ -118,12 +118,14 @@ def order(found: Sequence[View]) -> tuple[str, ...]:
     return tuple(sorted(ranks, key=lambda label: (np.mean(ranks[label]), label)))
 
 
-def improvement(x: Row, y: Row, options: Options) -> statistics.Estimate:
+def improvement(x: RankingRow, y: RankingRow, options: Options) -> statistics.Estimate:
     """Probability that a run of one setting scores higher than a run of another."""
     return statistics.improvement(x.scores, y.scores, options.resamples, _rng())
 
 
-def profile(view: View, row: Row, options: Options) -> tuple[np.ndarray, statistics.Estimate]:
+def profile(
+    view: View, row: RankingRow, options: Options
+) -> tuple[np.ndarray, statistics.Estimate]:
     """Thresholds, the same for all rows of a view, and the share of runs above each."""
     values = np.concatenate([values for other in view.rows for values in other.scores])
     margin = 0.03 * np.ptp(values) or (0.05 if view.bounded else 0.5)
@@ -131,7 +133,7 @@ def profile(view: View, row: Row, options: Options) -> tuple[np.ndarray, statist
     return taus, statistics.profile(row.scores, taus, options.resamples, _rng())
 
 
-def pooled(rows: Sequence[Row], options: Options) -> statistics.Estimate:
+def pooled(rows: Sequence[RankingRow], options: Options) -> statistics.Estimate:
     """Interquartile mean over the runs of several settings, resampled within each."""
     strata = [values for row in rows for values in row.scores]
     return statistics.iqm_estimate(strata, options.resamples, _rng())
@@ -143,7 +145,7 @@ def curve(task: study.Task, label: str, options: Options) -> statistics.Estimate
     return statistics.iqm_estimate([values], options.resamples, _rng())
 
 
-def cost(runs: Sequence[collect.Run]) -> Cost:
+def cost(runs: Sequence[collect.RunDirectory]) -> Cost:
     """What runs of one setting took."""
     walls, speeds, members, shared = [], [], [1], False
     for run in runs:
@@ -238,9 +240,12 @@ def _normalised(values: np.ndarray, task: study.Task) -> np.ndarray:
 
 
 def _row(
-    label: str, values: tuple[np.ndarray, ...], cells: tuple[study.Cell, ...], options: Options
-) -> Row:
-    return Row(
+    label: str,
+    values: tuple[np.ndarray, ...],
+    cells: tuple[study.SettingResult, ...],
+    options: Options,
+) -> RankingRow:
+    return RankingRow(
         label=label,
         scores=values,
         iqm=statistics.iqm_estimate(values, options.resamples, _rng()),
@@ -249,11 +254,11 @@ def _row(
     )
 
 
-def _final(cell: study.Cell, task: study.Task, options: Options) -> np.ndarray:
+def _final(cell: study.SettingResult, task: study.Task, options: Options) -> np.ndarray:
     return scores.final(cell.values[task.metric], options.last)
 
 
-def _ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
+def _ranked(rows: Sequence[RankingRow]) -> tuple[RankingRow, ...]:
     """By interquartile mean, then by mean, then by name."""
     return tuple(
         sorted(
@@ -263,7 +268,7 @@ def _ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
     )
 
 
-def _wall(run: collect.Run) -> float:
+def _wall(run: collect.RunDirectory) -> float:
     """Seconds that a run has taken, as far as its files say."""
     compiled = collect.lookup(run.manifest, "compile_s", "total") or 0.0
     reached = [collect.lookup(run.manifest, "reached", name) for name in ("train_s", "eval_s")]

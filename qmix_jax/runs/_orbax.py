@@ -14,17 +14,17 @@ import jax
 import orbax.checkpoint as ocp
 
 
-class Handler(ocp.AsyncCheckpointHandler):
-    """Calls `Contents.write` in a thread."""
+class FolderHandler(ocp.AsyncCheckpointHandler):
+    """Calls `FolderArgs.write` in a thread."""
 
-    async def async_save(self, directory: Any, args: "Contents") -> list[Any]:
+    async def async_save(self, directory: Any, args: "FolderArgs") -> list[Any]:
         """Returns at once; `directory` exists already."""
         thread = concurrent.futures.ThreadPoolExecutor(1, "qmix_jax_checkpoint")
         writing = thread.submit(args.write, pathlib.Path(directory))
         thread.shutdown(wait=False)  # the thread ends when it has written
         return [writing]
 
-    def save(self, directory: Any, args: "Contents") -> None:
+    def save(self, directory: Any, args: "FolderArgs") -> None:
         """Returns when everything is written."""
         args.write(pathlib.Path(directory))
 
@@ -33,9 +33,9 @@ class Handler(ocp.AsyncCheckpointHandler):
         raise NotImplementedError
 
 
-@ocp.args.register_with_handler(Handler, for_save=True, for_restore=True)
+@ocp.args.register_with_handler(FolderHandler, for_save=True, for_restore=True)
 @dataclasses.dataclass
-class Contents(ocp.args.CheckpointArgs):
+class FolderArgs(ocp.args.CheckpointArgs):
     """What a checkpoint holds: `write(folder)` writes it, from data that no longer changes."""
 
     write: Callable[[pathlib.Path], None]

@@ -29,7 +29,7 @@ _FORMAT = 2
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
-class Saved(NamedTuple):
+class SavedCheckpoint(NamedTuple):
     """Attributes:
     path: its folder.
     step: env steps of a member, with those of earlier slices, or of all programs of a halving.
@@ -51,11 +51,11 @@ class Saved(NamedTuple):
             return {name: archive[name] for name in archive.files}
 
 
-class Store(contextlib.AbstractContextManager["Store"]):
+class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
     """A folder of checkpoints, for one process at a time; nothing where they are switched off."""
 
     def __init__(
-        self, run: pathlib.Path, settings: config.Checkpoint, note: Callable[[str], None]
+        self, run: pathlib.Path, settings: config.CheckpointConfig, note: Callable[[str], None]
     ) -> None:
         """`run`: an existing run directory; `note` takes lines for the user."""
         self.path = run / FOLDER
@@ -66,7 +66,7 @@ class Store(contextlib.AbstractContextManager["Store"]):
         self._stack = contextlib.ExitStack()
         self._manager: Any = None
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> "CheckpointStore":
         """Raises: ConfigError where another process trains here, or nothing can be written."""
         self._stack.enter_context(lock(self.path.parent))
         return self
@@ -102,7 +102,7 @@ class Store(contextlib.AbstractContextManager["Store"]):
                 self._drop_unfinished()
                 self._manager = _orbax.manager(self.path, self._settings.keep)
             write = functools.partial(_write, {"format": _FORMAT, **meta}, dict(arrays))
-            self._manager.save(step, args=_orbax.Contents(write), force=True)
+            self._manager.save(step, args=_orbax.FolderArgs(write), force=True)
         except OSError as error:
             self._give_up(error)
 
@@ -177,7 +177,7 @@ def telling_what_is_kept(path: pathlib.Path, runs: Sequence[pathlib.Path]) -> It
         ) from error
 
 
-def newest(folder: pathlib.Path) -> Saved | None:
+def newest(folder: pathlib.Path) -> SavedCheckpoint | None:
     """The newest checkpoint of a folder, None if there is none. Raises: ConfigError if damaged."""
     steps = whole_steps(folder)
     if not steps:
@@ -192,7 +192,7 @@ def newest(folder: pathlib.Path) -> Saved | None:
             f"{_FORMAT}; continue with the version of qmix_jax that wrote it (manifest.json names "
             "it), or start again in another directory"
         )
-    return Saved(path, steps[-1], meta)
+    return SavedCheckpoint(path, steps[-1], meta)
 
 
 @contextlib.contextmanager
@@ -243,7 +243,7 @@ def lock(run: pathlib.Path) -> Iterator[None]:
         held.release()
 
 
-def cost(settings: config.Checkpoint, replay: int) -> str:
+def cost(settings: config.CheckpointConfig, replay: int) -> str:
     """A line on what checkpoints take, from the bytes of all members' replay."""
     if not settings.enabled:
         return "no checkpoints: a run cut short cannot go on (checkpoint.enabled=false)"

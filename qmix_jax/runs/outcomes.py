@@ -57,7 +57,7 @@ class Outcome:
         return cls(final, best, **{**numbers, "failures": failures})
 
 
-class Seconds(NamedTuple):
+class WallTime(NamedTuple):
     """Wall seconds that a group took."""
 
     compile_s: float

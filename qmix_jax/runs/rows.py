@@ -1,4 +1,4 @@
-"""Where a run's rows go: the files of its directory, and the sinks that its configuration names."""
+"""Writes the rows of a run: to the files of its directory and to its configured loggers."""
 
 import contextlib
 import pathlib
@@ -13,8 +13,8 @@ PART = ".part-"
 """Folders of a run directory that begin so are run directories of single processes."""
 
 
-class _Chosen(NamedTuple):
-    """A sink of a configuration: what it is called, and what its module is called and told."""
+class _LoggerChoice(NamedTuple):
+    """A logger of a configuration: what it is called, and what its module is called and told."""
 
     label: str
     module: str
@@ -22,7 +22,7 @@ class _Chosen(NamedTuple):
 
 
 def check(cfg: config.ExperimentConfig) -> None:
-    """Raises: ConfigError for a sink that cannot be had: a missing extra, no login."""
+    """Raises: ConfigError for a logger that cannot be had: a missing extra, no login."""
     for chosen in _chosen(cfg):
         module = components.find("loggers", chosen.module)
         if hasattr(module, "check"):
@@ -37,11 +37,11 @@ class JobRows(contextlib.AbstractContextManager["JobRows"]):
     """
 
     def __init__(
-        self, files: storage.MetricsFiles, open_sinks: dict[str, base.Sink], note: Callable
+        self, files: storage.MetricsFiles, open_loggers: dict[str, base.Logger], note: Callable
     ) -> None:
         """`note` shows the user a line."""
         self.files = files
-        self._open, self._note = open_sinks, note
+        self._open, self._note = open_loggers, note
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends rows, one per member at a time."""
@@ -51,9 +51,9 @@ class JobRows(contextlib.AbstractContextManager["JobRows"]):
             {name: value for name, value in storage.plain(row).items() if value is not None}
             for row in rows
         ]
-        for label, sink in list(self._open.items()):
+        for label, logger in list(self._open.items()):
             with _off(label, self._note) as failure:
-                sink.write(finite)
+                logger.write(finite)
             if failure:
                 self._close(label, failed=True)
 
@@ -85,13 +85,13 @@ def open_rows(
       names: columns of all metrics that any row will have, in order.
       note: shows the user a line.
       sizes: bytes of the files of a resumed run (`storage.MetricsFiles`); None for a new one.
-      failed: sinks that failed to start for another run, to which those of this one are added;
+      failed: loggers that failed to start for another run, to which those of this one are added;
         they are not tried again.
     Raises:
       ConfigError: the directory already holds metrics.
     """
     files = storage.MetricsFiles(path, names, sizes)
-    run = base.Run(
+    run = base.RunInfo(
         directory=path.parent if path.name.startswith(PART) else path,
         config=config.dump(cfg),
         seeds=tuple(range(cfg.seed, cfg.seed + cfg.seeds)),
@@ -99,37 +99,39 @@ def open_rows(
         resumed_after=None if sizes is None else _last_steps(path),
     )
     tried = failed if failed is not None else set()
-    found: dict[str, base.Sink] = {}
+    found: dict[str, base.Logger] = {}
     for chosen in _chosen(cfg):
         if chosen.label in tried:
             continue
         with _off(chosen.label, note) as failure:
             module = components.find("loggers", chosen.module)
             found[chosen.label] = module.make(chosen.options, run)
-            note(f"sink {chosen.label}: {found[chosen.label].where}")
+            note(f"logger {chosen.label}: {found[chosen.label].where}")
         tried.update({chosen.label} if failure else ())
     return JobRows(files, found, note)
 
 
-def _chosen(cfg: config.ExperimentConfig) -> Iterator[_Chosen]:
+def _chosen(cfg: config.ExperimentConfig) -> Iterator[_LoggerChoice]:
     for label in ("tensorboard", "wandb"):
-        if (options := getattr(cfg.sink, label)) is not None:
-            yield _Chosen(label, label, options)
-    if cfg.sink.own is not None:
-        yield _Chosen(cfg.sink.own.name, cfg.sink.own.name, cfg.sink.own.options)
+        if (options := getattr(cfg.logger, label)) is not None:
+            yield _LoggerChoice(label, label, options)
+    if cfg.logger.custom is not None:
+        yield _LoggerChoice(
+            cfg.logger.custom.name, cfg.logger.custom.name, cfg.logger.custom.options
+        )
 
 
 @contextlib.contextmanager
 def _off(label: str, note: Callable[[str], None]) -> Iterator[list[Exception]]:
-    """Whatever goes wrong with a sink is one line, and in the list; the run goes on."""
+    """Whatever goes wrong with a logger is one line, and in the list; the run goes on."""
     failure: list[Exception] = []
     try:
         yield failure
-    except Exception as error:  # anything at all: sinks are other people's code
+    except Exception as error:  # anything at all: loggers are other people's code
         failure.append(error)
         reason = (str(error).splitlines() or [""])[0]
         kind = type(error).__name__
-        note(f"sink {label}: {kind}: {reason}; it is switched off, the run goes on")
+        note(f"logger {label}: {kind}: {reason}; it is switched off, the run goes on")
 
 
 def _last_steps(path: pathlib.Path) -> dict[int, int]:

@@ -121,16 +121,16 @@ def merge(directory: str | os.PathLike[str], parts: Sequence[str | os.PathLike[s
     sort_rows(directory)
 
 
-class Rows(Protocol):
+class RowWriter(Protocol):
     """Where a run's rows go, one per member at a time."""
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None: ...
 
 
-class Shared:
+class SharedRows:
     """Rows of a population that several runs share: each row to its run's files."""
 
-    def __init__(self, files: Sequence[Rows]) -> None:
+    def __init__(self, files: Sequence[RowWriter]) -> None:
         """The files of each member, in the order of the members."""
         self._files = files
 

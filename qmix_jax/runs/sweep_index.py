@@ -54,7 +54,7 @@ def asked(
         raise
 
 
-class Index:
+class SweepIndex:
     """The file, rewritten whole whenever a group starts or ends."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Index:
         directory: str | os.PathLike[str] | None,
         labels: Sequence[str],
         paths: Sequence[pathlib.Path],
-        found: Sequence[groups.Group],
+        found: Sequence[groups.ConfigGroup],
         objective: scores.Objective = scores.Objective(),  # noqa: B008
     ) -> None:
         """Writes all jobs as `waiting`; `directory` None keeps no file."""
@@ -103,7 +103,7 @@ class Index:
         self._mark(number, status)
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator["Index"]:
+    def watching(self) -> Iterator["SweepIndex"]:
         """Marks the groups in training as failed where an error ends the sweep."""
         try:
             yield self

@@ -11,7 +11,7 @@ from qmix_jax.runs import parameters
 _PREFIX = "best/"
 
 
-class Best:
+class BestParameters:
     """Attributes:
     parameters: numpy tree [P, ...], None before the first evaluation.
     """

@@ -14,7 +14,7 @@ from qmix_jax.training import halving
 
 MAY_CHANGE = (
     "checkpoint", "compile_cache", "eval", "name", "population.devices", "population.memory",
-    "population.slices", "resume", "sink", "stop", "trainer.env_steps", "trainer.log_every",
+    "population.slices", "resume", "logger", "stop", "trainer.env_steps", "trainer.log_every",
 )  # fmt: skip
 """Keys, with all below them, that may differ between a run and its resumption."""
 
@@ -90,7 +90,7 @@ def ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
 
 def saved(
     runs: Sequence[jobs.Job], note: Callable[[str], None], halving: halving.Halving | None = None
-) -> checkpoint.Saved | None:
+) -> checkpoint.SavedCheckpoint | None:
     """The checkpoint that runs which train together resume from; None to begin.
 
     Args:
@@ -131,7 +131,7 @@ def saved(
 
 
 def check_progress(
-    found: checkpoint.Saved, groups: Sequence[jobs.Group], n_together: int | None
+    found: checkpoint.SavedCheckpoint, groups: Sequence[jobs.Group], n_together: int | None
 ) -> None:
     """Whether what is in progress in a checkpoint can be continued.
 
@@ -159,7 +159,7 @@ def check_progress(
             )
 
 
-def _refuse_longer(found: checkpoint.Saved, runs: Sequence[jobs.Job]) -> None:
+def _refuse_longer(found: checkpoint.SavedCheckpoint, runs: Sequence[jobs.Job]) -> None:
     """Raises: ConfigError for runs of which some have ended, where others are to be longer now."""
     for before, job in zip(found.meta["jobs"], runs, strict=True):
         was, now = before["trainer"]["env_steps"], job.config.trainer.env_steps

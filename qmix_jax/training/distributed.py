@@ -18,7 +18,7 @@ from qmix_jax.runs import jobs, metadata, outcomes, record, results, rows, stora
 from qmix_jax.training import compatibility, launching
 
 
-def train(given: Sequence[jobs.Job], how: launching.How) -> launching.Trained:
+def train(given: Sequence[jobs.Job], how: launching.LaunchOptions) -> launching.LaunchResult:
     """Trains jobs: by this process, or with `population.distributed` by all of them, each of which
     gets all results.
 
@@ -29,7 +29,7 @@ def train(given: Sequence[jobs.Job], how: launching.How) -> launching.Trained:
     with teams.join([job.config for job in given]) as team:
         if team.count == 1:
             return launching.train(launching.settle(given), how)
-        if any(job.config.stop != config.Stop() for job in given):
+        if any(job.config.stop != config.StopConfig() for job in given):
             raise config.ConfigError(
                 "stop: the mean over a run's members decides, and processes do not know each "
                 "other's evaluations; leave stop.* null, or set population.distributed=false"
@@ -42,8 +42,8 @@ def train(given: Sequence[jobs.Job], how: launching.How) -> launching.Trained:
 
 
 def _train_together(
-    team: teams.Team, settled: Sequence[jobs.Job], how: launching.How
-) -> launching.Trained:
+    team: teams.ProcessGroup, settled: Sequence[jobs.Job], how: launching.LaunchOptions
+) -> launching.LaunchResult:
     found = groups.split([job.config for job in settled])
     left = [
         one
@@ -57,7 +57,7 @@ def _train_together(
     with (
         storage.claimed(claims),
         sweep_index.asked(root, *asked),
-        sweep_index.Index(root, labels, paths, found, how.objective).watching() as index,
+        sweep_index.SweepIndex(root, labels, paths, found, how.objective).watching() as index,
     ):
         for number in range(len(found)):
             index.start(number)
@@ -72,14 +72,14 @@ def _train_together(
     ]
     if team.first:
         _close(index, found, done, parts)
-    return launching.Trained(done, how.objective, team.first)
+    return launching.LaunchResult(done, how.objective, team.first)
 
 
 def _close(
-    index: sweep_index.Index,
-    found: Sequence[groups.Group],
+    index: sweep_index.SweepIndex,
+    found: Sequence[groups.ConfigGroup],
     done: Sequence[results.Result | None],
-    parts: Mapping[int, "Part"],
+    parts: Mapping[int, "ProcessShare"],
 ) -> None:
     """Completes the index, and removes the parts of what is complete; others resume from theirs."""
     for number, one in enumerate(found):
@@ -94,10 +94,10 @@ def _close(
 
 
 def _train_own(
-    team: teams.Team,
+    team: teams.ProcessGroup,
     own: Sequence[tuple[int, jobs.Job]],
     settled: Sequence[jobs.Job],
-    how: launching.How,
+    how: launching.LaunchOptions,
 ) -> dict[str, Any]:
     """Trains this process's part of the jobs; what the others must know of it."""
     n_own, n_all = (
@@ -115,7 +115,7 @@ def _train_own(
     }
 
 
-class Part(NamedTuple):
+class ProcessShare(NamedTuple):
     """What the processes trained of a run.
 
     Attributes:
@@ -129,9 +129,9 @@ class Part(NamedTuple):
 
 def _parts(
     settled: Sequence[jobs.Job],
-    left: Sequence[groups.Group],
+    left: Sequence[groups.ConfigGroup],
     reports: Sequence[Mapping[str, Any]],
-) -> dict[int, Part]:
+) -> dict[int, ProcessShare]:
     """What was trained of each run that had not ended before."""
     shares = [dict(report["members"]) for report in reports]
     found = {}
@@ -141,12 +141,12 @@ def _parts(
             owners = [number for number, share in enumerate(shares) if i in share]
             ran = all(i in reports[number]["ran"] for number in owners)
             folders = [settled[i].path / f"{rows.PART}{number}" for number in owners]
-            found[i] = Part(folders if ran else [], members)
+            found[i] = ProcessShare(folders if ran else [], members)
     return found
 
 
 def _share(
-    team: teams.Team, settled: Sequence[jobs.Job], chosen: Sequence[int]
+    team: teams.ProcessGroup, settled: Sequence[jobs.Job], chosen: Sequence[int]
 ) -> dict[int, jobs.Job]:
     """The jobs of a group that have members in this process's share, with those members only."""
     share = team.share(sum(settled[i].config.seeds for i in chosen))
@@ -164,7 +164,7 @@ def _share(
     return found
 
 
-def _merge(job: jobs.Job, part: Part) -> None:
+def _merge(job: jobs.Job, part: ProcessShare) -> None:
     """Writes the run directory as one process would have."""
     reached = [record.read_outcome(folder) for folder in part.folders]
     together = dataclasses.replace(  # the processes worked side by side
@@ -186,10 +186,10 @@ def _merge(job: jobs.Job, part: Part) -> None:
     record.finish(job, manifest, together)
 
 
-def _seconds(paths: Sequence[pathlib.Path]) -> outcomes.Seconds:
+def _seconds(paths: Sequence[pathlib.Path]) -> outcomes.WallTime:
     """Of a group, the longest of its runs."""
     found = [metadata.read_manifest(path) for path in paths]
-    return outcomes.Seconds(
+    return outcomes.WallTime(
         max(one["compile_s"]["total"] for one in found),
         *(max(one["reached"][name] for one in found) for name in ("train_s", "eval_s")),
     )

@@ -22,7 +22,7 @@ from qmix_jax.envs import base as envs
 from qmix_jax.types import Array, Box, EnvSpec, HParams, Metrics, Observed, Trajectory, record
 
 
-class Episodes(NamedTuple):
+class HostEpisodeBatch(NamedTuple):
     """Whole episodes of E environments, in NumPy; `[T+1, E, ...]` and `[T, E, ...]`.
 
     After an episode's end its last entry repeats, and `running` bool[T, E] is False. `reward` is
@@ -53,7 +53,7 @@ class Episodes(NamedTuple):
         return found
 
 
-class Stage:
+class HostEnvPool:
     """Environments, made when first used, and closed when nobody needs them any more."""
 
     def __init__(self, env: envs.HostEnv, behaviour: dict[str, Any] | None = None) -> None:
@@ -66,13 +66,13 @@ class Stage:
 
     def play(
         self, seeds: np.ndarray, act: Callable[..., tuple[np.ndarray, dict[str, Any]]]
-    ) -> Episodes:
+    ) -> HostEpisodeBatch:
         """An episode from each seed, all side by side.
 
         Args:
           seeds: i[E].
-          act: `(t, Episodes so far, prev_actions [E, N, ...]) -> (actions [E, N, ...], behaviour)`;
-            it keeps the agents' memory itself.
+          act: `(t, HostEpisodeBatch so far, prev_actions) -> (actions, behaviour)`, actions
+            [E, N, ...]; it keeps the agents' carry itself.
         """
         while len(self._episodes) < len(seeds):
             self._episodes.append(self._env.start())
@@ -105,9 +105,9 @@ def _close(opened: list[envs.HostEpisodes]) -> None:
             episodes.close()
 
 
-def _empty(spec: EnvSpec, n: int, behaviour: dict[str, Any]) -> Episodes:
+def _empty(spec: EnvSpec, n: int, behaviour: dict[str, Any]) -> HostEpisodeBatch:
     steps, agents, actions = spec.max_steps, spec.n_agents, spec.actions
-    return Episodes(
+    return HostEpisodeBatch(
         obs=np.zeros((steps + 1, n, agents, *spec.obs_shape), np.float32),
         state=np.zeros((steps + 1, n, spec.state_size), np.float32),
         avail_actions=np.zeros((steps + 1, n, agents, actions.width), bool),
@@ -122,13 +122,13 @@ def _empty(spec: EnvSpec, n: int, behaviour: dict[str, Any]) -> Episodes:
     )
 
 
-def _enter(filled: Episodes, t: int, e: int, timestep: Any) -> None:
+def _enter(filled: HostEpisodeBatch, t: int, e: int, timestep: Any) -> None:
     filled.obs[t, e] = timestep.obs
     filled.state[t, e] = timestep.state
     filled.avail_actions[t, e] = timestep.avail_actions
 
 
-def _step(filled: Episodes, t: int, e: int, env: envs.HostEpisodes) -> bool:
+def _step(filled: HostEpisodeBatch, t: int, e: int, env: envs.HostEpisodes) -> bool:
     """Steps one environment; True where its episode is over."""
     timestep = env.step(filled.actions[t, e])
     _enter(filled, t + 1, e, timestep)
@@ -141,12 +141,12 @@ def _step(filled: Episodes, t: int, e: int, env: envs.HostEpisodes) -> bool:
 
 def kit_of(
     program: programs.Program,
-) -> Callable[[programs.Program, entry_points.Bench], entry_points.Kit]:
+) -> Callable[[programs.Program, entry_points.RoundContext], entry_points.EntryPoints]:
     """What `population.compile_programs` makes a program of: this, or all inside."""
     return kit if isinstance(program.env, envs.HostEnv) else entry_points.inside
 
 
-def kit(program: programs.Program, bench: entry_points.Bench) -> entry_points.Kit:
+def kit(program: programs.Program, bench: entry_points.RoundContext) -> entry_points.EntryPoints:
     """Compiled acting and learning; the environment is stepped in Python between them."""
     assert isinstance(program.env, envs.HostEnv)
     member = _Member(program, program.env)
@@ -173,15 +173,15 @@ def kit(program: programs.Program, bench: entry_points.Bench) -> entry_points.Ki
     }
 
     def calls(compiled: dict[str, Any]) -> dict[str, Callable]:
-        stage = Stage(member.env, member.behaviour)
+        stage = HostEnvPool(member.env, member.behaviour)
         one = _Round(member, compiled, stage, bench.size)
         return {"init": compiled["init"], "train": one.train, "evaluate": one.evaluate}
 
-    return entry_points.Kit(functions, arguments, state, tally, calls)
+    return entry_points.EntryPoints(functions, arguments, state, tally, calls)
 
 
 @record
-class _Begun:
+class _WaveStart:
     """What a member draws before it plays: `how` it acts (`key` and `exploration`), a seed i32[W,
     B] of each environment in each of W waves, and the agents' first carry.
     """
@@ -212,20 +212,22 @@ class _Member(NamedTuple):
         """Shapes of what acting adds."""
         return self.program.behaviour
 
-    def begin(self, state: train_step.TrainState, hparams: HParams, update_index: Array) -> _Begun:
+    def begin(
+        self, state: train_step.TrainState, hparams: HParams, update_index: Array
+    ) -> _WaveStart:
         """Before an update."""
         begun = self.program.step.begin(state, hparams, update_index)
         return self._draw(begun.key_rollout, begun.exploration, 1)
 
-    def begin_evaluation(self, key: Array, index: Array) -> _Begun:
+    def begin_evaluation(self, key: Array, index: Array) -> _WaveStart:
         """Before a greedy evaluation."""
         event = train_step.stream(key, train_step.EVAL, index)
         return self._draw(event, self.program.step.algorithm.greedy, self.waves)
 
-    def _draw(self, key: Array, exploration: Any, waves: int) -> _Begun:
+    def _draw(self, key: Array, exploration: Any, waves: int) -> _WaveStart:
         key_seeds, key_act = jax.random.split(key)
         most = jnp.iinfo(jnp.int32).max
-        return _Begun(
+        return _WaveStart(
             how={"key": key_act, "exploration": jax.tree.map(jnp.asarray, dict(exploration))},
             seeds=jax.random.randint(key_seeds, (waves, self.n_envs), 0, most),
             carry=self.program.step.algorithm.initial_carry(self.n_envs)["act"],
@@ -258,7 +260,7 @@ class _Member(NamedTuple):
         begun = self.program.step.begin(state, hparams, update_index)
         return self.program.step.absorb(state, trajectory, seen, hparams, begun)
 
-    def data(self, played: Episodes, size: int) -> tuple[Trajectory, Metrics]:
+    def data(self, played: HostEpisodeBatch, size: int) -> tuple[Trajectory, Metrics]:
         """Episodes of a round's `size` members as `learn` takes them, `[P, T, B, ...]`."""
         split = partial(_by_member, size=size, axis=1)
         n_steps, n = played.running.shape
@@ -283,16 +285,18 @@ class _Member(NamedTuple):
         sums["rollout/valid_fraction"] = (valid, np.full(size, n_steps * n / size, np.float32))
         return trajectory, sums
 
-    def scores(self, played: Episodes) -> dict[str, np.ndarray]:
+    def scores(self, played: HostEpisodeBatch) -> dict[str, np.ndarray]:
         """Return, length and metrics of each episode."""
         return played.scores(self.env, by_agent=not self.program.stage.is_shared)
 
-    def _reward(self, played: Episodes) -> np.ndarray:
+    def _reward(self, played: HostEpisodeBatch) -> np.ndarray:
         if self.program.stage.recording.reward == "own":
             return played.reward
         return np.asarray(envs.score(self.env, played.reward))
 
-    def shown(self, played: Episodes, t: int, prev_actions: np.ndarray, size: int) -> Observed:
+    def shown(
+        self, played: HostEpisodeBatch, t: int, prev_actions: np.ndarray, size: int
+    ) -> Observed:
         """What the agents of a round see at step t, `[P, B, ...]`."""
         split = partial(_by_member, size=size, axis=0)
         first = np.full(len(prev_actions), t == 0)
@@ -309,7 +313,7 @@ class _Round(NamedTuple):
 
     member: _Member
     compiled: dict[str, Any]
-    stage: Stage
+    stage: HostEnvPool
     size: int
 
     def train(self, state: Any, tally: Any, hparams: Any, first: int, n: int) -> tuple[Any, Any]:
@@ -334,11 +338,11 @@ class _Round(NamedTuple):
         }
         return {name: x[:, :episodes].mean(axis=1) for name, x in found.items()}
 
-    def _play(self, params: Any, begun: _Begun, wave: int) -> Episodes:
+    def _play(self, params: Any, begun: _WaveStart, wave: int) -> HostEpisodeBatch:
         carry = begun.carry
         offset = wave * self.member.program.spec.max_steps
 
-        def act(t: int, filled: Episodes, prev_actions: np.ndarray) -> Any:
+        def act(t: int, filled: HostEpisodeBatch, prev_actions: np.ndarray) -> Any:
             nonlocal carry
             shown = self.member.shown(filled, t, prev_actions, self.size)
             carry, actions, remembered = self.compiled["act"](
@@ -363,12 +367,12 @@ def _sums(values: np.ndarray, size: int) -> Any:
 
 def random_play(env: envs.HostEnv, episodes: int, seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """Means over episodes of uniformly random play, f[P]: one for each seed."""
-    stage, by_agent = Stage(env), env.team_reward is None
+    stage, by_agent = HostEnvPool(env), env.team_reward is None
 
     def run(seed: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(seed)
 
-        def act(t: int, filled: Episodes, prev_actions: np.ndarray) -> Any:
+        def act(t: int, filled: HostEpisodeBatch, prev_actions: np.ndarray) -> Any:
             if isinstance(env.spec.actions, Box):
                 box = env.spec.actions
                 return rng.uniform(box.low, box.high, prev_actions.shape).astype(np.float32), {}

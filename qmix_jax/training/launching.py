@@ -19,7 +19,7 @@ from qmix_jax.training import programs as compiled
 _STOPPING = "stopping after this call; Ctrl-C again ends at once"
 
 
-class How(NamedTuple):
+class LaunchOptions(NamedTuple):
     """How jobs train together.
 
     Attributes:
@@ -39,7 +39,7 @@ class How(NamedTuple):
     stopping: Callable[[bool], bool] = bool
 
 
-class Launched(NamedTuple):
+class LaunchContext(NamedTuple):
     """What sessions need besides their files.
 
     Attributes:
@@ -50,14 +50,14 @@ class Launched(NamedTuple):
       interrupted: whether to end early.
     """
 
-    how: How
-    found: tuple[groups.Group, ...]
+    how: LaunchOptions
+    found: tuple[groups.ConfigGroup, ...]
     groups: list[jobs.Group]
     display: progress.Progress
     interrupted: Callable[[], bool]
 
 
-class Trained(NamedTuple):
+class LaunchResult(NamedTuple):
     """What jobs came to.
 
     Attributes:
@@ -103,12 +103,12 @@ def directories(given: Sequence[jobs.Job]) -> list[pathlib.Path]:
 def start(job: jobs.Job) -> session.Session:
     """A session of one settled job, which closes all that is opened here. Raises: ConfigError."""
     with contextlib.ExitStack() as stack:
-        at = stack.enter_context(_launched([job], How(alone=True)))
+        at = stack.enter_context(_launched([job], LaunchOptions(alone=True)))
         made = compiled.Programs()
         return session.Session(at.groups, made, at.display, at.interrupted, stack.pop_all())
 
 
-def train(settled: Sequence[jobs.Job], how: How) -> Trained:
+def train(settled: Sequence[jobs.Job], how: LaunchOptions) -> LaunchResult:
     """Trains settled jobs in as many programs as they need. Raises: ConfigError."""
     done: dict[int, results.Result] = {}
     paths = [job.path for job in settled]
@@ -119,20 +119,20 @@ def train(settled: Sequence[jobs.Job], how: How) -> Trained:
         for number, own, seconds in _trained(at, index):
             index.finish(number, own, seconds)
             done |= zip(at.found[number].jobs, own, strict=True)
-    return Trained([done.get(i) for i in range(len(settled))], at.how.objective)
+    return LaunchResult([done.get(i) for i in range(len(settled))], at.how.objective)
 
 
 def _index(
-    settled: Sequence[jobs.Job], at: Launched
-) -> contextlib.AbstractContextManager[sweep_index.Index]:
+    settled: Sequence[jobs.Job], at: LaunchContext
+) -> contextlib.AbstractContextManager[sweep_index.SweepIndex]:
     labels, paths = [job.label for job in settled], [job.path for job in settled]
     how = at.how
-    return sweep_index.Index(how.directory, labels, paths, at.found, how.objective).watching()
+    return sweep_index.SweepIndex(how.directory, labels, paths, at.found, how.objective).watching()
 
 
 def _trained(
-    at: Launched, index: sweep_index.Index
-) -> Iterator[tuple[int, list[results.Result], outcomes.Seconds]]:
+    at: LaunchContext, index: sweep_index.SweepIndex
+) -> Iterator[tuple[int, list[results.Result], outcomes.WallTime]]:
     """Number, results and seconds of each group, until the user wants to stop: all groups together
     where they are halved, else in turn.
     """
@@ -145,8 +145,8 @@ def _trained(
 
 
 def _train_together(
-    numbers: Sequence[int], at: Launched, index: sweep_index.Index
-) -> list[tuple[list[results.Result], outcomes.Seconds]]:
+    numbers: Sequence[int], at: LaunchContext, index: sweep_index.SweepIndex
+) -> list[tuple[list[results.Result], outcomes.WallTime]]:
     """Results and seconds of groups that train in one session, or ended before."""
     chosen, how = [at.groups[number] for number in numbers], at.how
     if all(compatibility.ended(job.config, job.path) for one in chosen for job in one.jobs):
@@ -165,18 +165,20 @@ def _train_together(
     return [(running.results(g), running.seconds(g)) for g in range(len(chosen))]
 
 
-def _reached(group: jobs.Group, at: Launched) -> tuple[list[results.Result], outcomes.Seconds]:
+def _reached(
+    group: jobs.Group, at: LaunchContext
+) -> tuple[list[results.Result], outcomes.WallTime]:
     """The outcome of a group that had ended, from its run directories."""
     own = []
     for job in group.jobs:
         at.display.note(f"{group.heading}{had_ended(job)}")
         outcome = record.read_outcome(job.path)
         own.append(results.make(job, outcome, group.program, at.how.objective))
-    return own, outcomes.Seconds(math.nan, math.nan, math.nan)
+    return own, outcomes.WallTime(math.nan, math.nan, math.nan)
 
 
 @contextlib.contextmanager
-def _launched(settled: Sequence[jobs.Job], how: How) -> Iterator[Launched]:
+def _launched(settled: Sequence[jobs.Job], how: LaunchOptions) -> Iterator[LaunchContext]:
     """Around sessions: what cannot be honoured is refused, then run directories are claimed.
 
     Raises:
@@ -199,13 +201,15 @@ def _launched(settled: Sequence[jobs.Job], how: How) -> Iterator[Launched]:
         storage.claimed(claims),
         checkpoint.telling_what_is_kept(how.directory or paths[0], paths),
         progress.Progress(shown=how.shown) as display,
-        signals.Interrupt(lambda: display.note(_STOPPING), display.abandon) as interrupt,
+        signals.SignalListener(lambda: display.note(_STOPPING), display.abandon) as interrupt,
     ):
         for line in lines:
             display.note(line)
         objective = how.objective.on([one.program.spec for one in built])
         settings = how._replace(objective=objective)
-        yield Launched(settings, found, built, display, lambda: how.stopping(interrupt.requested))
+        yield LaunchContext(
+            settings, found, built, display, lambda: how.stopping(interrupt.requested)
+        )
 
 
 def had_ended(job: jobs.Job) -> str:
@@ -229,7 +233,7 @@ def prepare(configs: Sequence[config.ExperimentConfig]) -> list[str]:
 
 
 def build_groups(
-    settled: Sequence[jobs.Job], found: Sequence[groups.Group], alone: bool = False
+    settled: Sequence[jobs.Job], found: Sequence[groups.ConfigGroup], alone: bool = False
 ) -> list[jobs.Group]:
     """The groups, with their programs built; `alone`: without a heading."""
     made = []
@@ -240,7 +244,7 @@ def build_groups(
     return made
 
 
-def group_lines(found: Sequence[groups.Group]) -> list[str]:
+def group_lines(found: Sequence[groups.ConfigGroup]) -> list[str]:
     """How many programs there are, and why more than one."""
     n_jobs = sum(len(one.jobs) for one in found)
     lines = [f"{progress.count(n_jobs, 'job')} in {progress.count(len(found), 'compiled program')}"]

@@ -43,7 +43,7 @@ class Training:
         self,
         group: jobs.Group,
         span: tuple[int, int],
-        files: Sequence[storage.Rows],
+        files: Sequence[storage.RowWriter],
         display: progress.Progress,
     ) -> None:
         """`files` take the rows of each job of the group; follow with `begin` or `restore`."""
@@ -63,8 +63,8 @@ class Training:
         self._per_update_s = 0.0
         spec = group.program.spec
         order = scores.order(spec.best_metrics, spec.eval_metrics)
-        self._best = best.Best(len(self.members), order)
-        self._watches = {i: stopping.Watch(group.jobs[i].config.stop, spec) for i in self.jobs}
+        self._best = best.BestParameters(len(self.members), order)
+        self._watches = {i: stopping.StopRules(group.jobs[i].config.stop, spec) for i in self.jobs}
         self._failures: dict[int, str] = {}
 
     @property

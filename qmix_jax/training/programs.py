@@ -34,7 +34,7 @@ class Footprint(NamedTuple):
       together: members that fit at a time, at most as many as there are; 0 if not one per device.
     """
 
-    memory: memory.Memory
+    memory: memory.MemoryEstimate
     limit: int
     devices: int
     together: int
@@ -74,7 +74,7 @@ class Programs:
         return members, min(n_members, fit)
 
 
-class Compiled:
+class CompiledPopulation:
     """The compiled population of a group.
 
     Attributes:
@@ -215,13 +215,13 @@ def _fitting(group: Group, used: Sequence[Device]) -> int:
     """Members whose kept bytes fit at a time."""
     with user_code.explained(group.config):
         state = jax.eval_shape(group.program.step.init, group.seeds[0])
-    needed = _needs(group, memory.Memory(memory.parts(state), temporaries=0))
+    needed = _needs(group, memory.MemoryEstimate(memory.parts(state), temporaries=0))
     fit = needed.fit(memory_limit(group), len(used))
     _check_fit(group, needed, used, fit)
     return fit
 
 
-def check_together(compiled: Sequence[Compiled]) -> None:
+def check_together(compiled: Sequence[CompiledPopulation]) -> None:
     """Raises: ConfigError where the members of all groups do not fit at once."""
     needed = 0
     for one in compiled:
@@ -235,7 +235,7 @@ def check_together(compiled: Sequence[Compiled]) -> None:
         )
 
 
-def _needs(group: Group, needed: memory.Memory) -> memory.Memory:
+def _needs(group: Group, needed: memory.MemoryEstimate) -> memory.MemoryEstimate:
     """With the copy that a checkpoint is written from; accelerators have it on their host."""
     settings = group.config.checkpoint
     used = devices.local(1, group.config.population.devices and 1)
@@ -245,7 +245,9 @@ def _needs(group: Group, needed: memory.Memory) -> memory.Memory:
     return needed._replace(copies=needed.kept - replay)
 
 
-def _check_fit(group: Group, needed: memory.Memory, used: Sequence[Device], most: int) -> None:
+def _check_fit(
+    group: Group, needed: memory.MemoryEstimate, used: Sequence[Device], most: int
+) -> None:
     """Raises: ConfigError if fewer members fit than one per device, or than all where slices are
     off.
     """

@@ -7,7 +7,7 @@ from qmix_jax.runs import jobs
 from qmix_jax.training import halving
 
 
-class Leg(NamedTuple):
+class Segment(NamedTuple):
     """A part of a schedule.
 
     Attributes:
@@ -23,15 +23,15 @@ class Leg(NamedTuple):
     rung: int | None = None
 
 
-def slices(group: jobs.Group, begun: Sequence[tuple[int, int]], n_together: int) -> list[Leg]:
+def slices(group: jobs.Group, begun: Sequence[tuple[int, int]], n_together: int) -> list[Segment]:
     """All members of a group to the end: `n_together` at a time, after those that have begun."""
     spans, n_members = list(begun), len(group.seeds)
     while (first := spans[-1][1] if spans else 0) < n_members:
         spans.append((first, min(first + n_together, n_members)))
-    return [Leg(0, span, group.program.plan.n_updates) for span in spans]
+    return [Segment(0, span, group.program.plan.n_updates) for span in spans]
 
 
-def rungs(groups: Sequence[jobs.Group], settings: halving.Halving) -> list[Leg]:
+def rungs(groups: Sequence[jobs.Group], settings: halving.Halving) -> list[Segment]:
     """All groups from rung to rung, and to the end."""
     plans = [group.program.plan for group in groups]
     ends: list[tuple[int | None, Sequence[int]]] = [
@@ -40,7 +40,7 @@ def rungs(groups: Sequence[jobs.Group], settings: halving.Halving) -> list[Leg]:
     ]
     last = len(groups) - 1
     return [
-        Leg(g, (0, len(group.seeds)), until[g], rung if g == last else None)
+        Segment(g, (0, len(group.seeds)), until[g], rung if g == last else None)
         for rung, until in ends
         for g, group in enumerate(groups)
     ]

@@ -226,11 +226,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
             for i, job in enumerate(whole.jobs)
         ]
 
-    def seconds(self, group: int) -> outcomes.Seconds:
+    def seconds(self, group: int) -> outcomes.WallTime:
         """How long a group took so far."""
         now = self._trainings[group]
         pairs = zip(self._spent[group], now.seconds if now else (0.0, 0.0), strict=True)
-        return outcomes.Seconds(self._compiled[group].seconds, *map(sum, pairs))
+        return outcomes.WallTime(self._compiled[group].seconds, *map(sum, pairs))
 
     # The schedule
 
@@ -250,7 +250,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._cut()
         return None
 
-    def _begin(self, leg: schedule.Leg) -> loop.Training:
+    def _begin(self, leg: schedule.Segment) -> loop.Training:
         """Makes the members of a leg."""
         now = self._make(leg.group, leg.span)
         now.begin(self._compiled[leg.group].of(now.members))
@@ -262,7 +262,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._trainings[g] = now
         return now
 
-    def _finish_leg(self, leg: schedule.Leg) -> None:
+    def _finish_leg(self, leg: schedule.Segment) -> None:
         """What comes after a leg: the comparison at a rung, or the next slice of the group."""
         self._leg += 1
         if leg.rung is not None:
@@ -361,11 +361,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
         runs = [self._job(key) for key in self._jobs]
         settings, note = runs[0].config.checkpoint, self._display.note
         self._opened = self._surroundings.enter_context(contextlib.ExitStack())
-        self._store = self._opened.enter_context(checkpoint.Store(runs[0].path, settings, note))
+        self._store = self._opened.enter_context(
+            checkpoint.CheckpointStore(runs[0].path, settings, note)
+        )
         saved = compatibility.saved(runs, note, self._rungs)
         gather = self._rungs is not None
         self._compiled = [
-            programs.Compiled(group, self._programs, self._display, gather)
+            programs.CompiledPopulation(group, self._programs, self._display, gather)
             for group in self._groups
         ]
         if gather:
@@ -387,7 +389,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         else:
             self._begin(self._legs[0])
 
-    def _begin_records(self, saved: checkpoint.Saved | None) -> None:
+    def _begin_records(self, saved: checkpoint.SavedCheckpoint | None) -> None:
         """Writes configuration and manifest of the runs that have not ended."""
         ended = saved.meta["outcomes"] if saved and not self._sliced else {}
         for number, (g, i) in enumerate(self._jobs):
@@ -455,7 +457,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             }
         self._store.save(step, meta, arrays)
 
-    def _check(self, saved: checkpoint.Saved, n_together: int) -> dict[str, np.ndarray]:
+    def _check(self, saved: checkpoint.SavedCheckpoint, n_together: int) -> dict[str, np.ndarray]:
         """The arrays of a checkpoint to resume from, before anything is written.
 
         Raises:

@@ -11,10 +11,10 @@ from qmix_jax.runs import jobs, scores
 from qmix_jax.types import EnvSpec
 
 
-class Watch:
+class StopRules:
     """The stop rules of one job (`stop.*`) and what they have seen of its evaluations."""
 
-    def __init__(self, rules: config.Stop, spec: EnvSpec) -> None:
+    def __init__(self, rules: config.StopConfig, spec: EnvSpec) -> None:
         """Nothing is seen yet; `rules` fit the environment, see `check`."""
         first, _ = scores.order(spec.best_metrics, spec.eval_metrics)[0]
         self.metric = rules.metric or f"eval/{first}"
@@ -54,7 +54,7 @@ class Watch:
             self._value, self._best, self._since = seen["seen"]
 
 
-def check(rules: config.Stop, name: str, eval_metrics: Sequence[str]) -> None:
+def check(rules: config.StopConfig, name: str, eval_metrics: Sequence[str]) -> None:
     """Whether rules fit an environment.
 
     Args:
@@ -80,7 +80,7 @@ def check_slices(group: jobs.Group, spans: Sequence[tuple[int, int]]) -> None:
     """Raises: ConfigError for a job with stop rules whose members train in several slices."""
     parts = [{group.owners[member] for member in range(*span)} for span in spans]
     for i, job in enumerate(group.jobs):
-        if sum(i in part for part in parts) > 1 and job.config.stop != config.Stop():
+        if sum(i in part for part in parts) > 1 and job.config.stop != config.StopConfig():
             raise config.ConfigError(
                 "stop: the mean over a run's members decides, and where memory is short they train "
                 "in several slices; leave stop.* null, lower seeds or raise population.memory"

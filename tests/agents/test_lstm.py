@@ -10,8 +10,8 @@ from qmix_jax.nn import recurrent
 def test_the_carry_is_a_record_of_the_hidden_state_and_the_cell():
     agent = samples.component("agents", "lstm", {"hidden": 6, "sharing": "none"})
     carry = agent.initial_carry(3)
-    assert isinstance(carry, recurrent.State)
-    assert samples.signature(carry) == recurrent.State(*[((3, 2, 6), jnp.float32)] * 2)
+    assert isinstance(carry, recurrent.RecurrentState)
+    assert samples.signature(carry) == recurrent.RecurrentState(*[((3, 2, 6), jnp.float32)] * 2)
     params, trajectory = samples.params(agent.init), samples.batch("segment").trajectory
     prev_actions = jnp.zeros(trajectory.obs.shape[:3], jnp.int32)
     seen = samples.seen(trajectory.obs, prev_actions, trajectory.reset)

@@ -14,7 +14,7 @@ from qmix_jax.agents import base as agents
 from qmix_jax.algorithms import base, wqmix
 from qmix_jax.critics import base as critics
 from qmix_jax.mixers import qmix_ns, vdn
-from qmix_jax.types import Batch, Start, Trajectory
+from qmix_jax.types import Batch, SequenceStart, Trajectory
 
 weightings = pytest.mark.parametrize("weighting", ["centrally", "optimistically"])
 KEY = jax.random.key(0)
@@ -28,7 +28,7 @@ def test_agrees_with_loops(agrees_with_loops, weighting):
 def _seen(**changes):
     """Underestimated by Q_tot; not better than what Q* says of the best actions."""
     numbers = {"target": 3.0, "q_tot": 2.0, "q_star_best": 4.0, "all_best": False, **changes}
-    return wqmix._Weighing(**jax.tree.map(jnp.asarray, numbers))
+    return wqmix._WeightInputs(**jax.tree.map(jnp.asarray, numbers))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_windows_go_on_with_the_carry_of_both_agent_networks():
         seen = jax.tree.map(lambda x, t=t: x[t], observed)
         learn = accompany(params, carry["learn"], seen, whole.state[t])
         carry = {"act": act(params, carry["act"], seen, explore, KEY)[0], "learn": learn}
-    start = Start(carry=carry, prev_actions=whole.actions[cut - 1])
+    start = SequenceStart(carry=carry, prev_actions=whole.actions[cut - 1])
     entries = {name: value[cut:] for name, value in whole.items() if hasattr(value, "shape")}
     late = np.arange(len(whole.valid))[:, None] >= cut
     loss = samples.jit(samples.loss(made))

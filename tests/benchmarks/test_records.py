@@ -148,7 +148,7 @@ def test_records_of_other_versions_are_refused(records, capsys):
 def test_every_algorithm_is_recorded_and_runs_are_selected_by_name_or_folder():
     names = tuple(record.recipes())
     algorithms = {name.partition("/")[2] for name in names if name.startswith("two_step/")}
-    assert algorithms == {name for name in composition.choices()["algo"] if name != "own"}
+    assert algorithms == {name for name in composition.choices()["algo"] if name != "custom"}
     assert record.select(names, "sweep,smax_3m") == [
         name for name in names if name == "sweep" or name.startswith("smax_3m/")
     ]

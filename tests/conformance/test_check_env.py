@@ -125,7 +125,7 @@ def test_what_cannot_be_learnt_from_is_said_with_its_reason(form):
         (answer,) = [one for one in form(name).answers if one.name == "algorithms that fit"]
         (said,) = [finding.line() for finding in answer.findings]
         assert said.startswith("algorithms: iql, pqn, qtran, td, wqmix cannot be trained here (")
-        assert reason in said and said.endswith("algo.factorisation.name that fits: none")
+        assert reason in said and said.endswith("algo.algorithm that fits: none")
 
 
 @pytest.mark.parametrize(

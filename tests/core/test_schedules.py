@@ -58,10 +58,10 @@ def test_a_plain_number_is_constant_and_a_linear_schedule_is_linear():
 
 def test_an_algorithms_own_numbers_may_be_schedules():
     class Coefficients(config.Model):
-        rate: config.Exponential = config.Exponential(start=1.0, end=0.1, steps=10.0)
-        decay: config.Power = config.Power(start=0.5, scale=2.0, exponent=1.0)
+        rate: config.ExponentialConfig = config.ExponentialConfig(start=1.0, end=0.1, steps=10.0)
+        decay: config.PowerConfig = config.PowerConfig(start=0.5, scale=2.0, exponent=1.0)
         plain: float = 0.25
 
-    algo = program.hparams(config.HParams(algo=Coefficients())).algo
+    algo = program.hparams(config.HParamsConfig(algo=Coefficients())).algo
     found = {name: float(schedules.value(x, jnp.float32(10))) for name, x in algo.items()}
     assert found == pytest.approx({"rate": 0.1, "decay": 0.5 / 6.0, "plain": 0.25}, rel=1e-5)

@@ -26,6 +26,6 @@ def sampling_directory(tmp_path_factory):
         **TINY,
         env={"name": "matrix", "options": {"game": None, "payoff": [[0, 1, 5], [2, 7, 3]]}},
         agent={"name": "mlp", "options": {"hidden": 8}},
-        algo={"name": "sampling", "factorisation": {"name": "toys.sampling"}},
+        algo={"name": "sampling", "algorithm": "toys.sampling"},
     )
     return qmix_jax.train(cfg, tmp_path_factory.mktemp("sampling") / "run").directory

@@ -91,7 +91,7 @@ ALGORITHMS = [
 @pytest.mark.parametrize(("name", "options"), ALGORITHMS)
 def test_every_algorithm_acts_as_it_does_in_training(name, options):
     mixer = {"name": "qmix"} if name in ("td", "wqmix", "pqn") else None
-    algo = {"name": name, "factorisation": {"name": name, "options": options}, "mixer": mixer}
+    algo = {"name": name, "algorithm": name, "options": options, "mixer": mixer}
     agent = {"name": "lstm" if name == "wqmix" else "mlp", "options": {"hidden": 8}}
     run = teams.run_of(agent, teams.UNEVEN, "default", NOWHERE, algo=algo)
     episodes = teams.Episodes(run.spec)
@@ -100,7 +100,7 @@ def test_every_algorithm_acts_as_it_does_in_training(name, options):
 
 
 def toy(name, spec=teams.UNEVEN, **options):
-    algo = {"name": "toy", "factorisation": {"name": f"toys.{name}", "options": options}}
+    algo = {"name": "toy", "algorithm": f"toys.{name}", "options": options}
     agent = {"name": "gru", "options": {"hidden": 8}}
     return teams.run_of(agent, spec, "default", NOWHERE, algo=algo)
 
@@ -239,7 +239,7 @@ def test_the_comparison_accepts_a_program_in_bfloat16(name):
 
 def test_an_exported_program_holds_nothing_that_only_training_needs():
     mixer = {"name": "qmix", "options": {"hypernet_embed": 4096}}
-    algo = {"name": "qmix", "factorisation": {"name": "td"}, "mixer": mixer}
+    algo = {"name": "qmix", "algorithm": "td", "mixer": mixer}
     agent = {"name": "mlp", "options": {"hidden": 8}}
     run = teams.run_of(agent, teams.UNEVEN, "default", NOWHERE, algo=algo)
     contents, _ = export._contents(run, 0, policy.about(run, 0), ("stablehlo",), ("cpu",))

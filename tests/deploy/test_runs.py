@@ -136,7 +136,7 @@ def test_mixers_and_environments_need_not_be_importable(run_directory, tmp_path,
     np.testing.assert_array_equal(play(qmix_jax.load_policy(nowhere), *seen), expected)
     with pytest.raises(config.ConfigError, match=r"env\.name='nowhere\.env': no module"):
         qmix_jax.evaluate_run(nowhere)
-    value = {"algo.factorisation.name": "nowhere.algorithm"}
+    value = {"algo.algorithm": "nowhere.algorithm"}
     with pytest.raises(config.ConfigError, match=r"no module 'nowhere' can be imported"):
         qmix_jax.load_policy(copied(own, tmp_path / "no_algorithm", **value))
 
@@ -375,15 +375,15 @@ def test_the_readme_of_a_policy_that_samples_is_right(sampling_directory, tmp_pa
 
 REFUSED = {
     "the algorithm does not say how": (
-        {"algo.factorisation.options.head": "none"},
+        {"algo.options.head": "none"},
         "states no `Algorithm.head`",
     ),
     "it says what is not so": (
-        {"algo.factorisation.options": {"head": "argmax", "act": "argmin"}},
+        {"algo.options": {"head": "argmax", "act": "argmin"}},
         r"weights\.npz would act unlike the run: \d+ of its 128 actions differ",
     ),
     "another temperature": (
-        {"algo.factorisation.options.temperature": 0.25},
+        {"algo.options.temperature": 0.25},
         "does not sample from the softmax of its head",
     ),
     "an agent of one's own": (
@@ -417,7 +417,7 @@ def test_what_numpy_cannot_do_is_exported_as_stablehlo_alone(
 
 
 def test_the_command_says_which_format_is_not_written(sampling_directory, tmp_path, capsys):
-    value = {"algo.factorisation.options.head": "none"}
+    value = {"algo.options.head": "none"}
     own = copied(sampling_directory, tmp_path / "run", **value)
     assert main.main(["export", str(own), "--platforms", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -459,13 +459,13 @@ def test_what_differs_is_not_written(run_directory, tmp_path, monkeypatch):
 
 
 def test_neighbours_actions_are_not_given_to_a_policy(run_directory, tmp_path, monkeypatch):
-    made = trained.Trained.algorithm
+    made = trained.TrainedRun.algorithm
 
     def needy(run):
         algorithm = made(run)
         return algorithm._replace(needs=algorithm.needs._replace(mean_action=True))
 
-    monkeypatch.setattr(trained.Trained, "algorithm", needy)
+    monkeypatch.setattr(trained.TrainedRun, "algorithm", needy)
     for use in (qmix_jax.load_policy, qmix_jax.export_run):
         with pytest.raises(config.ConfigError, match="acts on the mean action of each agent's"):
             use(run_directory)

@@ -42,7 +42,7 @@ def test_the_first_cell_that_differs_is_named():
     )
     found = compare.metrics(table(), new, 1e-3)
     assert found.verdict == "different"
-    assert found.first == compare.Cell(4, "train", 50, 4, "train/loss", 0.25, 0.75)
+    assert found.first == compare.Difference(4, "train", 50, 4, "train/loss", 0.25, 0.75)
     assert "line 4 (train row of seed 4 at 50 env steps), column train/loss: 0.25 became 0.75" in (
         str(found.first)
     )

@@ -8,10 +8,10 @@ from toys import command_line
 
 import qmix_jax
 from qmix_jax.doctor import conflicts, examine, machine, packages, self_test
-from qmix_jax.doctor.checks import FAIL, OK, WARN, Check
+from qmix_jax.doctor.checks import FAIL, OK, WARN, Diagnostic
 from qmix_jax.machine import devices
 
-PLAIN = conflicts.Surroundings(
+PLAIN = conflicts.Installation(
     versions={"jax": "0.11.0", "jaxlib": "0.11.0"},
     environ={},
     settings={"jax_enable_x64": False, "jax_default_prng_impl": "threefry2x32"},
@@ -91,7 +91,7 @@ def test_what_is_short_is_a_warning_with_a_fix(monkeypatch, tmp_path):
 
 def checks(*statuses):
     return lambda: iter(
-        Check("A", f"check {s}", s, "found", "" if s == OK else "do") for s in statuses
+        Diagnostic("A", f"check {s}", s, "found", "" if s == OK else "do") for s in statuses
     )
 
 

@@ -17,7 +17,7 @@ def finished(tmp_path_factory):
         seed=5,
         seeds=2,
         trainer={"env_steps": 400},
-        sink={"own": {"name": "toys.recording_sink"}},
+        logger={"custom": {"name": "toys.recording_logger"}},
     )
     return qmix_jax.train(cfg, directory).directory
 

@@ -106,7 +106,7 @@ def test_it_refuses_to_be_compiled_and_other_collectors():
 
 def test_episodes_side_by_side():
     env = make(kwargs={"leaves": 2})
-    stage = host_stepped.Stage(env)
+    stage = host_stepped.HostEnvPool(env)
 
     def act(t, filled, prev_actions):
         assert (prev_actions == (-1 if t == 0 else 1)).all()

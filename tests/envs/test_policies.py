@@ -19,7 +19,7 @@ def evaluated(env, episodes, key):
     """Means over episodes in which the environment's own policy plays."""
     idle = rollout.Behaviour(lambda carry, seen, key: (carry, 0 * seen.prev_actions, {}))
     carry = {"act": (), "learn": ()}
-    stage = rollout.Stage(env, lambda batch_size: carry, rollout.Recording(), episodes)
+    stage = rollout.CollectorSetup(env, lambda batch_size: carry, rollout.Recording(), episodes)
     return evaluate.evaluate(stage, idle, key)
 
 
@@ -50,7 +50,7 @@ def test_a_policy_plays_itself_with_its_memory_and_starts_each_episode_anew():
     def act(key, env_state, timestep, memory):
         return jnp.stack([jnp.zeros_like(memory), memory]), 1 - memory
 
-    played = base.played_by(env, base.Policy(0, act))
+    played = base.played_by(env, base.HeuristicPolicy(0, act))
     result = evaluated(played, 3, jax.random.key(0))
     assert float(result["return"]) == 3
 

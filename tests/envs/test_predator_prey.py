@@ -26,7 +26,7 @@ def small(agents, prey, actions, key=0, frozen=(), **options):
     agents, active = _filled(agents, 4)
     prey, alive = _filled(prey, 2)
     active[list(frozen)] = False
-    state = predator_prey.State(
+    state = predator_prey.PredatorPreyState(
         agents=agents, prey=prey, active=active, alive=alive, step=np.int32(0)
     )
     joint = np.array([*actions, *[STAY] * (4 - len(actions))], np.int32)
@@ -181,7 +181,7 @@ def test_four_pairs_return_forty():
     """Each pair stands above and below its prey, and the other four prey are out of reach."""
     _, step = make()
     columns = range(0, 10, 3)
-    state = predator_prey.State(
+    state = predator_prey.PredatorPreyState(
         agents=np.array([(row, column) for column in columns for row in (0, 2)], np.int32),
         prey=np.array([(row, column) for row in (1, 9) for column in columns], np.int32),
         active=np.ones(8, bool),

@@ -12,7 +12,7 @@ from qmix_jax.envs import base
 
 
 def shot(actions):
-    return base.Shot(None, None, actions, 1, 7.0, 7.0, ("a", "b"))
+    return base.Frame(None, None, actions, 1, 7.0, 7.0, ("a", "b"))
 
 
 def test_joint_actions_are_told_briefly():

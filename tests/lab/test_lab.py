@@ -25,7 +25,7 @@ def test_the_lab_writes_a_page_with_pictures_and_numbers(tmp_path, capsys):
     assert [len(c["points"]) for c in cells] == [1, 1, 3, 3]
     assert {path.name for path in folder.glob("*.png")} == {"COORD.png", "two_step.png"}
     assert (folder / "runs" / "COORD_vdn" / "metrics.csv").exists()
-    page = (folder / "factorisations.md").read_text()
+    page = (folder / "lab.md").read_text()
     assert "## two_step" in page
     assert "to additive" in capsys.readouterr().out
 

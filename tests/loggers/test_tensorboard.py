@@ -25,14 +25,14 @@ def events(path):
 
 def run(directory, resumed_after=None):
     cfg = members.load(seed=3, seeds=2, hparams={"gamma": 0.9})
-    return base.Run(directory, config.dump(cfg), (3, 4), COLUMNS, resumed_after)
+    return base.RunInfo(directory, config.dump(cfg), (3, 4), COLUMNS, resumed_after)
 
 
-def write(sink, *steps):
+def write(logger, *steps):
     for step in steps:
         shared = {"kind": "eval", "env_steps": step, "update": 1, "gradient_step": 2}
-        sink.write([{**shared, "seed": s, "eval/return": step * s} for s in (3, 4)])
-    sink.close(False)
+        logger.write([{**shared, "seed": s, "eval/return": step * s} for s in (3, 4)])
+    logger.close(False)
 
 
 def test_each_seed_is_a_run_over_env_steps(tmp_path):
@@ -80,7 +80,7 @@ def test_a_run_that_goes_on_purges_what_came_after(tmp_path):
 
 @pytest.mark.parametrize("folder", ["/tmp/elsewhere", "../above", ""])
 def test_a_folder_outside_the_run_is_refused(folder):
-    with pytest.raises(config.ConfigError, match=r"sink\.tensorboard\.folder"):
+    with pytest.raises(config.ConfigError, match=r"logger\.tensorboard\.folder"):
         tensorboard.check(tensorboard.Config(folder=folder))
 
 

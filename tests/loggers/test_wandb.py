@@ -67,22 +67,22 @@ def read(directory, name):
 
 def run(directory, resumed_after=None):
     cfg = members.load(seed=3, seeds=2, hparams={"gamma": 0.9})
-    return base.Run(directory, config.dump(cfg), (3, 4), COLUMNS, resumed_after)
+    return base.RunInfo(directory, config.dump(cfg), (3, 4), COLUMNS, resumed_after)
 
 
-def write(sink, *steps):
+def write(logger, *steps):
     for step in steps:
         shared = {"kind": "eval", "env_steps": step, "update": 1, "gradient_step": 2}
-        sink.write([{**shared, "seed": s, "eval/return": step * s} for s in (3, 4)])
-    sink.close(False)
+        logger.write([{**shared, "seed": s, "eval/return": step * s} for s in (3, 4)])
+    logger.close(False)
 
 
 @pytest.mark.slow
 def test_offline_each_seed_is_a_run_of_one_group_and_goes_on(tmp_path):
     cfg = wandb.Config(mode="offline", project="coop", tags=("a", "b"))
-    sink = wandb.make(cfg, run(tmp_path))
-    assert "wandb sync" in sink.where
-    write(sink, 0, 50)
+    logger = wandb.make(cfg, run(tmp_path))
+    assert "wandb sync" in logger.where
+    write(logger, 0, 50)
     write(wandb.make(cfg, run(tmp_path, resumed_after={3: 0, 4: 0})), 50, 100)
     found = {seed: read(tmp_path, f"tiny-qmix-seed{seed}") for seed in (3, 4)}
     for seed, ((first, rows), (second, later)) in found.items():

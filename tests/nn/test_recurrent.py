@@ -17,10 +17,10 @@ T, R, I, H = 12, 5, 3, 4  # noqa: E741
 class Problem(NamedTuple):
     """A live state, inputs, and episode starts anywhere; `step` is the oracle's."""
 
-    cell: recurrent.Cell
+    cell: recurrent.RecurrentCell
     step: Any
-    weights: recurrent.Weights
-    state: recurrent.State
+    weights: recurrent.GateWeights
+    state: recurrent.RecurrentState
     x: Any
     reset: Any
 
@@ -35,10 +35,10 @@ def draw(kind):
     for row, starts in enumerate([(0, 5), (3,), (0, 1, 2, 8), (T - 1,), (4, 9)]):
         reset[list(starts), row] = True
     gates = {"gru": 3, "lstm": 4}[kind]
-    weights = recurrent.Weights(normal(I, gates * H), normal(H, gates * H), normal(gates * H))
-    cell, state = recurrent.LSTM_CELL, recurrent.State(normal(R, H), normal(R, H))
+    weights = recurrent.GateWeights(normal(I, gates * H), normal(H, gates * H), normal(gates * H))
+    cell, state = recurrent.LSTM_CELL, recurrent.RecurrentState(normal(R, H), normal(R, H))
     if kind == "gru":
-        cell, state = recurrent.GRU_CELL, recurrent.State(state.hidden)
+        cell, state = recurrent.GRU_CELL, recurrent.RecurrentState(state.hidden)
         weights = weights._replace(candidate_bias=normal(H))
     return Problem(cell, oracles.STEPS[kind], weights, state, normal(T, R, I), jnp.asarray(reset))
 
@@ -189,7 +189,7 @@ def test_module_returns_the_last_state_and_starts_within_pytorchs_bounds(layer, 
     init, apply = functional.pure(layer)
     x, reset = jnp.ones((2, R, 48)), jnp.zeros((2, R), bool)
     zeros = jnp.zeros((R, 64))
-    carry = zeros if n_gates == 3 else recurrent.State(zeros, zeros)
+    carry = zeros if n_gates == 3 else recurrent.RecurrentState(zeros, zeros)
     params = init(jax.random.key(0), carry, x, reset)
     last, hidden = jax.jit(apply)(params, carry, x, reset)
     assert jax.tree.structure(last) == jax.tree.structure(carry)

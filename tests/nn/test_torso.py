@@ -11,7 +11,7 @@ from flax import linen as nn
 from qmix_jax.nn import functional, torso
 
 SHAPE = (3, 4, 2)
-IMAGE = torso.Image(SHAPE, channels=(3, 5), kernel=3, features=6)
+IMAGE = torso.CNNSpec(SHAPE, channels=(3, 5), kernel=3, features=6)
 
 
 class Network(nn.Module):
@@ -68,7 +68,7 @@ def test_convolutions_agree_with_a_loop(kernel, layer_norm):
 
 def test_convolutions_start_within_pytorchs_bounds():
     image = IMAGE._replace(shape=(3, 4, 16), channels=(64,))
-    init, _ = functional.pure(torso.Convolutions(image, layer_norm=False))
+    init, _ = functional.pure(torso.CNN(image, layer_norm=False))
     params = jax.jit(init)(jax.random.key(0), jnp.zeros(image.shape))
     bound = 1.0 / np.sqrt(16 * 9)
     for leaf in params["conv_0"].values():

@@ -39,7 +39,7 @@ TOLD = {
 
 
 def own(how):
-    return ("env=own", "env.name=toys.shown", f"+env.options.how={how}")
+    return ("env=custom", "env.name=toys.shown", f"+env.options.how={how}")
 
 
 def read(path):

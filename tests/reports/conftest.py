@@ -16,7 +16,8 @@ CONFIG = {
     "agent": {"name": "gru", "options": {"hidden": 8}},
     "algo": {
         "name": "qmix",
-        "factorisation": {"name": "td", "options": {}},
+        "algorithm": "td",
+        "options": {},
         "mixer": {"name": "qmix", "options": {"embed_dim": 8}},
     },
     "hparams": {"learning_rate": {"start": 1e-3, "end": 1e-3, "steps": 1.0}, "gamma": 0.99},

@@ -15,7 +15,7 @@ META = {"jobs": [], "scores": [float("-inf"), 1.0]}
 
 
 def settings(**values):
-    return config.Checkpoint(**{"every_s": 0.0, **values})
+    return config.CheckpointConfig(**{"every_s": 0.0, **values})
 
 
 def arrays(value):
@@ -24,7 +24,7 @@ def arrays(value):
 
 def save(folder, *steps, notes=None, **values):
     notes = [] if notes is None else notes
-    with checkpoint.Store(folder, settings(**values), notes.append) as store:
+    with checkpoint.CheckpointStore(folder, settings(**values), notes.append) as store:
         for step in steps:
             store.save(step, META, arrays(step))
     return notes
@@ -57,13 +57,13 @@ def test_the_newest_are_kept(keep, tmp_path):
 
 
 def test_when_it_is_time(tmp_path):
-    with checkpoint.Store(tmp_path, settings(every_s=1e6), print) as store:
+    with checkpoint.CheckpointStore(tmp_path, settings(every_s=1e6), print) as store:
         assert store.wants(1, last=False), "the first one at once"
         store.save(1, META, arrays(1))
         store.finish()
         assert not store.wants(2, last=False) and store.wants(2, last=True)
         assert not store.wants(1, last=True), "it is there"
-    with checkpoint.Store(tmp_path, settings(enabled=False), print) as store:
+    with checkpoint.CheckpointStore(tmp_path, settings(enabled=False), print) as store:
         assert not store.wants(3, last=True)
 
 
@@ -81,7 +81,7 @@ def test_a_full_disk_keeps_the_last_one_and_training_goes_on(tmp_path, monkeypat
         file.write(b"some of it")
         raise OSError(28, "No space left on device")
 
-    with checkpoint.Store(tmp_path, settings(), notes.append) as store:
+    with checkpoint.CheckpointStore(tmp_path, settings(), notes.append) as store:
         store.save(10, META, arrays(10))
         store.finish()
         monkeypatch.setattr(parameters, "write_arrays", full)

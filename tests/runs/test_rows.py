@@ -21,11 +21,11 @@ def row(step, seed, **metrics):
 
 
 def own(**options):
-    return {"own": {"name": "toys.recording_sink", "options": options}}
+    return {"custom": {"name": "toys.recording_logger", "options": options}}
 
 
-def load(sink, **changes):
-    return members.small(sink=sink, seed=3, **changes)
+def load(logger, **changes):
+    return members.small(logger=logger, seed=3, **changes)
 
 
 def recorded(path):
@@ -44,20 +44,20 @@ def test_a_sink_gets_the_finite_values_of_every_row(tmp_path):
         row(step, seed, **{"train/loss": 0.5 * step}) for step in (1, 2) for seed in (3, 4)
     ]
     assert ended == "closed"
-    assert lines == ["sink toys.recording_sink: recorded.jsonl"]
+    assert lines == ["logger toys.recording_logger: recorded.jsonl"]
     assert len(storage.read_metrics(tmp_path / "metrics.csv")["seed"]) == 4
 
 
 @pytest.mark.parametrize(("breaks", "n_written"), [("make", 0), ("write", 2), ("close", 3)])
 def test_a_sink_that_breaks_is_one_line_and_stops_nothing(tmp_path, breaks, n_written):
     lines = []
-    sink = {**own(breaks=breaks, after=1), "tensorboard": {}}
-    with rows.open_rows(load(sink), tmp_path, NAMES, lines.append) as opened:
+    logger = {**own(breaks=breaks, after=1), "tensorboard": {}}
+    with rows.open_rows(load(logger), tmp_path, NAMES, lines.append) as opened:
         for step in (1, 2, 3):
             opened.write([row(step, 3, **{"train/loss": 1.0})])
-    told = [line for line in lines if "toys.recording_sink: RuntimeError" in line]
+    told = [line for line in lines if "toys.recording_logger: RuntimeError" in line]
     assert told == [
-        f"sink toys.recording_sink: RuntimeError: no {breaks} today; "
+        f"logger toys.recording_logger: RuntimeError: no {breaks} today; "
         "it is switched off, the run goes on"
     ]
     assert sum("env_steps" in line for line in recorded(tmp_path)) == n_written
@@ -80,7 +80,7 @@ def test_a_sink_that_cannot_start_is_not_tried_for_every_job(tmp_path):
         path = storage.claim(tmp_path / str(i))
         with rows.open_rows(load(own(breaks="make")), path, NAMES, lines.append, failed=failed):
             pass
-    assert len(lines) == 1 and failed == {"toys.recording_sink"}
+    assert len(lines) == 1 and failed == {"toys.recording_logger"}
 
 
 def test_parts_of_a_run_write_where_the_run_is(tmp_path):
@@ -91,9 +91,9 @@ def test_parts_of_a_run_write_where_the_run_is(tmp_path):
 
 
 def test_sinks_neither_separate_programs_nor_settings():
-    with_sink, without = load(own()), load({})
-    assert len(groups.split([with_sink, without])) == 1
-    assert config.load(config.dump(with_sink)) == with_sink
+    with_logger, without = load(own()), load({})
+    assert len(groups.split([with_logger, without])) == 1
+    assert config.load(config.dump(with_logger)) == with_logger
 
 
 @pytest.mark.parametrize("package", ["tensorboardX", "wandb"])
@@ -104,24 +104,27 @@ def test_a_missing_extra_is_told_before_anything_is_compiled(tmp_path, monkeypat
     )
     name = package.removesuffix("X")
     with pytest.raises(
-        config.ConfigError, match=rf"sink={name} needs the extra `{name}`.*\[{name}"
+        config.ConfigError, match=rf"logger={name} needs the extra `{name}`.*\[{name}"
     ):
         qmix_jax.train(load({name: {}}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("sink", "message"),
+    ("logger", "message"),
     [
-        ({"tensorbord": {}}, "unknown key 'sink.tensorbord'; did you mean 'tensorboard'"),
-        ({"wandb": {"projects": "x"}}, "unknown key 'sink.wandb.projects'; did you mean 'project'"),
-        ({"wandb": True}, "sink.wandb=True: input should be"),
-        ({"own": {"name": "nowhere.at_all"}}, "no module 'nowhere' can be imported"),
+        ({"tensorbord": {}}, "unknown key 'logger.tensorbord'; did you mean 'tensorboard'"),
+        (
+            {"wandb": {"projects": "x"}},
+            "unknown key 'logger.wandb.projects'; did you mean 'project'",
+        ),
+        ({"wandb": True}, "logger.wandb=True: input should be"),
+        ({"custom": {"name": "nowhere.at_all"}}, "no module 'nowhere' can be imported"),
     ],
 )
-def test_mistakes_are_named(sink, message):
+def test_mistakes_are_named(logger, message):
     with pytest.raises(config.ConfigError, match=message):
-        load(sink)
+        load(logger)
 
 
 class InSlices(api.Programs):
@@ -133,7 +136,7 @@ class InSlices(api.Programs):
 
 
 @pytest.mark.slow
-def test_each_job_of_a_sweep_in_slices_feeds_its_own_sinks(tmp_path):
+def test_each_job_of_a_sweep_in_slices_feeds_its_own_loggers(tmp_path):
     shared = {
         "population": {"batching": "map", "devices": 1},
         "trainer": {"env_steps": 300},

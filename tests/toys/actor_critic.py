@@ -58,8 +58,8 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
         behaviour = {**x.behaviour, "advantage": scaled}
         return state.replace(params=params), replace(x, behaviour=behaviour)
 
-    def extras(batch: Batch, loss: Array) -> learner.Extras:
-        return learner.Extras(metrics={"loss": (loss, jnp.ones(()))}, priority=batch.weight)
+    def extras(batch: Batch, loss: Array) -> learner.LossAux:
+        return learner.LossAux(metrics={"loss": (loss, jnp.ones(()))}, priority=batch.weight)
 
     def critic_loss(
         params: Any,

@@ -50,8 +50,8 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
     def mu(params: Any, batch: Batch) -> Array:
         return scaled(agents.unroll(agent, params["agent"], batch.trajectory).head)
 
-    def extras(batch: Batch, loss: Array) -> learner.Extras:
-        return learner.Extras(metrics={"loss": (loss, jnp.ones(()))}, priority=batch.weight)
+    def extras(batch: Batch, loss: Array) -> learner.LossAux:
+        return learner.LossAux(metrics={"loss": (loss, jnp.ones(()))}, priority=batch.weight)
 
     def critic_loss(
         params: Any, target: Any, batch: Batch, hparams: HParams, clock: Clock, k: Array, key: Array

@@ -36,7 +36,7 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
 
     def loss(
         params: Any, target_params: Any, batch: Batch, hparams: HParams
-    ) -> tuple[Array, learner.Extras]:
+    ) -> tuple[Array, learner.LossAux]:
         values = base.next_values(cfg, agent, params["agent"], target_params["agent"], batch)
         taken = qvalues.take(values.q, batch.trajectory.actions)
 

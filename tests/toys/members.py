@@ -15,7 +15,7 @@ TINY: dict[str, Any] = {
     "agent": {"name": "gru", "options": {"hidden": 8}},
     "algo": {
         "name": "qmix",
-        "factorisation": {"name": "td"},
+        "algorithm": "td",
         "mixer": {"name": "qmix", "options": {"embed_dim": 4, "hypernet_embed": 8}},
     },
     "hparams": {
@@ -38,7 +38,7 @@ TINY: dict[str, Any] = {
 
 SMALL: dict[str, Any] = {
     "agent": {"name": "mlp", "options": {"hidden": 8}},
-    "algo": {"name": "vdn", "factorisation": {"name": "td"}, "mixer": {"name": "vdn"}},
+    "algo": {"name": "vdn", "algorithm": "td", "mixer": {"name": "vdn"}},
 }
 """Changes to `TINY` that halve the time to compile it, where the algorithm does not matter."""
 

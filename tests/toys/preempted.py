@@ -11,7 +11,7 @@ from qmix_jax.runs import record
 class Preempted(group_task.GroupTask):
     """Its first attempt ends when its first run has ended and its second one has not."""
 
-    def __call__(self) -> group_task.Outcome:
+    def __call__(self) -> group_task.GroupResult:
         """Trains what has not ended yet."""
         self._directory.mkdir(parents=True, exist_ok=True)
         attempted = self._directory / "attempted"

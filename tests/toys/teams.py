@@ -63,7 +63,7 @@ def run_of(agent, spec, precision, directory, **more):
     cfg = config.load({"agent": agent, "precision": precision, "env": {"name": "two_step"}, **more})
     init = program.make_algorithm(cfg, spec).init
     both = [samples.params(init, seed) for seed in range(2)]
-    return trained.Trained(
+    return trained.TrainedRun(
         directory=directory,
         config=cfg,
         spec=spec,

@@ -60,7 +60,9 @@ def save_often(folder: pathlib.Path) -> list[str]:
     """Saves checkpoints in step with the other process; returns the messages."""
     notes: list[str] = []
     folder.mkdir()
-    with checkpoint.Store(folder, config.Checkpoint(every_s=0.0, keep=1), notes.append) as store:
+    with checkpoint.CheckpointStore(
+        folder, config.CheckpointConfig(every_s=0.0, keep=1), notes.append
+    ) as store:
         for step in range(40):
             store.save(step, {"step": step}, {"step": np.array(step)})
     return notes

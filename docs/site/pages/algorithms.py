@@ -42,7 +42,7 @@ class Algorithm(NamedTuple):
 
     Attributes:
       file: its YAML file.
-      modules: its mixer's, if it has one, and its factorisation's: dotted section -> module.
+      modules: its mixer's, if it has one, and its algorithm's: dotted section -> module.
       guarantee: what holds between its joint value and the agents' own best actions.
     """
 
@@ -126,18 +126,18 @@ def _algorithm(name: str, file: comments.File) -> Algorithm:
     mixer_name = file.values.get("algo.mixer.name")
     if mixer_name is not None:
         modules["Mixer"] = components.find("mixers", str(mixer_name))
-    factorisation = str(file.values["algo.factorisation.name"])
-    modules["Factorisation"] = components.find("algorithms", factorisation)
+    algorithm = str(file.values["algo.algorithm"])
+    modules["Algorithm"] = components.find("algorithms", algorithm)
     return Algorithm(name, file, modules, _guarantee(modules))
 
 
 def _guarantee(modules: dict[str, ModuleType]) -> str:
     if "Mixer" not in modules:
-        if modules["Factorisation"].__name__.endswith(".iql"):
+        if modules["Algorithm"].__name__.endswith(".iql"):
             return "None."
         return "Unrestricted; a sum of utilities is bound to it."
     bundle = modules["Mixer"].make(modules["Mixer"].Config(), _SPEC)
-    if modules["Factorisation"].__name__.endswith(".wqmix"):
+    if modules["Algorithm"].__name__.endswith(".wqmix"):
         return "Monotonic, so IGM holds; beside it a second, unrestricted one."
     if bundle.monotonic:
         return "Monotonic, so IGM holds."
@@ -167,7 +167,7 @@ def _options(own: Algorithm) -> list[str]:
     parts = []
     sections: Sequence[tuple[str, str]] = (
         ("Mixer", "algo.mixer"),
-        ("Factorisation", "algo.factorisation"),
+        ("Algorithm", "algo"),
     )
     for role, section in sections:
         if role not in own.modules:

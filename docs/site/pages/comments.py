@@ -48,7 +48,7 @@ def files(group: str) -> dict[str, File]:
     """The files of a config group by name, without those that wait for a user's own module."""
     folder = composition.directory() / group
     names = sorted(path.stem for path in folder.glob("*.yaml"))
-    return {name: read(f"{group}/{name}") for name in names if name != "own"}
+    return {name: read(f"{group}/{name}") for name in names if name != "custom"}
 
 
 def flatten(node: dict, prefix: str = "") -> dict[str, object]:

@@ -12,7 +12,7 @@ _HYDRA = (
     ("launcher", "fused", submit.LocalOptions),
     ("launcher", "fused_local", submit.LocalOptions),
     ("launcher", "fused_slurm", submit.SlurmOptions),
-    ("sweeper", "optuna", search.Settings),
+    ("sweeper", "optuna", search.SweeperSettings),
 )
 _SECTIONS = ("env", "agent", "algo")
 """Sections whose keys depend on a component."""
@@ -21,7 +21,7 @@ _SECTIONS = ("env", "agent", "algo")
 def reference() -> str:
     """All sections as Markdown."""
     parts = [*_core(), *_presets(), *_environments(), *_agents(), *_algorithms()]
-    parts += [*_sinks(), *_experiments(), *_others(), *_hydra()]
+    parts += [*_loggers(), *_experiments(), *_others(), *_hydra()]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
@@ -240,9 +240,8 @@ def _names(group: str, choice: str) -> str:
 
 
 def _own(kind: str) -> str:
-    return (
-        f"A module of your own: `{kind}=own {kind}.name=my_lab.module +{kind}.options.key=value`.\n"
-    )
+    choice = f"`{kind}=custom {kind}.name=my_lab.module +{kind}.options.key=value`"
+    return f"Your own module: {choice}.\n"
 
 
 def _component(
@@ -287,18 +286,21 @@ def _agents() -> list[str]:
 
 
 def _algorithms() -> list[str]:
-    """Factorisations with their coefficients, then mixers."""
+    """Algorithms with their coefficients, then mixers."""
     parts = [
         "## algo",
-        "A factorisation and, where it has one, its mixer ([algorithms](../algorithms/index.md)).",
+        "An algorithm and, where it has one, its mixer ([algorithms](../algorithms/index.md)).",
     ]
     parts += [_names("algo", "qmix"), _choices("algo")]
-    for kind, path in (("algorithms", "algo.factorisation"), ("mixers", "algo.mixer")):
+    for kind, path, key in (
+        ("algorithms", "algo", "algorithm"),
+        ("mixers", "algo.mixer", "name"),
+    ):
         for module in components.names(kind):
             files = {
                 name: file
                 for name, file in comments.files("algo").items()
-                if file.values.get(f"{path}.name") == module
+                if file.values.get(f"{path}.{key}") == module
             }
             parts += _component(kind, module, f"{path}.options", files)
             coefficients = getattr(components.find(kind, module), "Coefficients", None)
@@ -312,14 +314,23 @@ def _algorithms() -> list[str]:
     return parts
 
 
-def _sinks() -> list[str]:
-    """The options of each sink."""
-    parts = ["## sink (group)", "Several: `sink=[tensorboard,wandb]` ([sinks](../sinks.md)).\n"]
-    parts += [_own("sink.own").replace("sink.own=own", "sink=own"), _choices("sink")]
-    for name, file in comments.files("sink").items():
+def _loggers() -> list[str]:
+    """The options of each logger."""
+    parts = [
+        "## logger (group)",
+        "Several: `logger=[tensorboard,wandb]` ([loggers](../loggers.md)).\n",
+    ]
+    parts += [
+        _own("logger.custom").replace("logger.custom=custom", "logger=custom"),
+        _choices("logger"),
+    ]
+    for name, file in comments.files("logger").items():
         model = components.find("loggers", name).Config
         values = model().model_dump(mode="json")
-        parts += [f"### sink={name}", option_table(f"sink.{name}", model, file.comments, values)]
+        parts += [
+            f"### logger={name}",
+            option_table(f"logger.{name}", model, file.comments, values),
+        ]
     return parts
 
 
@@ -344,7 +355,7 @@ def _experiments() -> list[str]:
 
 def _others() -> list[str]:
     """Groups without a section of their own above."""
-    described = {"env", "agent", "algo", "trainer", "experiment", "sink"}
+    described = {"env", "agent", "algo", "trainer", "experiment", "logger"}
     others = [group for group in composition.choices() if group not in described]
     return [part for group in others for part in (f"## {group} (group)", _choices(group))]
 
@@ -382,7 +393,7 @@ def keys() -> set[str]:
     found = set()
     for group, names in composition.choices().items():
         for name in names:
-            if name != "own":
+            if name != "custom":
                 mapping = composition.compose(f"{group}={name}")
                 found |= set(comments.flatten(mapping))
     return found

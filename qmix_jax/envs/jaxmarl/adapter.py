@@ -39,9 +39,9 @@ class Suite(NamedTuple):
     outcome: Callable[[Any, Any, Array], tuple[Array, dict[str, Array]]]
     variant: str = ""
     metric_names: tuple[str, ...] = ()
-    heuristic: base.Policy | None = None
+    heuristic: base.HeuristicPolicy | None = None
     scene: base.Scene | None = None
-    describe: Callable[[base.Shot], str] | None = None
+    describe: Callable[[base.Frame], str] | None = None
     avail_actions: Callable[[Any], Array] | None = None
     agent_state: np.ndarray | None = None
     obs_bounds: tuple[float, float] | None = None

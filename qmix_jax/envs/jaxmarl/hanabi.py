@@ -108,7 +108,7 @@ def _state(env: Any, state: Any) -> Array:
     return jnp.concatenate([jnp.concatenate(each, axis=1).ravel(), *table])
 
 
-def _describe(env: Any, shot: base.Shot) -> str:
+def _describe(env: Any, shot: base.Frame) -> str:
     """The move, the table, and every hand with what its owner was told of each card."""
     state = shot.state
     move = "cards are dealt" if shot.actions is None else _move(env, shot)
@@ -132,7 +132,7 @@ def _describe(env: Any, shot: base.Shot) -> str:
     return "\n".join([*lines, f"  discarded {' '.join(gone) or 'nothing'}"])
 
 
-def _move(env: Any, shot: base.Shot) -> str:
+def _move(env: Any, shot: base.Frame) -> str:
     """What whoever was to move did, and what came of it."""
     before, size = shot.before, env.hand_size
     seat = int(np.argmax(before.cur_player_idx))

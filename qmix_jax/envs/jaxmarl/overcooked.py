@@ -43,7 +43,7 @@ class OvercookedKwargs(config.Model):
     """Random positions, pots and things held at first (false)."""
 
 
-class V2Kwargs(OvercookedKwargs):
+class OvercookedV2Kwargs(OvercookedKwargs):
     """Those of Overcooked v2."""
 
     agent_view_size: config.PositiveInt | None = None
@@ -62,7 +62,7 @@ class V2Kwargs(OvercookedKwargs):
 
 _KWARGS: dict[str, type[OvercookedKwargs]] = {
     "overcooked": OvercookedKwargs,
-    "overcooked_v2": V2Kwargs,
+    "overcooked_v2": OvercookedV2Kwargs,
 }
 IDS = tuple(_KWARGS)
 

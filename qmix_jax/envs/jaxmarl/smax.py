@@ -214,7 +214,7 @@ def _scene(env: Any) -> base.Scene:
     return base.Scene("battle", look, facts)
 
 
-def _heuristic(env: Any) -> base.Policy:
+def _heuristic(env: Any) -> base.HeuristicPolicy:
     """Units attack the nearest enemy in range, and go on with it for as long as they can; without
     one in range they walk towards the nearest enemy alive, by true positions.
 
@@ -239,7 +239,7 @@ def _heuristic(env: Any) -> base.Policy:
         walk = jnp.where(timestep.avail_actions[:, 0], walk, stop)  # the dead can only stop
         return jnp.where(target >= 0, first_attack + target, walk).astype(jnp.int32), target
 
-    return base.Policy(np.full((n,), -1, np.int32), act)
+    return base.HeuristicPolicy(np.full((n,), -1, np.int32), act)
 
 
 def _normaliser(env: Any) -> Any:

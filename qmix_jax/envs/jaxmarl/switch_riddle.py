@@ -53,7 +53,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
     return env, suite
 
 
-def _describe(shot: base.Shot) -> str:
+def _describe(shot: base.Frame) -> str:
     """Who was in the room and did what; who is there now, and whether the light is on."""
     state, before = shot.state, shot.before
     been = " ".join(name for name, was in zip(shot.names, state.has_been, strict=True) if was)

@@ -1,4 +1,4 @@
-"""A sink of one's own: keeps what it gets in a file, or breaks where it is told to."""
+"""A logger of one's own: keeps what it gets in a file, or breaks where it is told to."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ class Config(config.Model):
     """Calls of `write` that go well."""
 
 
-def make(cfg: Config, run: base.Run) -> base.Sink:
+def make(cfg: Config, run: base.RunInfo) -> base.Logger:
     """Appends to `recorded.jsonl` of the run directory: a line for itself, and one per row."""
 
     def act(step: str, *records: object) -> None:
@@ -33,6 +33,6 @@ def make(cfg: Config, run: base.Run) -> base.Sink:
         act("write" if next(calls) >= cfg.after else "", *rows)
 
     act("make", {"seeds": run.seeds, "resumed_after": run.resumed_after})
-    return base.Sink(
+    return base.Logger(
         "recorded.jsonl", write, lambda failed: act("close", "failed" if failed else "closed")
     )

@@ -1,4 +1,4 @@
-"""What every factorisation promises, with every mixer that it takes."""
+"""What every algorithm promises, with every mixer that it takes."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ CASES = {
 
 
 def _combinations():
-    """Every factorisation without a mixer if it takes none, `td` with every mixer, and any other
+    """Every algorithm without a mixer if it takes none, `td` with every mixer, and any other
     with one."""
     agent = samples.component("agents", "mlp")
     for case, (name, options) in CASES.items():
@@ -42,14 +42,14 @@ def _combinations():
 
 COMBINATIONS = tuple(_combinations())
 combinations = pytest.mark.parametrize(("name", "mixer"), COMBINATIONS)
-# What no mixer has a part in (acting, time) is tried once per factorisation.
+# What no mixer has a part in (acting, time) is tried once per algorithm.
 once_each = pytest.mark.parametrize(("name", "mixer"), tuple(dict(reversed(COMBINATIONS)).items()))
 forms = pytest.mark.parametrize("form", samples.FORMS)
 KEY = jax.random.key(3)
 
 
 @functools.cache
-def factorisation_case(case, mixer):
+def algorithm_case(case, mixer):
     """(algorithm, params, target_params, jitted value and gradient of the loss)."""
     agent = samples.component("agents", "gru", {"hidden": 8})
     mixing = mixer and samples.component("mixers", mixer)
@@ -69,7 +69,7 @@ def test_every_component_is_tried():
 @combinations
 @forms
 def test_loss_shapes_dtypes_and_finite_gradients(name, mixer, form):
-    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch = samples.batch(form)
     (loss, extras), gradient = loss_and_gradient(params, target_params, batch, samples.hparams())
     assert samples.signature((loss, extras.priority)) == (((), jnp.float32), ((3,), jnp.float32))
@@ -84,7 +84,7 @@ def test_loss_shapes_dtypes_and_finite_gradients(name, mixer, form):
 @combinations
 @forms
 def test_contents_of_invalid_steps_change_nothing(name, mixer, form):
-    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch, hparams = samples.batch(form), samples.hparams()
     original = loss_and_gradient(params, target_params, batch, hparams)
     for seed in (1, 2):
@@ -98,7 +98,7 @@ def test_contents_of_invalid_steps_change_nothing(name, mixer, form):
 @combinations
 def test_contents_of_valid_steps_do_matter(name, mixer):
     """Observations, rewards, terminations and validity each enter the loss."""
-    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams()
     (loss, _), _ = loss_and_gradient(params, target_params, batch, hparams)
     old = batch.trajectory
@@ -111,7 +111,7 @@ def test_contents_of_valid_steps_do_matter(name, mixer):
 
 @combinations
 def test_nothing_valid_is_no_loss_and_no_gradient(name, mixer):
-    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch = samples.batch("episode")
     none = batch.replace(
         trajectory=batch.trajectory.replace(valid=np.zeros_like(batch.trajectory.valid))
@@ -126,7 +126,7 @@ def test_nothing_valid_is_no_loss_and_no_gradient(name, mixer):
 @once_each
 def test_joined_episodes_are_separate_episodes(name, mixer):
     """A sequence of three episodes costs what the three cost on their own."""
-    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams()
 
     def part(start, end):
@@ -154,7 +154,7 @@ def test_joined_episodes_are_separate_episodes(name, mixer):
 
 @combinations
 def test_priority_is_its_own_sequences(name, mixer):
-    _, params, target_params, loss_and_gradient = factorisation_case(name, mixer)
+    _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams()
     (_, before), _ = loss_and_gradient(params, target_params, batch, hparams)
     reward = batch.trajectory.reward.copy()
@@ -167,7 +167,7 @@ def test_priority_is_its_own_sequences(name, mixer):
 
 @combinations
 def test_no_gradient_reaches_the_target_parameters(name, mixer):
-    made, params, target_params, _ = factorisation_case(name, mixer)
+    made, params, target_params, _ = algorithm_case(name, mixer)
 
     def value(target_params):
         batch = samples.batch("segment")
@@ -194,7 +194,7 @@ def exploring(epsilon):
 
 @once_each
 def test_acting_takes_no_state(name, mixer):
-    made = factorisation_case(name, mixer)[0]
+    made = algorithm_case(name, mixer)[0]
     names = list(inspect.signature(made.act).parameters)
     assert len(names) == 5 and "state" not in names
     assert "state" not in {field.name for field in dataclasses.fields(Observed)}
@@ -204,7 +204,7 @@ def test_acting_takes_no_state(name, mixer):
 @pytest.mark.parametrize("epsilon", [0.0, 0.4])
 def test_acting_is_decentralised(name, mixer, epsilon):
     """Everything about the second agent changes; the first does the same, also when exploring."""
-    made, params, *_ = factorisation_case(name, mixer)
+    made, params, *_ = algorithm_case(name, mixer)
     act, explore = samples.jit(made.act), exploring(epsilon)
     seen, other = crowd(), crowd(seed=1)
     carry = samples.live_carry(made, len(seen.reset))["act"]
@@ -223,7 +223,7 @@ def test_acting_is_decentralised(name, mixer, epsilon):
 
 @once_each
 def test_unavailable_actions_are_never_taken(name, mixer):
-    made, params, *_ = factorisation_case(name, mixer)
+    made, params, *_ = algorithm_case(name, mixer)
     act, seen = samples.jit(made.act), crowd()
     avail = seen.avail_actions
     assert not avail.all(axis=-1).any(axis=0).all()
@@ -239,7 +239,7 @@ def test_unavailable_actions_are_never_taken(name, mixer):
 def test_greedy_acting_maximises_the_utilities(name, mixer):
     """At the start of an episode, whatever the carry and the action before it were; and what
     `inspect` shows are the utilities that `act` maximises."""
-    made, params, *_ = factorisation_case(name, mixer)
+    made, params, *_ = algorithm_case(name, mixer)
     seen = crowd(b=20)
     start = replace(seen, reset=np.ones(20, bool), prev_actions=np.full((20, N), -1, np.int32))
     carry = samples.live_carry(made, 20)["act"]
@@ -255,7 +255,7 @@ def test_greedy_acting_maximises_the_utilities(name, mixer):
 
 @once_each
 def test_exploration_follows_the_clock_and_greedy_has_the_same_form(name, mixer):
-    made, *_ = factorisation_case(name, mixer)
+    made, *_ = algorithm_case(name, mixer)
     epsilon = Schedule(start=jnp.float32(1.0), end=jnp.float32(0.0), steps=jnp.float32(100.0))
     clock = replace(samples.CLOCK, env_steps=jnp.float32(25.0))
     found = made.exploration(samples.hparams(epsilon=epsilon), clock)
@@ -266,7 +266,7 @@ def test_exploration_follows_the_clock_and_greedy_has_the_same_form(name, mixer)
 
 @combinations
 def test_what_is_shown_has_the_axes_of_its_name(name, mixer):
-    made, params, *_ = factorisation_case(name, mixer)
+    made, params, *_ = algorithm_case(name, mixer)
     trajectory = samples.batch("segment").trajectory
     shown = jax.eval_shape(made.inspect, params, trajectory)
     t, b = trajectory.valid.shape

@@ -28,7 +28,7 @@ def test_it_trains_and_takes_its_options(tmp_path):
 
 ALGORITHM = (
     "experiment=two_step", "algo=iql", "algo.name=hysteretic",
-    "algo.factorisation.name=toys.hysteretic",
+    "algo.algorithm=toys.hysteretic",
 )  # fmt: skip
 
 
@@ -69,6 +69,6 @@ def test_modules_are_found_where_the_command_is_given(tmp_path, run_python):
     (tmp_path / "my_lab").mkdir()
     (tmp_path / "my_lab" / "empty.py").write_text("")
     command = pathlib.Path(sys.executable).with_name("qmix-jax")
-    done = run_python(str(command), "train", "env=own", "env.name=my_lab.empty")
+    done = run_python(str(command), "train", "env=custom", "env.name=my_lab.empty")
     assert done.returncode == 2 and "my_lab.empty" in done.stderr, done.stderr
     assert "no module" not in done.stderr
