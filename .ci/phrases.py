@@ -20,7 +20,7 @@ PHRASES = {
     r"\bmend(?:s|ed|ing)?\b": "fix",
     r"\btold\b": "reported, passed",
     r"of one's own": "user-defined",
-    r"\bof your own\b": "your own ..., user-defined",
+    r"\bof your own(?! (?:module|code|package|folder)\b)": "your own ..., user-defined",
     r"(?:lay|lays|laid|lie|lies) (?:\w+ )?beside": "compare with",
     r"\blaid to\b": "blame",
     r"(?:cannot|can't|can not) bear": "violates the contract, is not supported",
