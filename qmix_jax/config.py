@@ -265,7 +265,12 @@ class ExperimentConfig(Model):
         named = {"env.name", "agent.name", "algo.name"}
         return fields | {key: value for key, value in _changed(self) if key not in named}
 
-    __repr__, _repr_html_ = reprs.text, reprs.html
+    def __repr__(self) -> str:
+        return reprs.text(self)
+
+    def _repr_html_(self) -> str:
+        return reprs.html(self)
+
     __str__ = __repr__
 
 

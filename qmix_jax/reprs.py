@@ -21,9 +21,9 @@ class Summarised(Protocol):
         ...
 
 
-def text(record: Summarised) -> str:
+def text(self: Summarised) -> str:
     """`Name(key=value, ...)` in one line; fields beyond some 800 characters are counted only."""
-    fields = [f"{name}={_plain(value)}" for name, value in record.summary().items()]
+    fields = [f"{name}={_plain(value)}" for name, value in self.summary().items()]
     total, fitting = 0, []
     for field in fields:
         total += len(field) + 2
@@ -31,18 +31,18 @@ def text(record: Summarised) -> str:
             fitting.append(f"... and {len(fields) - len(fitting)} more")
             break
         fitting.append(field)
-    return f"{type(record).__name__}({', '.join(fitting)})"
+    return f"{type(self).__name__}({', '.join(fitting)})"
 
 
-def html(record: Summarised) -> str:
+def html(self: Summarised) -> str:
     """A table of two columns, names and values, with the type as its caption."""
     cell = '<td style="text-align: left">'
     rows = "".join(
         f"<tr>{cell}<b>{escaping.escape(name)}</b></td>"
         f"{cell}{escaping.escape(_plain(value))}</td></tr>"
-        for name, value in record.summary().items()
+        for name, value in self.summary().items()
     )
-    caption = escaping.escape(type(record).__name__)
+    caption = escaping.escape(type(self).__name__)
     return f"<table><caption><b>{caption}</b></caption><tbody>{rows}</tbody></table>"
 
 
