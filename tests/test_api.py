@@ -60,6 +60,43 @@ def test_a_run_is_read_back_as_it_was_returned(finished, tmp_path):
         qmix_jax.load_run(tmp_path)
 
 
+def test_a_result_prints_in_a_few_lines(finished):
+    result, _ = finished
+    text = repr(result)
+    assert text.startswith("Result(name=tiny, env=toys.counting, algo=vdn, seeds=7..9, env_steps=")
+    assert len(text) < 1_000 and len(repr((result,) * 3)) < 3_000
+    assert "failures" not in text and "interrupted" not in text
+    assert "<td" in result._repr_html_() and "<script" not in result._repr_html_()
+
+
+def test_metrics_as_a_data_frame(finished):
+    result, _ = finished
+    evaluations, training = result.to_pandas(), result.to_pandas("train")
+    assert len(evaluations) + len(training) == len(result.metrics["seed"])
+    assert set(evaluations["seed"]) == {7, 8, 9} and evaluations["env_steps"].dtype == int
+    assert "eval/return" in evaluations and "train/loss" not in evaluations
+    assert "train/loss" in training and "eval/return" not in training
+    with pytest.raises(config.ConfigError, match=r"kind='evaluation'; did you mean 'eval'\?"):
+        result.to_pandas("evaluation")
+
+
+def test_a_missing_pandas_names_the_command(finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(config.ConfigError, match=r"pip install 'qmix-jax\[pandas\]'"):
+        finished[0].to_pandas()
+
+
+def test_learning_curves_of_a_result(finished):
+    result, _ = finished
+    titles = {panel.get_title(loc="left") for panel in result.plot().get_axes()}
+    assert {"Greedy return", "Loss"} <= titles
+    (panel,) = result.plot("eval/length").get_axes()
+    assert panel.get_title(loc="left") == "eval/length"
+    assert result.plot("eval/return")._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(config.ConfigError, match="did you mean 'eval/return'"):
+        result.plot("return")
+
+
 def test_metrics_have_one_row_per_kind_step_and_seed(finished):
     result, _ = finished
     rows = result.metrics
