@@ -101,7 +101,7 @@ class Policy(NamedTuple):
         names = ("name", "algo", "member", "parameters", "scores")
         return {
             "env": self.about["interface"].get("env", ""),
-            "agents": ", ".join(self.agent_names),
+            "agents": list(self.agent_names),
             "actions": f"{self.actions.kind} {list(self.actions.sizes)}",
             "obs_shape": list(self.obs_shape),
             **{name: run[name] for name in names if name in run},
