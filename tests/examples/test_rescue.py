@@ -1,4 +1,4 @@
-"""The example environment keeps the contract and can be learnt in seconds."""
+"""The example environment fulfils the contract and is learnt in seconds."""
 
 import numpy as np
 import pytest
@@ -21,13 +21,13 @@ SETTINGS = {
 }
 
 
-def test_it_keeps_the_contract():
-    found = qmix_jax.check_env("examples.rescue", {"size": 3}, episodes=4)
-    assert found.passed, found.failures()
+def test_the_example_fulfils_the_contract():
+    conformance = qmix_jax.check_env("examples.rescue", {"size": 3}, episodes=4)
+    assert conformance.passed, conformance.failures()
 
 
 @pytest.mark.slow
-def test_it_is_learnt(tmp_path):
+def test_the_example_is_learnt(tmp_path):
     config = qmix_jax.load_config(SETTINGS)
     (random,) = qmix_jax.baseline(config).metrics["win_rate"]
     result = qmix_jax.train(config, tmp_path / "run")
