@@ -1,6 +1,6 @@
 """A user-defined environment: two rescuers on a grid must meet at a victim to carry it out.
 
-qmix-jax train env=custom env.name=examples.rescue
+qmix-jax train experiment=custom env.name=examples.rescue agent=mlp
 """
 
 import jax

@@ -90,24 +90,24 @@ def train(
       WriteError: the disk is full or gone; the files written so far remain.
     """
     _check([cfg])
-    job = Job(cfg, directory, command)
-    run = _train_distributed if cfg.population.distributed else _train_here
-    result = run(job, callbacks)
-    if result.failures:
-        raise NonFiniteError("; ".join(result.failures.values()))
-    return result
-
-
-def _train_here(job: Job, callbacks: Sequence[Callable[[Session], Any]]) -> Result:
-    (job,) = launching.settle([job])
+    if cfg.population.distributed:
+        return _require_finite(_train_distributed(Job(cfg, directory, command), callbacks))
+    (job,) = launching.settle([Job(cfg, directory, command)])
     if compatibility.ended(job.config, job.path):
         print(f"resume: {launching.had_ended(job)}", flush=True)
-        return load_run(job.path)
+        return _require_finite(load_run(job.path))
     with launching.start(job) as session:
         while session.step():
             _call(callbacks, session)
     result = session.result()
     results.show(result)
+    return _require_finite(result)
+
+
+def _require_finite(result: Result) -> Result:
+    """Raises: NonFiniteError if a member diverged."""
+    if result.failures:
+        raise NonFiniteError("; ".join(result.failures.values()))
     return result
 
 

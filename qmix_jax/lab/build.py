@@ -29,9 +29,11 @@ class Lab(NamedTuple):
     pages: pathlib.Path
 
     def summary(self) -> dict[str, str]:
-        """Fields of `repr`: the page, and for each cell how many seeds reached which return."""
+        """Fields of `repr`: the page, and the returns that each cell reached."""
         reached = {
-            f"{cell.game} {cell.algo}": ", ".join(f"{n} x {r:g}" for r, n in cell.reached.items())
+            f"{cell.game} {cell.algo}": ", ".join(
+                f"{value:g} ({n}/{cell.seeds} seeds)" for value, n in cell.reached.items()
+            )
             for cell in self.cells
         }
         return {"pages": str(self.pages), **reached}

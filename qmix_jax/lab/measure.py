@@ -57,11 +57,11 @@ class GameTables(NamedTuple):
         """Fields of `repr`: names of the decision points, and shapes of the tables."""
         tables = {name: getattr(self, name) for name in ("utilities", "joint", "unrestricted")}
         shapes = {
-            name: ", ".join(str(np.shape(array)) for array in arrays)
+            name: [np.shape(array) for array in arrays]
             for name, arrays in tables.items()
             if arrays is not None
         }
-        return {"points": ", ".join(point.name for point in self.points), **shapes}
+        return {"points": [point.name for point in self.points], **shapes}
 
     __repr__, _repr_html_ = reprs.text, reprs.html
 
