@@ -81,9 +81,13 @@ def search(
 
 
 def _note(result: Any) -> str:
-    notes = ["interrupted"] * result.interrupted + ["dropped at a rung"] * result.pruned
-    notes += [f"ended by {result.stopped}"] if result.stopped else []
-    return ", ".join(notes + [f"{len(result.failures)} frozen"] * bool(result.failures))
+    notes = {
+        "interrupted": result.interrupted,
+        "dropped at a rung": result.pruned,
+        f"ended by {result.stopped}": result.stopped,
+        f"{len(result.failures)} frozen": result.failures,
+    }
+    return ", ".join(note for note, applies in notes.items() if applies)
 
 
 def _format(value: float) -> str:
