@@ -1,4 +1,4 @@
-"""The Python face: train configurations, get arrays and paths back."""
+"""Python interface of training: configurations in, results out."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def start(
     directory: str | os.PathLike[str] | None = None,
     command: str | None = None,
 ) -> Session:
-    """Starts a run to be driven step by step, as `train` drives it.
+    """Starts a run that you drive step by step; `train` does the same in one call.
 
         with qmix_jax.start(cfg) as session:
             while session.step():
@@ -40,10 +40,11 @@ def start(
     Args:
       cfg, directory, command: as for `train`.
     Returns:
-      A `Session`, compiled, with members that are made and evaluated, or restored.
+      A `Session` with compiled programs and members that are initialised and evaluated, or
+      restored from a checkpoint.
     Raises:
-      ConfigError: a setting that cannot be honoured; a run that has ended; a run of several
-        processes (`population.distributed`), which only `train` runs.
+      ConfigError: invalid setting, the run has ended, or `population.distributed`, which only
+        `train` supports.
     """
     _check([cfg])
     if cfg.population.distributed:
@@ -65,52 +66,48 @@ def train(
     command: str | None = None,
     callbacks: Sequence[Callable[[Session], Any]] = (),
 ) -> Result:
-    """Trains a configuration to its end, showing progress and writing a run directory.
+    """Trains a configuration, displays progress and writes a run directory.
+
+        cfg = qmix_jax.compose_config("experiment=two_step", "algo=qmix")
+        result = qmix_jax.train(cfg)
+        result.plot()
 
     Args:
       cfg: from `qmix_jax.load_config`.
       directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`. With
-        `resume: auto` in the configuration one that may hold this run already: it is resumed from
-        its last checkpoint, or begins if there is none.
-      command: what to record as the command; by default a call of this function.
-      callbacks: each is called with the `Session` after every step, of some seconds;
+        `resume: auto` in the configuration, a run in this directory resumes from its last
+        checkpoint; if there is none, the run starts.
+      command: recorded as the command; by default a call of this function.
+      callbacks: each is called with the `Session` after every step of some seconds;
         `session.stop()` ends the run early.
     Returns:
-      A `Result`. After Ctrl-C, SIGTERM or SIGUSR1 it holds what was reached.
+      A `Result`. After Ctrl-C, SIGTERM or SIGUSR1 it holds the state at that time.
     Raises:
-      ConfigError: a setting that cannot be honoured, before anything is compiled.
-      NonFiniteError: a member's loss was not finite. It was frozen as it was before, the other
-        members trained on, and the run directory is complete.
-      ProcessError: with `population.distributed`: another process failed or is lost.
-      WriteError: the disk is full or gone; what was written is kept.
+      ConfigError: invalid setting; nothing has been compiled.
+      NonFiniteError: a member's loss was not finite. The member was frozen at its last finite
+        state, the others finished, and the run directory is complete.
+      ProcessError: with `population.distributed`, another process failed or is lost.
+      WriteError: the disk is full or gone; the files written so far remain.
     """
     _check([cfg])
     if cfg.population.distributed:
-        result = _train_distributed(Job(cfg, directory, command), callbacks)
-        return _checked(result)
+        return _require_finite(_train_distributed(Job(cfg, directory, command), callbacks))
     (job,) = launching.settle([Job(cfg, directory, command)])
     if compatibility.ended(job.config, job.path):
         print(f"resume: {launching.had_ended(job)}", flush=True)
-        return _checked(load_run(job.path))
+        return _require_finite(load_run(job.path))
     with launching.start(job) as session:
         while session.step():
             _call(callbacks, session)
     result = session.result()
     results.show(result)
-    return _checked(result)
+    return _require_finite(result)
 
 
-def _train_distributed(job: Job, callbacks: Sequence[Callable[[Session], Any]]) -> Result:
-    if callbacks:
-        raise config.ConfigError(
-            "train: callbacks are called in one process; set population.distributed=false"
-        )
-    done = distributed.train([job], launching.LaunchOptions(alone=True))
-    (result,) = done.results
-    if result is None:
-        raise KeyboardInterrupt  # a signal came before every process had begun
-    if done.shown:
-        results.show(result)
+def _require_finite(result: Result) -> Result:
+    """Raises: NonFiniteError if a member diverged."""
+    if result.failures:
+        raise NonFiniteError("; ".join(result.failures.values()))
     return result
 
 
@@ -119,10 +116,17 @@ def _call(callbacks: Sequence[Callable[[Session], Any]], session: Session) -> No
         callback(session)
 
 
-def _checked(result: Result) -> Result:
-    """Raises: NonFiniteError where a member diverged."""
-    if result.failures:
-        raise NonFiniteError("; ".join(result.failures.values()))
+def _train_distributed(job: Job, callbacks: Sequence[Callable[[Session], Any]]) -> Result:
+    if callbacks:
+        raise config.ConfigError(
+            "train: callbacks need a single process; set population.distributed=false"
+        )
+    launched = distributed.train([job], launching.LaunchOptions(alone=True))
+    (result,) = launched.results
+    if result is None:
+        raise KeyboardInterrupt  # a signal arrived before every process had started
+    if launched.shown:
+        results.show(result)
     return result
 
 
@@ -134,49 +138,63 @@ def train_many(
     objective: Objective = Objective(),  # noqa: B008
     programs: Programs | None = None,
 ) -> tuple[Result | None, ...]:
-    """Trains configurations together: those that differ only in `hparams`, `seed` and `seeds`
-    share one compiled program and train side by side, each as if it ran alone.
+    """Trains several configurations and prints a table that compares them.
+
+    Configurations that differ only in `hparams`, `seed` and `seeds` share one compiled program and
+    train together; each result equals that of a run alone.
+
+        names = ("vdn", "qmix")
+        configs = [qmix_jax.compose_config("experiment=two_step", f"algo={a}") for a in names]
+        results = qmix_jax.train_many([qmix_jax.Job(cfg) for cfg in configs])
 
     Args:
       jobs: the runs; their directories must differ.
-      directory: where to keep `index.json`: jobs, directories, groups, results; None for no index.
-      halving: end the worse jobs early, by successive halving over all of them.
-      objective: what `index.json` and the closing table compare jobs by.
-      programs: compiled ones of an earlier call, to be used again; new ones are added. Without it
-        each goes when its group is done.
+      directory: where to write `index.json` with jobs, directories, groups and results; None
+        writes none.
+      halving: ends the worse jobs early, by successive halving over all jobs.
+      objective: by which `index.json` and the table compare jobs.
+      programs: compiled programs of earlier calls to reuse; new ones are added. By default each
+        program is freed when its group ends.
     Returns:
-      A `Result` per job; None for those that Ctrl-C kept from starting. A member that diverged is
-      in `Result.failures`; it stops nobody else.
+      A `Result` per job; None for jobs that Ctrl-C prevented from starting. Members that diverged
+      are in `Result.failures`; they stop no other member.
     Raises:
-      ConfigError: a setting that cannot be honoured, before anything is compiled.
-      ProcessError: with `population.distributed`: another process failed or is lost.
-      WriteError: the disk is full or gone; what was written is kept.
+      ConfigError: invalid setting; nothing has been compiled.
+      ProcessError: with `population.distributed`, another process failed or is lost.
+      WriteError: the disk is full or gone; the files written so far remain.
     """
     configs = [job.config for job in jobs]
     _check(configs)
     if halving is not None and any(cfg.population.distributed for cfg in configs):
         raise config.ConfigError(
-            "train: successive halving trains in one process; set population.distributed=false"
+            "train: successive halving needs a single process; set population.distributed=false"
         )
     root = None if directory is None else pathlib.Path(directory)
-    done = distributed.train(jobs, launching.LaunchOptions(root, halving, objective, programs))
-    if done.shown:
-        labels, index = [job.label for job in jobs], root and root / sweep_index.NAME
-        tables.sweep(labels, done.results, index, done.objective.caption, done.objective.maximise)
-    return tuple(done.results)
+    launched = distributed.train(jobs, launching.LaunchOptions(root, halving, objective, programs))
+    if launched.shown:
+        tables.sweep(
+            [job.label for job in jobs],
+            launched.results,
+            root and root / sweep_index.NAME,
+            launched.objective.caption,
+            launched.objective.maximise,
+        )
+    return tuple(launched.results)
 
 
 def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Result:
-    """Resumes a run from its last checkpoint, to the numbers it would have had uncut.
+    """Resumes a run from its last checkpoint; rows after the checkpoint are dropped.
 
-    Bit for bit on a CPU where members take turns (`population.batching=map`), with the same
-    versions; to rounding elsewhere. Rows later than the checkpoint are dropped.
+        result = qmix_jax.resume("runs/smax_3m/qmix/first", {"trainer.env_steps": 1_000_000})
+
+    On a CPU with `population.batching=map` and equal versions the numbers are those of an
+    uninterrupted run, bit for bit; elsewhere they agree up to rounding.
 
     Args:
-      directory: of the run.
-      changes: dotted keys -> values, where only total steps, evaluation, stop rules, loggers,
-        checkpoints and what does not change results may differ: `{"trainer.env_steps": 1_000_000}`.
-    Returns, raises: as `qmix_jax.train`; ConfigError also where there is no checkpoint, or it is
+      directory: a run directory.
+      changes: dotted key -> value. Allowed are total steps, evaluation, stop rules, loggers,
+        checkpoints and settings that do not change results.
+    Returns, raises: as `qmix_jax.train`; ConfigError also if there is no checkpoint, or it is
       damaged, of another run or of an older version.
     """
     path = pathlib.Path(directory)
@@ -184,27 +202,29 @@ def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None 
     parts = [path, *path.glob(f"{rows.PART}*")]
     if not any(checkpoint.whole_steps(part / checkpoint.FOLDER) for part in parts):
         raise config.ConfigError(
-            f"resume: no checkpoint in {str(path / checkpoint.FOLDER)!r}; give the directory of "
-            "the whole sweep if the run trained in one; resume=auto with hydra.run.dir starts again"
+            f"resume: no checkpoint in {str(path / checkpoint.FOLDER)!r}; if the run was part of a "
+            "sweep, give the directory of the sweep; resume=auto with hydra.run.dir starts again"
         )
-    return train(_changed(cfg, changes), path, metadata.command(path))
+    return train(_resumed(cfg, changes), path, metadata.command(path))
 
 
 def resume_many(
     directory: str | os.PathLike[str], changes: Mapping[str, Any] | None = None
 ) -> tuple[Result | None, ...]:
-    """Resumes a sweep of `train_many` or `hydra/launcher=fused`, from its checkpoints.
+    """Resumes a sweep of `train_many` or `hydra/launcher=fused` from its checkpoints.
 
-    Jobs that had ended are read back, others are resumed or begin.
+        results = qmix_jax.resume_many("multirun/first", {"trainer.env_steps": 1_000_000})
+
+    Results of jobs that have ended are loaded; the other jobs resume, or start.
 
     Args:
-      directory: of the sweep, with its `sweep.json`.
-      changes: as for `resume`, for every job.
+      directory: the directory of the sweep, with its `sweep.json`.
+      changes: as for `resume`, applied to every job.
     Returns, raises: as `qmix_jax.train_many`.
     """
     path = pathlib.Path(directory)
     try:
-        known = json.loads((path / sweep_index.JOBS).read_text(encoding="utf-8"))
+        sweep = json.loads((path / sweep_index.JOBS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise config.ConfigError(
             f"resume: cannot read {str(path / sweep_index.JOBS)!r} ({error}); give the directory "
@@ -212,23 +232,23 @@ def resume_many(
         ) from error
     jobs = [
         Job(
-            config=_changed(config.load(one["config"]), changes),
-            directory=path / one["directory"],
-            command=one["command"],
-            label=one["overrides"],
+            config=_resumed(config.load(job["config"]), changes),
+            directory=path / job["directory"],
+            command=job["command"],
+            label=job["overrides"],
         )
-        for one in known["jobs"]
+        for job in sweep["jobs"]
     ]
-    halving = known["halving"] and Halving(tuple(known["halving"][0]), known["halving"][1])
-    return train_many(jobs, path, halving=halving, objective=Objective(*known["objective"]))
+    halving = sweep["halving"] and Halving(tuple(sweep["halving"][0]), sweep["halving"][1])
+    return train_many(jobs, path, halving=halving, objective=Objective(*sweep["objective"]))
 
 
 def is_sweep(directory: str | os.PathLike[str]) -> bool:
-    """Whether a directory is a sweep's."""
+    """Returns whether a directory is that of a sweep."""
     return (pathlib.Path(directory) / sweep_index.JOBS).is_file()
 
 
-def _changed(
+def _resumed(
     cfg: config.ExperimentConfig, changes: Mapping[str, Any] | None
 ) -> config.ExperimentConfig:
     return config.with_values(cfg, {**(changes or {}), "resume": "auto"})
@@ -237,35 +257,38 @@ def _changed(
 def plan_runs(
     configs: Sequence[config.ExperimentConfig], memory: int | None = None
 ) -> tuple[programs.Footprint, ...]:
-    """Prints and returns what training the configurations together would need.
+    """Prints and returns the memory that training the configurations together needs.
+
+        (footprint,) = qmix_jax.plan_runs([qmix_jax.compose_config("experiment=smax_3m")])
+        footprint.together  # members that fit at a time
 
     Args:
-      configs: as `train_many` would get them.
-      memory: bytes to plan for; by default `population.memory`, or what the devices have.
+      configs: as for `train_many`.
+      memory: available bytes; by default `population.memory`, or the memory of the devices.
     Returns:
       One record per compiled program.
     Raises:
-      ConfigError: a setting that cannot be honoured.
+      ConfigError: invalid setting.
     """
     _check(configs)
-    found = groups.split(configs)
-    for line in (*launching.prepare(configs), *launching.group_lines(found)):
+    split = groups.split(configs)
+    for line in (*launching.prepare(configs), *launching.group_lines(split)):
         print(line)
-    plans = []
-    for group in launching.build_groups([Job(cfg) for cfg in configs], found):
-        plans.append(programs.footprint(group, memory))
+    footprints = []
+    for group in launching.build_groups([Job(cfg) for cfg in configs], split):
+        footprints.append(programs.footprint(group, memory))
         title = f"{group.heading}{group.config.name}"
-        tables.footprint(title, len(group.seeds), group.program.plan, plans[-1])
-    return tuple(plans)
+        tables.footprint(title, len(group.seeds), group.program.plan, footprints[-1])
+    return tuple(footprints)
 
 
 def _check(configs: Sequence[config.ExperimentConfig]) -> None:
+    if not configs:
+        raise config.ConfigError("train: no jobs; give at least one configuration")
     for cfg in configs:
         if not isinstance(cfg, config.ExperimentConfig):
             raise config.ConfigError(
-                f"train: got {type(cfg).__name__}, not a configuration; pass "
+                f"train: got {type(cfg).__name__}, not an ExperimentConfig; pass "
                 "qmix_jax.load_config(...)"
             )
         rows.check(cfg)
-    if not configs:
-        raise config.ConfigError("train: no jobs; give at least one configuration")

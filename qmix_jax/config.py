@@ -8,13 +8,13 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import BeforeValidator, Field
 
-from qmix_jax import components
+from qmix_jax import components, reprs
 
 
 class ConfigError(ValueError):
@@ -250,6 +250,42 @@ class ExperimentConfig(Model):
     population: PopulationConfig = PopulationConfig()
     logger: LoggersConfig = LoggersConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`: what is trained, its budget, and the settings that are not defaults."""
+        fields = {
+            "name": self.name,
+            "env": self.env.name,
+            "agent": self.agent.name,
+            "algo": self.algo.name,
+            "seed": self.seed,
+            "seeds": self.seeds,
+            "trainer.env_steps": self.trainer.env_steps,
+        }
+        named = {"env.name", "agent.name", "algo.name"}
+        return fields | {key: value for key, value in _changed(self) if key not in named}
+
+    def __repr__(self) -> str:
+        return reprs.text(self)
+
+    def _repr_html_(self) -> str:
+        return reprs.html(self)
+
+    __str__ = __repr__
+
+
+def _changed(
+    model: Model, base: Model | None = None, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of what differs from `base`, or else from the defaults of the model."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        default = field.default if base is None else getattr(base, name)
+        if isinstance(value, Model):
+            same_type = default if type(default) is type(value) else None
+            yield from _changed(value, same_type, f"{prefix}{name}.")
+        elif value != default:
+            yield f"{prefix}{name}", value
 
 
 _DEFAULTS: dict[str, Any] = {

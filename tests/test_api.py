@@ -1,4 +1,4 @@
-"""`qmix_jax.train` from Python: the files it leaves, and how it ends."""
+"""`qmix_jax.train`: the files it writes, its result, and how it ends."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def finished(tmp_path_factory):
     return api.train(cfg, directory), cfg
 
 
-def test_everything_is_on_disk(finished):
+def test_a_run_directory_is_complete(finished):
     result, cfg = finished
     names = {path.name for path in result.directory.iterdir()}
     assert names == {
@@ -49,15 +49,52 @@ def test_everything_is_on_disk(finished):
     assert manifest["population"] == {"members": 3, "inert_members": 1, "batching": "map"}
 
 
-def test_a_run_is_read_back_as_it_was_returned(finished, tmp_path):
+def test_load_run_returns_the_result_of_training(finished, tmp_path):
     result, _ = finished
-    again = qmix_jax.load_run(result.directory)
-    assert (again.config, again.plan, again.failures) == (result.config, result.plan, {})
+    loaded = qmix_jax.load_run(result.directory)
+    assert (loaded.config, loaded.plan, loaded.failures) == (result.config, result.plan, {})
     for name in ("parameters", "best_parameters", "metrics"):
-        pair = (getattr(one, name) for one in (again, result))
+        pair = (getattr(record, name) for record in (loaded, result))
         jax.tree.map(np.testing.assert_array_equal, *pair)
     with pytest.raises(config.ConfigError, match=r"give the config.yaml of a run"):
         qmix_jax.load_run(tmp_path)
+
+
+def test_a_result_prints_in_a_few_lines(finished):
+    result, _ = finished
+    text = repr(result)
+    assert text.startswith("Result(name=tiny, env=toys.counting, algo=vdn, seeds=7..9, env_steps=")
+    assert len(text) < 1_000 and len(repr((result,) * 3)) < 3_000
+    assert "failures" not in text and "interrupted" not in text
+    assert "<td" in result._repr_html_() and "<script" not in result._repr_html_()
+
+
+def test_metrics_as_a_data_frame(finished):
+    result, _ = finished
+    evaluations, training = result.to_pandas(), result.to_pandas("train")
+    assert len(evaluations) + len(training) == len(result.metrics["seed"])
+    assert set(evaluations["seed"]) == {7, 8, 9} and evaluations["env_steps"].dtype == int
+    assert "eval/return" in evaluations and "train/loss" not in evaluations
+    assert "train/loss" in training and "eval/return" not in training
+    with pytest.raises(config.ConfigError, match=r"kind='evaluation'; did you mean 'eval'\?"):
+        result.to_pandas("evaluation")
+
+
+def test_a_missing_pandas_names_the_command(finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(config.ConfigError, match=r"pip install 'qmix-jax\[pandas\]'"):
+        finished[0].to_pandas()
+
+
+def test_learning_curves_of_a_result(finished):
+    result, _ = finished
+    titles = {panel.get_title(loc="left") for panel in result.plot().get_axes()}
+    assert {"Greedy return", "Loss"} <= titles
+    (panel,) = result.plot("eval/length").get_axes()
+    assert panel.get_title(loc="left") == "eval/length"
+    assert result.plot("eval/return")._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(config.ConfigError, match="did you mean 'eval/return'"):
+        result.plot("return")
 
 
 def test_metrics_have_one_row_per_kind_step_and_seed(finished):
@@ -77,7 +114,7 @@ def test_metrics_have_one_row_per_kind_step_and_seed(finished):
     np.testing.assert_array_equal(rows["gradient_step"], rows["update"] * plan.gradient_steps)
 
 
-def test_saved_parameters_are_those_that_were_returned(finished):
+def test_saved_parameters_equal_the_returned_ones(finished):
     result, cfg = finished
     saved = parameters.load_parameters(result.directory / "parameters_final.npz")
     assert {leaf.shape[0] for leaf in members.leaves(saved)} == {3}, "members first"
@@ -87,10 +124,10 @@ def test_saved_parameters_are_those_that_were_returned(finished):
     for a, b in zip(
         members.leaves(alone.parameters), members.leaves(result.parameters), strict=True
     ):
-        np.testing.assert_array_equal(a, b, err_msg="the host loop must not change what is learnt")
+        np.testing.assert_array_equal(a, b, err_msg="the host loop changes what is learnt")
 
 
-def test_best_parameters_are_those_of_the_best_evaluation(finished):
+def test_best_parameters_belong_to_the_best_evaluation(finished):
     result, _ = finished
     rows = result.metrics
     for i, seed in enumerate((7, 8, 9)):
@@ -100,7 +137,7 @@ def test_best_parameters_are_those_of_the_best_evaluation(finished):
         assert is_final == (np.argmax(scores) == len(scores) - 1)
 
 
-def test_a_member_that_diverges_ends_the_run_by_name_and_keeps_what_was_written(tmp_path):
+def test_a_diverged_member_is_named_and_the_run_directory_is_complete(tmp_path):
     cfg = members.small(
         seeds=2,
         hparams={"learning_rate": {"start": 1e-3, "end": 1e38, "steps": 60}, "max_grad_norm": 1e30},
@@ -120,17 +157,17 @@ def test_a_member_that_diverges_ends_the_run_by_name_and_keeps_what_was_written(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
 )
-def test_signals_are_heard_and_have_their_exit_code(number, code):
-    before, heard = signal.getsignal(number), threading.Event()
-    with signals.SignalListener(heard.set, lambda: None) as listener:
+def test_a_signal_requests_a_stop_and_has_its_exit_code(number, code):
+    before, received = signal.getsignal(number), threading.Event()
+    with signals.SignalListener(received.set, lambda: None) as listener:
         os.kill(os.getpid(), number)
-        assert heard.wait(10.0) and listener.requested
+        assert received.wait(10.0) and listener.requested
     assert signals.exit_code() == code
     assert signal.getsignal(number) is before
 
 
 @pytest.mark.slow
-def test_a_signal_ends_a_run_cleanly(tmp_path):
+def test_a_signal_ends_a_run_with_complete_files(tmp_path):
     cfg = members.small(
         trainer={"env_steps": 500_000_000, "log_every": 1_000_000}, eval={"every": 500_000_000}
     )
@@ -151,7 +188,9 @@ def test_a_signal_ends_a_run_cleanly(tmp_path):
     rows = result.metrics
     last = rows["update"].max()
     assert 0 < last < result.plan.n_updates
-    assert ((rows["kind"] == "train") & (rows["update"] == last)).sum() == 1, "the last row is kept"
+    assert ((rows["kind"] == "train") & (rows["update"] == last)).sum() == 1, (
+        "the last row is written"
+    )
     saved = checkpoint.newest(tmp_path / "run" / checkpoint.FOLDER)
     assert saved.meta["groups"][0]["update"] == last, "it was saved"
 
@@ -197,11 +236,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("message", BAD)
-def test_bad_input_is_one_line_before_anything_is_written(message, tmp_path, monkeypatch):
-    def never(*args, **kwargs):
+def test_an_invalid_setting_is_one_line_before_anything_is_written(message, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
         raise AssertionError("compiled")
 
-    monkeypatch.setattr(population, "compile_programs", never)
+    monkeypatch.setattr(population, "compile_programs", fail)
     with pytest.raises(config.ConfigError) as error:
         api.train(members.load(**BAD[message]), tmp_path / "run")
     assert str(error.value) == message
@@ -221,7 +260,7 @@ def test_a_byte_budget_bounds_the_default_capacity(tmp_path):
         planned(byte_budget=226)
 
 
-def test_a_directory_that_cannot_be_written_is_refused_before_compiling(tmp_path, monkeypatch):
+def test_a_directory_that_cannot_be_written_is_an_error_before_compiling(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(population, "compile_programs", None)
     with pytest.raises(config.ConfigError, match=r"cannot write to .*choose another hydra.run.dir"):
@@ -229,7 +268,7 @@ def test_a_directory_that_cannot_be_written_is_refused_before_compiling(tmp_path
 
 
 def test_a_notebook_thread_can_train(tmp_path):
-    """Outside the main thread signals cannot be caught; training must work all the same."""
+    """Signals cannot be caught outside the main thread; training works without them."""
     cfg, results = members.small(seeds=3, seed=7), []
     thread = threading.Thread(target=lambda: results.append(api.train(cfg, tmp_path / "run")))
     thread.start()
@@ -262,7 +301,7 @@ def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path):
     while not (metrics.exists() and metrics.read_text().count("\n") > 1):
         assert process.poll() is None
         time.sleep(0.1)
-    time.sleep(3.0)  # by now a call of seconds is under way
+    time.sleep(3.0)  # a compiled call of seconds is running now
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)

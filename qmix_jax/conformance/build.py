@@ -1,11 +1,12 @@
 """Asks an environment everything the trainer relies on."""
 
+import collections
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from qmix_jax import components, config
+from qmix_jax import components, config, reprs
 from qmix_jax.conformance import base, host_stepped, simulated, static, traced
 from qmix_jax.conformance.base import Check, CheckResult, Finding, Subject
 from qmix_jax.envs import base as envs
@@ -38,6 +39,14 @@ class Conformance(NamedTuple):
             for finding in answer.findings
             if finding.fails
         )
+
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`: the verdict, the number of checks by status, and the failures."""
+        counts = collections.Counter(answer.status for answer in self.answers)
+        fields = {"env": self.env, "passed": self.passed, "checks": dict(counts)}
+        return {**fields, "failures": "; ".join(self.failures())} if not self.passed else fields
+
+    __repr__, _repr_html_ = reprs.text, reprs.html
 
     def to_json(self) -> str:
         """One line: name, whether it passed, and every check with its findings."""

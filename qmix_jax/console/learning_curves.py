@@ -1,6 +1,7 @@
-"""The end of a run for people: learning curves, a summary, and joint tables of small games."""
+"""Learning curves and summary of a run, and value tables of small games."""
 
 import dataclasses
+import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -30,13 +31,14 @@ _DIAGNOSTICS = {
     "train/target": "Target",
     "train/grad_norm": "Gradient norm",
 }
+_LABELS = {**_SCORES, **_DIAGNOSTICS}
 _LOGARITHMIC = ("train/loss", "train/grad_norm")
 _BLUE, _ORANGE, _INK, _MUTED = "#0072B2", "#D55E00", "#222222", "#666666"  # Okabe and Ito's palette
 
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """What a run took: env steps and gradient steps of one member, and wall-clock seconds."""
+    """Cost of a run: env steps and gradient steps of one member, and wall-clock seconds."""
 
     env_steps: int
     gradient_steps: int
@@ -62,11 +64,11 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def series(metrics: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """One metric as a table; env steps at which some seed lacks a value are left out.
+    """One metric as a table, without the env steps at which a seed has no value.
 
     Args:
       metrics: columns as from `storage.read_metrics`.
-      name: a metric; one that is no column has no values.
+      name: a metric; without such a column K is 0.
     Returns:
       env steps f64[K], increasing, and values f64[P, K] in the order of the seeds.
     """
@@ -81,39 +83,57 @@ def series(metrics: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np
     return steps[complete], values[:, complete]
 
 
-def figure(metrics: Mapping[str, np.ndarray], title: str = "") -> mpl_figure.Figure:
-    """The learning curves: evaluation above, training diagnostics below, mean and 95 % interval.
+class Figure(mpl_figure.Figure):
+    """A Matplotlib figure that notebooks display without pyplot."""
 
-    Panels without values are left out. Loss and gradient norm have a logarithmic axis as long as
-    they are positive.
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=75)
+        return file.getvalue()
+
+
+def figure(metrics: Mapping[str, np.ndarray], title: str = "", metric: str | None = None) -> Figure:
+    """Learning curves, evaluation above training diagnostics: mean and 95 % interval over seeds.
+
+    Panels without values are left out. Loss and gradient norm have a logarithmic axis if all
+    values are positive.
 
     Args:
       metrics: columns as from `storage.read_metrics`.
+      title: the number of seeds is added.
+      metric: a column to draw alone.
     Raises:
-      ConfigError: no metric has values.
+      ConfigError: there is no finite value to draw.
     """
+    names = [{metric: _LABELS.get(metric, metric)}] if metric else [_SCORES, _DIAGNOSTICS]
     rows = [
-        [(name, label) for name, label in names.items() if series(metrics, name)[0].size]
-        for names in (_SCORES, _DIAGNOSTICS)
+        [(name, label) for name, label in group.items() if series(metrics, name)[0].size]
+        for group in names
     ]
-    heights = [height for height, row in zip((3.6, 2.2), rows, strict=True) if row]
+    heights = [height for height, row in zip((3.6, 2.2), rows, strict=False) if row]
     rows = [row for row in rows if row]
     if not rows:
-        raise config.ConfigError(
-            "report: the metrics have no finite value of "
-            f"{', '.join((*_SCORES, *_DIAGNOSTICS))} to draw; let the run reach an evaluation"
-        )
-    drawing = mpl_figure.Figure(figsize=(12, sum(heights) + 0.5), layout="constrained")
+        raise config.ConfigError(_nothing_to_draw(metrics, metric))
+    fig = Figure(figsize=(7 if metric else 12, sum(heights) + 0.5), layout="constrained")
     n_seeds = len(np.unique(metrics["seed"]))
-    seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
-    heading = " · ".join(part for part in (title, seeds) if part)
-    drawing.suptitle(heading, x=0.012, ha="left", fontsize=14, fontweight="bold", color=_INK)
-    bands = drawing.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)
+    heading = " · ".join(filter(None, (title, progress.count(n_seeds, "seed"))))
+    fig.suptitle(heading, x=0.012, ha="left", fontsize=14, fontweight="bold", color=_INK)
+    bands = fig.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)
     for band, row in zip(bands.flat, rows, strict=True):
         panels = band.subplots(1, len(row), squeeze=False)
         for panel, (name, label) in zip(panels.flat, row, strict=True):
             _panel(panel, series(metrics, name), name, label)
-    return drawing
+    return fig
+
+
+def _nothing_to_draw(metrics: Mapping[str, np.ndarray], metric: str | None) -> str:
+    if metric is None:
+        return (
+            f"report: the metrics have no finite value of {', '.join(_LABELS)} to draw; let the "
+            "run reach an evaluation"
+        )
+    drawable = [name for name in metrics if "/" in name and series(metrics, name)[0].size]
+    return f"plot: metric={metric!r} has no finite value; {config.suggest(metric, drawable)}"
 
 
 def _panel(
@@ -152,7 +172,7 @@ def _panel(
 
 
 def _limits(values: np.ndarray, name: str, scale: str) -> tuple[float, float]:
-    """Limits from the seeds' own values: the interval of few seeds would dwarf the curves."""
+    """Limits from the seeds' values: the interval of few seeds would dwarf the curves."""
     if name == "eval/win_rate":
         return -0.03, 1.03
     low, high = float(values.min()), float(values.max())
@@ -164,14 +184,14 @@ def _limits(values: np.ndarray, name: str, scale: str) -> tuple[float, float]:
 
 
 def steps_axis(panel: mpl_axes.Axes, size: int) -> None:
-    """Env steps along the horizontal axis; `size` is the font's, in points."""
+    """Formats a horizontal axis of env steps; `size` is the font's, in points."""
     panel.set_xlabel("env steps", fontsize=size, color=_MUTED)
     panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: progress.human(x)))
     panel.xaxis.set_major_locator(ticker.MaxNLocator(6 if size > 10 else 4))
 
 
 def style(panel: mpl_axes.Axes, size: int) -> None:
-    """The look that all panels share; `size` is the font's, in points."""
+    """Applies the style shared by all panels; `size` is the font's, in points."""
     panel.tick_params(which="both", labelsize=size - 1, colors=_MUTED, length=3)
     panel.grid(True, color="#dddddd", linewidth=0.6)
     panel.set_axisbelow(True)
@@ -183,32 +203,31 @@ def summary(
     metrics: Mapping[str, np.ndarray],
     totals: Totals,
     files: Sequence[str | os.PathLike[str]] = (),
+    remarks: Sequence[str] = (),
     console: rich.console.Console | None = None,
 ) -> None:
-    """Prints how well a run did, what it took and where its files are.
+    """Prints the scores of a run, its cost and its files.
 
     Args:
       metrics: columns as from `storage.read_metrics`.
-      totals: what the run took.
-      files: paths to list, relative to the working directory where that is shorter.
-      console: where to print; standard output where left out.
+      totals: the cost.
+      files: paths to list, relative to the working directory if that is shorter.
+      remarks: lines to print first.
+      console: where to print; by default standard output.
     """
-    console = console or progress.terminal()
     n_seeds = len(np.unique(metrics["seed"]))
     table = _score_table("Result", "greedy evaluation")
     for name, label in reversed(_SCORES.items()):
         steps, values = series(metrics, name)
         if values.size:
             label = label.removeprefix("Greedy ")
-            ended = steps[-1] >= totals.env_steps  # else the run was cut after it
-            when = "final" if ended else f"after {progress.human(steps[-1])} env steps"
+            complete = steps[-1] >= totals.env_steps
+            when = "final" if complete else f"after {progress.human(steps[-1])} env steps"
             _score_row(table, f"{label}, {when}", name, values[:, -1])
             _score_row(table, f"{label}, each seed's best", name, values.max(axis=1))
-    if table.row_count:
-        console.print(table)
     rate = totals.env_steps * n_seeds / totals.train_s if totals.train_s > 0 else math.nan
     seconds = totals.compile_s + totals.train_s + totals.eval_s
-    for label, text in (
+    lines = (
         ("steps", f"{totals.env_steps:,} env steps, {totals.gradient_steps:,} gradient steps"),
         ("speed", f"{progress.human(rate)} env steps/s over {n_seeds} seed(s), training alone"),
         (
@@ -216,9 +235,15 @@ def summary(
             f"{progress.duration(seconds)} = compile {totals.compile_s:.1f} s"
             f" + train {totals.train_s:.1f} s + evaluate {totals.eval_s:.1f} s",
         ),
-        *(("file", _short(path)) for path in files),
-    ):
-        console.print(rich.text.Text(f"  {label:<6} {text}"), soft_wrap=True)
+        *(("file", min(os.path.relpath(path), os.fspath(path), key=len)) for path in files),
+    )
+    with progress.output(console) as out:
+        for remark in remarks:
+            out.print(rich.text.Text(remark), soft_wrap=True)
+        if table.row_count:
+            out.print(table)
+        for label, text in lines:
+            out.print(rich.text.Text(f"  {label:<6} {text}"), soft_wrap=True)
 
 
 def scores(
@@ -229,15 +254,15 @@ def scores(
     """Prints mean, 95 % interval and range over seeds of the metrics of one evaluation.
 
     Args:
-      title: what was evaluated.
-      metrics: as an evaluation's, for example `return` -> f[P].
-      console: where to print; standard output where left out.
+      title: of the table.
+      metrics: name without `eval/`, for example `return` -> f[P].
+      console: where to print; by default standard output.
     """
     table = _score_table(None, "evaluation")
     for name, values in metrics.items():
         _score_row(table, name, f"eval/{name}", values)
-    console = console or progress.terminal()
-    console.print(rich.text.Text(title, style="bold"), table, sep="\n")
+    with progress.output(console) as out:
+        out.print(rich.text.Text(title, style="bold"), table, sep="\n")
 
 
 def joint_tables(
@@ -245,19 +270,19 @@ def joint_tables(
     learned: Sequence[np.ndarray],
     console: rich.console.Console | None = None,
 ) -> None:
-    """Prints the learned joint values of a two-agent game beside the exact ones, greedy cell bold.
+    """Prints learned and exact joint values of a two-agent game, the greedy cell in bold.
 
     Args:
       points: decision points of the environment.
       learned: for each point f32[P, A, A], joint values; rows are agent 1, columns agent 2.
-      console: where to print; standard output where left out.
+      console: where to print; by default standard output.
     Raises:
-      ValueError: a game that does not have two agents, or as many tables as points.
+      ValueError: the game does not have two agents, or there are not as many tables as points.
     """
     for point, values in zip(points, learned, strict=True):
         exact = {name: table for name, table in point.exact.items() if name != "independent"}
         title = f"{point.name} (rows: agent 1, columns: agent 2)"
-        _side_by_side(title, values, {"optimal": point.optimal, **exact}, console)
+        _compare(title, values, {"optimal": point.optimal, **exact}, console)
 
 
 def utility_tables(
@@ -265,21 +290,21 @@ def utility_tables(
     learned: Sequence[np.ndarray],
     console: rich.console.Console | None = None,
 ) -> None:
-    """Prints learned utilities beside the exact ones of independent learners.
+    """Prints learned utilities and the exact ones of independent learners.
 
     Args:
-      points: decision points of the environment; `exact["independent"]` f32[N, A] is shown.
+      points: decision points of the environment, with `exact["independent"]` f32[N, A] if known.
       learned: for each point f32[P, N, A]; rows are agents, columns actions.
-      console: where to print; standard output where left out.
+      console: where to print; by default standard output.
     Raises:
-      ValueError: not as many tables as points.
+      ValueError: there are not as many tables as points.
     """
     for point, values in zip(points, learned, strict=True):
         exact = {name: table for name, table in point.exact.items() if name == "independent"}
-        _side_by_side(point.name, values, exact, console, rows_are_agents=True)
+        _compare(point.name, values, exact, console, rows_are_agents=True)
 
 
-def _side_by_side(
+def _compare(
     title: str,
     learned: np.ndarray,
     exact: Mapping[str, Any],
@@ -294,20 +319,19 @@ def _side_by_side(
     n_seeds = len(learned)
     name = "learned, mean ± std" if n_seeds > 1 else "learned"
     std = learned.std(axis=0, ddof=1) if n_seeds > 1 else None
-    tables = [_table(name, learned.mean(axis=0), std, rows_are_agents)]
+    tables = [_value_table(name, learned.mean(axis=0), std, rows_are_agents)]
     rows, columns = learned.shape[1:]
     for key, values in exact.items():
-        tables.append(_table(key, np.asarray(values)[:rows, :columns], None, rows_are_agents))
-    console = console or progress.terminal()
-    seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
-    console.print(rich.text.Text(f"{title}, {seeds}", style="bold"))
-    console.print(rich.columns.Columns(tables, padding=(0, 1)))
+        tables.append(_value_table(key, np.asarray(values)[:rows, :columns], None, rows_are_agents))
+    with progress.output(console) as out:
+        out.print(rich.text.Text(f"{title}, {progress.count(n_seeds, 'seed')}", style="bold"))
+        out.print(rich.columns.Columns(tables, padding=(0, 1)))
 
 
-def _table(
+def _value_table(
     title: str, mean: np.ndarray, std: np.ndarray | None, rows_are_agents: bool
 ) -> rich.table.Table:
-    """One table of values; the best cell, or the best of each agent's row, is bold."""
+    """A table of values; the best cell, or the best of each agent's row, is bold."""
     table = rich.table.Table(
         title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, show_header=rows_are_agents
     )
@@ -320,13 +344,13 @@ def _table(
     for row in range(rows):
         head = [rich.text.Text(f"agent {row + 1}")] if rows_are_agents else []
         cells = [_cell(mean[row, k], None if std is None else std[row, k]) for k in range(columns)]
-        styles = ["bold" if flag else "" for flag in best[row]]
+        styles = ["bold" if is_best else "" for is_best in best[row]]
         table.add_row(*head, *map(rich.text.Text, cells, styles))
     return table
 
 
 def _cell(mean: float, std: float | None) -> str:
-    if np.isnan(mean):  # an action that this agent does not have
+    if np.isnan(mean):  # the agent lacks this action
         return ""
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
@@ -348,11 +372,6 @@ def _estimate(name: str, values: np.ndarray) -> str:
     mean, low, high = interval(values)
     if len(values) < 2:
         return f"{mean:.3g}"
-    if name == "eval/win_rate":  # the t interval knows nothing of the ends of [0, 1]
+    if name == "eval/win_rate":  # the t interval can exceed [0, 1]
         low, high = max(low, 0.0), min(high, 1.0)
     return f"{mean:.3g} [{low:.3g}, {high:.3g}]"
-
-
-def _short(path: str | os.PathLike[str]) -> str:
-    """Relative to the working directory where that is shorter."""
-    return min(os.path.relpath(path), os.fspath(path), key=len)

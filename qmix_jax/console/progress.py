@@ -1,22 +1,32 @@
-"""What a person sees while a run goes on: one live line in a terminal, plain lines elsewhere."""
+"""Progress of a run: a live line in a terminal or a notebook cell, plain lines elsewhere."""
 
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import rich.console
 import rich.progress
 import rich.text
 
-_QUIET_SECONDS = 10.0
-"""Without a terminal, updates that bring no evaluation are at least this far apart."""
+from qmix_jax.console import notebook
+
+_LINE_INTERVAL_S = 10.0
+"""Seconds between plain lines that report no evaluation."""
 
 
 def terminal() -> rich.console.Console:
-    """Standard output; in a notebook as plain text, where rich's live display needs ipywidgets."""
+    """Returns a console on standard output that prints plain text in notebooks."""
     return rich.console.Console(force_jupyter=False)
+
+
+@contextlib.contextmanager
+def output(console: rich.console.Console | None = None) -> Iterator[rich.console.Console]:
+    """A console, by default on standard output, whose prints are one output of a notebook cell."""
+    console = console or rich.console.Console()
+    with console:
+        yield console
 
 
 def human(number: float) -> str:
@@ -36,7 +46,7 @@ def count(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds, 04:09, and hours where there are any, 1:04:09; --:-- if unknown."""
+    """`04:09` below an hour, else `1:04:09`; `--:--` if not finite."""
     if not math.isfinite(seconds):
         return "--:--"
     minutes, second = divmod(round(seconds), 60)
@@ -45,34 +55,31 @@ def duration(seconds: float) -> str:
 
 
 def spread(values: np.ndarray) -> str:
-    """Mean over seeds and, for two seeds or more, their standard deviation: `0.91 ± 0.03`.
-
-    Args:
-      values: f32[P].
-    """
+    """Mean and, for two or more seeds, standard deviation of f32[P]: `0.91 ± 0.03`."""
     mean = f"{np.mean(values):.3g}"
     return f"{mean} ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else mean
 
 
 class Progress(contextlib.AbstractContextManager["Progress"]):
-    """Shows how far a run has come; a context manager around the whole run."""
+    """Context manager around a run that displays its progress."""
 
     def __init__(
         self,
         console: rich.console.Console | None = None,
         clock: Callable[[], float] = time.monotonic,
-        shown: bool = True,
+        enabled: bool = True,
     ) -> None:
-        """Starts with an empty display.
+        """Creates an empty display.
 
         Args:
-          console: where to show it; standard output where left out.
-          clock: seconds, for spacing plain lines.
-          shown: False shows nothing at all.
+          console: where to print; by default standard output.
+          clock: seconds, to space plain lines.
+          enabled: False prints nothing.
         """
-        self._console = console or terminal()
-        self._shown = shown
-        self._live = shown and self._console.is_terminal
+        self._console = console or rich.console.Console()
+        self._enabled = enabled
+        self._cell = notebook.CellOutput() if enabled and self._console.is_jupyter else None
+        self._live = enabled and self._cell is None and self._console.is_terminal
         self._clock = clock
         self._next_line = -math.inf
         self._scores = ""
@@ -94,14 +101,16 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self._bar.stop()
 
     def abandon(self) -> None:
-        """Gives the terminal its cursor back, for a process that is about to end at once."""
+        """Shows the cursor again, for a process that exits without leaving the context."""
         self._console.show_cursor(True)
 
     def note(self, text: str) -> None:
-        """Shows a line that stays."""
-        if self._live:
+        """Prints a line that stays."""
+        if self._cell is not None:
+            self._cell.note(text)
+        elif self._live:
             self._console.print(rich.text.Text(text), soft_wrap=True)
-        elif self._shown:
+        elif self._enabled:
             print(text, file=self._console.file, flush=True)
 
     def update(
@@ -113,29 +122,32 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         returns: np.ndarray | None = None,
         win_rates: np.ndarray | None = None,
     ) -> None:
-        """Tells how far the run is.
+        """Displays the position of the run and its latest scores.
 
         Args:
-          env_steps: env steps done, of one member.
-          total: env steps of the whole run.
+          env_steps: env steps so far, of one member.
+          total: env steps of the run, of one member.
           steps_per_s: env steps per second.
-          eta_s: seconds to go; NaN if unknown.
-          returns: f32[P], greedy returns of an evaluation, if there was one since the last call.
+          eta_s: seconds to the end; NaN if unknown.
+          returns: f32[P], greedy returns, if the run was evaluated since the last call.
           win_rates: f32[P] in [0, 1], likewise.
         """
-        scores = (("return", returns), ("win rate", win_rates))
-        shown = "  ".join(
-            f"{name} {spread(values)}" for name, values in scores if values is not None
+        scores = "  ".join(
+            f"{name} {spread(values)}"
+            for name, values in (("return", returns), ("win rate", win_rates))
+            if values is not None
         )
-        self._scores = shown or self._scores
+        self._scores = scores or self._scores
         line = f"{human(env_steps)} / {human(total)}  {human(steps_per_s)} steps/s"
         line += f"  ETA {duration(eta_s)}" + (f"  {self._scores}" if self._scores else "")
-        if self._live:
+        if self._cell is not None:
+            self._cell.update(line, env_steps / max(total, 1))
+        elif self._live:
             self._bar.update(self._task, description=line, completed=env_steps, total=total)
             self._bar.refresh()
-        elif shown or self._clock() >= self._next_line:
-            self._next_line = self._clock() + _QUIET_SECONDS
+        elif scores or self._clock() >= self._next_line:
+            self._next_line = self._clock() + _LINE_INTERVAL_S
             self.note(line)
 
 
-__all__ = ["Progress", "count", "duration", "human", "spread"]
+__all__ = ["Progress", "count", "duration", "human", "output", "spread", "terminal"]

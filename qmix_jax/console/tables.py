@@ -1,4 +1,4 @@
-"""Tables of sweeps, searches and the memory that a group needs."""
+"""Tables of sweeps, searches and memory footprints."""
 
 import math
 import os
@@ -26,32 +26,29 @@ def sweep(
     """Prints one line per job, the best first.
 
     Args:
-      labels: what tells the jobs apart.
-      results: `api.Result` of each, None for one without.
-      index: the sweep's file, if it has one.
-      objective: what jobs are compared by, in words.
-      maximise: whether more of it is better.
-      console: where to print; standard output where left out.
-      absent: what to say of a job without a result.
+      labels: overrides of each job.
+      results: `api.Result` of each job; None if it has none.
+      index: the sweep's index file, if any.
+      objective: caption that describes the objective.
+      maximise: whether a larger objective is better.
+      console: where to print; by default standard output.
+      absent: note of a job without a result.
     """
-    console = console or progress.terminal()
     table = rich.table.Table(title="Sweep", title_justify="left", box=rich.box.SIMPLE_HEAD)
     for name in ("job", "objective", "seeds"):
         table.add_column(name, justify="right")
     table.add_column("overrides", overflow="fold")
     table.add_column("notes", overflow="fold")
-    known = [math.nan if result is None else result.objective for result in results]
+    values = [math.nan if result is None else result.objective for result in results]
     sign = -1 if maximise else 1
-    order = sorted(range(len(known)), key=lambda i: (math.isnan(known[i]), sign * known[i]))
+    order = sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), sign * values[i]))
     for i in order:
         result = results[i]
         note = absent if result is None else _note(result)
         seeds = "" if result is None else str(result.config.seeds)
-        table.add_row(str(i), _number(known[i]), seeds, labels[i], note)
-    console.print(table)
-    console.print(rich.text.Text(f"  {objective}"), soft_wrap=True)
-    if index is not None:
-        console.print(rich.text.Text(f"  file   {pathlib.Path(index)}"), soft_wrap=True)
+        table.add_row(str(i), _format(values[i]), seeds, labels[i], note)
+    files = [] if index is None else [f"file   {pathlib.Path(index)}"]
+    _print(table, [objective, *files], console)
 
 
 def search(
@@ -64,36 +61,47 @@ def search(
 
     Args:
       trials: (number, value, parameters, state), the best first.
-      objective: what they are compared by, in words.
-      path: of the file with all of them.
-      console: where to print; standard output where left out.
+      objective: caption that describes the objective.
+      path: file that lists all trials.
+      console: where to print; by default standard output.
     """
-    console = console or progress.terminal()
     table = rich.table.Table(title="Search", title_justify="left", box=rich.box.SIMPLE_HEAD)
     for name in ("trial", "objective"):
         table.add_column(name, justify="right")
     table.add_column("setting", overflow="fold")
     table.add_column("state")
-    for number, value, values, state in trials:
+    for number, objective_value, parameters, state in trials:
         setting = " ".join(
-            f"{key}={one:.4g}" if isinstance(one, float) else f"{key}={one}"
-            for key, one in values.items()
+            f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in parameters.items()
         )
-        known = math.nan if value is None else value
-        table.add_row(str(number), _number(known), setting, state.lower())
-    console.print(table)
-    for line in (objective, f"file   {pathlib.Path(path)}"):
-        console.print(rich.text.Text(f"  {line}"), soft_wrap=True)
+        value = math.nan if objective_value is None else objective_value
+        table.add_row(str(number), _format(value), setting, state.lower())
+    _print(table, [objective, f"file   {pathlib.Path(path)}"], console)
 
 
 def _note(result: Any) -> str:
-    notes = ["interrupted"] * result.interrupted + ["dropped at a rung"] * result.pruned
-    notes += [f"ended by {result.stopped}"] if result.stopped else []
-    return ", ".join(notes + [f"{len(result.failures)} frozen"] * bool(result.failures))
+    notes = {
+        "interrupted": result.interrupted,
+        "dropped at a rung": result.pruned,
+        f"ended by {result.stopped}": result.stopped,
+        f"{len(result.failures)} frozen": result.failures,
+    }
+    return ", ".join(note for note, applies in notes.items() if applies)
 
 
-def _number(value: float) -> str:
+def _format(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4g}"
+
+
+def _print(
+    table: rich.table.Table, lines: Sequence[str], console: rich.console.Console | None
+) -> None:
+    """Prints a table and indented lines below it."""
+    with progress.output(console) as out:
+        out.print(table)
+        for line in lines:
+            out.print(rich.text.Text(f"  {line}"), soft_wrap=True)
 
 
 def footprint(
@@ -103,35 +111,34 @@ def footprint(
     needed: Any,
     console: rich.console.Console | None = None,
 ) -> None:
-    """Prints what a group would take, and in how many slices it would train.
+    """Prints the memory that a group needs, and the slices in which it would train.
 
     Args:
-      title: what tells it from others.
-      members: how many it has.
+      title: of the table.
+      members: number of members.
       plan: `plan.Plan` of a member.
-      needed: its `programs.Footprint`.
-      console: where to print; standard output where left out.
+      needed: `programs.Footprint` of the group.
+      console: where to print; by default standard output.
     """
-    console = console or progress.terminal()
     human, count = progress.human, progress.count
     table = rich.table.Table(title_justify="left", box=rich.box.SIMPLE_HEAD)
     table.title = f"{title}: {count(members, 'member')}"
-    table.add_column("a member")
+    table.add_column("per member")
     table.add_column("bytes", justify="right")
     for name, size in needed.memory.parts.items():
         if size:
             table.add_row(name, f"{human(size)}B")
-    table.add_row("kept", f"{human(needed.memory.kept)}B", style="bold")
-    table.add_row("while it runs", f"{human(needed.memory.temporaries)}B")
+    table.add_row("state", f"{human(needed.memory.kept)}B", style="bold")
+    table.add_row("temporary arrays", f"{human(needed.memory.temporaries)}B")
     if needed.memory.copies:
         table.add_row("for checkpoints", f"{human(needed.memory.copies)}B")
-    console.print(table)
     slices = math.ceil(members / needed.together) if needed.together else 0
     fit = f"{count(needed.together, 'member')} at a time, {count(slices, 'slice')}"
-    for label, text in (
-        ("memory", f"{human(needed.limit)}B for {count(needed.devices, 'device')}"),
-        ("fits", fit if slices else "not one member per device"),
-        ("steps", f"{plan.env_steps:,} env steps and {plan.n_updates * plan.gradient_steps:,} "
-                  f"gradient steps per member, {human(plan.env_steps * members)} env steps in all"),
-    ):  # fmt: skip
-        console.print(rich.text.Text(f"  {label:<6} {text}"), soft_wrap=True)
+    gradient_steps = plan.n_updates * plan.gradient_steps
+    lines = (
+        f"memory {human(needed.limit)}B for {count(needed.devices, 'device')}",
+        f"fits   {fit if slices else 'not one member per device'}",
+        f"steps  {plan.env_steps:,} env steps and {gradient_steps:,} gradient steps per member, "
+        f"{human(plan.env_steps * members)} env steps in all",
+    )
+    _print(table, lines, console)

@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from qmix_jax import components, config, population, program
+from qmix_jax import components, config, population, program, reprs
+from qmix_jax.console import progress
 from qmix_jax.deploy import policy, trained
 from qmix_jax.envs import base as envs
 from qmix_jax.machine import compile_cache
@@ -38,6 +39,15 @@ class Evaluation(NamedTuple):
     seeds: tuple[int, ...]
     episodes: int
     metrics: dict[str, np.ndarray]
+
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`; metrics are the mean and standard deviation over members."""
+        scores = {name: progress.spread(v.mean(axis=1)) for name, v in self.metrics.items()}
+        fields = self._asdict()
+        del fields["metrics"]
+        return {**fields, **scores}
+
+    __repr__, _repr_html_ = reprs.text, reprs.html
 
 
 def evaluate_run(

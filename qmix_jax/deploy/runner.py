@@ -10,6 +10,7 @@
 chooses what the team's policy chooses for it. Python 3.10 or newer, NumPy 1.24 or newer.
 """
 
+import html
 import json
 import os
 import pathlib
@@ -56,6 +57,11 @@ class PolicyState(NamedTuple):
     arrays: Arrays
     batch_size: int | None
 
+    def __repr__(self) -> str:
+        arrays = {n: f"{np.asarray(a).dtype}{list(np.shape(a))}" for n, a in self.arrays.items()}
+        fields = ", ".join(f"{name}: {array}" for name, array in arrays.items())
+        return f"PolicyState(batch_size={self.batch_size}, {fields})"
+
 
 class Policy(NamedTuple):
     """Decentralised execution. N agents, or the one of `agent(...)`, which has no axis N then.
@@ -88,6 +94,28 @@ class Policy(NamedTuple):
     restart: Callable[[PolicyState, Any], PolicyState]
     agent: Callable[[str | int], "Policy"]
     about: Mapping[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`: the agents, their interface, and the run that trained the policy."""
+        run = self.about.get("run", {})
+        names = ("name", "algo", "member", "parameters", "scores")
+        return {
+            "env": self.about["interface"].get("env", ""),
+            "agents": list(self.agent_names),
+            "actions": f"{self.actions.kind} {list(self.actions.sizes)}",
+            "obs_shape": list(self.obs_shape),
+            **{name: run[name] for name in names if name in run},
+        }
+
+    def __repr__(self) -> str:
+        return f"Policy({', '.join(f'{k}={v}' for k, v in self.summary().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td><b>{html.escape(name)}</b></td><td>{html.escape(str(value))}</td></tr>"
+            for name, value in self.summary().items()
+        )
+        return f"<table><caption><b>Policy</b></caption><tbody>{rows}</tbody></table>"
 
 
 def load(path: str | os.PathLike[str]) -> Policy:

@@ -4,11 +4,13 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import rich.console
 import rich.table
 import rich.text
 
+from qmix_jax import reprs
 from qmix_jax.console import progress
 from qmix_jax.doctor import conflicts, machine, packages, self_test
 from qmix_jax.doctor.checks import FAIL, OK, WARN, Diagnostic
@@ -28,6 +30,14 @@ class Diagnosis:
     def ok(self) -> bool:
         """Nothing has failed; there may be warnings."""
         return all(check.status != FAIL for check in self.checks)
+
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`: the verdict, and the names of checks by status."""
+        names = {s: [c.name for c in self.checks if c.status == s] for s in (FAIL, WARN)}
+        fields = {status: ", ".join(checks) for status, checks in names.items() if checks}
+        return {"ok": self.ok, "checks": len(self.checks), **fields}
+
+    __repr__, _repr_html_ = reprs.text, reprs.html
 
 
 def run_doctor(self_test: bool = True, as_json: bool = False) -> Diagnosis:

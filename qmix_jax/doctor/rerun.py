@@ -14,7 +14,7 @@ import rich.console
 import rich.table
 import rich.text
 
-from qmix_jax import api, config, groups
+from qmix_jax import api, config, groups, reprs
 from qmix_jax.console import progress
 from qmix_jax.doctor import compare
 from qmix_jax.runs import metadata, storage
@@ -51,6 +51,20 @@ class Rerun:
     def equal(self) -> bool:
         """Every common metric is exact or within the tolerance."""
         return self.comparison.verdict != compare.DIFFERENT
+
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`: the verdict, and the first difference of metrics and manifests."""
+        first = self.comparison.first
+        return {
+            "directory": self.directory,
+            "repeated": self.repeated,
+            "verdict": self.comparison.verdict,
+            "rows": self.comparison.n_rows,
+            **({"first difference": first} if first is not None else {}),
+            **({"manifests differ in": ", ".join(self.differences)} if self.differences else {}),
+        }
+
+    __repr__, _repr_html_ = reprs.text, reprs.html
 
 
 def rerun(

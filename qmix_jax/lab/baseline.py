@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from qmix_jax import config, evaluate, population, program, rollout, train_step
+from qmix_jax import config, evaluate, population, program, reprs, rollout, train_step
+from qmix_jax.console import progress
 from qmix_jax.envs import base as envs
 from qmix_jax.machine import compile_cache
 from qmix_jax.training import host_stepped
@@ -25,6 +26,13 @@ class Baseline(NamedTuple):
     policy: str
     episodes: int
     metrics: dict[str, np.ndarray]
+
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`; metrics are the mean and standard deviation over seeds."""
+        scores = {name: progress.spread(values) for name, values in self.metrics.items()}
+        return {"env": self.env, "policy": self.policy, "episodes": self.episodes, **scores}
+
+    __repr__, _repr_html_ = reprs.text, reprs.html
 
 
 def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:

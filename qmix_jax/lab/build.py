@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qmix_jax import api, config, groups, program
+from qmix_jax import api, config, groups, program, reprs
 from qmix_jax.console import progress
 from qmix_jax.envs import base
 from qmix_jax.lab import figures, measure, pages
@@ -27,6 +27,18 @@ class Lab(NamedTuple):
 
     cells: tuple[measure.GameResult, ...]
     pages: pathlib.Path
+
+    def summary(self) -> dict[str, str]:
+        """Fields of `repr`: the page, and the returns that each cell reached."""
+        reached = {
+            f"{cell.game} {cell.algo}": ", ".join(
+                f"{value:g} ({n}/{cell.seeds} seeds)" for value, n in cell.reached.items()
+            )
+            for cell in self.cells
+        }
+        return {"pages": str(self.pages), **reached}
+
+    __repr__, _repr_html_ = reprs.text, reprs.html
 
 
 def run_lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from qmix_jax import api, population, program
+from qmix_jax import api, population, program, reprs
 from qmix_jax.console import learning_curves
 from qmix_jax.envs import base
 from qmix_jax.lab import projections
@@ -52,6 +52,18 @@ class GameTables(NamedTuple):
     utilities: Sequence[np.ndarray]
     joint: Sequence[np.ndarray] | None
     unrestricted: Sequence[np.ndarray] | None
+
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`: names of the decision points, and shapes of the tables."""
+        tables = {name: getattr(self, name) for name in ("utilities", "joint", "unrestricted")}
+        shapes = {
+            name: [np.shape(array) for array in arrays]
+            for name, arrays in tables.items()
+            if arrays is not None
+        }
+        return {"points": [point.name for point in self.points], **shapes}
+
+    __repr__, _repr_html_ = reprs.text, reprs.html
 
 
 class GameResult(NamedTuple):

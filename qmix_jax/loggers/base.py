@@ -1,8 +1,8 @@
-"""The Logger bundle: where a run's rows go besides the files of its directory.
+"""The Logger contract: writes the metrics rows of a run to a further destination.
 
-A logger is a module with a `Config` and `make(cfg, run) -> Logger`, and where something has to be
-installed or set up beforehand with `check(cfg)`, which raises `ConfigError` before anything is
-compiled. Whatever `make`, `write` and `close` raise switches the logger off; the run goes on.
+A logger is a module with a `Config` and `make(cfg, run) -> Logger`. An optional `check(cfg)` raises
+`ConfigError` before anything is compiled, for example if a package is missing. Any exception of
+`make`, `write` or `close` disables the logger; the run continues.
 """
 
 import importlib.util
@@ -13,22 +13,22 @@ from typing import Any, NamedTuple
 from qmix_jax import config
 
 KEYS = ("kind", "env_steps", "update", "gradient_step", "seed")
-"""What every row has besides metrics: `kind` is `train` or `eval`, the others are integers."""
+"""Entries of every row besides metrics: `kind` is `train` or `eval`, the others are integers."""
 
 Row = Mapping[str, Any]
-"""`KEYS` and those metrics of a member that are finite numbers at the time."""
+"""`KEYS` and the finite metrics of one member at one time."""
 
 
 class RunInfo(NamedTuple):
-    """What a logger is told about the run whose rows it gets.
+    """The run that a logger writes.
 
     Attributes:
-      directory: of the run; a logger keeps its files in a folder of its own there.
+      directory: the run directory; a logger writes its files into a subfolder.
       config: nested mapping of plain values, as in `config.yaml`.
-      seeds: of the members.
-      columns: names of all metrics that any row may have.
-      resumed_after: of a run that goes on, seed -> env steps of its last row that is kept, for the
-        seeds that have one; rows after it come again, with the same values. None for a new run.
+      seeds: seeds of the members.
+      columns: names of all metrics that rows can contain.
+      resumed_after: for a resumed run, seed -> env steps of the last row before the checkpoint, for
+        seeds that have one; later rows are written again with equal values. None for a new run.
     """
 
     directory: pathlib.Path
@@ -40,9 +40,9 @@ class RunInfo(NamedTuple):
 
 class Logger(NamedTuple):
     """Attributes:
-    where: for a line to the user: what is written where, and how to look at it.
-    write: takes rows in the order of training, one per member at a time.
-    close: ends the logger; told whether the run ended by an error.
+    where: one line for the user: where the rows are, and how to view them.
+    write: `(rows)`, one row per member, in the order of training.
+    close: `(failed)`, whether the run ended with an error.
     """
 
     where: str
@@ -51,21 +51,21 @@ class Logger(NamedTuple):
 
 
 def require(logger: str, package: str) -> None:
-    """Raises: ConfigError where the extra named like the logger, with this package, is missing."""
+    """Raises: ConfigError if `package`, of the extra with the name of the logger, is missing."""
     if importlib.util.find_spec(package) is None:
         raise config.ConfigError(
-            f"config: logger={logger} needs the extra `{logger}` (package {package}), which is not "
-            f"installed; pip install 'qmix-jax[{logger}]', or leave the logger out"
+            f"config: logger={logger} needs package {package}, which is not installed; "
+            f"pip install 'qmix-jax[{logger}]', or remove the logger"
         )
 
 
 def metrics(row: Row) -> dict[str, Any]:
-    """The metrics of a row."""
+    """Returns the metrics of a row, without `KEYS`."""
     return {name: value for name, value in row.items() if name not in KEYS}
 
 
 def flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every value of a nested mapping."""
+    """Yields (dotted key, value) of every value of a nested mapping."""
     for key, value in mapping.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")

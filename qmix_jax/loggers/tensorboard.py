@@ -1,7 +1,7 @@
-"""TensorBoard event files, written without TensorFlow: a run of TensorBoard's per seed, over env
-steps, with the hyper-parameters for its HPARAMS tab.
+"""TensorBoard event files, written without TensorFlow.
 
-A run that goes on adds a file that purges, in TensorBoard, what came after the row it goes on from.
+Each seed is a TensorBoard run over env steps, with its hyperparameters in the HPARAMS tab. A
+resumed run adds a file in which TensorBoard purges the events after the checkpoint.
 """
 
 import json
@@ -14,26 +14,26 @@ from qmix_jax import config
 from qmix_jax.loggers import base
 
 _HPARAMS = ("hparams", "optimiser", "replay", "trainer")
-"""Sections shown in the HPARAMS tab, with the names of the algorithm, environment and agent."""
+"""Sections of the HPARAMS tab, besides the names of algorithm, environment and agent."""
 
 
 class Config(config.Model):
     """Options."""
 
     folder: str = "tensorboard"
-    """Folder of the run directory that gets a folder `seed_<seed>` per member."""
+    """Subfolder of the run directory, with a folder `seed_<seed>` per member."""
     hparams: bool = True
-    """Also write the configuration, for the HPARAMS and TEXT tabs."""
+    """Whether to write the configuration for the HPARAMS and TEXT tabs."""
 
 
 def check(cfg: Config) -> None:
-    """Raises: ConfigError without the extra, or if `folder` leads out of the run directory."""
+    """Raises: ConfigError if the extra is missing or `folder` is outside the run directory."""
     base.require("tensorboard", "tensorboardX")
     folder = pathlib.PurePath(cfg.folder)
     if folder.is_absolute() or ".." in folder.parts or not folder.parts:
         raise config.ConfigError(
-            f"config: logger.tensorboard.folder={cfg.folder!r} must be a folder inside the run "
-            "directory; give a relative path such as 'tensorboard'"
+            f"config: logger.tensorboard.folder={cfg.folder!r} is not inside the run directory; "
+            "give a relative path such as 'tensorboard'"
         )
 
 
@@ -54,12 +54,14 @@ def make(cfg: Config, run: base.RunInfo) -> base.Logger:
         for events in members.values():
             events.close()
 
-    return base.Logger(f"see it with: tensorboard --logdir {folder}", write, close)
+    return base.Logger(f"view with: tensorboard --logdir {folder}", write, close)
 
 
 class _Events:
-    """The event file of one member. What cannot be written is an error at once, not a lost queue:
-    `tensorboardX.SummaryWriter` writes in a thread whose end nobody sees.
+    """The event file of one member.
+
+    Writes synchronously, so that errors are raised: `tensorboardX.SummaryWriter` loses the events
+    of its thread silently.
     """
 
     def __init__(self, folder: pathlib.Path, purge_after: int | None) -> None:
@@ -68,12 +70,11 @@ class _Events:
 
         self._proto, self._summary = event_pb2, summary
         folder.mkdir(parents=True, exist_ok=True)
-        n_before = len(list(folder.glob("events.*")))  # two in one second need different names
+        n_before = len(list(folder.glob("events.*")))  # files of one second need different names
         self._file = event_file_writer.EventsWriter(str(folder / "events"), f".{n_before}")
         self.new = not n_before
         if purge_after is not None:
-            started = {"status": "START"}
-            self._add(purge_after + 1, session_log=started)
+            self._add(purge_after + 1, session_log={"status": "START"})
         self._file.flush()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -84,10 +85,10 @@ class _Events:
     def describe(self, run: base.RunInfo, seed: int) -> None:
         """Writes the configuration."""
         scores = dict.fromkeys(name for name in run.columns if name.startswith("eval/"))
-        started, values, _ = self._summary.hparams(_hparams(run.config, seed), scores)
+        experiment, session, _ = self._summary.hparams(_hparams(run.config, seed), scores)
         text = json.dumps({**run.config, "seed": seed, "seeds": 1}, indent=2)
-        shown = "\n".join(f"    {line}" for line in text.splitlines())  # a block of code
-        for part in (started, values, self._summary.text("config", shown)):
+        code_block = "\n".join(f"    {line}" for line in text.splitlines())
+        for part in (experiment, session, self._summary.text("config", code_block)):
             self._add(0, summary=part)
         self._file.flush()
 
@@ -99,11 +100,10 @@ class _Events:
 
 
 def _hparams(cfg: base.Row, seed: int) -> dict[str, Any]:
-    chosen = {name: cfg[name]["name"] for name in ("algo", "env", "agent")}
-    numbers = base.flatten({name: cfg[name] for name in _HPARAMS})
-    plain = {
+    components = {name: cfg[name]["name"] for name in ("algo", "env", "agent")}
+    settings = {
         name: value if isinstance(value, str | bool | int | float) else json.dumps(value)
-        for name, value in numbers
+        for name, value in base.flatten({name: cfg[name] for name in _HPARAMS})
         if value is not None
     }
-    return {**chosen, "seed": seed, **plain}
+    return {**components, "seed": seed, **settings}

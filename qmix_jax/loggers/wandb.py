@@ -1,11 +1,12 @@
-"""Weights & Biases: a W&B run per seed, all seeds of a run in one W&B group; its step is env steps.
+"""Weights & Biases: one W&B run per seed, in one W&B group; the W&B step is env steps.
 
-A run that goes on adds to the same W&B runs. Rows that come again W&B ignores, for its steps only
-rise.
+A resumed run continues the same W&B runs. W&B ignores rows written again, because its steps must
+increase.
 """
 
 import os
 import pathlib
+import uuid
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,9 +14,9 @@ from qmix_jax import config
 from qmix_jax.loggers import base
 
 _FINISH_S = 120.0
-"""How long a finished run waits for its last rows to be uploaded; they stay on disk."""
+"""Seconds that a finished run waits for the upload of its last rows; they stay on disk."""
 _GROUP_LENGTH = 128
-"""W&B takes no longer name of a group."""
+"""Maximum length of a W&B group name."""
 
 
 class Config(config.Model):
@@ -24,32 +25,32 @@ class Config(config.Model):
     project: str = "qmix_jax"
     """W&B project."""
     entity: str | None = None
-    """W&B user or team; None takes the account's default."""
+    """W&B user or team; None: the default of the account."""
     mode: Literal["online", "offline", "disabled"] | None = None
-    """None takes WANDB_MODE, and without it `online`."""
+    """None: the environment variable WANDB_MODE, else `online`."""
     name: str | None = None
-    """W&B runs are called `<name>-seed<seed>`; None takes `<name of the run>-<algorithm>`."""
+    """Names W&B runs `<name>-seed<seed>`; None: `<name of the run>-<algorithm>`."""
     group: str | None = None
-    """W&B group of all seeds; None takes the last folders of the run directory."""
+    """W&B group of all seeds; None: the last three folders of the run directory."""
     tags: tuple[str, ...] = ()
     """W&B tags."""
 
 
 def check(cfg: Config) -> None:
-    """Raises: ConfigError without the extra, or without a login where one is needed."""
+    """Raises: ConfigError if the extra is missing, or a login that the mode needs."""
     base.require("wandb", "wandb")
     if _mode(cfg) != "online":
         return
     import wandb
 
     try:
-        known = wandb.login(prompt=False, verify=False)
+        logged_in = wandb.login(prompt=False, verify=False)
     except wandb.Error as error:
         reason = " ".join(str(error).split())
         raise config.ConfigError(f"config: logger=wandb: {reason}; run `wandb login`") from error
-    if not known:
+    if not logged_in:
         raise config.ConfigError(
-            "config: logger=wandb sends online, but there is no API key; run `wandb login` or set "
+            "config: logger=wandb has mode online, but there is no API key; run `wandb login`, set "
             "WANDB_API_KEY, or set logger.wandb.mode=offline and upload later with `wandb sync`"
         )
 
@@ -75,7 +76,7 @@ def _mode(cfg: Config) -> str:
 
 
 def _start_all(cfg: Config, run: base.RunInfo) -> dict[int, Any]:
-    """Seed -> W&B run. Where one cannot be started, those before it are ended."""
+    """Returns seed -> W&B run; if one fails to start, the others are finished."""
     members: dict[int, Any] = {}
     try:
         for seed in run.seeds:
@@ -88,7 +89,7 @@ def _start_all(cfg: Config, run: base.RunInfo) -> dict[int, Any]:
 
 
 def _start(cfg: Config, run: base.RunInfo, seed: int) -> Any:
-    """The W&B run of one member."""
+    """Starts the W&B run of one member."""
     import wandb
 
     name = cfg.name or f"{run.config['name']}-{run.config['algo']['name']}"
@@ -101,14 +102,14 @@ def _start(cfg: Config, run: base.RunInfo, seed: int) -> Any:
         tags=cfg.tags,
         config={**run.config, "seed": seed, "seeds": 1},
         dir=str(run.directory),
-        id=_identity(run, seed),
+        id=_run_id(run, seed),
         resume=None if run.resumed_after is None else "allow",
         reinit="create_new",
         settings=wandb.Settings(
             silent=True,
-            console="off",  # the terminal belongs to the progress display
+            console="off",  # the terminal shows the progress
             finish_timeout=_FINISH_S,
-            x_disable_stats=seed != run.seeds[0],  # of the machine: once is enough
+            x_disable_stats=seed != run.seeds[0],  # record system metrics once
         ),
     )
     member.define_metric("env_steps", hidden=True)
@@ -116,17 +117,15 @@ def _start(cfg: Config, run: base.RunInfo, seed: int) -> Any:
     return member
 
 
-def _identity(run: base.RunInfo, seed: int) -> str:
-    """The id of a member's W&B run: of a new run a random one, kept for the time it goes on."""
-    from wandb.sdk.lib import runid
-
+def _run_id(run: base.RunInfo, seed: int) -> str:
+    """Returns the W&B id of a member: random for a new run, read from its file when resumed."""
     file = run.directory / "wandb" / f"seed_{seed}.id"
     if run.resumed_after is not None and file.is_file():
         return file.read_text(encoding="utf-8")
     file.parent.mkdir(exist_ok=True)
-    identity = runid.generate_id()
-    file.write_text(identity, encoding="utf-8")
-    return identity
+    run_id = uuid.uuid4().hex[:12]
+    file.write_text(run_id, encoding="utf-8")
+    return run_id
 
 
 def _group(cfg: Config, run: base.RunInfo) -> str:
@@ -135,8 +134,8 @@ def _group(cfg: Config, run: base.RunInfo) -> str:
 
 def _where(cfg: Config, run: base.RunInfo, members: dict[int, Any]) -> str:
     if _mode(cfg) == "disabled":
-        return "disabled, nothing is kept"
+        return "disabled, nothing is written"
     if _mode(cfg) == "offline":
-        kept = pathlib.Path(run.directory, "wandb", "offline-run-*")
-        return f"offline; upload it with: wandb sync {kept}"
+        files = pathlib.Path(run.directory, "wandb", "offline-run-*")
+        return f"offline; upload with: wandb sync {files}"
     return f"group {_group(cfg, run)} at {next(iter(members.values())).project_url}"

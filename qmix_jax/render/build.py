@@ -51,6 +51,10 @@ class Rendered(NamedTuple):
     ending: str
     metrics: dict[str, float]
 
+    def _repr_png_(self) -> bytes:
+        """The sheet, for notebooks."""
+        return self.sheet.read_bytes()
+
 
 def render_run(
     directory: str | os.PathLike[str],

@@ -12,7 +12,7 @@ import rich.console
 import rich.table
 import rich.text
 
-from qmix_jax import config
+from qmix_jax import config, reprs
 from qmix_jax.console import progress
 from qmix_jax.reports import collect, figures, html_page, marl_eval, statistics, study, summary
 from qmix_jax.runs import metadata, scores, storage
@@ -50,6 +50,17 @@ class Report:
     files: tuple[pathlib.Path, ...]
     rankings: Mapping[str, tuple[Ranked, ...]]
     warnings: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`: the page, and the best setting of each task."""
+        best = {
+            f"best on {task}": f"{ranked[0].setting} ({float(ranked[0].iqm.value):.4g})"
+            for task, ranked in self.rankings.items()
+            if ranked
+        }
+        return {"page": self.files[0], **best, "warnings": len(self.warnings)}
+
+    __repr__, _repr_html_ = reprs.text, reprs.html
 
 
 def report(

@@ -3,9 +3,9 @@
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from qmix_jax import config, program
+from qmix_jax import config, program, reprs
 from qmix_jax.types import HParams
 
 
@@ -29,6 +29,15 @@ class Job(NamedTuple):
         """The directory, once it is known."""
         assert self.directory is not None, "set when the jobs are launched"
         return pathlib.Path(self.directory)
+
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`: the names and seeds of the configuration, and the job's own fields."""
+        names = ("name", "env", "algo", "seed", "seeds")
+        cfg = {name: value for name, value in self.config.summary().items() if name in names}
+        job = {"label": self.label, "directory": self.directory, "command": self.command}
+        return cfg | {name: value for name, value in job.items() if value}
+
+    __repr__, _repr_html_ = reprs.text, reprs.html
 
 
 class Group(NamedTuple):

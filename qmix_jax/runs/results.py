@@ -1,36 +1,41 @@
-"""What a run came to, just trained or read from its directory."""
+"""Result of a run, from training or from its directory."""
 
 import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qmix_jax import config, plan
-from qmix_jax.console import learning_curves
+from qmix_jax import config, plan, reprs
+from qmix_jax.console import learning_curves, progress
 from qmix_jax.program import Program, build
 from qmix_jax.runs import jobs, metadata, outcomes, record, storage
 from qmix_jax.runs.scores import Objective
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COUNTERS = ("env_steps", "update", "gradient_step", "seed")
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """Result of a run.
 
     Attributes:
       config: the configuration.
-      plan: its arithmetic.
+      plan: its derived numbers, for example the updates of the run.
       directory: the run directory with `config.yaml`, `manifest.json`, `metrics.csv`,
         `metrics.jsonl`, `parameters_final.npz`, `parameters_best.npz` and `curves.png`.
       metrics: columns of `metrics.csv` -> array with one entry per row.
-      parameters, best_parameters: nested dicts of numpy arrays, member axis first.
-      interrupted: ended early by Ctrl-C.
+      parameters, best_parameters: nested dicts of NumPy arrays, member axis first.
+      interrupted: whether Ctrl-C ended the run early.
       failures: member -> why it was frozen: its loss or gradient was not finite.
-      objective: one number to compare settings by, NaN where nothing was evaluated.
-      pruned: ended early by successive halving.
-      stopped: the stop rule (`stop.*`) that ended it, with what it saw; None where none did.
+      objective: the number by which settings are compared; NaN if nothing was evaluated.
+      pruned: whether successive halving ended the run early.
+      stopped: the stop rule (`stop.*`) that ended the run and its values; None if none did.
     """
 
     config: config.ExperimentConfig
@@ -45,22 +50,93 @@ class Result:
     pruned: bool = False
     stopped: str | None = None
 
+    def summary(self) -> dict[str, Any]:
+        """Fields of `repr`: what was trained, how far, the final scores and the directory."""
+        cfg, metrics = self.config, self.metrics
+        steps = int(metrics["env_steps"].max()) if len(metrics["env_steps"]) else 0
+        fields = {
+            "name": cfg.name,
+            "env": cfg.env.name,
+            "algo": cfg.algo.name,
+            "seeds": f"{cfg.seed}..{cfg.seed + cfg.seeds - 1}" if cfg.seeds > 1 else cfg.seed,
+            "env_steps": f"{steps:,} of {self.plan.env_steps:,}",
+        }
+        for name in ("return", "win_rate"):
+            values = learning_curves.series(metrics, f"eval/{name}")[1]
+            if values.size:
+                fields[f"final {name}"] = progress.spread(values[:, -1])
+        ended = {
+            "interrupted": self.interrupted,
+            "pruned": self.pruned,
+            "stopped": self.stopped,
+            "failures": "; ".join(self.failures.values()),
+        }
+        fields |= {name: value for name, value in ended.items() if value}
+        return {**fields, "objective": self.objective, "directory": self.directory}
+
+    __repr__, _repr_html_ = reprs.text, reprs.html
+
+    def to_pandas(self, kind: Literal["eval", "train"] = "eval") -> "pd.DataFrame":
+        """Metrics as a pandas DataFrame, one row per env step and seed.
+
+            frame = result.to_pandas()
+            frame.groupby("env_steps")["eval/return"].mean()
+
+        Args:
+          kind: `eval` for the rows of evaluations, `train` for those of training.
+        Returns:
+          A DataFrame with `env_steps`, `update`, `gradient_step` and `seed` (integers), and the
+          metrics that have a value in these rows.
+        Raises:
+          ConfigError: unknown kind, or pandas is not installed.
+        """
+        if kind not in ("eval", "train"):
+            raise config.ConfigError(
+                f"to_pandas: kind={kind!r}; {config.suggest(str(kind), ('eval', 'train'))}"
+            )
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise config.ConfigError(
+                "to_pandas: pandas is not installed; pip install 'qmix-jax[pandas]'"
+            ) from error
+        rows = self.metrics["kind"] == kind
+        columns = {name: values[rows] for name, values in self.metrics.items() if name != "kind"}
+        counters = {name: columns[name].astype(int) for name in _COUNTERS}
+        return pd.DataFrame({**columns, **counters}).dropna(axis="columns", how="all")
+
+    def plot(self, metric: str | None = None) -> learning_curves.Figure:
+        """Learning curves: mean over seeds, 95 % interval, and a thin line per seed.
+
+            result.plot()  # evaluation and training diagnostics
+            result.plot("eval/return").savefig("return.png")
+
+        Args:
+          metric: a name in `metrics` to draw alone, for example `eval/return`.
+        Returns:
+          A Matplotlib figure, which a notebook displays.
+        Raises:
+          ConfigError: there is no finite value to draw.
+        """
+        title = f"{self.config.name}: {self.config.algo.name}"
+        return learning_curves.figure(self.metrics, title, metric)
+
 
 def make(
     job: jobs.Job, outcome: outcomes.Outcome, program: Program, objective: Objective
 ) -> Result:
-    """The result of a job, from its outcome and the metrics in its directory."""
-    columns = storage.read_metrics(job.path / "metrics.csv")
+    """Returns the result of a job, from its outcome and the metrics in its directory."""
+    metrics = storage.read_metrics(job.path / "metrics.csv")
     return Result(
         config=job.config,
         plan=program.plan,
         directory=job.path,
-        metrics=columns,
+        metrics=metrics,
         parameters=outcome.parameters,
         best_parameters=outcome.best_parameters,
         interrupted=outcome.interrupted,
         failures=outcome.failures,
-        objective=objective.of(columns),
+        objective=objective.of(metrics),
         pruned=outcome.pruned,
         stopped=outcome.stopped,
     )
@@ -70,14 +146,17 @@ def load_run(
     directory: str | os.PathLike[str],
     objective: Objective = Objective(),  # noqa: B008
 ) -> Result:
-    """What a run came to, from its directory.
+    """Loads the result of a finished run from its directory.
+
+        result = qmix_jax.load_run("runs/two_step/qmix/2025-01-31_12-00-00")
 
     Args:
-      objective: what `Result.objective` is.
+      directory: a run directory.
+      objective: definition of `Result.objective`.
     Returns:
-      The `Result` that training returned.
+      A `Result` equal to the one that training returned.
     Raises:
-      ConfigError: not a run directory, one of a run that has not ended or of an older version.
+      ConfigError: not a run directory, or the run has not ended or is of an older version.
     """
     path = pathlib.Path(directory)
     cfg = metadata.read_run_config(path)
@@ -85,7 +164,7 @@ def load_run(
 
 
 def show(result: Result) -> None:
-    """Prints the summary of a single run."""
+    """Prints the summary of a run."""
     manifest = metadata.read_manifest(result.directory)
     reached = manifest["reached"]
     totals = learning_curves.Totals(
@@ -95,12 +174,10 @@ def show(result: Result) -> None:
         train_s=reached["train_s"],
         eval_s=reached["eval_s"],
     )
-    if result.stopped:
-        print(f"ended by {result.stopped}")
+    remarks = [f"ended by {result.stopped}"] if result.stopped else []
     if result.interrupted:
-        print("interrupted: the results are those of an unfinished run")
-    if result.interrupted and result.config.checkpoint.enabled:
-        print(f"to resume: qmix-jax train resume={result.directory}")
-    learning_curves.summary(
-        result.metrics, totals, [result.directory / name for name in record.FILES]
-    )
+        remarks.append("interrupted: these are the results of an unfinished run")
+        if result.config.checkpoint.enabled:
+            remarks.append(f"to resume: qmix-jax train resume={result.directory}")
+    files = [result.directory / name for name in record.FILES]
+    learning_curves.summary(result.metrics, totals, files, remarks)

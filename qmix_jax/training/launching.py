@@ -200,7 +200,7 @@ def _launched(settled: Sequence[jobs.Job], how: LaunchOptions) -> Iterator[Launc
     with (
         storage.claimed(claims),
         checkpoint.telling_what_is_kept(how.directory or paths[0], paths),
-        progress.Progress(shown=how.shown) as display,
+        progress.Progress(enabled=how.shown) as display,
         signals.SignalListener(lambda: display.note(_STOPPING), display.abandon) as interrupt,
     ):
         for line in lines:

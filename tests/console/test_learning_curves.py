@@ -1,4 +1,4 @@
-"""Numbers, panels and tables of the report."""
+"""Learning curves, summary and value tables of a run."""
 
 import io
 import math
@@ -17,7 +17,7 @@ COLUMNS = ("train/loss", "train/td_error_abs", "train/q_taken", "train/target", 
 
 
 def sample(n_seeds=3, win_rate=True, loss_sign=1.0):
-    """Metrics of a small run, as `storage.read_metrics` returns them: 4 logs, 2 evaluations."""
+    """Metrics of a small run as from `storage.read_metrics`: 4 log rows, 2 evaluations per seed."""
     rows = [
         {"kind": kind, "env_steps": 1000.0 * step, "seed": float(seed), "value": step + seed}
         for kind, steps in (("train", (1, 2, 3, 4)), ("eval", (2, 4)))
@@ -67,20 +67,20 @@ def test_series_orders_seeds_and_steps_and_drops_incomplete_steps():
 
 def test_panels_labels_and_scales():
     figure = learning_curves.figure(sample(), "smax_3m · QMIX · 3m")
-    shown = panels(figure)
-    assert list(shown)[:2] == ["Greedy win rate", "Greedy return"]
-    assert list(shown)[2:] == [
+    by_title = panels(figure)
+    assert list(by_title)[:2] == ["Greedy win rate", "Greedy return"]
+    assert list(by_title)[2:] == [
         "Loss",
         "|TD error|",
         "Q of taken actions",
         "Target",
         "Gradient norm",
     ]
-    assert {panel.get_xlabel() for panel in shown.values()} == {"env steps"}
-    assert shown["Greedy return"].get_ylabel() == "episode return"
-    logarithmic = [name for name, panel in shown.items() if panel.get_yscale() == "log"]
+    assert {panel.get_xlabel() for panel in by_title.values()} == {"env steps"}
+    assert by_title["Greedy return"].get_ylabel() == "episode return"
+    logarithmic = [name for name, panel in by_title.items() if panel.get_yscale() == "log"]
     assert logarithmic == ["Loss", "Gradient norm"]
-    assert shown["Greedy return"].xaxis.get_major_formatter()(250_000, 0) == "250k"
+    assert by_title["Greedy return"].xaxis.get_major_formatter()(250_000, 0) == "250k"
     assert figure.get_suptitle() == "smax_3m · QMIX · 3m · 3 seeds"
 
 
@@ -88,20 +88,20 @@ def test_panels_labels_and_scales():
 def test_bands_and_thin_lines(n_seeds, n_lines, n_bands):
     for panel in learning_curves.figure(sample(n_seeds)).get_axes():
         assert len(panel.lines) == n_lines
-        found = [item for item in panel.collections if isinstance(item, collections.PolyCollection)]
-        assert len(found) == n_bands
+        bands = [item for item in panel.collections if isinstance(item, collections.PolyCollection)]
+        assert len(bands) == n_bands
         mean = panel.lines[-1].get_ydata()
         thin = [line.get_ydata() for line in panel.lines[:-1]] or [mean]
         np.testing.assert_allclose(mean, np.mean(thin, axis=0))
 
 
 def test_without_win_rate_or_positive_loss():
-    shown = panels(learning_curves.figure(sample(win_rate=False, loss_sign=-1.0)))
-    assert "Greedy win rate" not in shown
-    assert shown["Loss"].get_yscale() == "linear"
+    by_title = panels(learning_curves.figure(sample(win_rate=False, loss_sign=-1.0)))
+    assert "Greedy win rate" not in by_title
+    assert by_title["Loss"].get_yscale() == "linear"
 
 
-def test_nothing_to_draw_is_an_error():
+def test_metrics_without_values_are_an_error():
     empty = {"kind": np.array(["train"]), "env_steps": np.array([1.0]), "seed": np.array([0.0])}
     with pytest.raises(config.ConfigError, match="eval/return"):
         learning_curves.figure(empty)
@@ -136,7 +136,7 @@ def test_summary(tmp_path, monkeypatch):
     assert "file   run/[a].csv\n" in text
 
 
-def test_a_run_that_was_cut_has_no_final_evaluation():
+def test_an_interrupted_run_has_no_final_evaluation():
     totals = learning_curves.Totals(4_500, 3200, compile_s=14.0, train_s=60.0, eval_s=6.0)
     text = printed(learning_curves.summary, sample(), totals)
     assert "win rate, after 4k env steps" in text
@@ -144,11 +144,13 @@ def test_a_run_that_was_cut_has_no_final_evaluation():
 
 
 def test_win_rate_intervals_stay_within_zero_and_one():
-    assert learning_curves._estimate("eval/win_rate", np.array([0.9, 1.0])) == "0.95 [0.315, 1]"
-    assert learning_curves._estimate("eval/return", np.array([0.9, 1.0])) == "0.95 [0.315, 1.59]"
+    values = np.array([0.9, 1.0])
+    text = printed(learning_curves.scores, "title", {"win_rate": values, "return": values})
+    assert "0.95 [0.315, 1] " in text
+    assert "0.95 [0.315, 1.59]" in text
 
 
-def test_best_is_each_seeds_own():
+def test_the_best_evaluation_is_chosen_per_seed():
     metrics = sample(2, win_rate=False)
     evaluations = metrics["kind"] == "eval"
     metrics["eval/return"][evaluations] = [8.0, 1.0, 2.0, 4.0]  # seeds 0, 1 at 2000, then at 4000
@@ -173,20 +175,20 @@ POINT = base.DecisionPoint(
 def test_joint_tables():
     learned = np.stack([POINT.optimal, POINT.optimal + 2.0])
     text = printed(learning_curves.joint_tables, [POINT], [learned])
-    for shown in ("state 2B", "9.00 ± 1.41", "optimal", "8.00", "additive", "6.50", "2 seeds"):
-        assert shown in text
+    for part in ("state 2B", "9.00 ± 1.41", "optimal", "8.00", "additive", "6.50", "2 seeds"):
+        assert part in text
     assert "4.75" not in text
 
 
 def test_utility_tables():
     text = printed(learning_curves.utility_tables, [POINT], [POINT.exact["independent"][None]])
-    for shown in ("agent 2", "action 1", "4.75", "independent"):
-        assert shown in text
+    for part in ("agent 2", "action 1", "4.75", "independent"):
+        assert part in text
     assert "±" not in text
     assert "6.50" not in text
 
 
-def test_tables_refuse_what_they_cannot_show():
+def test_tables_of_other_shapes_are_errors():
     with pytest.raises(ValueError, match="rows, columns"):
         printed(learning_curves.joint_tables, [POINT], [np.zeros((2, 2, 2, 2))])
     with pytest.raises(ValueError, match="zip"):

@@ -1,7 +1,8 @@
-"""Plain lines without a terminal, one live line with one."""
+"""Progress is one live line in a terminal or a notebook, and plain lines elsewhere."""
 
 import io
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_spread():
 
 
 def lines_of(calls, terminal=False):
-    """What a Progress writes for `(seconds, arguments)` calls of `update`."""
+    """Lines printed for `(seconds, arguments)` calls of `update`."""
     file = io.StringIO()
     now = [0.0]
     console = rich.console.Console(file=file, force_terminal=terminal, width=120)
@@ -73,9 +74,27 @@ def test_a_terminal_shows_one_live_line():
     assert "return 12" in text
 
 
-def test_a_notebook_gets_plain_lines(monkeypatch, capsys):
-    """rich's own notebook mode needs ipywidgets, and warns where they are missing."""
-    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
-    with progress.Progress() as display:
-        display.note("started")
-    assert capsys.readouterr().out == "started\n"
+class Notebook:
+    """Replaces `IPython.display`: records outputs and their updates."""
+
+    def __init__(self):
+        self.outputs = []
+
+    def display(self, content, **_):
+        self.outputs.append(content)
+        return self
+
+    def update(self, content, **_):
+        self.outputs[-1] = content
+
+
+def test_a_notebook_cell_has_one_output_that_is_updated(monkeypatch):
+    notebook = Notebook()
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)
+    with progress.Progress(rich.console.Console(force_jupyter=True)) as display:
+        display.note("[start] of <a> run")
+        for step in range(1, 6):
+            display.update(step * 200, 1_000, 100.0, 5.0 - step, np.float32([step]))
+    (output,) = notebook.outputs
+    assert output["text/plain"] == "1k / 1k  100 steps/s  ETA 00:00  return 5"
+    assert "[start] of &lt;a&gt; run" in output["text/html"], "notes are folded below the line"

@@ -1,4 +1,4 @@
-"""TensorBoard's files, read back record by record."""
+"""TensorBoard event files, read back record by record."""
 
 import json
 import struct
@@ -14,13 +14,13 @@ COLUMNS = ("eval/return", "train/loss")
 
 
 def events(path):
-    """Every event of a file: length (8 bytes), its checksum (4), the message, its checksum (4)."""
-    data, found = path.read_bytes(), []
+    """Events of a file: length (8 bytes), its checksum (4), the message, its checksum (4)."""
+    data, messages = path.read_bytes(), []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
-        found.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+        messages.append(event_pb2.Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
-    return found
+    return messages
 
 
 def run(directory, resumed_after=None):
@@ -35,7 +35,7 @@ def write(logger, *steps):
     logger.close(False)
 
 
-def test_each_seed_is_a_run_over_env_steps(tmp_path):
+def test_each_seed_is_a_tensorboard_run_over_env_steps(tmp_path):
     write(tensorboard.make(tensorboard.Config(hparams=False), run(tmp_path)), 0, 50)
     for seed in (3, 4):
         (path,) = (tmp_path / "tensorboard" / f"seed_{seed}").iterdir()
@@ -48,7 +48,7 @@ def test_each_seed_is_a_run_over_env_steps(tmp_path):
         ] == [(0, "eval/return", 0.0), (50, "eval/return", 50.0 * seed)]
 
 
-def test_the_configuration_goes_along(tmp_path):
+def test_hyperparameters_and_configuration_are_written(tmp_path):
     write(tensorboard.make(tensorboard.Config(folder="tb"), run(tmp_path)))
     (path,) = (tmp_path / "tb" / "seed_4").iterdir()
     values = {v.tag: v for event in events(path) for v in event.summary.value}
@@ -66,7 +66,7 @@ def test_the_configuration_goes_along(tmp_path):
     assert json.loads(text)["hparams"]["gamma"] == 0.9
 
 
-def test_a_run_that_goes_on_purges_what_came_after(tmp_path):
+def test_a_resumed_run_purges_events_after_the_checkpoint(tmp_path):
     write(tensorboard.make(tensorboard.Config(), run(tmp_path)), 0, 50, 100)
     write(tensorboard.make(tensorboard.Config(), run(tmp_path, resumed_after={3: 50})), 100, 150)
     old, new = sorted((tmp_path / "tensorboard" / "seed_3").iterdir())
@@ -79,12 +79,12 @@ def test_a_run_that_goes_on_purges_what_came_after(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["/tmp/elsewhere", "../above", ""])
-def test_a_folder_outside_the_run_is_refused(folder):
+def test_a_folder_outside_the_run_directory_is_an_error(folder):
     with pytest.raises(config.ConfigError, match=r"logger\.tensorboard\.folder"):
         tensorboard.check(tensorboard.Config(folder=folder))
 
 
-def test_what_cannot_be_written_is_an_error_at_once(tmp_path):
+def test_a_failed_write_raises_at_once(tmp_path):
     (tmp_path / "tensorboard").write_text("a file in the way")
     with pytest.raises(OSError):
         tensorboard.make(tensorboard.Config(), run(tmp_path))

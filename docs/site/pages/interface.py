@@ -152,7 +152,9 @@ def _methods(node: ast.ClassDef) -> list[str]:
 
 
 def _flat(node: ast.FunctionDef) -> str:
-    return markdown.prose(" ".join(docstrings.parse(ast.get_docstring(node)).text.split()))
+    text = docstrings.parse(ast.get_docstring(node)).text
+    prose = (part for part in text.split("\n\n") if not part.startswith(" "))
+    return markdown.prose(" ".join(" ".join(prose).split()))
 
 
 def _call(node: ast.FunctionDef) -> str:
