@@ -189,7 +189,7 @@ def _fenced(title: str, arguments: Sequence[str], returns: ast.expr | None) -> s
     if len(line) > _WIDTH:
         body = "".join(f"    {argument},\n" for argument in arguments)
         line = f"{title}(\n{body}){arrow}"
-    return f"```python\n{line}\n```"
+    return f"```py\n{line}\n```"  # not `python`: a signature is no statement
 
 
 def _arguments(args: ast.arguments) -> list[str]:
