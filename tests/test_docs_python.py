@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import toys
-import toys.weighted
 from documents import DOCS, blocks, each_text
 
 import qmix_jax
@@ -104,12 +103,19 @@ def _check_arguments(call, names):
         pytest.fail(f"{ast.unparse(call)}: {error}")
 
 
-@pytest.mark.parametrize("page", ["custom_mixer"])
-def test_the_check_of_a_component_runs(page, monkeypatch):
+@pytest.mark.parametrize(
+    ("page", "module"), [("custom_mixer", "weighted"), ("custom_agent", "leaky")]
+)
+def test_the_check_of_a_component_runs(page, module, monkeypatch):
     monkeypatch.setitem(sys.modules, "my_lab", toys)
-    monkeypatch.setitem(sys.modules, "my_lab.weighted", toys.weighted)
-    (code,) = [code for code in blocks(DOCS / f"{page}.md", "python") if "\nassert" in code]
+    monkeypatch.setitem(sys.modules, f"my_lab.{module}", importlib.import_module(f"toys.{module}"))
+    (code,) = [code for code in blocks(DOCS / f"{page}.md", "python") if "assert " in code]
     exec(compile(code, f"{page}.md", "exec"), {})
+
+
+def test_the_check_of_the_recurrent_state_runs():
+    (code,) = [code for code in blocks(DOCS / "recurrent_state.md", "python") if "assert " in code]
+    exec(compile(code, "recurrent_state.md", "exec"), {})
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ arguments. What was recorded goes through the real command line, up to the work 
 import importlib
 import importlib.util
 import inspect
+import json
 import pathlib
 import re
 import shlex
@@ -21,6 +22,7 @@ from documents import DOCS, ROOT, TEXTS, blocks, each_text
 
 import qmix_jax
 from benchmarks import __main__ as benchmarks
+from qmix_jax import groups, program
 from qmix_jax.cli import main
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -48,10 +50,15 @@ PURE = {"compose_config", "dump_config", "load_config", "with_values"}
 
 USER_MODULES = {
     "my_lab.hysteretic": "toys.hysteretic",
+    "my_lab.leaky": "toys.leaky",
     "my_lab.rescue": "examples.rescue",
     "my_lab.weighted": "toys.weighted",
 }
 """Module that a page builds -> the same module here."""
+
+
+PLANNED = set()
+"""Configurations that can be trained."""
 
 
 class Accepted(BaseException):
@@ -151,7 +158,15 @@ def reader(tmp_path, monkeypatch):
 
 
 def accept(*args, **kwargs):
-    """Stands in for what a command calls at last."""
+    """Stands in for the public functions: plans configurations, and trains nothing."""
+    values = [value for arg in args for value in (arg if isinstance(arg, list) else [arg])]
+    configs = [value.config if isinstance(value, qmix_jax.Job) else value for value in values]
+    configs = [cfg for cfg in configs if isinstance(cfg, qmix_jax.ExperimentConfig)]
+    for group in groups.split(configs) if configs else ():
+        key = json.dumps(qmix_jax.dump_config(group.config), sort_keys=True)
+        if key not in PLANNED:
+            program.build(group.config)
+            PLANNED.add(key)
     raise Accepted
 
 
