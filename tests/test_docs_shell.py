@@ -108,17 +108,17 @@ def commands(path: pathlib.Path, folder: pathlib.Path) -> list[list[str]]:
 
 @each_text
 def test_shell_blocks_run_in_bash(path, tmp_path):
-    for program, *arguments in commands(path, tmp_path):
-        if program in ("python", "python3") and arguments[0] == "-m":
+    for name, *arguments in commands(path, tmp_path):
+        if name in ("python", "python3") and arguments[0] == "-m":
             check_module(*arguments[1:])
-        elif program in ("python", "python3"):
+        elif name in ("python", "python3"):
             assert (ROOT / arguments[0]).is_file(), arguments
-        elif program == "pip":
+        elif name == "pip":
             for extra in re.findall(
                 r"[\w-]+", "".join(re.findall(r"\[.*?\]", " ".join(arguments)))
             ):
                 assert extra in EXTRAS, f"{arguments}: no extra {extra!r}"
-        elif program == "mkdocs":
+        elif name == "mkdocs":
             assert (ROOT / arguments[arguments.index("-f") + 1]).is_file(), arguments
 
 
@@ -183,8 +183,8 @@ def run(arguments: list[str]) -> int:
 @pytest.mark.slow
 @each_text
 def test_commands_are_accepted(path, reader, capsys):
-    for program, *arguments in commands(path, reader):
-        if program != "qmix-jax":
+    for name, *arguments in commands(path, reader):
+        if name != "qmix-jax":
             continue
         for argument in arguments:
             key, _, directory = argument.partition("=")
@@ -204,8 +204,8 @@ def test_cheap_commands_run(tmp_path, monkeypatch, capsys):
     for path in TEXTS:
         folder = tmp_path / "-".join(path.relative_to(ROOT).parts)
         folder.mkdir()
-        for program, *arguments in commands(path, folder):
-            if program == "qmix-jax" and arguments[0] in CHEAP:
+        for name, *arguments in commands(path, folder):
+            if name == "qmix-jax" and arguments[0] in CHEAP:
                 code = run([*arguments, *CHEAP[arguments[0]]])
                 assert code == 0, f"qmix-jax {shlex.join(arguments)}: {capsys.readouterr().err}"
 
