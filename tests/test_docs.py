@@ -94,6 +94,21 @@ def test_a_key_has_type_default_range_and_meaning(pages):
     ]
 
 
+@each_text
+def test_keys_in_the_text_exist(pages, path):
+    """Inline code such as `hparams.gamma` or `trainer.window=null`."""
+    reference = pages.GENERATED["configuration"]()
+    keys = set(re.findall(r'<a id="((?:[a-z]\w*\.)+\w+)">', reference))
+    keys |= set(re.findall(r"`((?:[a-z]\w*\.)+\w+)`", reference)) | {"logger.custom.name"}
+    keys |= {key.rpartition(".")[0] for key in keys}
+    sections = {key.partition(".")[0] for key in keys} - {"qmix_jax"}
+    text = re.sub(r"<!-- generated.*?<!-- end|```.*?```", "", path.read_text(), flags=re.DOTALL)
+    code = " ".join(re.findall(r"`([^`\n]+)`", text))
+    mentions = re.findall(r"(?<!\S)((?:[a-z]\w*\.)+\w+)(?==|\s|$)", code)
+    unknown = {key for key in mentions if key.partition(".")[0] in sections} - keys
+    assert not unknown, unknown
+
+
 def test_every_choice_is_in_the_configuration_reference(pages):
     text = pages.GENERATED["configuration"]()
     for group, name in _choices():
