@@ -3,6 +3,7 @@ complete, links work, and the README's table of algorithms agrees with the code.
 """
 
 import importlib
+import json
 import itertools
 import re
 import sys
@@ -208,7 +209,13 @@ def test_the_readme_uses_the_words_of_the_code(pages):
         assert not unknown, f"{names}: {cell!r} mentions {unknown}"
 
 
-# Links and pictures
+# Navigation, links and pictures
+
+
+def test_every_page_is_in_the_navigation_once():
+    nav = yaml.safe_load((DOCS / "site" / "mkdocs.yml").read_text())["nav"]
+    listed = re.findall(r"[\w/]+\.md", json.dumps(nav))
+    assert sorted(listed) == sorted(path.relative_to(DOCS).as_posix() for path in PAGES)
 
 
 @each_text

@@ -5,7 +5,6 @@ needs no network.
 import html
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from latex2mathml import converter
@@ -22,15 +21,6 @@ _EXTERNAL = re.compile(
     r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\"' >]*"
     r"|<link\b[^>]*\brel=[\"']?(?:stylesheet|preload|icon)[^>]*\bhref=[\"']?(?:https?:)?//[^\"' >]*"
 )
-
-
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Appends pages that the navigation does not list to the guides."""
-    (guides,) = [entry["Guides"] for entry in config.nav if "Guides" in entry]
-    listed = set(_paths(config.nav))
-    names = sorted(path.name for path in pathlib.Path(config.docs_dir).glob("*.md"))
-    guides.extend(name for name in names if name not in listed)
-    return config
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
@@ -67,15 +57,6 @@ def on_post_build(config: MkDocsConfig, **_: Any) -> None:
     for path in sorted(pathlib.Path(config.site_dir).rglob("*.html")):
         for element in _EXTERNAL.findall(path.read_text(encoding="utf-8")):
             _LOG.warning(f"{path.relative_to(config.site_dir)} loads from the network: {element}")
-
-
-def _paths(nav: Any) -> Iterator[str]:
-    """Yields every page of a navigation."""
-    if isinstance(nav, str):
-        yield nav
-    else:
-        for entry in nav.values() if isinstance(nav, dict) else nav:
-            yield from _paths(entry)
 
 
 def _repository_link(text: str, inside: str, config: MkDocsConfig) -> str:
