@@ -3,8 +3,8 @@ complete, links work, and the README's table of algorithms agrees with the code.
 """
 
 import importlib
-import json
 import itertools
+import json
 import re
 import sys
 
