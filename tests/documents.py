@@ -21,6 +21,21 @@ def blocks(path: pathlib.Path, *languages: str) -> list[str]:
     return fence.findall(path.read_text(encoding="utf-8"))
 
 
+def inline_commands(path: pathlib.Path) -> str:
+    """A shell block of the `qmix-jax` commands in the text of a page.
+
+    Bare names of commands, and commands with a placeholder for overrides, are left out.
+    """
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
+    commands = re.findall(r"`(qmix-jax\s(?:[a-z-]+\s|--)[^`]*)`", text)
+    complete = (
+        " ".join(command.split())
+        for command in commands
+        if not re.search(r"\.\.\.|key=value", command)
+    )
+    return "".join(f"{command}\n" for command in dict.fromkeys(complete))
+
+
 def without_code(text: str) -> str:
     """A page without its code blocks and inline code."""
     return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)

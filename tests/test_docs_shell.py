@@ -1,4 +1,4 @@
-"""The shell blocks of the documentation run in bash, and every command in them is accepted.
+"""The commands of the documentation run in bash and are accepted, those in the text too.
 
 Each block runs as it is, in an empty folder, where every program is a stand-in that records its
 arguments. What was recorded goes through the real command line, up to the work itself.
@@ -18,7 +18,7 @@ import tomllib
 import pytest
 import submitit
 import toys
-from documents import DOCS, ROOT, TEXTS, blocks, each_text
+from documents import DOCS, ROOT, TEXTS, blocks, each_text, inline_commands
 
 import qmix_jax
 from benchmarks import __main__ as benchmarks
@@ -98,9 +98,9 @@ def run_block(block: str, folder: pathlib.Path) -> list[list[str]]:
 
 
 def commands(path: pathlib.Path, folder: pathlib.Path) -> list[list[str]]:
-    """Every command in the shell blocks of a page."""
+    """Every command in the shell blocks and in the text of a page."""
     calls = []
-    for number, block in enumerate(blocks(path, "sh", "bash")):
+    for number, block in enumerate([*blocks(path, "sh", "bash"), inline_commands(path)]):
         (folder / str(number)).mkdir()
         calls += run_block(block, folder / str(number))
     return calls
@@ -130,10 +130,8 @@ def check_module(module: str, *arguments: str) -> None:
 
 
 @pytest.fixture
-def reader(tmp_path, monkeypatch):
-    """The folder of a reader: modules and YAML files of the pages, run directories, and a command
-    line that stops where the work begins.
-    """
+def folder(tmp_path, monkeypatch):
+    """A reader's folder, with the modules and YAML files of the pages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "my_lab", toys)
     for name, module in USER_MODULES.items():
@@ -144,6 +142,12 @@ def reader(tmp_path, monkeypatch):
                 file = tmp_path / match[1]
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block)
+    return tmp_path
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """A command line that stops where the work begins."""
     values = {name: getattr(qmix_jax, name) for name in qmix_jax.__all__}
     functions = {name for name, value in values.items() if inspect.isfunction(value)} - PURE
     for name in functions:
@@ -154,7 +158,6 @@ def reader(tmp_path, monkeypatch):
             if any(value is values[name] for name in functions):
                 monkeypatch.setattr(module, attribute, accept)
     monkeypatch.setattr(submitit, "AutoExecutor", accept)
-    return tmp_path
 
 
 def accept(*args, **kwargs):
@@ -182,14 +185,14 @@ def run(arguments: list[str]) -> int:
 
 @pytest.mark.slow
 @each_text
-def test_commands_are_accepted(path, reader, capsys):
-    for name, *arguments in commands(path, reader):
+def test_commands_are_accepted(path, folder, no_work, capsys):
+    for name, *arguments in commands(path, folder):
         if name != "qmix-jax":
             continue
         for argument in arguments:
             key, _, directory = argument.partition("=")
             if key == "resume" and directory != "auto":
-                (reader / directory).mkdir(parents=True, exist_ok=True)
+                (folder / directory).mkdir(parents=True, exist_ok=True)
         code = run(arguments)
         assert code == 0, f"qmix-jax {shlex.join(arguments)}: {capsys.readouterr().err}"
 
@@ -199,12 +202,11 @@ CHEAP = {"check-env": (), "doctor": ("--no-self-test",)}
 
 
 @pytest.mark.slow
-def test_cheap_commands_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_cheap_commands_run(folder, capsys):
     for path in TEXTS:
-        folder = tmp_path / "-".join(path.relative_to(ROOT).parts)
-        folder.mkdir()
-        for name, *arguments in commands(path, folder):
+        place = folder / "-".join(path.relative_to(ROOT).parts)
+        place.mkdir()
+        for name, *arguments in commands(path, place):
             if name == "qmix-jax" and arguments[0] in CHEAP:
                 code = run([*arguments, *CHEAP[arguments[0]]])
                 assert code == 0, f"qmix-jax {shlex.join(arguments)}: {capsys.readouterr().err}"
