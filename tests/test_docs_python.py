@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 
+import numpy as np
 import pytest
 import toys
 from documents import DOCS, blocks, each_text
@@ -116,6 +117,19 @@ def test_the_check_of_a_component_runs(page, module, monkeypatch):
 def test_the_check_of_the_recurrent_state_runs():
     (code,) = [code for code in blocks(DOCS / "recurrent_state.md", "python") if "assert " in code]
     exec(compile(code, "recurrent_state.md", "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["quickstart", "custom_algorithm"])
+def test_training_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "my_lab", toys)
+    hysteretic = importlib.import_module("toys.hysteretic")
+    monkeypatch.setitem(sys.modules, "my_lab.hysteretic", hysteretic)
+    (code,) = [code for code in blocks(DOCS / f"{page}.md", "python") if "20_000" in code]
+    names = {}
+    exec(compile(code.replace("20_000", "400"), f"{page}.md", "exec"), names)
+    assert "result" in names or np.isfinite(names["tables"].utilities[0]).all()
 
 
 @pytest.mark.slow

@@ -151,7 +151,8 @@ def _deviation_list(algorithm: Algorithm) -> str:
         if not text:
             raise LookupError(f"{module.__name__} states no deviation; write `Deviation: none.`")
         lines.append(f"- `{_short(module)}`: {markdown.prose(text)}")
-    return "\n".join([*lines, "- [Deviations of all algorithms](index.md#shared-by-all-algorithms)"])
+    lines.append("- [Deviations of all algorithms](index.md#shared-by-all-algorithms)")
+    return "\n".join(lines)
 
 
 def _option_tables(algorithm: Algorithm) -> list[str]:
