@@ -60,6 +60,25 @@ def test_an_algorithm_trains_and_its_numbers_can_be_set(tmp_path):
     assert [x.shape for x in qmix_jax.game_tables(result).utilities] == [(2, 2, 2)] * 3
 
 
+@pytest.mark.slow
+def test_an_agent_trains_and_takes_its_options(tmp_path):
+    cfg = qmix_jax.compose_config(
+        "experiment=two_step", "agent=custom", "agent.name=toys.leaky",
+        "+agent.options.half_life=8", "+agent.options.sharing=none",
+        "seeds=2", "trainer.env_steps=400", "eval.every=400",
+    )  # fmt: skip
+    result = qmix_jax.train(cfg, tmp_path / "run")
+    decay = np.asarray(result.parameters["agent"]["decay"])
+    initial = 0.5 ** (1 / 8)
+    assert decay.shape == (2, 2, 1, 1, 64)
+    learned = 1 / (1 + np.exp(-decay))
+    assert 1e-4 < np.abs(learned - initial).max() < 0.1
+    policy = qmix_jax.load_policy(result.directory)
+    obs = np.zeros((len(policy.agent_names), *policy.obs_shape), np.float32)
+    actions, _ = policy.act(obs, None, policy.initial_state())
+    assert actions.shape == (2,)
+
+
 def test_a_mistake_in_its_options_is_explained():
     with pytest.raises(qmix_jax.ConfigError, match=r"algo\.mixer\.options\.strat.*start"):
         qmix_jax.load_config(composition.compose(*OWN, "+algo.mixer.options.strat=2.0"))

@@ -1,49 +1,77 @@
-"""The documentation agrees with the package: references are complete, links lead somewhere,
-commands are accepted, and the README's table of algorithms says what the code says.
+"""The documentation agrees with the package: generated parts are up to date, references are
+complete, links work, and the README's table of algorithms agrees with the code.
 """
 
 import importlib
 import itertools
-import pathlib
+import json
 import re
-import shlex
 import sys
 
 import pytest
 import yaml
+from documents import DOCS, PAGES, ROOT, each_text, without_code
 
 import qmix_jax
-from qmix_jax import config
-from qmix_jax.cli import composition, main, resume
+from qmix_jax.cli import composition
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-PAGES = sorted(path for path in DOCS.rglob("*.md") if DOCS / "site" not in path.parents)
-TEXTS = [ROOT / "README.md", *PAGES]
 ALGORITHMS = [name for name in composition.choices()["algo"] if name != "custom"]
-
-each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 @pytest.fixture(scope="module")
-def pages():
-    """The package `docs/site/pages`, which makes what is generated."""
+def generate():
+    """The script `docs/site/generate.py`."""
     sys.path.insert(0, str(DOCS / "site"))
     try:
-        yield importlib.import_module("pages")
+        yield importlib.import_module("generate")
     finally:
         sys.path.remove(str(DOCS / "site"))
 
 
-# What is generated
+@pytest.fixture(scope="module")
+def pages(generate):
+    """The package `docs/site/pages`, which writes the generated parts."""
+    return generate.pages
 
 
-def test_every_generated_part_has_one_place(pages):
-    placed = [mark for path in PAGES for mark in pages.marks(path.read_text())]
-    assert len(placed) == len(set(placed))
-    names = {kind: {name for k, name in placed if k == kind} for kind, _ in placed}
-    assert names["generated"] == set(pages.GENERATED)
-    assert names["facts"] == set(ALGORITHMS)
+# Generated parts
+
+
+def test_generated_parts_are_up_to_date(generate, capsys):
+    assert generate.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_the_check_names_an_outdated_page(generate, pages, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    block = pages.fill("# A\n\n<!-- generated: algorithm vdn -->\n<!-- end of generated -->\n")
+    page.write_text(block.replace("algo=vdn", "algo=vdm"))
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    monkeypatch.setattr(pages, "DOCS", tmp_path)
+    assert generate.main(["--check"]) == 1
+    assert capsys.readouterr().out == (
+        "error: page.md:6 is outdated; run: python docs/site/generate.py\n"
+    )
+    assert generate.main([]) == 0
+    assert page.read_text() == block
+
+
+def test_every_generated_part_occurs_once(pages):
+    names = [name for path in PAGES for name in pages.names(path.read_text())]
+    assert len(names) == len(set(names))
+    assert {name for name in names if " " not in name} == set(pages.GENERATED)
+    assert {
+        name.removeprefix("algorithm ") for name in names if name.startswith("algorithm ")
+    } == set(ALGORITHMS)
+
+
+def test_pages_need_no_build():
+    """Icon codes, tabs, admonitions and front matter are Markdown for MkDocs only."""
+    for path in PAGES:
+        text = without_code(path.read_text())
+        assert not re.search(r"^(---$|:\w+-\w+.*:|!!! |\?\?\? |=== )|:material-|\{ ?[#:.]", text), (
+            path
+        )
+        assert len(text.split()) > 40, f"{path.name} is nearly empty"
 
 
 def test_every_key_is_in_the_configuration_reference(pages):
@@ -51,20 +79,35 @@ def test_every_key_is_in_the_configuration_reference(pages):
     keys = {key for path in composition.directory().rglob("*.yaml") for key in _keys(path)}
     assert len(keys) > 100
     for key in keys:
-        # a mapping counts where it is one key, a section where its keys are
+        # a mapping may be one key, a section may be listed by its keys
         forms = (f"`{key}`", f"`{key}.", f"`{key.rpartition('.')[0]}`")
         assert any(form in text for form in forms), key
 
 
 def test_a_key_has_type_default_range_and_meaning(pages):
     text = pages.GENERATED["configuration"]()
-    (row,) = [line for line in text.splitlines() if line.startswith("| `hparams.gamma`")]
+    (row,) = [line for line in text.splitlines() if line.startswith('| <a id="hparams.gamma"')]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:] == [
         "`0.99`",
         "number, 0&nbsp;to&nbsp;1",
         "discount per env step, 0 to 1",
     ]
+
+
+@each_text
+def test_keys_in_the_text_exist(pages, path):
+    """Inline code such as `hparams.gamma` or `trainer.window=null`."""
+    reference = pages.GENERATED["configuration"]()
+    keys = set(re.findall(r'<a id="((?:[a-z]\w*\.)+\w+)">', reference))
+    keys |= set(re.findall(r"`((?:[a-z]\w*\.)+\w+)`", reference)) | {"logger.custom.name"}
+    keys |= {key.rpartition(".")[0] for key in keys}
+    sections = {key.partition(".")[0] for key in keys} - {"qmix_jax"}
+    text = re.sub(r"<!-- generated.*?<!-- end|```.*?```", "", path.read_text(), flags=re.DOTALL)
+    code = " ".join(re.findall(r"`([^`\n]+)`", text))
+    mentions = re.findall(r"(?<!\S)((?:[a-z]\w*\.)+\w+)(?==|\s|$)", code)
+    unknown = {key for key in mentions if key.partition(".")[0] in sections} - keys
+    assert not unknown, unknown
 
 
 def test_every_choice_is_in_the_configuration_reference(pages):
@@ -75,7 +118,7 @@ def test_every_choice_is_in_the_configuration_reference(pages):
 
 @pytest.mark.parametrize("name", ["configuration", "public", "contracts", "numerics"])
 def test_anchors_are_unique(pages, name):
-    anchors = re.findall(r"\{ #(\S+)", pages.GENERATED[name]())
+    anchors = re.findall(r'<a id="([^"]+)"', pages.GENERATED[name]())
     assert len(anchors) > 10
     assert len(anchors) == len(set(anchors))
 
@@ -83,7 +126,7 @@ def test_anchors_are_unique(pages, name):
 def test_every_public_name_is_in_the_interface_reference(pages):
     text = pages.GENERATED["public"]()
     for name in qmix_jax.__all__:
-        assert name.startswith("__") or f"### `{name}`" in text, name
+        assert name.startswith("__") or re.search(rf"^### .*`{name}`$", text, re.MULTILINE), name
 
 
 def test_the_interface_reference_shows_signature_arguments_and_errors(pages):
@@ -100,7 +143,7 @@ def test_the_numerics_keep_their_formulas(pages):
 
 def test_every_command_is_in_the_command_reference(pages):
     text = pages.GENERATED["commands"]()
-    for command in main._COMMANDS:
+    for command in pages.commands.COMMANDS:
         assert f"qmix-jax {command}" in text, command
     for code in (0, 1, 2, 130):
         assert re.search(rf"\b{code} \w", text.partition("## Exit codes")[2])
@@ -141,16 +184,18 @@ def test_the_readme_lists_every_algorithm_once():
 
 
 def test_the_readme_deviates_where_the_code_does(pages):
-    """What all algorithms share (`td`, `iql`) is a sentence below the table."""
+    """Deviations of `td` and `iql`, which all algorithms share, are a sentence below the table."""
     for names, cell in _table_rows().items():
-        own = {
+        deviations = {
             module: text
             for name in names
             for module, text in pages.algorithms.deviations_of(name).items()
             if not module.endswith((".td", ".iql"))
         }
-        deviates = any(not text.startswith("none") for text in own.values())
-        assert deviates == (cell != "as all, below"), f"{names}: {cell!r}, but the code: {own}"
+        deviates = any(not text.startswith("none") for text in deviations.values())
+        assert deviates == (cell != "as all, below"), (
+            f"{names}: {cell!r}, but the code: {deviations}"
+        )
 
 
 def test_the_readme_uses_the_words_of_the_code(pages):
@@ -158,26 +203,32 @@ def test_the_readme_uses_the_words_of_the_code(pages):
     for names, cell in _table_rows().items():
         if cell == "as all, below":
             continue
-        said = " ".join(pages.algorithms.facts(name) for name in names).lower()
+        docs = " ".join(pages.algorithms.facts(name) for name in names).lower()
         words = re.findall(r"[a-z]{5,}", cell.lower())
-        strange = [word for word in words if word.rstrip("s") not in said]
-        assert not strange, f"{names}: {cell!r} speaks of {strange}"
+        unknown = [word for word in words if word.rstrip("s") not in docs]
+        assert not unknown, f"{names}: {cell!r} mentions {unknown}"
 
 
-# Links and pictures
+# Navigation, links and pictures
+
+
+def test_every_page_is_in_the_navigation_once():
+    nav = yaml.safe_load((DOCS / "site" / "mkdocs.yml").read_text())["nav"]
+    listed = re.findall(r"[\w/]+\.md", json.dumps(nav))
+    assert sorted(listed) == sorted(path.relative_to(DOCS).as_posix() for path in PAGES)
 
 
 @each_text
-def test_links_and_pictures_exist(pages, path):
-    for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", _without_code(path.read_text())):
+def test_links_and_pictures_exist(path):
+    for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", without_code(path.read_text())):
         if re.match(r"[a-z]+:", target):
             continue
         file, _, fragment = target.partition("#")
-        found = (path.parent / file).resolve() if file else path
-        assert found.exists(), f"{path.name}: {target}"
-        assert found.is_relative_to(ROOT), f"{path.name}: {target} leaves the repository"
-        if fragment and found.suffix == ".md":
-            assert fragment in _anchors(pages.fill(found.read_text())), (
+        destination = (path.parent / file).resolve() if file else path
+        assert destination.exists(), f"{path.name}: {target}"
+        assert destination.is_relative_to(ROOT), f"{path.name}: {target} leaves the repository"
+        if fragment and destination.suffix == ".md":
+            assert fragment in _anchors(destination.read_text()), (
                 f"{path.name}: no heading for {target}"
             )
 
@@ -188,128 +239,13 @@ def test_pictures_are_small():
 
 
 def _anchors(text):
-    """Of the headings, as MkDocs and GitHub make them, and those that are written out."""
-    headings = re.findall(r"^#+ (.+)$", _without_code(text), re.MULTILINE)
-    plain = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
-    return {re.sub(r"\s", "-", heading) for heading in plain} | set(re.findall(r"\{ #(\S+)", text))
-
-
-def _without_code(text):
-    return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
-
-
-# Commands
-
-
-def _commands(path):
-    """Arguments of each `qmix-jax ...` in the shell blocks of a page."""
-    text = path.read_text()
-    found = []
-    for block in re.findall(r"^```(?:sh|bash)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        for line in block.replace("\\\n", " ").splitlines():
-            found += [words for words in map(_ours, _calls(line)) if not _placeholder(words)]
-    return found
-
-
-def _calls(line):
-    """Arguments of each call in a line of shell; a quotation over several lines is left alone."""
-    try:
-        words = shlex.split(line, comments=True)
-    except ValueError:
-        return
-    for both, part in itertools.groupby(words, lambda word: word == "&&"):
-        own = [] if both else list(part)
-        names = [
-            i for i, word in enumerate(own) if word == "qmix-jax" or word.endswith("/qmix-jax")
-        ]
-        if names:
-            yield own[names[0] + 1 :]
-
-
-_OURS = {"my_lab.weighted": "toys.weighted", "my_lab.hysteretic": "toys.hysteretic"}
-"""Module that a page builds -> the same module here."""
-
-
-def _ours(arguments):
-    return [re.sub("|".join(_OURS), lambda match: _OURS[match[0]], word) for word in arguments]
-
-
-def _placeholder(arguments):
-    return any(re.search(r"my_|<|\.\.\.|\$", argument) for argument in arguments)
-
-
-@pytest.mark.slow
-@each_text
-def test_commands_are_accepted(path):
-    """Training commands compose and load; of others, command and flags are known."""
-    text = main._help()
-    for command, *rest in _commands(path):
-        assert command in main._COMMANDS or command.startswith("-"), f"{path.name}: {command}"
-        for argument in rest:
-            flag = argument.partition("=")[0]
-            if flag.startswith("--") and command not in ("train", "plan"):
-                assert flag in text, f"{path.name}: {command} {flag}"
-        if command in ("train", "plan", "baseline"):
-            _check(path, command, rest)
-
-
-def _check(path, command, rest):
-    own = [word for word in rest if not word.startswith("policy=") and word != "--json"]
-    if "--memory" in own:
-        at = own.index("--memory")
-        own = own[:at] + own[at + 2 :]
-    going_on = [word for word in own if word.startswith("resume=") and word != "resume=auto"]
-    try:
-        if going_on:  # the directory is the reader's
-            resume._changes([word for word in own if word not in going_on])
-            return
-        main._check(main._flags(own))
-    except config.ConfigError as error:
-        pytest.fail(f"{path.name}: qmix-jax {command} {shlex.join(rest)}: {error}")
-
-
-@each_text
-def test_python_is_valid(path):
-    for code in _python(path):
-        compile(code, str(path), "exec")
-
-
-def test_the_check_of_ones_own_mixer_runs(monkeypatch):
-    import toys.weighted
-
-    monkeypatch.setitem(sys.modules, "my_lab", toys)
-    monkeypatch.setitem(sys.modules, "my_lab.weighted", toys.weighted)
-    (code,) = [code for code in _python(DOCS / "custom_mixer.md") if "assert" in code]
-    exec(compile(code, "custom_mixer.md", "exec"), {})
-
-
-@pytest.mark.slow
-def test_the_loops_of_the_page_on_steps_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    loop, callback = (
-        code.replace("20_000", "4_000").replace("10_000", "2_000")
-        for code in _python(DOCS / "stepwise.md")
+    """Those of the headings, as MkDocs and GitHub make them, and explicit ones."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE
     )
-    found = {}
-    exec(compile(loop, "stepwise.md", "exec"), found)
-    assert len(loop.splitlines()) < 30
-    assert found["result"].interrupted == (
-        found["session"].update < found["session"].plan.n_updates
-    )
-    assert found["result"].metrics["update"].max() == found["session"].update > 0
-    exec(compile(callback, "stepwise.md", "exec"), {})
-    assert qmix_jax.load_run("runs/watched").metrics["env_steps"].max() > 0
-
-
-def _python(path):
-    return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def test_commands_are_found():
-    counts = {path.name: len(_commands(path)) for path in TEXTS}
-    assert counts["README.md"] > 10
-    assert counts["training.md"] > 10
-    assert counts["custom_mixer.md"] == 3
+    plain = (re.sub(r"<[^>]*>|[^\w\s-]", "", heading).strip().lower() for heading in headings)
+    explicit = re.findall(r'<a id="([^"]+)"', text)
+    return {re.sub(r"\s", "-", heading) for heading in plain} | set(explicit)
 
 
 def _choices():

@@ -1,22 +1,16 @@
-"""What MkDocs does besides its plugins: generated pages, links into the repository, drawings,
-formulas, and a check that the built site needs no network.
+"""MkDocs hooks: links into the repository, drawings, formulas, and a check that the built site
+needs no network.
 """
 
 import html
 import pathlib
 import re
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 from latex2mathml import converter
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import get_plugin_logger
 from mkdocs.structure.pages import Page
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-import pages
 
 _LOG = get_plugin_logger("qmix_jax")
 
@@ -29,17 +23,9 @@ _EXTERNAL = re.compile(
 )
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Pages that the navigation does not list follow at the end of the guides."""
-    (guides,) = [entry["Guides"] for entry in config.nav if "Guides" in entry]
-    listed = set(_paths(config.nav))
-    found = sorted(path.name for path in pathlib.Path(config.docs_dir).glob("*.md"))
-    guides.extend(name for name in found if name not in listed)
-    return config
-
-
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
-    """Fills in what is generated, and resolves links that leave the documentation."""
+    """Hides the sidebars that `extra.hide` names, and resolves links that leave `docs/`."""
+    page.meta["hide"] = config.extra["hide"].get(page.file.src_path, [])
     root = pathlib.Path(config.docs_dir).resolve()
     source = page.file.src_path
     here = pathlib.Path(config.docs_dir, source).parent
@@ -53,11 +39,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
         inside = target.relative_to(root.parent).as_posix()
         return _repository_link(match[1], inside, config)
 
-    return _LINK.sub(resolve, pages.fill(markdown))
+    return _LINK.sub(resolve, markdown)
 
 
 def on_page_content(html: str, config: MkDocsConfig, **_: Any) -> str:
-    """Puts our drawings into the page, so that they follow its colours, and sets formulas."""
+    """Inlines drawings, so that they follow the colours of the page, and converts formulas."""
 
     def drawing(match: re.Match[str]) -> str:
         path = pathlib.Path(config.docs_dir, "images", match[1])
@@ -67,30 +53,21 @@ def on_page_content(html: str, config: MkDocsConfig, **_: Any) -> str:
 
 
 def on_post_build(config: MkDocsConfig, **_: Any) -> None:
-    """Warns of everything that a page would load from elsewhere."""
+    """Warns of everything that a page would load from the network."""
     for path in sorted(pathlib.Path(config.site_dir).rglob("*.html")):
-        for found in _EXTERNAL.findall(path.read_text(encoding="utf-8")):
-            _LOG.warning(f"{path.relative_to(config.site_dir)} loads something external: {found}")
-
-
-def _paths(nav: Any) -> Iterator[str]:
-    """Every page of a navigation."""
-    if isinstance(nav, str):
-        yield nav
-    else:
-        for entry in nav.values() if isinstance(nav, dict) else nav:
-            yield from _paths(entry)
+        for element in _EXTERNAL.findall(path.read_text(encoding="utf-8")):
+            _LOG.warning(f"{path.relative_to(config.site_dir)} loads from the network: {element}")
 
 
 def _repository_link(text: str, inside: str, config: MkDocsConfig) -> str:
-    """A link to a file of the repository where `repo_url` is set, otherwise its text alone."""
+    """A link to a file of the repository if `repo_url` is set, else its text alone."""
     if not config.repo_url:
         return text if inside in text else f"{text} (`{inside}`)"
     return f"[{text}]({config.repo_url.rstrip('/')}/blob/HEAD/{inside})"
 
 
 def _formula(match: re.Match[str]) -> str:
-    """MathML, which browsers draw by themselves."""
+    """MathML, which browsers draw without scripts."""
     latex = html.unescape(match[2]).strip()
     display = "block" if match[1] == "div" else "inline"
     for opening, closing in ((r"\[", r"\]"), (r"\(", r"\)")):

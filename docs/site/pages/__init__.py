@@ -1,12 +1,13 @@
-"""What pages of the documentation take from the package: no fact is written twice.
+"""Parts of the documentation that are written from the package, so that no fact is written twice.
 
-A page says where by a mark on a line of its own:
+A page in `docs/` names them in comments, and holds their text between the two:
 
-    <!-- generated: NAME -->    one of `GENERATED`
-    <!-- facts: ALGORITHM -->   deviations, options and docstrings of an algorithm
-    <!-- file: PATH -->         a Python file of the repository
+    <!-- generated: NAME -->
+    ...
+    <!-- end of generated -->
 
-They need the package and nothing else; MkDocs calls `fill` through `hooks.py`, tests directly.
+NAME is one of `GENERATED`, `algorithm NAME` for the facts of one algorithm, or `file PATH` for a
+Python file of the repository. `docs/site/generate.py` writes the text and checks it.
 """
 
 import pathlib
@@ -17,6 +18,7 @@ from pages import algorithms, commands, configuration, interface
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 """The repository."""
+DOCS = ROOT / "docs"
 
 GENERATED: dict[str, Callable[[], str]] = {
     "algorithms": algorithms.table,
@@ -27,32 +29,45 @@ GENERATED: dict[str, Callable[[], str]] = {
     "numerics": interface.numerics,
     "public": interface.public,
 }
-"""Name in a mark -> what makes its Markdown."""
+"""Name in a comment -> function that returns the Markdown."""
 
-_MARK = re.compile(r"^<!-- (generated|facts|file): (\S+) -->$", re.MULTILINE)
+_BLOCK = re.compile(
+    r"^<!-- generated: (?P<name>[^\n]+?) -->\n(?P<text>.*?)^<!-- end of generated -->$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def paths() -> list[pathlib.Path]:
+    """Every page of the documentation."""
+    return sorted(path for path in DOCS.rglob("*.md") if DOCS / "site" not in path.parents)
+
+
+def names(page: str) -> list[str]:
+    """Names of the generated blocks of a page."""
+    return [match["name"] for match in _BLOCK.finditer(page)]
 
 
 def fill(page: str) -> str:
-    """A page with its marks replaced.
+    """The page with every generated block written anew.
 
-    Raises: LookupError for an unknown name; OSError for a file that is not there.
+    Raises: LookupError for an unknown name; OSError for a file that does not exist.
     """
-    return _MARK.sub(lambda match: _KINDS[match[1]](match[2]), page)
+    return _BLOCK.sub(
+        lambda match: (
+            f"<!-- generated: {match['name']} -->\n\n"
+            f"{_generate(match['name']).strip()}\n\n<!-- end of generated -->"
+        ),
+        page,
+    )
 
 
-def marks(page: str) -> list[tuple[str, str]]:
-    """(kind, name) of each mark of a page."""
-    return _MARK.findall(page)
+def _generate(name: str) -> str:
+    kind, _, argument = name.partition(" ")
+    if kind == "algorithm":
+        return algorithms.facts(argument)
+    if kind == "file":
+        return f"```python\n{(ROOT / argument).read_text(encoding='utf-8')}```"
+    return GENERATED[name]()
 
 
-def _listing(path: str) -> str:
-    return f"```python\n{(ROOT / path).read_text(encoding='utf-8')}```"
-
-
-_KINDS: dict[str, Callable[[str], str]] = {
-    "generated": lambda name: GENERATED[name](),
-    "facts": algorithms.facts,
-    "file": _listing,
-}
-
-__all__ = ["GENERATED", "ROOT", "algorithms", "fill", "interface", "marks"]
+__all__ = ["DOCS", "GENERATED", "ROOT", "algorithms", "fill", "interface", "names", "paths"]

@@ -1,14 +1,12 @@
-"""What the algorithm pages state as fact: composed from configurations, docstrings and bundles."""
+"""Facts on the algorithm pages, from configurations, docstrings and component bundles."""
 
 import functools
-import textwrap
-from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-from pages import comments, configuration, docstrings, markdown
+from pages import configuration, docstrings, markdown, yaml_files
 from qmix_jax import components
 from qmix_jax.types import Discrete, EnvSpec
 
@@ -42,12 +40,12 @@ class Algorithm(NamedTuple):
 
     Attributes:
       file: its YAML file.
-      modules: its mixer's, if it has one, and its algorithm's: dotted section -> module.
-      guarantee: what holds between its joint value and the agents' own best actions.
+      modules: `Mixer`, if any, and `Algorithm` -> module.
+      guarantee: how its joint value relates to the agents' best actions.
     """
 
     name: str
-    file: comments.File
+    file: yaml_files.File
     modules: dict[str, ModuleType]
     guarantee: str
 
@@ -55,79 +53,73 @@ class Algorithm(NamedTuple):
 @functools.cache
 def all_algorithms() -> dict[str, Algorithm]:
     """Every choice of `algo`, by name."""
-    return {name: _algorithm(name, file) for name, file in comments.files("algo").items()}
+    return {name: _algorithm(name, file) for name, file in yaml_files.choices("algo").items()}
 
 
 def facts(name: str) -> str:
-    """Equations, references, deviations and defaults of an algorithm, as Markdown.
+    """Command, guarantee, deviations, options and docstrings of an algorithm, as Markdown.
 
     Raises: LookupError for an unknown name.
     """
-    own = all_algorithms()[name]
+    algorithm = all_algorithms()[name]
     trainer = " trainer=pqn" if name.startswith("pqn_") else ""
-    code = "\n\n".join(_explained(role, module) for role, module in own.modules.items())
+    docs = "\n\n".join(_module_docs(role, module) for role, module in algorithm.modules.items())
     parts = [
         f"```sh\nqmix-jax train{trainer} algo={name}\n```",
-        f"**Joint value.** {own.guarantee}",
+        f"**Joint value.** {algorithm.guarantee}",
         "**Deviations**",
-        _deviations_of(own),
+        _deviation_list(algorithm),
         f"**Options**, with the defaults of `configs/algo/{name}.yaml`",
-        *_options(own),
-        f'??? note "What the code says"\n\n{textwrap.indent(code, "    ")}',
+        *_option_tables(algorithm),
+        '<details markdown="1">\n<summary>Docstrings</summary>',
+        docs,
+        "</details>",
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part.strip() for part in parts)
 
 
 def table() -> str:
     """All algorithms, one per row."""
     rows = [
         (
-            f"[`{own.name}`]({_page_of(own)}#{own.name})",
-            markdown.prose(own.file.about),
-            ", ".join(
-                f"`{module.__name__.removeprefix('qmix_jax.')}`" for module in own.modules.values()
-            ),
-            own.guarantee,
+            f"[`{name}`]({_page(name)}#{name})",
+            markdown.prose(all_algorithms()[name].file.summary),
+            ", ".join(f"`{_short(module)}`" for module in all_algorithms()[name].modules.values()),
+            all_algorithms()[name].guarantee,
         )
         for names in FAMILIES.values()
-        for own in map(all_algorithms().__getitem__, names)
+        for name in names
     ]
-    return markdown.table(("`algo`", "what it is", "modules", "joint value"), rows)
+    return markdown.table(("`algo`", "description", "modules", "joint value"), rows)
 
 
 def deviations() -> str:
     """Every deviation that a docstring states."""
-    rows = [
-        (
-            f"`{found.place.removeprefix('qmix_jax.')}`",
-            markdown.prose(found.reference),
-            markdown.prose(found.text),
-        )
-        for found in docstrings.deviations()
-        if not found.text.startswith("none")
-    ]
-    none = [
-        f"`{found.place.removeprefix('qmix_jax.')}`"
-        for found in docstrings.deviations()
-        if found.text.startswith("none")
-    ]
+    rows, faithful = [], []
+    for deviation in docstrings.deviations():
+        place = f"`{deviation.place.removeprefix('qmix_jax.')}`"
+        if deviation.text.startswith("none"):
+            faithful.append(place)
+        else:
+            rows.append(
+                (place, markdown.prose(deviation.reference), markdown.prose(deviation.text))
+            )
     header = ("where", "reference", "deviation")
-    return f"{markdown.table(header, rows)}\nAs their references say: {', '.join(none)}.\n"
+    return f"{markdown.table(header, rows)}\nAs in their references: {', '.join(faithful)}.\n"
 
 
 def deviations_of(name: str) -> dict[str, str]:
-    """Module name -> its deviation, of an algorithm's own modules."""
+    """Module name -> its deviation, for the modules of an algorithm."""
     modules = all_algorithms()[name].modules.values()
-    return {m.__name__: docstrings.reference(m.__doc__)[1] for m in modules}
+    return {module.__name__: docstrings.reference(module.__doc__)[1] for module in modules}
 
 
-def _algorithm(name: str, file: comments.File) -> Algorithm:
+def _algorithm(name: str, file: yaml_files.File) -> Algorithm:
     modules = {}
     mixer_name = file.values.get("algo.mixer.name")
     if mixer_name is not None:
         modules["Mixer"] = components.find("mixers", str(mixer_name))
-    algorithm = str(file.values["algo.algorithm"])
-    modules["Algorithm"] = components.find("algorithms", algorithm)
+    modules["Algorithm"] = components.find("algorithms", str(file.values["algo.algorithm"]))
     return Algorithm(name, file, modules, _guarantee(modules))
 
 
@@ -135,67 +127,67 @@ def _guarantee(modules: dict[str, ModuleType]) -> str:
     if "Mixer" not in modules:
         if modules["Algorithm"].__name__.endswith(".iql"):
             return "None."
-        return "Unrestricted; a sum of utilities is bound to it."
+        return "Unrestricted; a sum of utilities is fitted to it."
     bundle = modules["Mixer"].make(modules["Mixer"].Config(), _SPEC)
     if modules["Algorithm"].__name__.endswith(".wqmix"):
-        return "Monotonic, so IGM holds; beside it a second, unrestricted one."
+        return "Monotonic, so IGM holds; a second one is unrestricted."
     if bundle.monotonic:
         return "Monotonic, so IGM holds."
-    return "Not monotonic; IGM holds." if bundle.igm else "Nothing is guaranteed."
+    return "Not monotonic; IGM holds." if bundle.igm else "No guarantee."
 
 
-def _explained(role: str, module: ModuleType) -> str:
-    """A module's docstring without the deviation, which has its own heading."""
-    parsed = docstrings.parse(module.__doc__)
+def _module_docs(role: str, module: ModuleType) -> str:
+    """A module's docstring without its deviation, which has a heading of its own."""
+    text = markdown.paragraphs(docstrings.parse(module.__doc__).text)
     paper, _ = docstrings.reference(module.__doc__)
-    text = f"{role} `{module.__name__}`\n\n{markdown.paragraphs(parsed.text)}"
-    return f"{text}\n\nReference: {markdown.prose(paper)}" if paper else text
+    reference = f"\n\nReference: {markdown.prose(paper)}" if paper else ""
+    return f"{role} `{module.__name__}`\n\n{text}{reference}"
 
 
-def _deviations_of(own: Algorithm) -> str:
+def _deviation_list(algorithm: Algorithm) -> str:
     lines = []
-    for module in own.modules.values():
+    for module in algorithm.modules.values():
         _, text = docstrings.reference(module.__doc__)
         if not text:
             raise LookupError(f"{module.__name__} states no deviation; write `Deviation: none.`")
-        short = module.__name__.removeprefix("qmix_jax.")
-        lines.append(f"- `{short}`: {markdown.prose(text)}")
-    return "\n".join([*lines, "- and [what all algorithms share](index.md#what-all-share)"])
+        lines.append(f"- `{_short(module)}`: {markdown.prose(text)}")
+    lines.append("- [Deviations of all algorithms](index.md#shared-by-all-algorithms)")
+    return "\n".join(lines)
 
 
-def _options(own: Algorithm) -> list[str]:
-    parts = []
-    sections: Sequence[tuple[str, str]] = (
-        ("Mixer", "algo.mixer"),
-        ("Algorithm", "algo"),
-    )
-    for role, section in sections:
-        if role not in own.modules:
+def _option_tables(algorithm: Algorithm) -> list[str]:
+    tables = []
+    for role, path in (("Mixer", "algo.mixer.options"), ("Algorithm", "algo.options")):
+        if role not in algorithm.modules:
             continue
-        module, path = own.modules[role], f"{section}.options"
-        if module.Config.model_fields:
-            values = _listed(own, path)
-            parts.append(configuration.option_table(path, module.Config, own.file.comments, values))
-        coefficients = getattr(module, "Coefficients", None)
-        if coefficients is not None:
-            values = _listed(own, "hparams.algo")
-            parts.append(
-                configuration.option_table("hparams.algo", coefficients, own.file.comments, values)
+        module = algorithm.modules[role]
+        models = {path: module.Config, "hparams.algo": getattr(module, "Coefficients", None)}
+        tables += [
+            configuration.option_table(
+                section, model, algorithm.file.comments, _values(algorithm.file, section)
             )
-    return parts
+            for section, model in models.items()
+            if model is not None and model.model_fields
+        ]
+    return tables
 
 
-def _listed(own: Algorithm, path: str) -> dict[str, object]:
+def _values(file: yaml_files.File, section: str) -> dict[str, object]:
+    """Option -> value of a section of the file."""
     return {
-        key.removeprefix(f"{path}."): value
-        for key, value in own.file.values.items()
-        if key.startswith(f"{path}.")
+        key.removeprefix(f"{section}."): value
+        for key, value in file.values.items()
+        if key.startswith(f"{section}.")
     }
 
 
-def _page_of(own: Algorithm) -> str:
+def _page(name: str) -> str:
     """Raises: LookupError for an algorithm without a page."""
-    pages = [page for page, names in FAMILIES.items() if own.name in names]
-    if not pages:
-        raise LookupError(f"algo={own.name} has no page: add it to FAMILIES and to docs/algorithms")
-    return f"{pages[0]}.md"
+    for page, names in FAMILIES.items():
+        if name in names:
+            return f"{page}.md"
+    raise LookupError(f"algo={name} has no page: add it to FAMILIES and to docs/algorithms")
+
+
+def _short(module: ModuleType) -> str:
+    return module.__name__.removeprefix("qmix_jax.")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pages import comments, markdown
+from pages import markdown, yaml_files
 from qmix_jax import components, config, groups
 from qmix_jax.cli import composition, search, submit
 
@@ -28,7 +28,7 @@ def reference() -> str:
 def option_table(
     path: str,
     model: type[config.Model],
-    said: Mapping[str, str],
+    comments: Mapping[str, str],
     defaults: Mapping[str, Any],
     anchor: str | None = None,
 ) -> str:
@@ -37,57 +37,57 @@ def option_table(
     Args:
       path: dotted key of the options, such as `algo.mixer.options`.
       model: the component's `Config`.
-      said: dotted key -> comment.
+      comments: dotted key -> comment.
       defaults: option -> default; nested options as nested mappings.
-      anchor: what the rows' anchors begin with instead of `path`; None for no anchors.
+      anchor: replaces `path` in the anchors of the rows; None for no anchors.
     """
     schema = model.model_json_schema()
-    rows = _rows(path, schema, said, comments.flatten({path: dict(defaults)}))
+    rows = _rows(path, schema, comments, yaml_files.flatten({path: dict(defaults)}))
     return _with_anchors(rows, path, anchor)
 
 
 def _core() -> list[str]:
-    """The root keys and a section per model of the root."""
+    """The root keys, and a section for each nested model."""
     schema = config.ExperimentConfig.model_json_schema()
-    said = {**comments.read("trainer/modern").comments, **comments.read("config").comments}
-    defaults = comments.flatten(config.dump(config.load({})))
-    parts = ["## Run", _table([("", schema, _leaves(schema))], said, defaults)]
+    comments = {**yaml_files.read("trainer/modern").comments, **yaml_files.read("config").comments}
+    defaults = yaml_files.flatten(config.dump(config.load({})))
+    parts = ["## Run", _table([("", schema, _leaves(schema))], comments, defaults)]
     for name, field in schema["properties"].items():
         if name in _SECTIONS or name in _leaves(schema):
             continue
         node = _resolve(field, schema)
-        about = _sentence(node.get("description", ""))
-        parts += [f"## {name}", about, _table([(name, node, None)], said, defaults, schema)]
+        summary = _sentence(node.get("description", ""))
+        parts += [f"## {name}", summary, _table([(name, node, None)], comments, defaults, schema)]
     return parts
 
 
 def _leaves(schema: Mapping[str, Any]) -> list[str]:
-    """Keys of the root that are no section."""
+    """Keys of the root that are not sections."""
     fields = schema["properties"].items()
     return [name for name, field in fields if "properties" not in _resolve(field, schema)]
 
 
 def _table(
     parts: Iterable[tuple[str, Mapping[str, Any], Sequence[str] | None]],
-    said: Mapping[str, str],
+    comments: Mapping[str, str],
     defaults: Mapping[str, object],
     root: Mapping[str, Any] | None = None,
 ) -> str:
     rows = [
         row
         for path, schema, only in parts
-        for row in _rows(path, schema, said, defaults, root or schema, only)
+        for row in _rows(path, schema, comments, defaults, root or schema, only)
     ]
     return _with_anchors(rows, "", "")
 
 
 def _with_anchors(rows: Iterable[tuple[str, str, str, str]], path: str, anchor: str | None) -> str:
-    """The table; the anchor of a row is its key, with `path` replaced by `anchor`."""
+    """Formats the rows; the anchor of a row is its key, with `path` replaced by `anchor`."""
 
     def cell(key: str) -> str:
         if anchor is None:
             return f"`{key}`"
-        return f"`{key}`{{ #{anchor}{key.removeprefix(path)} }}"
+        return f"{markdown.anchor(anchor + key.removeprefix(path))}`{key}`"
 
     return markdown.table(_HEADER, ((cell(key), *rest) for key, *rest in rows))
 
@@ -95,7 +95,7 @@ def _with_anchors(rows: Iterable[tuple[str, str, str, str]], path: str, anchor: 
 def _rows(
     path: str,
     schema: Mapping[str, Any],
-    said: Mapping[str, str],
+    comments: Mapping[str, str],
     defaults: Mapping[str, object],
     root: Mapping[str, Any] | None = None,
     only: Sequence[str] | None = None,
@@ -112,17 +112,17 @@ def _rows(
         key = f"{path}.{name}" if path else name
         node = _resolve(field, root)
         if node.get("properties"):
-            rows += _rows(key, node, said, defaults, root)
+            rows += _rows(key, node, comments, defaults, root)
             continue
-        if key not in said:
+        if key not in comments:
             raise LookupError(f"configs/: {key} has no comment in the files that list it")
         allowed = _allowed(field, root)
-        rows.append((key, _default(key, defaults), allowed, _meaning(key, said[key])))
+        rows.append((key, _default(key, defaults), allowed, _meaning(key, comments[key])))
     return rows
 
 
 def _default(key: str, defaults: Mapping[str, object]) -> str:
-    """A mapping's defaults may be flattened below the key."""
+    """The default of a key; that of a mapping may be flattened below the key."""
     if key in defaults:
         return markdown.code(defaults[key])
     below = {k.removeprefix(f"{key}."): v for k, v in defaults.items() if k.startswith(f"{key}.")}
@@ -152,14 +152,14 @@ def _allowed(field: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     kind = node.get("type", "any value")
     names = {"string": "text", "object": "mapping", "array": "list", "boolean": "`true`, `false`"}
     if kind == "array" and node.get("items", {}).get("maxItems") == 2:
-        return "mapping"  # of which a frozen model keeps the pairs
+        return "mapping"  # which a frozen model stores as pairs
     if kind == "array" and isinstance(node.get("items"), Mapping) and node["items"].get("type"):
         return f"list of {_allowed(node['items'], root)}"
     return names.get(kind, kind) + _range(node)
 
 
 def _range(node: Mapping[str, Any]) -> str:
-    # a range behind a validator keeps pydantic's names instead of the schema's
+    # behind a validator, ranges have pydantic's names instead of the schema's
     low, high = (node.get(a, node.get(b)) for a, b in (("minimum", "ge"), ("maximum", "le")))
     above, below = (
         node.get(a, node.get(b))
@@ -177,8 +177,8 @@ def _sentence(text: str) -> str:
 
 
 def _presets() -> list[str]:
-    """Where the trainer presets differ."""
-    presets = {"modern": comments.read("trainer/modern"), **comments.files("trainer")}
+    """A table of the keys in which the trainer presets differ."""
+    presets = {"modern": yaml_files.read("trainer/modern"), **yaml_files.choices("trainer")}
     keys = [
         key
         for key in presets["modern"].values
@@ -188,11 +188,11 @@ def _presets() -> list[str]:
         (_link(key), *(markdown.code(preset.values.get(key)) for preset in presets.values()))
         for key in keys
     ]
-    about = [
-        f"- `trainer={name}`: {markdown.prose(preset.about)}" for name, preset in presets.items()
+    summaries = [
+        f"- `trainer={name}`: {markdown.prose(preset.summary)}" for name, preset in presets.items()
     ]
     header = ("key", *(f"`{name}`" for name in presets))
-    return ["## Trainer presets", "\n".join(about) + "\n", markdown.table(header, rows)]
+    return ["## Trainer presets", "\n".join(summaries) + "\n", markdown.table(header, rows)]
 
 
 def _link(key: str) -> str:
@@ -201,16 +201,18 @@ def _link(key: str) -> str:
 
 def _choices(group: str) -> str:
     rows = [
-        (f"`{group}={name}`", markdown.prose(file.about))
-        for name, file in comments.files(group).items()
+        (f"`{group}={name}`", markdown.prose(file.summary))
+        for name, file in yaml_files.choices(group).items()
     ]
-    return markdown.table(("choice", "what it is"), rows)
+    return markdown.table(("choice", "description"), rows)
 
 
 def _environments() -> list[str]:
-    parts = ["## env", "What is learnt. " + _own("env"), _names("env", "smax"), _choices("env")]
+    parts = ["## env", "The environment. " + _custom("env"), _names("env", "smax"), _choices("env")]
     for module in components.names("envs"):
-        files = {n: f for n, f in comments.files("env").items() if f.values["env.name"] == module}
+        files = {
+            n: f for n, f in yaml_files.choices("env").items() if f.values["env.name"] == module
+        }
         parts += _component("envs", module, "env.options", files)
         extra = {
             key: (name, value, file.comments.get(key, ""))
@@ -220,36 +222,36 @@ def _environments() -> list[str]:
         }
         if extra:
             rows = [
-                (f"`env={name}`", f"`{key}`", markdown.code(value), markdown.prose(said))
-                for key, (name, value, said) in extra.items()
+                (f"`env={name}`", f"`{key}`", markdown.code(value), markdown.prose(comment))
+                for key, (name, value, comment) in extra.items()
             ]
-            parts.append("Arguments of single suites, passed through:\n")
+            parts.append("Arguments passed to the suite's own constructor:\n")
             parts.append(markdown.table(("choice", "key", "default", "meaning"), rows))
     return parts
 
 
 def _names(group: str, choice: str) -> str:
-    """The keys that name components, as the default choice sets them."""
-    file = comments.files(group)[choice]
+    """The keys that name components, with the values of the default choice."""
+    file = yaml_files.choices(group)[choice]
     rows = [
-        (f"`{key}`{{ #{key} }}", markdown.code(value), markdown.prose(file.comments[key]))
+        (f"{markdown.anchor(key)}`{key}`", markdown.code(value), markdown.prose(file.comments[key]))
         for key, value in file.values.items()
         if ".options" not in key
     ]
     return markdown.table(("key", "default", "meaning"), rows)
 
 
-def _own(kind: str) -> str:
+def _custom(kind: str) -> str:
     choice = f"`{kind}=custom {kind}.name=my_lab.module +{kind}.options.key=value`"
     return f"Your own module: {choice}.\n"
 
 
 def _component(
-    kind: str, module: str, path: str, files: Mapping[str, comments.File], level: str = "###"
+    kind: str, module: str, path: str, files: Mapping[str, yaml_files.File], level: str = "###"
 ) -> list[str]:
     """Heading and options of one component; comments are those of the files that choose it."""
     model = components.find(kind, module).Config
-    said = {key: text for file in files.values() for key, text in file.comments.items()}
+    comments = {key: text for file in files.values() for key, text in file.comments.items()}
     used = ", ".join(f"`{name}`" for name in files)
     title = f"{level} {path.removesuffix('.options')}.name={module}"
     text = f"Chosen by {used}.\n" if used != f"`{module}`" else ""
@@ -258,14 +260,16 @@ def _component(
     return [
         title,
         text,
-        option_table(path, model, said, defaults(model, path, files), anchor=f"{kind}.{module}"),
+        option_table(
+            path, model, comments, defaults(model, path, files), anchor=f"{kind}.{module}"
+        ),
     ]
 
 
 def defaults(
-    model: type[config.Model], path: str, files: Mapping[str, comments.File]
+    model: type[config.Model], path: str, files: Mapping[str, yaml_files.File]
 ) -> dict[str, Any]:
-    """The model's own; where it has none for a key, those of the first file that lists it."""
+    """The model's defaults; for required keys, the values of the first file that lists them."""
     listed = {
         key.removeprefix(f"{path}."): value
         for file in reversed(files.values())
@@ -277,10 +281,10 @@ def defaults(
 
 
 def _agents() -> list[str]:
-    parts = ["## agent", "The network that maps observations to utilities. " + _own("agent")]
+    parts = ["## agent", "The network that maps observations to utilities. " + _custom("agent")]
     parts += [_names("agent", "gru"), _choices("agent")]
     for module in components.names("agents"):
-        files = {module: comments.files("agent")[module]}
+        files = {module: yaml_files.choices("agent")[module]}
         parts += _component("agents", module, "agent.options", files)
     return parts
 
@@ -289,7 +293,7 @@ def _algorithms() -> list[str]:
     """Algorithms with their coefficients, then mixers."""
     parts = [
         "## algo",
-        "An algorithm and, where it has one, its mixer ([algorithms](../algorithms/index.md)).",
+        "An algorithm and its mixer, if any ([algorithms](../algorithms/index.md)).",
     ]
     parts += [_names("algo", "qmix"), _choices("algo")]
     for kind, path, key in (
@@ -299,18 +303,20 @@ def _algorithms() -> list[str]:
         for module in components.names(kind):
             files = {
                 name: file
-                for name, file in comments.files("algo").items()
+                for name, file in yaml_files.choices("algo").items()
                 if file.values.get(f"{path}.{key}") == module
             }
             parts += _component(kind, module, f"{path}.options", files)
             coefficients = getattr(components.find(kind, module), "Coefficients", None)
             if coefficients is not None:
-                said = {key: text for file in files.values() for key, text in file.comments.items()}
+                comments = {
+                    key: text for file in files.values() for key, text in file.comments.items()
+                }
                 values = coefficients().model_dump(mode="json")
-                own = option_table(
-                    "hparams.algo", coefficients, said, values, f"coefficients.{module}"
+                table = option_table(
+                    "hparams.algo", coefficients, comments, values, f"coefficients.{module}"
                 )
-                parts += ["Its own numbers:", own]
+                parts += ["Coefficients:", table]
     return parts
 
 
@@ -321,10 +327,10 @@ def _loggers() -> list[str]:
         "Several: `logger=[tensorboard,wandb]` ([loggers](../loggers.md)).\n",
     ]
     parts += [
-        _own("logger.custom").replace("logger.custom=custom", "logger=custom"),
+        _custom("logger.custom").replace("logger.custom=custom", "logger=custom"),
         _choices("logger"),
     ]
-    for name, file in comments.files("logger").items():
+    for name, file in yaml_files.choices("logger").items():
         model = components.find("loggers", name).Config
         values = model().model_dump(mode="json")
         parts += [
@@ -337,7 +343,7 @@ def _loggers() -> list[str]:
 def _experiments() -> list[str]:
     parts = [
         "## experiment",
-        "An environment with settings that suit it: all that differs from the presets above.\n",
+        "An environment with settings tuned for it: all that differs from the presets above.\n",
         _choices("experiment"),
     ]
     for group, title in (
@@ -345,16 +351,16 @@ def _experiments() -> list[str]:
         ("experiment_trainer", "With one trainer preset"),
     ):
         rows = [
-            (f"`{name}`", markdown.prose(file.about))
-            for name, file in comments.files(group).items()
+            (f"`{name}`", markdown.prose(file.summary))
+            for name, file in yaml_files.choices(group).items()
         ]
-        parts += [f"### {title}", "Applied by themselves where both are chosen.\n"]
-        parts.append(markdown.table(("`experiment`\\_`choice`", "what it sets"), rows))
+        parts += [f"### {title}", "Applied automatically when both are chosen.\n"]
+        parts.append(markdown.table(("`experiment`\\_`choice`", "settings"), rows))
     return parts
 
 
 def _others() -> list[str]:
-    """Groups without a section of their own above."""
+    """Groups that have no section above."""
     described = {"env", "agent", "algo", "trainer", "experiment", "logger"}
     others = [group for group in composition.choices() if group not in described]
     return [part for group in others for part in (f"## {group} (group)", _choices(group))]
@@ -362,17 +368,17 @@ def _others() -> list[str]:
 
 def _hydra() -> list[str]:
     """Folders, launchers and the sweeper."""
-    root = comments.read("config")
+    root = yaml_files.read("config")
     folders = [
         (f"`{key}`", markdown.code(value), markdown.prose(root.comments[key]))
         for key, value in root.values.items()
         if key.startswith("hydra.")
     ]
-    parts = ["## hydra", "Folders of runs, launchers and the sweeper: how, not what, is trained.\n"]
+    parts = ["## hydra", "Run directories, launchers and the sweeper: how jobs are run.\n"]
     parts.append(markdown.table(("key", "default", "meaning"), folders))
     for group, name, model in _HYDRA:
-        file = comments.read(f"hydra/{group}/{name}")
-        parts += [f"### hydra/{group}={name}", markdown.prose(file.about) + "\n"]
+        file = yaml_files.read(f"hydra/{group}/{name}")
+        parts += [f"### hydra/{group}={name}", markdown.prose(file.summary) + "\n"]
         schema = model.model_json_schema()
         rows = [
             (
@@ -386,14 +392,3 @@ def _hydra() -> list[str]:
         ]
         parts.append(markdown.table(_HEADER, rows))
     return parts
-
-
-def keys() -> set[str]:
-    """Every dotted key that the command line can set without `+`, of any choice of any group."""
-    found = set()
-    for group, names in composition.choices().items():
-        for name in names:
-            if name != "custom":
-                mapping = composition.compose(f"{group}={name}")
-                found |= set(comments.flatten(mapping))
-    return found

@@ -1,4 +1,4 @@
-"""Docstrings in the house template, taken apart: text, Args, Returns, Raises, Reference."""
+"""Parses docstrings in the house template: text, Args, Returns, Raises, Reference, Deviation."""
 
 import ast
 import inspect
@@ -20,7 +20,7 @@ _DEVIATION = re.compile(r"Deviation(?: from (\w+))?: (.*)")
 
 class Docstring(NamedTuple):
     """Attributes:
-    text: what comes before the first section.
+    text: what precedes the first section.
     sections: heading -> its text, dedented.
     """
 
@@ -29,12 +29,12 @@ class Docstring(NamedTuple):
 
 
 class Deviation(NamedTuple):
-    """What a piece of code does otherwise than its reference.
+    """How a module, class or function differs from its reference.
 
     Attributes:
       place: `qmix_jax.core.returns.n_step`, or a module.
       reference: the paper.
-      text: the difference; `none` where there is none.
+      text: the difference, or `none`.
     """
 
     place: str
@@ -43,7 +43,7 @@ class Deviation(NamedTuple):
 
 
 def parse(docstring: str | None) -> Docstring:
-    """Takes a docstring apart; a section's text may begin on the line of its heading."""
+    """Splits a docstring into sections; a section may begin on the line of its heading."""
     text: list[str] = []
     sections: dict[str, list[str]] = {}
     current = text
@@ -59,53 +59,51 @@ def parse(docstring: str | None) -> Docstring:
 
 
 def items(section: str) -> list[tuple[str, str]]:
-    """`name: text` entries of a section; lines that go on are indented."""
+    """(name, text) of each `name: text` entry; continuation lines are indented."""
     entries: list[list[str]] = []
     for line in section.split("\n"):
         if line.startswith(" ") and entries:
             entries[-1].append(line.strip())
         elif line.strip():
             entries.append([line.strip()])
-    found = []
-    for entry in entries:
-        joined = " ".join(entry)
-        match = _ITEM.match(joined)
-        found.append((match[1], match[3]) if match else ("", joined))
-    return found
+    texts = [" ".join(entry) for entry in entries]
+    matches = [(_ITEM.match(text), text) for text in texts]
+    return [(match[1], match[3]) if match else ("", text) for match, text in matches]
 
 
 def reference(docstring: str | None) -> tuple[str, str]:
-    """(reference, deviation) of a docstring, each "" where it says none."""
+    """(reference, deviation) of a docstring; "" if it states none."""
     paper = deviation = ""
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring or "")):
         flat = " ".join(paragraph.split())
-        if found := _REFERENCE.search(flat):
-            paper = found[1].strip()
-        if found := _DEVIATION.search(flat):
-            deviation = (f"from {found[1]}: " if found[1] else "") + found[2]
+        if match := _REFERENCE.search(flat):
+            paper = match[1].strip()
+        if match := _DEVIATION.search(flat):
+            deviation = (f"from {match[1]}: " if match[1] else "") + match[2]
     return paper, deviation
 
 
 def deviations() -> Iterator[Deviation]:
-    """Of all modules, functions and classes of the package that name one, in the order of paths."""
+    """All deviations stated by docstrings of the package, ordered by path."""
     for path in sorted(PACKAGE.rglob("*.py")):
         dotted = ".".join(("qmix_jax", *path.relative_to(PACKAGE).with_suffix("").parts))
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        for name, node in _documented(tree):
+        for name, node in _definitions(tree):
             docstring = ast.get_docstring(node)
             if docstring and "Deviation" in docstring:
                 place = dotted.removesuffix(".__init__") + name
                 yield Deviation(place, *reference(docstring))
 
 
-def _documented(
+def _definitions(
     tree: ast.Module,
 ) -> Iterator[tuple[str, ast.Module | ast.ClassDef | ast.FunctionDef]]:
+    """The module, its functions and classes, and their methods."""
     yield "", tree
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             yield f".{node.name}", node
-            inner = node.body if isinstance(node, ast.ClassDef) else []
-            for child in inner:
+            children = node.body if isinstance(node, ast.ClassDef) else []
+            for child in children:
                 if isinstance(child, ast.FunctionDef):
                     yield f".{node.name}.{child.name}", child

@@ -1,4 +1,4 @@
-"""The reference of Python names: signatures from the source, text from the docstrings."""
+"""The reference of Python names: signatures from the source, texts from the docstrings."""
 
 import ast
 import functools
@@ -31,12 +31,12 @@ class Name(NamedTuple):
     """A documented name.
 
     Attributes:
-      shown: as users write it.
+      title: as users write it.
       anchor: the fragment that links to it.
       node: its definition.
     """
 
-    shown: str
+    title: str
     anchor: str
     node: ast.ClassDef | ast.FunctionDef
 
@@ -50,7 +50,7 @@ def public() -> str:
 
 
 def contracts() -> str:
-    """What components of one's own are written against."""
+    """The records and bundles that components are made of."""
     return _page([(title, _members(module)) for title, module in _CONTRACTS])
 
 
@@ -64,16 +64,16 @@ def _page(groups: Sequence[tuple[str, Sequence[Name]]]) -> str:
     for title, names in groups:
         parts.append(f"## {title}")
         parts += [_entry(name) for name in names]
-    every = [name for _, names in groups for name in names]
-    return _linked("\n\n".join(part.strip() for part in parts) + "\n", every)
+    page = "\n\n".join(part.strip() for part in parts) + "\n"
+    return _linked(page, [name for _, names in groups for name in names])
 
 
 def _linked(page: str, names: Sequence[Name]) -> str:
-    """Classes, and names with their package, become links; headings and signatures do not."""
-    anchors = {name.shown: name.anchor for name in names}
-    every = "|".join(map(re.escape, anchors))
+    """Links mentions of classes and of `qmix_jax.NAME`, except in headings and signatures."""
+    anchors = {name.title: name.anchor for name in names}
+    alternatives = "|".join(map(re.escape, anchors))
     classes = "|".join(re.escape(name) for name in anchors if name[0].isupper())
-    mention = re.compile(rf"`(?:qmix_jax\.({every})|({classes or every}))`")
+    mention = re.compile(rf"`(?:qmix_jax\.({alternatives})|({classes or alternatives}))`")
     parts = re.split(r"(^```.*?^```$|^#[^\n]*$)", page, flags=re.DOTALL | re.MULTILINE)
 
     def link(match: re.Match[str]) -> str:
@@ -83,7 +83,7 @@ def _linked(page: str, names: Sequence[Name]) -> str:
 
 
 def _public(name: str) -> Name:
-    """A name of `__all__`, which may be another one at home (`load_config` is `config.load`)."""
+    """A name of `__all__`; its module may use another one (`load_config` is `config.load`)."""
     value = getattr(qmix_jax, name)
     module = importlib.import_module(value.__module__)
     return Name(name, name, _definitions(module)[value.__name__])
@@ -109,16 +109,14 @@ def _definitions(module: ModuleType) -> dict[str, ast.ClassDef | ast.FunctionDef
 def _entry(name: Name) -> str:
     """Heading, signature, text, tables."""
     docstring = docstrings.parse(ast.get_docstring(name.node))
-    parts = [
-        f"### `{name.shown}` {{ #{name.anchor} data-toc-label='{name.shown}' }}",
-        _signature(name),
-    ]
+    target = markdown.anchor(name.anchor) if name.anchor != name.title.lower() else ""
+    parts = [f"### {target}`{name.title}`", _signature(name)]
     parts.append(markdown.paragraphs(docstring.text))
     for heading in ("Args", "Attributes"):
         if heading in docstring.sections:
             rows = [
-                (", ".join(f"`{one}`" for one in named.split(", ")), markdown.prose(text))
-                for named, text in docstrings.items(docstring.sections[heading])
+                (", ".join(f"`{item}`" for item in items.split(", ")), markdown.prose(text))
+                for items, text in docstrings.items(docstring.sections[heading])
             ]
             title = {"Args": "argument", "Attributes": "attribute"}[heading]
             parts.append(markdown.table((title, "meaning"), rows))
@@ -127,27 +125,27 @@ def _entry(name: Name) -> str:
             parts.append(_section(heading, docstring.sections[heading]))
     if isinstance(name.node, ast.ClassDef):
         parts += _methods(name.node)
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part.strip() for part in parts if part)
 
 
 def _section(heading: str, text: str) -> str:
-    found = docstrings.items(text) if heading == "Raises" else [("", text)]
-    if all(named for named, _ in found):
-        lines = [f"- `{named}`: {markdown.prose(said)}" for named, said in found]
+    items = docstrings.items(text) if heading == "Raises" else [("", text)]
+    if all(error for error, _ in items):
+        lines = [f"- `{error}`: {markdown.prose(cause)}" for error, cause in items]
         return f"**{heading}**\n\n" + "\n".join(lines)
     return f"**{heading}** " + markdown.prose(" ".join(text.split()))
 
 
 def _methods(node: ast.ClassDef) -> list[str]:
-    """Documented public methods, briefly."""
-    found = [
+    """A line per documented public method."""
+    methods = [
         child
         for child in node.body
         if isinstance(child, ast.FunctionDef)
         and not child.name.startswith("_")
         and ast.get_docstring(child)
     ]
-    lines = [f"- `.{child.name}{_call(child)}`: {_flat(child)}" for child in found]
+    lines = [f"- `.{child.name}{_call(child)}`: {_flat(child)}" for child in methods]
     return ["\n".join(lines)] if lines else []
 
 
@@ -158,7 +156,7 @@ def _flat(node: ast.FunctionDef) -> str:
 
 
 def _call(node: ast.FunctionDef) -> str:
-    if any(isinstance(one, ast.Name) and one.id == "property" for one in node.decorator_list):
+    if any(ast.unparse(decorator) == "property" for decorator in node.decorator_list):
         return ""
     names = [argument.arg for argument in node.args.args if argument.arg != "self"]
     return f"({', '.join(names)})"
@@ -166,7 +164,7 @@ def _call(node: ast.FunctionDef) -> str:
 
 def _signature(name: Name) -> str:
     if isinstance(name.node, ast.FunctionDef):
-        return _fenced(name.shown, _arguments(name.node.args), name.node.returns)
+        return _fenced(name.title, _arguments(name.node.args), name.node.returns)
     if _is_exception(name.node) or _is_model(name.node):
         return ""
     fields = [
@@ -175,7 +173,7 @@ def _signature(name: Name) -> str:
         if isinstance(child, ast.AnnAssign) and isinstance(child.target, ast.Name)
     ]
     texts = [ast.unparse(child) for child in fields if not child.target.id.startswith("_")]
-    return _fenced(name.shown, texts, None)
+    return _fenced(name.title, texts, None)
 
 
 def _is_exception(node: ast.ClassDef) -> bool:
@@ -183,34 +181,34 @@ def _is_exception(node: ast.ClassDef) -> bool:
 
 
 def _is_model(node: ast.ClassDef) -> bool:
-    """A configuration model; the configuration reference has its keys."""
+    """Whether it is a configuration model, whose keys are in the configuration reference."""
     return any(ast.unparse(base).endswith("Model") for base in node.bases)
 
 
-def _fenced(shown: str, arguments: Sequence[str], returns: ast.expr | None) -> str:
+def _fenced(title: str, arguments: Sequence[str], returns: ast.expr | None) -> str:
     arrow = f" -> {ast.unparse(returns)}" if returns is not None else ""
-    line = f"{shown}({', '.join(arguments)}){arrow}"
+    line = f"{title}({', '.join(arguments)}){arrow}"
     if len(line) > _WIDTH:
         body = "".join(f"    {argument},\n" for argument in arguments)
-        line = f"{shown}(\n{body}){arrow}"
-    return f"```python\n{line}\n```"
+        line = f"{title}(\n{body}){arrow}"
+    return f"```py\n{line}\n```"  # not `python`: a signature is no statement
 
 
 def _arguments(args: ast.arguments) -> list[str]:
-    """Each argument with annotation and default, and `*` where keywords begin."""
+    """Each argument with annotation and default, and `*` before keyword-only ones."""
     positional = [*args.posonlyargs, *args.args]
     missing: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults))
     texts = [
-        _argument(one, default)
-        for one, default in zip(positional, missing + args.defaults, strict=True)
+        _argument(argument, default)
+        for argument, default in zip(positional, missing + args.defaults, strict=True)
     ]
     if args.vararg:
         texts.append(f"*{_argument(args.vararg, None)}")
     elif args.kwonlyargs:
         texts.append("*")
     texts += [
-        _argument(one, default)
-        for one, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)
+        _argument(argument, default)
+        for argument, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)
     ]
     return texts + ([f"**{_argument(args.kwarg, None)}"] if args.kwarg else [])
 

@@ -9,25 +9,30 @@ _CODE = re.compile(r"(`+[^`]*`+)")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown cells; pipes outside of code are escaped."""
+    """Returns a table of Markdown cells; pipes outside code are escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
 
 
 def prose(text: str) -> str:
-    """Docstring text as Markdown: what is not in backticks is shown as it is."""
+    """Returns docstring text as Markdown; outside backticks it is literal."""
     parts = _CODE.split(text)
     return "".join(part if i % 2 else _literal(part) for i, part in enumerate(parts))
 
 
 def paragraphs(text: str) -> str:
-    """Docstring text of several paragraphs; indented ones are formulas and stay code."""
+    """Returns several paragraphs as Markdown; indented ones are formulas and become code."""
     blocks = re.split(r"\n\s*\n", text.strip("\n"))
     return "\n\n".join(_block(block) for block in blocks)
 
 
+def anchor(name: str) -> str:
+    """Returns a target for links to `#name`."""
+    return f'<a id="{name}"></a>'
+
+
 def code(value: Any) -> str:
-    """A plain value as YAML shows it, in code."""
+    """Returns a plain value as in YAML, in backticks."""
     return f"`{value_text(value)}`"
 
 

@@ -1,4 +1,4 @@
-"""The comments of the YAML files: what each key means, with its unit."""
+"""The files of `configs/`: their values, and the comments that explain each key."""
 
 import functools
 import re
@@ -16,36 +16,39 @@ class File(NamedTuple):
     """A YAML file of `configs/`.
 
     Attributes:
-      about: the text of its heading.
+      summary: the text of its heading.
       values: dotted key -> value, leaves only.
-      comments: dotted key -> comment, sections too.
+      comments: dotted key -> comment, sections included.
     """
 
-    about: str
+    summary: str
     values: dict[str, object]
     comments: dict[str, str]
 
 
 @functools.cache
 def read(name: str) -> File:
-    """A file by its path below `configs/` without ending, such as `trainer/modern`.
+    """Reads a file by its path below `configs/` without suffix, such as `trainer/modern`.
 
-    Keys are dotted from the root of the configuration where the file says `@package _global_`,
-    and from the group's own section otherwise.
+    Keys are dotted from the root of the configuration if the file says `@package _global_`, else
+    from the section of its group.
     """
     text = (composition.directory() / f"{name}.yaml").read_text(encoding="utf-8")
     lines = text.splitlines()
     heading = [line for line in lines[: _first_key(lines)] if "@package" not in line]
-    about = " ".join(line.removeprefix("#").strip() for line in heading)
-    prefix = "" if "@package _global_" in text or "/" not in name else _section(name)
+    summary = " ".join(line.removeprefix("#").strip() for line in heading)
+    prefix = ""
+    if "@package _global_" not in text and "/" in name:
+        prefix = name.rpartition("/")[0].replace("/", ".") + "."
     loaded = {key: value for key, value in yaml.safe_load(text).items() if key not in _NO_KEYS}
     values = {prefix + key: value for key, value in flatten(loaded).items()}
-    return File(about, values, {prefix + key: said for key, said in _comments(lines).items()})
+    comments = {prefix + key: comment for key, comment in _comments(lines).items()}
+    return File(summary, values, comments)
 
 
 @functools.cache
-def files(group: str) -> dict[str, File]:
-    """The files of a config group by name, without those that wait for a user's own module."""
+def choices(group: str) -> dict[str, File]:
+    """The files of a config group by name, without `custom`, which needs a user's module."""
     folder = composition.directory() / group
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     return {name: read(f"{group}/{name}") for name in names if name != "custom"}
@@ -62,18 +65,14 @@ def flatten(node: dict, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _section(name: str) -> str:
-    return name.rpartition("/")[0].replace("/", ".") + "."
-
-
 def _first_key(lines: list[str]) -> int:
     return next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
 
 
 def _comments(lines: list[str]) -> dict[str, str]:
-    """A comment is on the key's own line."""
+    """Dotted key -> the comment on its line."""
     path: list[tuple[int, str]] = []
-    found = {}
+    comments = {}
     for line in lines:
         match = _LINE.match(line)
         if match is None or line.lstrip().startswith("#"):
@@ -81,5 +80,5 @@ def _comments(lines: list[str]) -> dict[str, str]:
         indent = len(match["indent"])
         path = [entry for entry in path if entry[0] < indent] + [(indent, match["key"])]
         if match["comment"]:
-            found[".".join(key for _, key in path)] = match["comment"].strip()
-    return found
+            comments[".".join(key for _, key in path)] = match["comment"].strip()
+    return comments
