@@ -164,49 +164,15 @@ def test_every_algorithm_has_a_heading_on_its_page(pages):
     assert sorted(itertools.chain(*pages.algorithms.FAMILIES.values())) == sorted(ALGORITHMS)
 
 
-# The README's table
+# The README
 
 
-def _table_rows():
-    """Algorithms of a row -> its last cell."""
-    section = (ROOT / "README.md").read_text().partition("## Algorithms")[2].partition("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
-    return {
-        tuple(re.findall(r"`(\w+)`", row[0])): row[-1].strip()
-        for row in rows
-        if "`algo`" not in row[0]
-    }
-
-
-def test_the_readme_lists_every_algorithm_once():
-    listed = list(itertools.chain(*_table_rows()))
-    assert sorted(listed) == sorted(ALGORITHMS)
-
-
-def test_the_readme_deviates_where_the_code_does(pages):
-    """Deviations of `td` and `iql`, which all algorithms share, are a sentence below the table."""
-    for names, cell in _table_rows().items():
-        deviations = {
-            module: text
-            for name in names
-            for module, text in pages.algorithms.deviations_of(name).items()
-            if not module.endswith((".td", ".iql"))
-        }
-        deviates = any(not text.startswith("none") for text in deviations.values())
-        assert deviates == (cell != "as all, below"), (
-            f"{names}: {cell!r}, but the code: {deviations}"
-        )
-
-
-def test_the_readme_uses_the_words_of_the_code(pages):
-    """Each longer word of a cell is in the docstrings or comments of that row's algorithms."""
-    for names, cell in _table_rows().items():
-        if cell == "as all, below":
-            continue
-        docs = " ".join(pages.algorithms.facts(name) for name in names).lower()
-        words = re.findall(r"[a-z]{5,}", cell.lower())
-        unknown = [word for word in words if word.rstrip("s") not in docs]
-        assert not unknown, f"{names}: {cell!r} mentions {unknown}"
+@pytest.mark.parametrize(("group", "others"), [("algo", set()), ("experiment", {"lab"})])
+def test_the_readme_lists_every_choice(group, others):
+    section = (ROOT / "README.md").read_text().partition("## What it has")[2]
+    names = set(re.findall(r"`(\w+)`", section))
+    choices = set(composition.choices()[group]) - {"custom"}
+    assert choices - names == others
 
 
 # Navigation, links and pictures
