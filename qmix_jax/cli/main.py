@@ -341,7 +341,7 @@ def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> float:
         raise SystemExit(_report(error, 2)) from None
     except (outcomes.NonFiniteError, process_group.ProcessError, checkpoint.WriteError) as error:
         raise SystemExit(_report(error, 1)) from None
-    pages.learnt(result)
+    pages.print_learnt(result)
     if cfg.population.distributed:  # the run directory may be that of another process
         _remove_empty(settings.runtime.output_dir)
     if result.interrupted:

@@ -128,14 +128,12 @@ def _lines(result: Rerun) -> Iterator[tuple[str, str]]:
     """(label, line)."""
     comparison = result.comparison
     rows = progress.count(comparison.n_rows, "row")
-    yield (
-        "result",
-        {
-            compare.EXACT: f"equal, bit for bit, in {rows}",
-            compare.CLOSE: f"equal within {result.tolerance:g} (relative) in {rows}, not bit for bit",
-            compare.DIFFERENT: f"DIFFERENT, {rows} compared",
-        }[comparison.verdict],
-    )
+    results = {
+        compare.EXACT: f"equal, bit for bit, in {rows}",
+        compare.CLOSE: f"equal in {rows} within {result.tolerance:g} (relative), not bit for bit",
+        compare.DIFFERENT: f"DIFFERENT, {rows} compared",
+    }
+    yield "result", results[comparison.verdict]
     if comparison.first is not None:
         yield "first", str(comparison.first)
     counts = {"this run": comparison.only_old, "the rerun": comparison.only_new}

@@ -1,5 +1,5 @@
-"""Exact least-squares projections of a payoff onto classes of value factorisations, where all joint
-actions are equally likely: the reference for learnt values.
+"""Exact least-squares projections of a payoff onto classes of value factorisations, with all joint
+actions equally likely: the reference for learnt values.
 """
 
 import itertools
@@ -14,10 +14,10 @@ _TOLERANCE = 1e-10
 def monotone_fit(payoff: np.ndarray) -> np.ndarray:
     """The least-squares fit among tables that are monotonic in utilities of each agent (QMIX).
 
-    A table is monotonic in some utilities exactly if the actions of each agent can be ordered so
-    that it rises along every axis. For given orders the fit is an isotonic regression, a convex
-    problem; here every combination of orders is tried, so the fit is the global one. Gradient
-    descent may end in that of other orders.
+    A table is monotonic in some utilities if and only if the actions of each agent can be ordered
+    so that it rises along every axis. For a given order the fit is an isotonic regression, a convex
+    problem. All combinations of orders are tried, so the fit is the global optimum; gradient
+    descent may converge to the fit of another order.
 
     Args:
       payoff: f[A1, A2], two agents.
@@ -26,15 +26,12 @@ def monotone_fit(payoff: np.ndarray) -> np.ndarray:
     Reference: Rashid et al. 2020 (WQMIX), section 3, which defines the projection.
     """
     payoff = np.asarray(payoff, np.float64)
-    orders = itertools.product(*(itertools.permutations(range(n)) for n in payoff.shape))
-    fits = (_fit_in_order(payoff, np.ix_(*order)) for order in orders)
+    fits = []
+    for order in itertools.product(*(itertools.permutations(range(n)) for n in payoff.shape)):
+        fit = np.empty_like(payoff)
+        fit[np.ix_(*order)] = isotonic(payoff[np.ix_(*order)])
+        fits.append(fit)
     return min(fits, key=lambda fit: float(np.sum((fit - payoff) ** 2)))
-
-
-def _fit_in_order(payoff: np.ndarray, places: tuple[np.ndarray, ...]) -> np.ndarray:
-    fit = np.empty_like(payoff)
-    fit[places] = isotonic(payoff[places])
-    return fit
 
 
 def isotonic(table: np.ndarray) -> np.ndarray:
@@ -46,13 +43,9 @@ def isotonic(table: np.ndarray) -> np.ndarray:
     for _ in range(_ROUNDS):
         before = fit
         for axis in (0, 1):
-            wanted = fit + corrections[axis]
-            fit = np.apply_along_axis(_rising, axis, wanted)
-            corrections[axis] = wanted - fit
+            target = fit + corrections[axis]
+            fit = np.apply_along_axis(lambda x: optimize.isotonic_regression(x).x, axis, target)
+            corrections[axis] = target - fit
         if np.abs(fit - before).max() < _TOLERANCE:
             break
     return fit
-
-
-def _rising(values: np.ndarray) -> np.ndarray:
-    return optimize.isotonic_regression(values).x
