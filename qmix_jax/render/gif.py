@@ -1,4 +1,4 @@
-"""Animated GIFs: one palette for all frames, only what changes stored."""
+"""Writes animated GIFs: one palette for all frames, differences between frames only."""
 
 from typing import BinaryIO
 
@@ -8,35 +8,37 @@ from qmix_jax.render import pictures
 
 _COLOURS = 64
 _SAMPLES = 8
-"""Frames that the palette is made from."""
+"""Number of frames that the palette is computed from."""
 _PAUSE = 1.5
-"""Seconds that the last frame stays."""
+"""Duration of the last frame, in seconds."""
 
 
-def write(file: BinaryIO, film: pictures.Animation, fps: float) -> None:
+def write(file: BinaryIO, animation: pictures.Animation, fps: float) -> None:
     """Writes an endlessly repeating GIF.
 
     Args:
       file: open for writing.
-      film: pictures of one size.
-      fps: frames per second, at most 50; a GIF counts in hundredths of a second.
+      animation: frames of one size.
+      fps: frames per second, at most 50; GIF durations are multiples of 10 ms.
     """
-    palette = _palette(film)
-    small = (
-        film.frame(i).quantize(palette=palette, dither=Image.Dither.NONE) for i in range(film.count)
+    palette = _palette(animation)
+    frames = (
+        animation.frame(i).quantize(palette=palette, dither=Image.Dither.NONE)
+        for i in range(animation.count)
     )
-    each = max(20, round(100 / fps) * 10)
-    durations = [each] * (film.count - 1) + [int(1000 * _PAUSE)]
-    first = next(small)
-    options = {"save_all": True, "append_images": small, "duration": durations, "loop": 0}
+    duration = max(20, round(100 / fps) * 10)
+    durations = [duration] * (animation.count - 1) + [int(1000 * _PAUSE)]
+    first = next(frames)
+    options = {"save_all": True, "append_images": frames, "duration": durations, "loop": 0}
     first.save(file, "GIF", optimize=False, **options)
 
 
-def _palette(film: pictures.Animation) -> Image.Image:
-    """The colours that represent a few frames best."""
-    chosen = [film.frame(i) for i in range(0, film.count, max(1, film.count // _SAMPLES))]
-    width, height = chosen[0].size
-    strip = Image.new("RGB", (width, height * len(chosen)))
-    for number, frame in enumerate(chosen):
-        strip.paste(frame, (0, number * height))
+def _palette(animation: pictures.Animation) -> Image.Image:
+    """The colours that represent a sample of the frames best."""
+    step = max(1, animation.count // _SAMPLES)
+    sample = [animation.frame(i) for i in range(0, animation.count, step)]
+    width, height = sample[0].size
+    strip = Image.new("RGB", (width, height * len(sample)))
+    for i, frame in enumerate(sample):
+        strip.paste(frame, (0, i * height))
     return strip.quantize(_COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
