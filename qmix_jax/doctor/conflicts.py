@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from packaging import version
 
 from qmix_jax.doctor import packages
 from qmix_jax.doctor.checks import FAIL, OK, WARN, Diagnostic
@@ -28,11 +29,6 @@ class Installation(NamedTuple):
     settings: Mapping[str, Any]
     platform: str
     cores: int
-
-    def has_older(self, package: str, *version: int) -> bool:
-        """Whether the package is installed in a version before this one."""
-        installed = re.findall(r"\d+", self.versions.get(package, ""))[:3]
-        return bool(installed) and tuple(map(int, installed)) < version
 
 
 class Conflict(NamedTuple):
@@ -69,20 +65,19 @@ def check(installation: Installation | None = None) -> Iterator[Diagnostic]:
 
 
 def _gymnax(installation: Installation) -> str | None:
-    if "jax" not in installation.versions or installation.has_older("jax", 0, 12):
+    jax_version = installation.versions.get("jax", "0")
+    if version.Version(jax_version).release < (0, 12):
         return None
-    return f"jax {installation.versions['jax']} lacks an API that gymnax, used by JaxMARL, needs"
+    return f"jax {jax_version} lacks an API that gymnax, used by JaxMARL, needs"
 
 
 def _qr(installation: Installation) -> str | None:
-    version_0_10 = not installation.has_older("jaxlib", 0, 10) and installation.has_older(
-        "jaxlib", 0, 11
-    )
-    if not version_0_10 or installation.platform != "cpu" or installation.cores > 2:
+    jaxlib = installation.versions.get("jaxlib", "")
+    if not jaxlib.startswith("0.10.") or installation.platform != "cpu" or installation.cores > 2:
         return None
     return (
-        f"jaxlib {installation.versions['jaxlib']} can hang on two cores when several orthogonal "
-        "matrices are sampled at once; not here, networks start from uniform ones"
+        f"jaxlib {jaxlib} can hang on two cores when several orthogonal matrices are sampled at "
+        "once; not here, networks start from uniform ones"
     )
 
 
@@ -96,34 +91,34 @@ def _plugin(installation: Installation) -> str | None:
     return f"{', '.join(plugins)} with jaxlib {jaxlib}: JAX may refuse the GPU" if plugins else None
 
 
-def _setting(name: str, harmless: Any, effect: str) -> Callable[[Installation], str | None]:
-    """Detects a JAX setting, made by environment variable or in Python, with another value."""
+def _setting(name: str, status: str, key: str, harmless: Any, effect: str) -> Conflict:
+    """A JAX setting, made by environment variable or in Python, with another value."""
 
     def detect(installation: Installation) -> str | None:
-        value = installation.settings.get(f"jax_{name}", harmless)
-        return None if value == harmless else f"jax_{name}={value}: {effect}"
+        value = installation.settings.get(f"jax_{key}", harmless)
+        return None if value == harmless else f"jax_{key}={value}: {effect}"
 
-    return detect
+    return Conflict(name, status, detect, f"unset JAX_{key.upper()}")
 
 
-def _variable(name: str, effect: str) -> Callable[[Installation], str | None]:
-    """Detects an environment variable."""
+def _variable(name: str, status: str, variable: str, effect: str) -> Conflict:
+    """An environment variable."""
 
     def detect(installation: Installation) -> str | None:
-        value = installation.environ.get(name)
-        return f"{name}={value}: {effect}" if value else None
+        value = installation.environ.get(variable)
+        return f"{variable}={value}: {effect}" if value else None
 
-    return detect
+    return Conflict(name, status, detect, "" if status == OK else f"unset {variable}")
 
 
-def _flag(pattern: str, effect: str) -> Callable[[Installation], str | None]:
-    """Detects a flag in XLA_FLAGS."""
+def _flag(name: str, pattern: str, effect: str) -> Conflict:
+    """A flag in XLA_FLAGS."""
 
     def detect(installation: Installation) -> str | None:
         match = re.search(pattern, installation.environ.get("XLA_FLAGS", ""))
         return f"XLA_FLAGS has {match[0]}: {effect}" if match else None
 
-    return detect
+    return Conflict(name, WARN, detect, "remove it from XLA_FLAGS")
 
 
 _OTHER_NUMBERS = "a seed gives other random numbers than by default"
@@ -132,49 +127,20 @@ CONFLICTS = (
     Conflict("jax and gymnax", FAIL, _gymnax, "pip install 'jax>=0.10.2,<0.12'"),
     Conflict("batched QR", OK, _qr, ""),
     Conflict("CUDA plugin", WARN, _plugin, "pip install -U 'qmix-jax[cuda13]' (or cuda12)"),
-    Conflict(
-        "64-bit numbers", FAIL,
-        _setting("enable_x64", False, "programs use 32 bits and do not compile with it"),
-        "unset JAX_ENABLE_X64",
-    ),
-    Conflict(
-        "debug_nans", WARN,
-        _setting("debug_nans", False, "slow, and a NaN ends the run instead of freezing a member"),
-        "unset JAX_DEBUG_NANS",
-    ),
-    Conflict(
-        "disable_jit", FAIL,
-        _setting("disable_jit", False, "nothing is compiled, runs take hundreds of times as long"),
-        "unset JAX_DISABLE_JIT",
-    ),
-    Conflict(
-        "matrix precision", WARN,
-        _setting("default_matmul_precision", None, "changes metrics if precision=default"),
-        "unset JAX_DEFAULT_MATMUL_PRECISION, and choose with precision=",
-    ),
-    Conflict(
-        "random generator", WARN, _setting("default_prng_impl", "threefry2x32", _OTHER_NUMBERS),
-        "unset JAX_DEFAULT_PRNG_IMPL",
-    ),
-    Conflict(
-        "random sharding", WARN, _setting("threefry_partitionable", True, _OTHER_NUMBERS),
-        "unset JAX_THREEFRY_PARTITIONABLE",
-    ),
-    Conflict(
-        "platform", OK, _variable("JAX_PLATFORMS", "JAX looks for no other devices"), ""
-    ),
-    Conflict(
-        "fast math", WARN,
-        _flag(r"--xla_(cpu|gpu)_enable_fast_(min_max|math)=true", "changes metrics, may hide NaN"),
-        "remove it from XLA_FLAGS",
-    ),
-    Conflict(
-        "single thread", WARN,
-        _flag(r"--xla_cpu_multi_thread_eigen=false", "each device uses one core"),
-        "remove it from XLA_FLAGS",
-    ),
-    Conflict(
-        "core affinity", WARN, _variable("PJRT_NPROC", "number of XLA's threads"), "unset it"
-    ),
+    _setting("64-bit numbers", FAIL, "enable_x64", False,
+             "programs use 32 bits and do not compile with it"),
+    _setting("debug_nans", WARN, "debug_nans", False,
+             "slow, and a NaN ends the run instead of freezing a member"),
+    _setting("disable_jit", FAIL, "disable_jit", False,
+             "nothing is compiled, runs take hundreds of times as long"),
+    _setting("matrix precision", WARN, "default_matmul_precision", None,
+             "changes metrics if precision=default; choose with precision="),
+    _setting("random generator", WARN, "default_prng_impl", "threefry2x32", _OTHER_NUMBERS),
+    _setting("random sharding", WARN, "threefry_partitionable", True, _OTHER_NUMBERS),
+    _variable("platform", OK, "JAX_PLATFORMS", "JAX looks for no other devices"),
+    _flag("fast math", r"--xla_(cpu|gpu)_enable_fast_(min_max|math)=true",
+          "changes metrics, may hide NaN"),
+    _flag("single thread", r"--xla_cpu_multi_thread_eigen=false", "each device uses one core"),
+    _variable("core affinity", WARN, "PJRT_NPROC", "number of XLA's threads"),
 )  # fmt: skip
 """The most harmful first."""

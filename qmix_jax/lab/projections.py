@@ -7,9 +7,6 @@ import itertools
 import numpy as np
 from scipy import optimize
 
-_ROUNDS = 5_000
-_TOLERANCE = 1e-10
-
 
 def monotone_fit(payoff: np.ndarray) -> np.ndarray:
     """The least-squares fit among tables that are monotonic in utilities of each agent (QMIX).
@@ -31,21 +28,16 @@ def monotone_fit(payoff: np.ndarray) -> np.ndarray:
         fit = np.empty_like(payoff)
         fit[np.ix_(*order)] = isotonic(payoff[np.ix_(*order)])
         fits.append(fit)
-    return min(fits, key=lambda fit: float(np.sum((fit - payoff) ** 2)))
+    return min(fits, key=lambda fit: round(float(np.sum((fit - payoff) ** 2)), 9))  # first of ties
 
 
 def isotonic(table: np.ndarray) -> np.ndarray:
     """Least-squares fit that rises along both axes, f64[A1, A2].
 
-    Dykstra's alternating projections between tables that rise along one axis or the other.
+    Solves the dual, non-negative least squares over multipliers of the constraints
+    `rises @ fit >= 0`.
     """
-    fit, corrections = table.copy(), [np.zeros_like(table), np.zeros_like(table)]
-    for _ in range(_ROUNDS):
-        before = fit
-        for axis in (0, 1):
-            target = fit + corrections[axis]
-            fit = np.apply_along_axis(lambda x: optimize.isotonic_regression(x).x, axis, target)
-            corrections[axis] = target - fit
-        if np.abs(fit - before).max() < _TOLERANCE:
-            break
-    return fit
+    cells = np.eye(table.size).reshape(*table.shape, table.size)
+    rises = np.concatenate([np.diff(cells, axis=k).reshape(-1, table.size) for k in (0, 1)])
+    multipliers, _ = optimize.nnls(rises.T, -table.ravel())
+    return table + (rises.T @ multipliers).reshape(table.shape)

@@ -14,7 +14,7 @@ from qmix_jax import config, evaluate, population, program, train_step
 from qmix_jax.envs import base as envs
 from qmix_jax.machine import compile_cache
 from qmix_jax.mixers import base as mixers
-from qmix_jax.render import base, battle, cells, gif, kitchen, maze, particles, pictures, text
+from qmix_jax.render import base, battle, cells, kitchen, maze, particles, pictures, text
 from qmix_jax.runs import metadata, storage
 from qmix_jax.runs import parameters as saved
 from qmix_jax.types import Array, EnvSpec
@@ -270,7 +270,7 @@ def _write(
         animation = pictures.animate(episode, painter)
         fps = fps or painter.steps_per_second * painter.frames_per_step
         with _open(file) as stream:
-            gif.write(stream, animation, fps)
+            pictures.write_gif(stream, animation, fps)
     if described:
         with _open(transcript) as stream:
             stream.write(text.transcript(episode, described).encode())

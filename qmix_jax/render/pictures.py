@@ -1,8 +1,8 @@
-"""Frames of animations, and contact sheets."""
+"""Animations, GIF files, and contact sheets."""
 
 import io
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from matplotlib import axes as mpl_axes
@@ -17,6 +17,10 @@ _CAPTION, _DPI = 0.34, 100
 _SHEET_WIDTH, _GAP, _SHEET_CAPTION, _SHEET_DPI = 9.7, 0.06, 0.25, 150
 """Of a contact sheet: its width, a gap, height of a caption in inches; dots per inch."""
 _MAX_PANELS = 12
+_COLOURS, _SAMPLES = 64, 8
+"""Of a GIF: size of its palette, and number of frames that the palette is computed from."""
+_PAUSE = 1.5
+"""Of a GIF: duration of the last frame, in seconds."""
 
 
 class Animation(NamedTuple):
@@ -46,6 +50,37 @@ def animate(episode: base.Episode, painter: base.Painter) -> Animation:
         return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
     return Animation(episode.length * painter.frames_per_step + 1, frame)
+
+
+def write_gif(file: BinaryIO, animation: Animation, fps: float) -> None:
+    """Writes an endlessly repeating GIF: one palette, differences between frames only.
+
+    Args:
+      file: open for writing.
+      animation: frames of one size.
+      fps: frames per second, at most 50; GIF durations are multiples of 10 ms.
+    """
+    palette = _palette(animation)
+    frames = (
+        animation.frame(i).quantize(palette=palette, dither=Image.Dither.NONE)
+        for i in range(animation.count)
+    )
+    duration = max(20, round(100 / fps) * 10)
+    durations = [duration] * (animation.count - 1) + [int(1000 * _PAUSE)]
+    first = next(frames)
+    options = {"save_all": True, "append_images": frames, "duration": durations, "loop": 0}
+    first.save(file, "GIF", optimize=False, **options)
+
+
+def _palette(animation: Animation) -> Image.Image:
+    """The colours that represent a sample of the frames best."""
+    step = max(1, animation.count // _SAMPLES)
+    sample = [animation.frame(i) for i in range(0, animation.count, step)]
+    width, height = sample[0].size
+    strip = Image.new("RGB", (width, height * len(sample)))
+    for i, frame in enumerate(sample):
+        strip.paste(frame, (0, i * height))
+    return strip.quantize(_COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
 def caption(episode: base.Episode, time: float) -> str:

@@ -13,25 +13,10 @@ import rich.text
 
 from qmix_jax import config
 from qmix_jax.console import progress
-from qmix_jax.reports import collect, figures, html_page, marl_eval, statistics, study, summary
+from qmix_jax.reports import collect, figures, html_page, marl_eval, study, summary
 from qmix_jax.runs import metadata, scores, storage
 
 PAGE, STATISTICS, MARL_EVAL = "report.html", "statistics.json", "marl_eval.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Ranked:
-    """A setting's place on a task.
-
-    Attributes:
-      setting: its label: the keys in which settings differ, with their values.
-      seeds: number of runs pooled.
-      iqm: interquartile mean of their scores, with its 95 % interval.
-    """
-
-    setting: str
-    seeds: int
-    iqm: statistics.Estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +32,7 @@ class Report:
 
     directory: pathlib.Path
     files: tuple[pathlib.Path, ...]
-    rankings: Mapping[str, tuple[Ranked, ...]]
+    rankings: Mapping[str, tuple[summary.RankingRow, ...]]
     warnings: tuple[str, ...]
 
 
@@ -101,8 +86,7 @@ def report(
     _write(target, mappings, pictures, html_page.render(data, rankings, pictures, options))
     files = tuple(target / name for name in (PAGE, *pictures, *mappings))
     _print(rankings, data.warnings, files)
-    ranked = {r.title: tuple(Ranked(x.label, x.seeds, x.iqm) for x in r.rows) for r in rankings}
-    return Report(target, files, ranked, data.warnings)
+    return Report(target, files, {r.title: r.rows for r in rankings}, data.warnings)
 
 
 def _check_target(target: pathlib.Path) -> None:
@@ -178,7 +162,7 @@ def _print(
             value, low, high = (f"{float(number):.3g}" for number in row.iqm)
             interval = "" if low == "nan" else f"{low} .. {high}"
             wall = progress.duration(row.cost.wall_s) if row.cost else ""
-            cells = (str(rank), value, interval, str(row.seeds), wall, names[row.label])
+            cells = (str(rank), value, interval, str(row.seeds), wall, names[row.setting])
             table.add_row(*map(rich.text.Text, cells))
         console.print(table)
     for label, lines in (("warning", warnings), ("file", files)):

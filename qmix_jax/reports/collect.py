@@ -39,11 +39,6 @@ class RunDirectory:
         return str(lookup(self.manifest, "plan", "env"))
 
     @property
-    def started(self) -> str:
-        """UTC time in ISO 8601, which sorts by time."""
-        return str(self.manifest.get("started", ""))
-
-    @property
     def failure(self) -> str | None:
         """Why members were frozen; None if none was."""
         failures = lookup(self.manifest, "reached", "failures") or {}

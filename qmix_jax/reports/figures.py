@@ -79,11 +79,8 @@ def curves(
     for panel, task in zip(panels, data.tasks, strict=True):
         for i, label in _present(top, task.results):
             steps, iqm = task.results[label].steps, summary.curve(task, label, options)
-            marker = "o" if len(steps) == 1 else None
-            panel.plot(steps, iqm.value, **_line(i), marker=marker)
-            panel.fill_between(
-                steps, iqm.low, iqm.high, color=_line(i)["color"], alpha=0.14, linewidth=0
-            )
+            panel.plot(steps, iqm.value, **_line(i), marker="o" if len(steps) == 1 else None)
+            panel.fill_between(steps, iqm.low, iqm.high, color=_colour(i), alpha=0.14, linewidth=0)
         win_rate = task.metric == "eval/win_rate"
         _label_panel(panel, task.name, "greedy win rate" if win_rate else "greedy return")
         learning_curves.steps_axis(panel, _SIZE)
@@ -100,14 +97,12 @@ def profile(
     title = "Performance profile: share of runs above a score, 95 % interval"
     top, figure, panels = _settings_figure(len(rankings), title, names, options)
     for panel, ranking in zip(panels, rankings, strict=True):
-        rows = {row.label: row for row in ranking.rows}
+        rows = {row.setting: row for row in ranking.rows}
         for i, label in _present(top, rows):
             taus, share = summary.profile(ranking, rows[label], options)
-            colour = _line(i)["color"]
             panel.plot(taus, share.value, **_line(i), drawstyle="steps-post")
-            panel.fill_between(
-                taus, share.low, share.high, color=colour, alpha=0.1, linewidth=0, step="post"
-            )
+            style: dict[str, Any] = {"color": _colour(i), "alpha": 0.1, "linewidth": 0}
+            panel.fill_between(taus, share.low, share.high, step="post", **style)
         _label_panel(panel, ranking.title, "share of runs above")
         panel.set_xlabel(f"{ranking.unit}, threshold", fontsize=_SIZE, color=_MUTED)
         panel.set_ylim(-0.03, 1.03)
@@ -119,7 +114,7 @@ def improvement(
 ) -> mpl_figure.Figure | None:
     """Probability that the setting of a row beats that of a column; None without two settings."""
     top = _top(names, options)
-    blocks = {r.title: [row for row in r.rows if row.label in top] for r in rankings}
+    blocks = {r.title: [row for row in r.rows if row.setting in top] for r in rankings}
     blocks = {title: rows for title, rows in blocks.items() if len(rows) > 1}
     if not blocks:
         return None
@@ -131,7 +126,7 @@ def improvement(
     panels = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=heights)
     for panel, (task, rows) in zip(panels.flat, blocks.items(), strict=True):
         _matrix(panel, rows, options)
-        labels = [names[row.label] for row in rows]
+        labels = [names[row.setting] for row in rows]
         panel.set_yticks(range(len(rows)), [_shorten(label, 56) for label in labels])
         panel.set_xticks(range(len(rows)), [label.partition(".")[0] for label in labels])
         panel.tick_params(labelsize=_SIZE - 1, colors=_INK, length=0)
@@ -155,10 +150,10 @@ def sensitivity(
     positions, logarithmic = _positions(values)
     figure, panels = _figure(len(rankings), f"Sensitivity to {key}")
     for panel, ranking in zip(panels, rankings, strict=True):
-        rows = [row for row in ranking.rows if key in data.settings[row.label]]
+        rows = [row for row in ranking.rows if key in data.settings[row.setting]]
         _plot_slices(panel, rows, data.settings, key, positions)
         rows_at = {
-            position: [row for row in rows if data.settings[row.label][key] == value]
+            position: [row for row in rows if data.settings[row.setting][key] == value]
             for value, position in positions.items()
         }
         _plot_pooled(panel, rows_at, _numeric(values), options)
@@ -207,9 +202,9 @@ def _plot_slices(
     """Each seed, and each set of settings that differ in this key only."""
     slices: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = {}
     for row in rows:
-        position = positions[settings[row.label][key]]
+        position = positions[settings[row.setting][key]]
         panel.plot([position] * row.seeds, row.pooled_scores, **_SEED)
-        others = tuple(item for item in settings[row.label].items() if item[0] != key)
+        others = tuple(item for item in settings[row.setting].items() if item[0] != key)
         slices.setdefault(others, []).append((position, float(row.iqm.value)))
     for points in slices.values() if len(slices) > 1 else ():
         panel.plot(*zip(*sorted(points), strict=True), **_SLICE)
@@ -311,7 +306,11 @@ def _label_panel(panel: mpl_axes.Axes, title: str, unit: str) -> None:
 
 def _line(i: int) -> dict[str, Any]:
     dash = _DASHES[i // len(_COLOURS) % len(_DASHES)]
-    return {"color": _COLOURS[i % len(_COLOURS)], "linestyle": dash, "linewidth": 1.9}
+    return {"color": _colour(i), "linestyle": dash, "linewidth": 1.9}
+
+
+def _colour(i: int) -> str:
+    return _COLOURS[i % len(_COLOURS)]
 
 
 def _shorten(text: str, width: int) -> str:

@@ -78,7 +78,7 @@ def _ranking_table(
     for rank, row in enumerate(ranking.rows, 1):
         values, iqm = row.pooled_scores, row.iqm
         interval = "" if np.isnan(iqm.low) else f" [{float(iqm.low):.3g}, {float(iqm.high):.3g}]"
-        cells = [str(rank), names[row.label], str(row.seeds), f"{float(iqm.value):.3g}{interval}"]
+        cells = [str(rank), names[row.setting], str(row.seeds), f"{float(iqm.value):.3g}{interval}"]
         cells += [f"{values.mean():.3g}", f"{values.min():.3g} .. {values.max():.3g}"]
         rows.append([*cells, f"{row.env_steps:,}", *_cost(row.cost)])
     return ranking.title, columns, rows

@@ -199,7 +199,7 @@ def _pool(
     label: str, metric: str, runs: Sequence[collect.RunDirectory], notes: list[str]
 ) -> SettingResult:
     """Pools the runs of a setting that were evaluated as often as the longest of them."""
-    ordered = sorted(runs, key=lambda run: run.started)
+    ordered = sorted(runs, key=lambda run: str(run.manifest.get("started", "")))  # ISO 8601
     steps_of = {run.path: learning_curves.series(run.metrics, metric)[0] for run in ordered}
     steps = max(steps_of.values(), key=lambda steps: steps[-1:].sum())
     rows: dict[int, tuple[collect.RunDirectory, Mapping[str, np.ndarray]]] = {}

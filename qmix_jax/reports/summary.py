@@ -53,14 +53,14 @@ class RankingRow:
     """One setting in a ranking.
 
     Attributes:
-      label: the setting.
+      setting: its label: the keys in which settings differ, with their values.
       scores: per task f64[S], one score per seed.
-      iqm: their interquartile mean.
+      iqm: their interquartile mean, with its 95 % interval.
       env_steps: of the last evaluation, the least over tasks.
       cost: None in a ranking over several tasks.
     """
 
-    label: str
+    setting: str
     scores: tuple[np.ndarray, ...]
     iqm: statistics.Estimate
     env_steps: int
@@ -119,7 +119,7 @@ def order(rankings: Sequence[Ranking]) -> tuple[str, ...]:
     ranks: dict[str, list[int]] = {}
     for ranking in rankings[-1:] if rankings[-1].title == _ALL else rankings:
         for rank, row in enumerate(ranking.rows):
-            ranks.setdefault(row.label, []).append(rank)
+            ranks.setdefault(row.setting, []).append(rank)
     return tuple(sorted(ranks, key=lambda label: (np.mean(ranks[label]), label)))
 
 
@@ -191,14 +191,14 @@ def as_mapping(data: study.Study, rankings: Sequence[Ranking], options: Options)
 
 
 def _ranking_mapping(ranking: Ranking, top: Sequence[str], options: Options) -> dict[str, Any]:
-    rows = [row for row in ranking.rows if row.label in top]
-    profiles = {row.label: profile(ranking, row, options) for row in rows}
+    rows = [row for row in ranking.rows if row.setting in top]
+    profiles = {row.setting: profile(ranking, row, options) for row in rows}
     return {
         "title": ranking.title,
         "unit": ranking.unit,
         "ranking": [
             {
-                "setting": row.label,
+                "setting": row.setting,
                 "scores": row.scores,
                 "iqm": row.iqm._asdict(),
                 "mean": row.pooled_scores.mean(),
@@ -209,7 +209,7 @@ def _ranking_mapping(ranking: Ranking, top: Sequence[str], options: Options) -> 
             for row in ranking.rows
         ],
         "improvement": [
-            {"x": x.label, "y": y.label, **improvement(x, y, options)._asdict()}
+            {"x": x.setting, "y": y.setting, **improvement(x, y, options)._asdict()}
             for x in rows
             for y in rows
             if x is not y
@@ -249,7 +249,7 @@ def _row(
     options: Options,
 ) -> RankingRow:
     return RankingRow(
-        label=label,
+        setting=label,
         scores=values,
         iqm=_iqm(values, options),
         env_steps=min(int(result.steps[-1]) for result in results),
@@ -260,7 +260,7 @@ def _row(
 def _ranked(rows: Sequence[RankingRow]) -> tuple[RankingRow, ...]:
     """By interquartile mean, then by mean, then by name."""
     return tuple(
-        sorted(rows, key=lambda x: (-float(x.iqm.value), -x.pooled_scores.mean(), x.label))
+        sorted(rows, key=lambda x: (-float(x.iqm.value), -x.pooled_scores.mean(), x.setting))
     )
 
 

@@ -28,7 +28,7 @@ def test_the_best_setting_comes_first(make_run, build):
         make_run(str(gamma), {0: [0.0, score, score]}, {"hparams.gamma": gamma})
     rankings = summary.rankings(build(), OPTIONS)
     expected = ("hparams.gamma=0.9", "hparams.gamma=0.99", "hparams.gamma=0.5")
-    assert tuple(row.label for row in rankings[0].rows) == summary.order(rankings) == expected
+    assert tuple(row.setting for row in rankings[0].rows) == summary.order(rankings) == expected
 
 
 def test_over_all_tasks_returns_are_normalised_and_win_rates_are_not(make_run, build):
@@ -40,7 +40,7 @@ def test_over_all_tasks_returns_are_normalised_and_win_rates_are_not(make_run, b
     rankings = summary.rankings(build(), OPTIONS)
     assert [ranking.title for ranking in rankings] == ["toy/a", "toy/b", "all tasks"]
     assert rankings[1].unit == "return" and not rankings[1].bounded
-    scores = {row.label: row.scores for row in rankings[2].rows}
+    scores = {row.setting: row.scores for row in rankings[2].rows}
     np.testing.assert_allclose(scores["hparams.gamma=0.9"], [[0.2], [1.0]])
     np.testing.assert_allclose(scores["hparams.gamma=0.99"], [[0.4], [0.5]])
     assert summary.order(rankings) == ("hparams.gamma=0.9", "hparams.gamma=0.99")
