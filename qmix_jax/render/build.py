@@ -105,20 +105,20 @@ def render_run(
 def _check(
     cfg: config.ExperimentConfig, episodes: int, member: int, parameters: str, fps: float | None
 ) -> None:
-    if episodes < 1:
-        raise config.ConfigError(f"render: episodes={episodes}; must be at least 1")
-    if not 0 <= member < cfg.seeds:
-        raise config.ConfigError(
-            f"render: member={member}, but the run has {cfg.seeds}; allowed: 0 to {cfg.seeds - 1}"
-        )
-    if parameters not in _PARAMETERS:
-        raise config.ConfigError(
-            f"render: parameters={parameters!r}; {config.suggest(parameters, _PARAMETERS)}"
-        )
-    if fps is not None and not 0 < fps <= 50:
-        raise config.ConfigError(
-            f"render: fps={fps:g}; a GIF shows more than 0 and at most 50 frames per second"
-        )
+    for allowed, message in (
+        (episodes >= 1, f"episodes={episodes}; must be at least 1"),
+        (
+            0 <= member < cfg.seeds,
+            f"member={member}, but the run has {cfg.seeds}; allowed: 0 to {cfg.seeds - 1}",
+        ),
+        (
+            parameters in _PARAMETERS,
+            f"parameters={parameters!r}; {config.suggest(parameters, _PARAMETERS)}",
+        ),
+        (fps is None or 0 < fps <= 50, f"fps={fps}; must be above 0 and at most 50 for a GIF"),
+    ):
+        if not allowed:
+            raise config.ConfigError(f"render: {message}")
 
 
 def _environment(cfg: config.ExperimentConfig, overrides: Mapping[str, Any]) -> envs.Env:

@@ -128,7 +128,7 @@ def test_a_user_defined_environment_describes_itself(untrained, tmp_path):
     [
         ({"member": 2}, "member=2, but the run has 2; allowed: 0 to 1"),
         ({"episodes": 0}, "episodes=0; must be at least 1"),
-        ({"fps": 51}, "fps=51; a GIF shows more than 0 and at most 50"),
+        ({"fps": 51}, "fps=51; must be above 0 and at most 50"),
         ({"parameters": "bset"}, "parameters='bset'; did you mean 'best'.*allowed: best, final"),
         ({"overrides": {"seed": 3}}, r"seed cannot change.*allowed: env\.options"),
         ({"overrides": {"env.options.game": "2B"}}, r"sizes=\(2, 2\)\), but.*on matrix/Q3"),

@@ -51,7 +51,7 @@ def test_report_writes_returns_and_prints(sweep, capsys):
     assert {path.name for path in report.files} == names == set(content(report.directory))
     assert report.files[0].name == "report.html" and report.warnings == ()
     (ranking,) = report.rankings.values()
-    assert [setting.setting for setting in ranking] == ["hparams.gamma=0.99", "hparams.gamma=0.5"]
+    assert [row.setting for row in ranking] == ["hparams.gamma=0.99", "hparams.gamma=0.5"]
     assert ranking[0].seeds == 2
     np.testing.assert_allclose(ranking[0].iqm, (0.5, 1.4 / 3, 1.6 / 3))
     printed = capsys.readouterr().out
@@ -70,8 +70,8 @@ def test_the_page_is_self_contained_and_escapes_text(sweep, make_run):
     assert len(page.links) == page.tags.count("img") == len(pictures) == 5
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     assert "@import" not in text and "url(" not in text
-    for setting in report.rankings["toy/a"]:
-        assert setting.setting in page.text
+    for row in report.rankings["toy/a"]:
+        assert row.setting in page.text
     assert "<script>alert(1)</script>&" in page.text
     assert "unfinished at 0 of 300 env steps" in page.text
     assert "00:30" in page.text and "51" in page.text, "wall time and env steps/s"
