@@ -37,7 +37,7 @@ def api(monkeypatch, tmp_path):
     fake = types.SimpleNamespace(train=train, calls=calls, outcome="done")
     monkeypatch.setitem(sys.modules, "qmix_jax.api", fake)
     monkeypatch.setattr(qmix_jax, "api", fake, raising=False)
-    monkeypatch.setattr(pages, "learnt", lambda result: None)  # nothing was
+    monkeypatch.setattr(pages, "print_learnt", lambda result: None)  # nothing was
     monkeypatch.chdir(tmp_path)
     return fake
 

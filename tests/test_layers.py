@@ -44,6 +44,7 @@ ALLOWED = {
     "rich": {"console", "training", "runs", "reports", "lab", "doctor", "conformance"},
     "matplotlib": {"console", "reports", "lab", "render"},
     "PIL": {"render"},
+    "jinja2": {"reports"},
     "pettingzoo": {"envs"},
     "gymnasium": {"envs"},
 }

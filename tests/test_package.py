@@ -58,12 +58,12 @@ def test_versions_agree():
     assert f"## {qmix_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_wheel_holds_configs_and_type_marker(run_python, tmp_path):
+def test_wheel_has_configs_type_marker_and_report_template(run_python, tmp_path):
     built = run_python("-c", f"import os; os.chdir({str(ROOT)!r})\n{BUILD}", str(tmp_path))
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "qmix_jax/py.typed" in names
+    assert {"qmix_jax/py.typed", "qmix_jax/reports/report.html.j2"} <= names
     for path in (ROOT / "configs").rglob("*.yaml"):
         assert f"qmix_jax/{path.relative_to(ROOT)}" in names
 

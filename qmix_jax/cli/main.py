@@ -93,8 +93,8 @@ flags of evaluate and export
 flags of report
   --out FOLDER         where to write; by default `report` in the first DIR
   --last N             a score is the mean over a seed's last N evaluations; by default 3
-  --resamples N        bootstrap draws of the intervals; by default 2000
-  --drawn N            the most settings in a figure; by default 10
+  --resamples N        bootstrap samples of the intervals; by default 2000
+  --top N              how many settings figures show, the best ones; by default 10
 
 flags of render
   --episodes N         how many; by default 1
@@ -244,7 +244,7 @@ def _compare(arguments: list[str]) -> int:
     parser.error = _refuse
     parser.add_argument("directories", nargs="+", metavar="DIR")
     parser.add_argument("--out")
-    for name in ("--last", "--resamples", "--drawn"):
+    for name in ("--last", "--resamples", "--top"):
         parser.add_argument(name, type=int)
     qmix_jax.report(**vars(parser.parse_intermixed_args(arguments)))
     return 0
@@ -341,7 +341,7 @@ def _run_job(composed: omegaconf.DictConfig, flagged: list[str]) -> float:
         raise SystemExit(_report(error, 2)) from None
     except (outcomes.NonFiniteError, process_group.ProcessError, checkpoint.WriteError) as error:
         raise SystemExit(_report(error, 1)) from None
-    pages.learnt(result)
+    pages.print_learnt(result)
     if cfg.population.distributed:  # the run directory may be that of another process
         _remove_empty(settings.runtime.output_dir)
     if result.interrupted:

@@ -34,7 +34,7 @@ def run(directory: str, arguments: Sequence[str]) -> int:
             found = api.resume_many(directory, changes)
         else:
             found = (api.resume(directory, changes),)
-            pages.learnt(found[0])
+            pages.print_learnt(found[0])
     except (outcomes.NonFiniteError, process_group.ProcessError, checkpoint.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""What a diagnosis is made of: one check, its verdict, and how to put it right."""
+"""The result of one check of `qmix-jax doctor`."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,21 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 class Diagnostic(NamedTuple):
     """Attributes:
     section: heading that it belongs to.
-    name: what was looked at.
-    status: `ok`; `warn`: works, but slower than it could, or with other numbers; `fail`: broken.
-    found: what there is.
+    name: what was checked.
+    status: `ok`; `warn`: works, but slower or with other numbers than elsewhere; `fail`: broken.
+    message: the result.
     fix: what to do; empty for `ok`.
     """
 
     section: str
     name: str
     status: str
-    found: str
+    message: str
     fix: str = ""
+
+
+def verdict(
+    section: str, name: str, passed: bool, message: str, fix: str, otherwise: str = FAIL
+) -> Diagnostic:
+    """A diagnostic that is ok if `passed`, else has the status `otherwise` and a fix."""
+    return Diagnostic(section, name, OK if passed else otherwise, message, "" if passed else fix)

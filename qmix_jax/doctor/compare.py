@@ -1,15 +1,16 @@
-"""Compares the metrics of two runs, column by column, and what their manifests say of where they
-were made.
-"""
+"""Compares the metrics and the manifests of two runs."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-EXACT, CLOSE, DIFFERENT, MACHINE = "exact", "within tolerance", "different", "machine"
+from qmix_jax import groups
+
+EXACT, CLOSE, DIFFERENT = "exact", "within tolerance", "different"
+NOT_COMPARED = "not compared"
 _SOURCES = ("git", "versions", "device", "cpu_count", "population", "precision")
-"""Parts of a manifest that can change numbers, the likeliest first."""
+"""Parts of a manifest that can change metrics, the likeliest first."""
 
 
 class Difference(NamedTuple):
@@ -17,9 +18,9 @@ class Difference(NamedTuple):
 
     Attributes:
       line: of the first run's `metrics.csv`; the header is line 1.
-      kind, env_steps, seed: of its row.
-      column: its name.
-      old, new: its values; NaN where a cell is empty.
+      kind, env_steps, seed: of the row.
+      column: name of the column.
+      old, new: the values; NaN for an empty cell.
     """
 
     line: int
@@ -39,10 +40,9 @@ class Difference(NamedTuple):
 
 class ColumnComparison(NamedTuple):
     """Attributes:
-    verdict: `exact`, `within tolerance`, `different`; `machine` for wall-clock columns, which are
-      not compared.
-    n_different: rows in which the values are not the same.
-    largest: largest relative difference; infinite where only one of the values is a number.
+    verdict: `exact`, `within tolerance`, `different`; `not compared` for wall-clock columns.
+    n_different: number of rows whose values differ.
+    largest: largest relative difference; infinite if only one of the values is finite.
     """
 
     name: str
@@ -53,11 +53,11 @@ class ColumnComparison(NamedTuple):
 
 class Comparison(NamedTuple):
     """Attributes:
-    columns: of both runs, in the first one's order.
-    n_rows: that both runs have.
-    only_old, only_new: rows that only one of them has.
+    columns: columns of both runs, in the first one's order.
+    n_rows: number of rows that both runs have.
+    only_old, only_new: number of rows that only one of them has.
     missing: columns that only one of them has.
-    first: the first value, by row, beyond the tolerance; None without one.
+    first: the first value, by row, that exceeds the tolerance; None if none does.
     """
 
     columns: tuple[ColumnComparison, ...]
@@ -70,10 +70,10 @@ class Comparison(NamedTuple):
     @property
     def verdict(self) -> str:
         """The worst of all columns and rows."""
-        found = {column.verdict for column in self.columns}
-        if DIFFERENT in found or self.only_old or self.only_new or self.missing:
+        verdicts = {column.verdict for column in self.columns}
+        if DIFFERENT in verdicts or self.only_old or self.only_new or self.missing:
             return DIFFERENT
-        return CLOSE if CLOSE in found else EXACT
+        return CLOSE if CLOSE in verdicts else EXACT
 
 
 def metrics(
@@ -83,89 +83,73 @@ def metrics(
 
     Args:
       old, new: columns as from `storage.read_metrics`.
-      tolerance: relative difference up to which two numbers are close.
+      tolerance: largest relative difference between two close numbers.
     """
-    places, others = _rows(old), _rows(new)
-    both = [row for row in places if row in others]
-    left = np.array([places[row] for row in both], int)
-    right = np.array([others[row] for row in both], int)
-    names = [name for name in old if name in new and name not in ("kind", "seed", "env_steps")]
-    columns, first = [], None
-    for name in names:
+    old_rows, new_rows = _rows(old), _rows(new)
+    shared = [row for row in old_rows if row in new_rows]
+    left = np.array([old_rows[row] for row in shared], int)
+    right = np.array([new_rows[row] for row in shared], int)
+    columns, differences = [], []
+    for name in [name for name in old if name in new and name not in ("kind", "seed", "env_steps")]:
         values = old[name][left], new[name][right]
-        columns.append(_column(name, *values, tolerance))
+        columns.append(_compare_column(name, *values, tolerance))
         if columns[-1].verdict == DIFFERENT:
-            at = int(np.argmax(_differences(*values) > tolerance))
-            kind, steps, seed = both[at]
-            cell = Difference(
-                int(left[at]) + 2, kind, steps, seed, name, *(float(v[at]) for v in values)
-            )
-            first = cell if first is None or cell.line < first.line else first
+            at = int(np.argmax(_relative_difference(*values) > tolerance))
+            cell = *shared[at], name, float(values[0][at]), float(values[1][at])
+            differences.append(Difference(int(left[at]) + 2, *cell))
     return Comparison(
         columns=tuple(columns),
-        n_rows=len(both),
-        only_old=len(places) - len(both),
-        only_new=len(others) - len(both),
+        n_rows=len(shared),
+        only_old=len(old_rows) - len(shared),
+        only_new=len(new_rows) - len(shared),
         missing=tuple(sorted(set(old) ^ set(new))),
-        first=first,
+        first=min(differences, key=lambda difference: difference.line, default=None),
     )
 
 
-def surroundings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs between two manifests and may change numbers: dotted name -> (old, new)."""
-    flat = [_flatten({name: one.get(name) for name in _SOURCES}) for one in (old, new)]
-    found = {
-        name: (flat[0].get(name), flat[1].get(name))
-        for name in dict.fromkeys([*flat[0], *flat[1]])
-        if flat[0].get(name) != flat[1].get(name)
-    }
-    batched = "vmap" in (one.get("population.batching") for one in flat)
+def manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Differences of two manifests that may change metrics: dotted name -> (old, new)."""
+    pair = [{name: manifest.get(name) for name in _SOURCES} for manifest in (old, new)]
+    batched = any((part["population"] or {}).get("batching") == "vmap" for part in pair)
+    harmless = () if batched else ("population.members", "population.inert_members")
     return {
-        name: pair
-        for name, pair in found.items()
-        if batched or name not in ("population.members", "population.inert_members")
+        name: values
+        for name, values in groups.differences(*pair).items()
+        if name not in harmless and values[0] != values[1]
     }
 
 
-def common(
+def shared_rows(
     columns: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The rows that the others have too."""
-    found = _rows(others)
-    keep = [i for row, i in _rows(columns).items() if row in found]
-    return {name: values[keep] for name, values in columns.items()}
+    """The rows of `columns` that `others` has too."""
+    other_rows = _rows(others)
+    indices = [i for row, i in _rows(columns).items() if row in other_rows]
+    return {name: values[indices] for name, values in columns.items()}
 
 
 def _rows(columns: Mapping[str, np.ndarray]) -> dict[tuple[str, int, int], int]:
-    """(kind, env steps, seed) -> position."""
+    """(kind, env steps, seed) -> index."""
     keys = zip(columns["kind"], columns["env_steps"], columns["seed"], strict=True)
     return {(str(kind), int(steps), int(seed)): i for i, (kind, steps, seed) in enumerate(keys)}
 
 
-def _column(name: str, old: np.ndarray, new: np.ndarray, tolerance: float) -> ColumnComparison:
-    differences = _differences(old, new)
+def _compare_column(
+    name: str, old: np.ndarray, new: np.ndarray, tolerance: float
+) -> ColumnComparison:
+    differences = _relative_difference(old, new)
     largest = float(differences.max(initial=0.0))
     verdict = EXACT if largest == 0 else CLOSE if largest <= tolerance else DIFFERENT
     if name == "time_s" or name.startswith("perf/"):
-        verdict = MACHINE
+        verdict = NOT_COMPARED
     return ColumnComparison(name, verdict, int((differences > 0).sum()), largest)
 
 
-def _differences(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Relative to the larger value; 0 for equal ones, NaN and infinity included."""
+def _relative_difference(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Relative to the larger value; 0 for equal values, NaN and infinity included."""
     same = (old == new) | (np.isnan(old) & np.isnan(new))
-    size = np.maximum(np.abs(old), np.abs(new))
     gap = np.abs(np.where(same, 0.0, new) - np.where(same, 0.0, old))
-    known = np.isfinite(gap) & ~same
-    relative = np.divide(gap, size, out=np.full(len(old), np.inf), where=known)
+    size = np.maximum(np.abs(old), np.abs(new))
+    relative = np.full(len(old), np.inf)
+    np.divide(gap, size, out=relative, where=np.isfinite(gap) & ~same)
     return np.where(same, 0.0, relative)
-
-
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -1,4 +1,4 @@
-"""Known conflicts: a table of facts, each with the condition under which it matters."""
+"""Known conflicts: a table, each with the condition under which it applies."""
 
 import os
 import re
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from packaging import version
 
 from qmix_jax.doctor import packages
 from qmix_jax.doctor.checks import FAIL, OK, WARN, Diagnostic
@@ -20,7 +21,7 @@ class Installation(NamedTuple):
     environ: environment variables.
     settings: `jax.config`'s values by name.
     platform: of the default devices.
-    cores: that this process may use.
+    cores: number of cores that this process may use.
     """
 
     versions: Mapping[str, str]
@@ -29,152 +30,117 @@ class Installation(NamedTuple):
     platform: str
     cores: int
 
-    def older(self, package: str, *version: int) -> bool:
-        """It is installed, in a version before this one."""
-        there = re.findall(r"\d+", self.versions.get(package, ""))[:3]
-        return bool(there) and tuple(map(int, there)) < version
-
 
 class Conflict(NamedTuple):
     """Attributes:
-    name: what it is about.
-    status: where it matters.
-    found: what to say there; None where it does not matter.
+    name: of the check.
+    status: where the conflict applies.
+    detect: the message where the conflict applies; None elsewhere.
     fix: what to do.
     """
 
     name: str
     status: str
-    found: Callable[[Installation], str | None]
+    detect: Callable[[Installation], str | None]
     fix: str
 
 
-def check(around: Installation | None = None) -> Iterator[Diagnostic]:
-    """Facts that matter here, and one line on the others. Starts the backend unless told."""
-    around = around or here()
-    found = [(fact, fact.found(around)) for fact in FACTS]
-    matter = [(fact, text) for fact, text in found if text is not None]
-    for fact, text in matter:
-        yield Diagnostic(
-            _SECTION, fact.name, fact.status, text, "" if fact.status == OK else fact.fix
-        )
-    names = ", ".join(fact.name for fact, text in found if text is None)
-    yield Diagnostic(_SECTION, "all others", OK, f"do not apply here: {names}")
+def check(installation: Installation | None = None) -> Iterator[Diagnostic]:
+    """The conflicts that apply, and one line for the others.
 
-
-def here() -> Installation:
-    """Of this process."""
-    return Installation(
+    Args:
+      installation: by default this process's, which starts the backend.
+    """
+    here = installation or Installation(
         packages.versions(), os.environ, jax.config.values, jax.default_backend(), devices.cores()
     )
+    absent = []
+    for conflict in CONFLICTS:
+        message = conflict.detect(here)
+        if message is None:
+            absent.append(conflict.name)
+        else:
+            yield Diagnostic(_SECTION, conflict.name, conflict.status, message, conflict.fix)
+    yield Diagnostic(_SECTION, "all others", OK, f"do not apply here: {', '.join(absent)}")
 
 
-def _gymnax(around: Installation) -> str | None:
-    if "jax" not in around.versions or around.older("jax", 0, 12):
+def _gymnax(installation: Installation) -> str | None:
+    jax_version = installation.versions.get("jax", "0")
+    if version.Version(jax_version).release < (0, 12):
         return None
-    return f"jax {around.versions['jax']} lacks what gymnax, which JaxMARL imports, still uses"
+    return f"jax {jax_version} lacks an API that gymnax, used by JaxMARL, needs"
 
 
-def _qr(around: Installation) -> str | None:
-    affected = not around.older("jaxlib", 0, 10) and around.older("jaxlib", 0, 11)
-    if not affected or around.platform != "cpu" or around.cores > 2:
+def _qr(installation: Installation) -> str | None:
+    jaxlib = installation.versions.get("jaxlib", "")
+    if not jaxlib.startswith("0.10.") or installation.platform != "cpu" or installation.cores > 2:
         return None
     return (
-        f"jaxlib {around.versions['jaxlib']} can hang on two cores where several orthogonal "
-        "matrices are drawn at once; networks here start from uniform ones, so they do not"
+        f"jaxlib {jaxlib} can hang on two cores when several orthogonal matrices are sampled at "
+        "once; not here, networks start from uniform ones"
     )
 
 
-def _plugin(around: Installation) -> str | None:
-    jaxlib = around.versions.get("jaxlib")
-    other = [
+def _plugin(installation: Installation) -> str | None:
+    jaxlib = installation.versions.get("jaxlib")
+    plugins = [
         f"{name} {version}"
-        for name, version in around.versions.items()
+        for name, version in installation.versions.items()
         if re.fullmatch(r"jax-cuda\d+-(plugin|pjrt)", name) and version != jaxlib
     ]
-    return f"{', '.join(other)} with jaxlib {jaxlib}: JAX may refuse the GPU" if other else None
+    return f"{', '.join(plugins)} with jaxlib {jaxlib}: JAX may refuse the GPU" if plugins else None
 
 
-def _set(name: str, harmless: Any, effect: str) -> Callable[[Installation], str | None]:
-    """One of JAX's settings, by its environment variable or in Python, has another value."""
+def _setting(name: str, status: str, key: str, harmless: Any, effect: str) -> Conflict:
+    """A JAX setting, made by environment variable or in Python, with another value."""
 
-    def found(around: Installation) -> str | None:
-        value = around.settings.get(f"jax_{name}", harmless)
-        return None if value == harmless else f"jax_{name}={value}: {effect}"
+    def detect(installation: Installation) -> str | None:
+        value = installation.settings.get(f"jax_{key}", harmless)
+        return None if value == harmless else f"jax_{key}={value}: {effect}"
 
-    return found
-
-
-def _variable(name: str, effect: str) -> Callable[[Installation], str | None]:
-    """An environment variable is set."""
-
-    def found(around: Installation) -> str | None:
-        value = around.environ.get(name)
-        return f"{name}={value}: {effect}" if value else None
-
-    return found
+    return Conflict(name, status, detect, f"unset JAX_{key.upper()}")
 
 
-def _flag(pattern: str, effect: str) -> Callable[[Installation], str | None]:
-    """XLA_FLAGS holds a flag."""
+def _variable(name: str, status: str, variable: str, effect: str) -> Conflict:
+    """An environment variable."""
 
-    def found(around: Installation) -> str | None:
-        match = re.search(pattern, around.environ.get("XLA_FLAGS", ""))
+    def detect(installation: Installation) -> str | None:
+        value = installation.environ.get(variable)
+        return f"{variable}={value}: {effect}" if value else None
+
+    return Conflict(name, status, detect, "" if status == OK else f"unset {variable}")
+
+
+def _flag(name: str, pattern: str, effect: str) -> Conflict:
+    """A flag in XLA_FLAGS."""
+
+    def detect(installation: Installation) -> str | None:
+        match = re.search(pattern, installation.environ.get("XLA_FLAGS", ""))
         return f"XLA_FLAGS has {match[0]}: {effect}" if match else None
 
-    return found
+    return Conflict(name, WARN, detect, "remove it from XLA_FLAGS")
 
 
-_OTHER_NUMBERS = "a run draws other numbers than the same seed does without it"
+_OTHER_NUMBERS = "a seed gives other random numbers than by default"
 
-FACTS = (
+CONFLICTS = (
     Conflict("jax and gymnax", FAIL, _gymnax, "pip install 'jax>=0.10.2,<0.12'"),
     Conflict("batched QR", OK, _qr, ""),
     Conflict("CUDA plugin", WARN, _plugin, "pip install -U 'qmix-jax[cuda13]' (or cuda12)"),
-    Conflict(
-        "64-bit numbers", FAIL,
-        _set("enable_x64", False, "programs here are of 32 bits, and do not compile with it"),
-        "unset JAX_ENABLE_X64",
-    ),
-    Conflict(
-        "debug_nans", WARN,
-        _set("debug_nans", False, "slow, and a NaN ends the run where a member would be frozen"),
-        "unset JAX_DEBUG_NANS",
-    ),
-    Conflict(
-        "disable_jit", FAIL,
-        _set("disable_jit", False, "nothing is compiled, a run takes hundreds of times as long"),
-        "unset JAX_DISABLE_JIT",
-    ),
-    Conflict(
-        "matrix precision", WARN,
-        _set("default_matmul_precision", None, "numbers change where precision=default"),
-        "unset JAX_DEFAULT_MATMUL_PRECISION, and choose with precision=",
-    ),
-    Conflict(
-        "random generator", WARN, _set("default_prng_impl", "threefry2x32", _OTHER_NUMBERS),
-        "unset JAX_DEFAULT_PRNG_IMPL",
-    ),
-    Conflict(
-        "random sharding", WARN, _set("threefry_partitionable", True, _OTHER_NUMBERS),
-        "unset JAX_THREEFRY_PARTITIONABLE",
-    ),
-    Conflict(
-        "platform", OK, _variable("JAX_PLATFORMS", "JAX looks for no other devices"), ""
-    ),
-    Conflict(
-        "fast math", WARN,
-        _flag(r"--xla_(cpu|gpu)_enable_fast_(min_max|math)=true", "numbers change, NaN may hide"),
-        "take it out of XLA_FLAGS",
-    ),
-    Conflict(
-        "single thread", WARN,
-        _flag(r"--xla_cpu_multi_thread_eigen=false", "each device uses one core"),
-        "take it out of XLA_FLAGS",
-    ),
-    Conflict(
-        "core affinity", WARN, _variable("PJRT_NPROC", "XLA starts so many threads"),
-        "unset it",
-    ),
+    _setting("64-bit numbers", FAIL, "enable_x64", False,
+             "programs use 32 bits and do not compile with it"),
+    _setting("debug_nans", WARN, "debug_nans", False,
+             "slow, and a NaN ends the run instead of freezing a member"),
+    _setting("disable_jit", FAIL, "disable_jit", False,
+             "nothing is compiled, runs take hundreds of times as long"),
+    _setting("matrix precision", WARN, "default_matmul_precision", None,
+             "changes metrics if precision=default; choose with precision="),
+    _setting("random generator", WARN, "default_prng_impl", "threefry2x32", _OTHER_NUMBERS),
+    _setting("random sharding", WARN, "threefry_partitionable", True, _OTHER_NUMBERS),
+    _variable("platform", OK, "JAX_PLATFORMS", "JAX looks for no other devices"),
+    _flag("fast math", r"--xla_(cpu|gpu)_enable_fast_(min_max|math)=true",
+          "changes metrics, may hide NaN"),
+    _flag("single thread", r"--xla_cpu_multi_thread_eigen=false", "each device uses one core"),
+    _variable("core affinity", WARN, "PJRT_NPROC", "number of XLA's threads"),
 )  # fmt: skip
-"""In the order of how much they hurt."""
+"""The most harmful first."""

@@ -1,9 +1,9 @@
-"""Examines the installation and the machine, and says what to do where something is wrong."""
+"""`qmix_jax.run_doctor`: checks the installation and the machine, with a fix for each problem."""
 
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import rich.console
@@ -28,7 +28,7 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Nothing has failed; there may be warnings."""
+        """No check has failed; there may be warnings."""
         return all(check.status != FAIL for check in self.checks)
 
     def summary(self) -> dict[str, Any]:
@@ -41,41 +41,40 @@ class Diagnosis:
 
 
 def run_doctor(self_test: bool = True, as_json: bool = False) -> Diagnosis:
-    """Prints versions, devices, the compile cache, known conflicts, and how a run of seconds went.
+    """Prints versions, devices, the compile cache, known conflicts, and results of a short run.
 
     Args:
-      self_test: also train, twice, on a game of one step; about ten seconds.
-      as_json: print JSON instead: `ok`, and `checks` with the fields of a check.
+      self_test: also train, twice, on a one-step game; about ten seconds.
+      as_json: print JSON instead: `ok`, and `checks` with the fields of a `Diagnostic`.
     Returns:
       A `Diagnosis` of what was printed.
     """
-    found: list[Diagnostic] = []
+    checks: list[Diagnostic] = []
     console = progress.terminal()
-    for _, checks in itertools.groupby(_checks(self_test), key=lambda check: check.section):
-        own = [(found.append(check), check)[1] for check in checks]
+    for _, group in itertools.groupby(_checks(self_test), key=lambda check: check.section):
+        section = list(group)
+        checks += section
         if not as_json:
-            _show(own, console)
-    done = Diagnosis(tuple(found))
+            _print_section(section, console)
+    diagnosis = Diagnosis(tuple(checks))
     if as_json:
-        text = {"ok": done.ok, "checks": [check._asdict() for check in found]}
-        print(json.dumps(text, indent=2))
+        mapping = {"ok": diagnosis.ok, "checks": [check._asdict() for check in checks]}
+        print(json.dumps(mapping, indent=2))
     else:
-        console.print(_summary(done))
-    return done
+        console.print(_summary(diagnosis))
+    return diagnosis
 
 
-def _checks(self_tested: bool) -> Iterator[Diagnostic]:
-    parts: list[Callable[[], Iterator[Diagnostic]]] = [
-        packages.check,
-        machine.check,
-        conflicts.check,
-    ]
-    for part in [*parts, *([self_test.check] if self_tested else [])]:
-        yield from part()
+def _checks(with_self_test: bool) -> Iterator[Diagnostic]:
+    yield from packages.check()
+    yield from machine.check()
+    yield from conflicts.check()
+    if with_self_test:
+        yield from self_test.check()
 
 
-def _show(checks: list[Diagnostic], console: rich.console.Console) -> None:
-    """A section: its heading, a line per check, and fixes below what they fix."""
+def _print_section(checks: list[Diagnostic], console: rich.console.Console) -> None:
+    """Prints a heading and a line per check, with the fix of a problem below it."""
     console.print(rich.text.Text(checks[0].section, "bold"))
     table = rich.table.Table.grid(padding=(0, 2, 0, 0))
     table.add_column(min_width=6, justify="right", no_wrap=True)
@@ -83,20 +82,18 @@ def _show(checks: list[Diagnostic], console: rich.console.Console) -> None:
     table.add_column(overflow="fold")
     for check in checks:
         style = _STYLES[check.status]
-        found = rich.text.Text(check.found)
+        message = rich.text.Text(check.message)
         if check.fix:
-            found.append(f"\nfix: {check.fix}", style)
-        table.add_row(rich.text.Text(check.status, style), rich.text.Text(check.name), found)
+            message.append(f"\nfix: {check.fix}", style)
+        table.add_row(rich.text.Text(check.status, style), rich.text.Text(check.name), message)
     console.print(table)
     console.print()
 
 
-def _summary(done: Diagnosis) -> rich.text.Text:
-    counts = {s: sum(check.status == s for check in done.checks) for s in (OK, WARN, FAIL)}
-    failed = counts[FAIL]
-    if failed:
-        return rich.text.Text(f"{progress.count(failed, 'check')} failed", _STYLES[FAIL])
-    if counts[WARN]:
-        text = f"works, with {progress.count(counts[WARN], 'warning')}"
-        return rich.text.Text(text, _STYLES[WARN])
-    return rich.text.Text("all is well", _STYLES[OK])
+def _summary(diagnosis: Diagnosis) -> rich.text.Text:
+    failures, warnings = (sum(c.status == s for c in diagnosis.checks) for s in (FAIL, WARN))
+    if failures:
+        return rich.text.Text(f"{progress.count(failures, 'check')} failed", _STYLES[FAIL])
+    if warnings:
+        return rich.text.Text(f"works, with {progress.count(warnings, 'warning')}", _STYLES[WARN])
+    return rich.text.Text("no problems found", _STYLES[OK])

@@ -1,19 +1,21 @@
-"""The machine: devices, cores, memory, and the cache of compiled programs."""
+"""Checks the machine: devices, cores, memory, and the compile cache."""
 
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 
 from qmix_jax.console import progress
-from qmix_jax.doctor.checks import OK, WARN, Diagnostic
+from qmix_jax.doctor.checks import OK, WARN, Diagnostic, verdict
 from qmix_jax.machine import compile_cache, devices
+from qmix_jax.types import Device
 
 _SECTION = "Machine"
-_LITTLE = 2 * 2**30
+_MIN_BYTES = 2 * 2**30
+"""Of memory and of disk space; less is a warning."""
 _NVIDIA = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia")
 _TPU = ("/dev/accel0", "/dev/vfio/0")
 
@@ -21,57 +23,48 @@ _TPU = ("/dev/accel0", "/dev/vfio/0")
 def check() -> Iterator[Diagnostic]:
     """Starts the backend, with a host device per core, as training with as many members would."""
     note = devices.prepare(devices.cores(), None)
-    found = jax.local_devices()
-    yield Diagnostic(_SECTION, "devices", OK, _describe(found))
+    local = jax.local_devices()
+    yield Diagnostic(_SECTION, "devices", OK, _describe(local))
     if note is not None:
         yield Diagnostic(
             _SECTION, "host devices", WARN, note.removeprefix("devices: "),
-            "where a run should use more cores: unset it, or begin a new process with qmix_jax",
+            "to use more cores, unset it, or import qmix_jax first in a new process",
         )  # fmt: skip
-    yield from _idle(found[0].platform)
+    yield from _unused_accelerators(local[0].platform)
     yield _cores()
-    memory = devices.memory(found)
-    text = f"{progress.human(memory)}B for members on {progress.count(len(found), 'device')}"
-    if memory < _LITTLE:
-        yield Diagnostic(_SECTION, "memory", WARN, text, "lower replay.byte_budget and seeds")
-    else:
-        yield Diagnostic(_SECTION, "memory", OK, text)
+    memory = devices.memory(local)
+    message = f"{progress.human(memory)}B for members on {progress.count(len(local), 'device')}"
+    fix = "lower replay.byte_budget and seeds"
+    yield verdict(_SECTION, "memory", memory >= _MIN_BYTES, message, fix, WARN)
     yield _cache()
 
 
-def _describe(found: list) -> str:
-    kinds = sorted({device.device_kind for device in found})
-    platform = found[0].platform
+def _describe(local: Sequence[Device]) -> str:
+    kinds = sorted({device.device_kind for device in local})
+    platform = local[0].platform
     suffix = "" if kinds == [platform] else f" ({platform})"
-    return f"{len(found)} x {', '.join(kinds)}{suffix}"
+    return f"{len(local)} x {', '.join(kinds)}{suffix}"
 
 
-def _idle(platform: str) -> Iterator[Diagnostic]:
-    """Accelerators of the machine that JAX does not see."""
-    for name, places, extra in (("GPU", _NVIDIA, "cuda13"), ("TPU", _TPU, "tpu")):
-        if platform == "cpu" and any(map(os.path.exists, places)):
+def _unused_accelerators(platform: str) -> Iterator[Diagnostic]:
+    for name, paths, extra in (("GPU", _NVIDIA, "cuda13"), ("TPU", _TPU, "tpu")):
+        if platform == "cpu" and any(map(os.path.exists, paths)):
             forced = "JAX_PLATFORMS" in os.environ
             fix = "unset JAX_PLATFORMS" if forced else f"pip install 'qmix-jax[{extra}]'"
-            yield Diagnostic(_SECTION, name, WARN, f"there is a {name}, but JAX uses the CPU", fix)
+            message = f"the machine has a {name}, but JAX uses the CPU"
+            yield Diagnostic(_SECTION, name, WARN, message, fix)
 
 
 def _cores() -> Diagnostic:
-    usable, all_cores = devices.cores(), os.cpu_count() or 1
-    text = f"{usable} of {all_cores} usable"
-    quota = _quota()
-    if quota is not None and quota < usable:
-        return Diagnostic(
-            _SECTION, "cores", WARN,
-            f"{text}, but the control group grants the time of {quota:.3g}",
-            f"start with `taskset -c 0-{max(0, int(quota) - 1)}`: more threads than that get in "
-            "each other's way",
-        )  # fmt: skip
-    limit = "" if quota is None else f", control group: {quota:.3g}"
-    return Diagnostic(_SECTION, "cores", OK, text + limit)
+    usable, quota = devices.cores(), _quota()
+    limit = "" if quota is None else f", control group: {quota:.3g} cores"
+    message = f"{usable} of {os.cpu_count() or 1} usable{limit}"
+    fix = f"start with `taskset -c 0-{max(0, int(quota or 0) - 1)}`: more threads slow each other"
+    return verdict(_SECTION, "cores", quota is None or quota >= usable, message, fix, WARN)
 
 
 def _quota() -> float | None:
-    """Cores' worth of time that the control group (version 2, then 1) grants; None: no limit."""
+    """CPU time of the control group (version 2, then 1), in cores; None for no limit."""
     base = pathlib.Path("/sys/fs/cgroup")
     try:
         used, period = (base / "cpu.max").read_text().split()
@@ -86,26 +79,25 @@ def _quota() -> float | None:
 
 def _cache() -> Diagnostic:
     path = _cache_folder()
-    by = "" if path == compile_cache.directory() else " (chosen by JAX's own setting)"
+    origin = "" if path == compile_cache.directory() else " (set in JAX's configuration)"
     files = [file.stat() for file in path.glob("*-cache")] if path.is_dir() else []
     size = progress.human(sum(file.st_size for file in files))
-    text = f"{path}{by}: {progress.count(len(files), 'program')}, {size}B"
+    message = f"{path}{origin}: {progress.count(len(files), 'program')}, {size}B"
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
         free = shutil.disk_usage(path).free
     except OSError as error:
         return Diagnostic(
-            _SECTION, "compile cache", WARN, f"{text}; cannot be written ({error.strerror})",
-            "set XDG_CACHE_HOME to a folder that can; until then every start compiles anew",
+            _SECTION, "compile cache", WARN, f"{message}; not writable ({error.strerror})",
+            "set XDG_CACHE_HOME to a writable folder; until then every start compiles anew",
         )  # fmt: skip
-    if free < _LITTLE:
-        text += f"; {progress.human(free)}B left on its disk"
-        return Diagnostic(_SECTION, "compile cache", WARN, text, "free some space, or move it")
-    return Diagnostic(_SECTION, "compile cache", OK, text)
+    enough = free >= _MIN_BYTES
+    message += "" if enough else f"; {progress.human(free)}B free on its disk"
+    return verdict(_SECTION, "compile cache", enough, message, "free some space, or move it", WARN)
 
 
 def _cache_folder() -> pathlib.Path:
-    """The user's, or the one that runs take."""
+    """The folder of JAX's configuration, or else the one that runs choose."""
     chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore
     return pathlib.Path(chosen or compile_cache.directory())

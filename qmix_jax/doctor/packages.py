@@ -1,4 +1,4 @@
-"""Which packages there are, and whether they are what this one asks for."""
+"""Checks installed packages against the requirements of this one."""
 
 import platform
 import sys
@@ -12,82 +12,84 @@ from qmix_jax.runs import metadata as run_metadata
 
 _SECTION = "Versions"
 _DISTRIBUTION = "qmix-jax"
-_SHOWN = ("jax", "jaxlib", "flax", "optax", "chex", "jaxmarl", "hydra-core", "numpy")
-_ABSENT = "not installed"
-_NO_EXTRAS = ("cuda12", "cuda13", "tpu", "dev", "test")
-"""Extras that are no features: accelerators are seen among the devices, the others are ours."""
+_LISTED = ("jax", "jaxlib", "flax", "optax", "chex", "jaxmarl", "hydra-core", "numpy")
+_MISSING = "not installed"
+_NOT_FEATURES = ("cuda12", "cuda13", "tpu", "dev", "test")
+"""Extras that are not reported: accelerators are listed as devices, the others are for developers.
+"""
 
 
 def versions() -> dict[str, str]:
-    """Name, in lower case -> version of everything installed."""
-    found = ((item.metadata["Name"], item.version) for item in metadata.distributions())
-    return {name.lower(): version for name, version in found if name}
+    """Name, in lower case -> version of every installed distribution."""
+    names = ((item.metadata["Name"], item.version) for item in metadata.distributions())
+    return {name.lower(): version for name, version in names if name}
 
 
 def check() -> Iterator[Diagnostic]:
-    """This package, Python, the libraries it is built on, and its extras."""
+    """This package, Python, the libraries it requires, and its extras."""
     installed = versions()
     yield Diagnostic(_SECTION, "qmix_jax", OK, run_metadata.describe())
     yield Diagnostic(_SECTION, "python", OK, f"{platform.python_version()} ({sys.executable})")
     try:
-        wanted = [requirements.Requirement(line) for line in metadata.requires(_DISTRIBUTION) or ()]
+        lines = metadata.requires(_DISTRIBUTION) or ()
+        extras = metadata.metadata(_DISTRIBUTION).get_all("Provides-Extra") or ()
     except metadata.PackageNotFoundError:
         yield Diagnostic(
             _SECTION, "installation", WARN, "the package runs, but is not installed",
-            "pip install -e . in its folder, so that versions can be checked",
+            "run pip install -e . in its folder, so that versions can be checked",
         )  # fmt: skip
-        wanted = []
-    plain = {item.name.lower(): item for item in wanted if item.marker is None}
-    others = [name for name in plain if name not in _SHOWN]
-    for name in _SHOWN:
-        yield _one(name, installed, plain.get(name))
-    bad = [one for one in (_one(name, installed, plain[name]) for name in others) if one.fix]
-    yield from bad
-    if others and not bad:
-        yield Diagnostic(_SECTION, "others", OK, f"{', '.join(sorted(others))}: as required")
-    yield _extras(wanted, installed)
+        lines, extras = (), ()
+    required = [requirements.Requirement(line) for line in lines]
+    core = {item.name.lower(): item for item in required if item.marker is None}
+    for name in _LISTED:
+        yield _check_requirement(name, installed, core.get(name))
+    others = sorted(name for name in core if name not in _LISTED)
+    checks = [_check_requirement(name, installed, core[name]) for name in others]
+    problems = [check for check in checks if check.fix]
+    yield from problems
+    if others and not problems:
+        yield Diagnostic(_SECTION, "others", OK, f"{', '.join(others)}: as required")
+    yield _check_extras(sorted(set(extras) - set(_NOT_FEATURES)), required, installed)
 
 
-def _one(
-    name: str, installed: dict[str, str], wanted: requirements.Requirement | None
+def _check_requirement(
+    name: str, installed: dict[str, str], required: requirements.Requirement | None
 ) -> Diagnostic:
-    found = installed.get(name)
-    if found is None:
-        return Diagnostic(_SECTION, name, FAIL, _ABSENT, f"pip install '{wanted or name}'")
-    if wanted is not None and not wanted.specifier.contains(found, prereleases=True):
-        text = f"{found}, but qmix_jax needs {name}{wanted.specifier}"
-        return Diagnostic(_SECTION, name, FAIL, text, f"pip install '{name}{wanted.specifier}'")
-    return Diagnostic(_SECTION, name, OK, found)
+    version = installed.get(name)
+    if version is None:
+        return Diagnostic(_SECTION, name, FAIL, _MISSING, f"pip install '{required or name}'")
+    if required is not None and not required.specifier.contains(version, prereleases=True):
+        message = f"{version}, but qmix_jax requires {name}{required.specifier}"
+        fix = f"pip install '{name}{required.specifier}'"
+        return Diagnostic(_SECTION, name, FAIL, message, fix)
+    return Diagnostic(_SECTION, name, OK, version)
 
 
-def _extras(wanted: Sequence[requirements.Requirement], installed: dict[str, str]) -> Diagnostic:
-    """Which extras there are; wrong versions of what they need are warnings."""
-    try:
-        names = metadata.metadata(_DISTRIBUTION).get_all("Provides-Extra") or []
-    except metadata.PackageNotFoundError:
-        names = []
-    names = sorted(set(names) - set(_NO_EXTRAS))
+def _check_extras(
+    extras: Sequence[str],
+    required: Sequence[requirements.Requirement],
+    installed: dict[str, str],
+) -> Diagnostic:
+    """The installed extras; a wrong version of a package that one needs is a warning."""
     checks = {
-        name: [
-            _one(item.name.lower(), installed, item)
-            for item in wanted
-            if item.marker is not None and _belongs(item, name)
+        extra: [
+            _check_requirement(item.name.lower(), installed, item)
+            for item in required
+            if _needed_by(extra, item)
         ]
-        for name in names
+        for extra in extras
     }
-    present = [name for name, own in checks.items() if not any(one.fix for one in own)]
-    absent = [name for name in names if name not in present]
-    text = ", ".join(present) or "none"
-    text += f"; not installed: {', '.join(absent)}" if absent else ""
-    every = [one for own in checks.values() for one in own]
-    for wrong in (one for one in every if one.fix and one.found != _ABSENT):
-        return Diagnostic(
-            _SECTION, "extras", WARN, f"{text}; {wrong.name} {wrong.found}", wrong.fix
-        )
-    return Diagnostic(_SECTION, "extras", OK, text)
+    missing = [extra for extra in extras if any(check.fix for check in checks[extra])]
+    message = ", ".join(extra for extra in extras if extra not in missing) or "none"
+    message += f"; not installed: {', '.join(missing)}" if missing else ""
+    every = [check for extra in extras for check in checks[extra]]
+    for wrong in (check for check in every if check.fix and check.message != _MISSING):
+        message += f"; {wrong.name} {wrong.message}"
+        return Diagnostic(_SECTION, "extras", WARN, message, wrong.fix)
+    return Diagnostic(_SECTION, "extras", OK, message)
 
 
-def _belongs(item: requirements.Requirement, extra: str) -> bool:
-    """The extra needs it here, and it is not needed anyway."""
-    assert item.marker is not None
-    return item.marker.evaluate({"extra": extra}) and not item.marker.evaluate({"extra": ""})
+def _needed_by(extra: str, item: requirements.Requirement) -> bool:
+    """Whether the extra needs the package on this platform, and the core does not."""
+    marker = item.marker
+    return marker is not None and marker.evaluate({"extra": extra}) > marker.evaluate({"extra": ""})

@@ -1,16 +1,13 @@
-"""Repeats a run from what its directory keeps, and says whether it came to the same."""
+"""`qmix_jax.rerun`: repeats a run from its directory and compares the metrics."""
 
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import rich.box
-import rich.console
 import rich.table
 import rich.text
 
@@ -21,27 +18,33 @@ from qmix_jax.runs import metadata, storage
 
 _TOLERANCE = 1e-4
 """Rounding of another processor or batching stays below this for a while; learning amplifies it."""
-_NOTHING = (
-    "nothing that the manifests record: a file of the run was changed afterwards, a component of "
-    "your own was, or this device does not repeat itself (on a GPU set "
-    "XLA_FLAGS=--xla_gpu_deterministic_ops=true for both)"
+_UNKNOWN = (
+    "nothing that the manifests record: a file of the run or a user-defined component was changed "
+    "afterwards, or this device is not deterministic (on a GPU, set "
+    "XLA_FLAGS=--xla_gpu_deterministic_ops=true for both runs)"
 )
+_STYLES = {
+    compare.EXACT: "green",
+    compare.CLOSE: "yellow",
+    compare.DIFFERENT: "red",
+    compare.NOT_COMPARED: "dim",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Rerun:
-    """What repeating a run came to.
+    """A run and its repetition.
 
     Attributes:
-      directory, repeated: the run directories, the old and the new one.
+      directory, new_directory: the run directories.
       comparison: of their metrics.
-      tolerance: what was close enough.
-      differences: what differs in versions, commit, device and layout: name -> (old, new).
+      tolerance: largest relative difference that counts as equal.
+      differences: of versions, commit, device and layout: name -> (old, new).
       notes: lines on what could not be compared.
     """
 
     directory: pathlib.Path
-    repeated: pathlib.Path
+    new_directory: pathlib.Path
     comparison: compare.Comparison
     tolerance: float
     differences: Mapping[str, tuple[Any, Any]]
@@ -49,7 +52,7 @@ class Rerun:
 
     @property
     def equal(self) -> bool:
-        """Every common metric is exact or within the tolerance."""
+        """Every shared metric is exact or within the tolerance."""
         return self.comparison.verdict != compare.DIFFERENT
 
     def summary(self) -> dict[str, Any]:
@@ -72,173 +75,147 @@ def rerun(
     out: str | os.PathLike[str] | None = None,
     tolerance: float = _TOLERANCE,
 ) -> Rerun:
-    """Repeats a run from its configuration and compares the metrics, wall-clock columns apart.
+    """Repeats a run from its configuration, without loggers, and compares the metrics.
 
-    A run that was ended early is repeated up to where it was, and the rows that both have are
-    compared. Loggers are left out.
+    A run that ended early is repeated up to its last row. Wall-clock columns are not compared.
 
     Args:
       directory: of the run.
       out: a new or empty directory; by default `<directory>.rerun-<n>`.
-      tolerance: relative difference up to which two numbers count as equal.
+      tolerance: largest relative difference of two numbers that count as equal.
     Returns:
-      A `Rerun`; what is in it is also printed.
+      A `Rerun`, which is also printed.
     Raises:
-      ConfigError: not the directory of a run, one whose configuration was changed since, or a
+      ConfigError: not a run directory, a configuration that was changed after the run, or a
         setting that cannot be honoured here.
     """
     path = pathlib.Path(directory)
-    manifest, cfg, old = _read(path)
     if not tolerance >= 0:
         raise config.ConfigError(f"rerun: tolerance={tolerance} must be 0 or more")
-    short, notes = _shortened(cfg, int(old["env_steps"].max()), manifest["plan"])
-    target = pathlib.Path(out) if out is not None else _beside(path)
+    manifest = _read_manifest(path)
+    cfg, old = _read_config(path, manifest), storage.read_metrics(path / "metrics.csv")
+    if not len(old["seed"]):
+        raise config.ConfigError(f"rerun: {str(path)!r} has no row of metrics to compare with")
+    shortened, notes = _shorten(cfg, int(old["env_steps"].max()), manifest["plan"])
+    target = pathlib.Path(out) if out is not None else _next_free(path)
     try:
-        interrupted = api.train(short, target, f"qmix_jax.rerun({str(path)!r})").interrupted
+        interrupted = api.train(shortened, target, f"qmix_jax.rerun({str(path)!r})").interrupted
     except api.NonFiniteError:
         interrupted = False
-        notes.append("a member diverged; every row is there all the same")
+        notes.append("a member diverged; all rows were written nevertheless")
     if interrupted:
         raise KeyboardInterrupt
     new = storage.read_metrics(target / "metrics.csv")
-    if short != cfg:
-        new = compare.common(new, old)
+    if shortened != cfg:
+        new = compare.shared_rows(new, old)
     comparison = compare.metrics(old, new, tolerance)
     if manifest.get("resumed") and comparison.verdict != compare.EXACT:
         times = progress.count(len(manifest["resumed"]), "time")
         notes.append(
-            f"this run went on {times} after an interruption; what was changed then (its length, "
-            "evaluation) was not so before, and shows as rows that differ"
+            f"this run was resumed {times}; settings changed then (its length, evaluation) apply "
+            "to all of the rerun, and show as rows that differ"
         )
-    done = Rerun(
-        directory=path,
-        repeated=target,
-        comparison=comparison,
-        tolerance=tolerance,
-        differences=compare.surroundings(manifest, _manifest(target)),
-        notes=tuple(notes),
-    )
-    show(done)
-    return done
+    differences = compare.manifests(manifest, _read_manifest(target))
+    result = Rerun(path, target, comparison, tolerance, differences, tuple(notes))
+    _print(result)
+    return result
 
 
-def show(done: Rerun, console: rich.console.Console | None = None) -> None:
-    """Prints what came of it."""
-    console = console or progress.terminal()
+def _print(result: Rerun) -> None:
+    console = progress.terminal()
     table = rich.table.Table(title="Rerun", title_justify="left", box=rich.box.SIMPLE_HEAD)
     table.add_column("column", no_wrap=True)
     table.add_column("verdict")
     table.add_column("rows that differ", justify="right")
     table.add_column("largest relative difference", justify="right")
-    for column in done.comparison.columns:
-        apart = column.verdict == compare.MACHINE
-        figures = ("", "") if apart else (str(column.n_different), f"{column.largest:.2g}")
-        verdict = "not compared" if apart else column.verdict
-        table.add_row(column.name, rich.text.Text(verdict, _STYLES[column.verdict]), *figures)
+    for column in result.comparison.columns:
+        compared = column.verdict != compare.NOT_COMPARED
+        cells = (str(column.n_different), f"{column.largest:.2g}") if compared else ("", "")
+        verdict = rich.text.Text(column.verdict, _STYLES[column.verdict])
+        table.add_row(column.name, verdict, *cells)
     console.print(table)
-    for name, line in _lines(done):
-        console.print(rich.text.Text(f"  {name:<9} {line}"), soft_wrap=True)
+    for label, line in _lines(result):
+        console.print(rich.text.Text(f"  {label:<9} {line}"), soft_wrap=True)
 
 
-_STYLES = {
-    compare.EXACT: "green",
-    compare.CLOSE: "yellow",
-    compare.DIFFERENT: "red",
-    compare.MACHINE: "dim",
-}
-
-
-def _lines(done: Rerun) -> Iterator[tuple[str, str]]:
-    """(what it is about, the line)."""
-    found = done.comparison
-    rows = progress.count(found.n_rows, "row")
-    if found.verdict == compare.EXACT:
-        yield "result", f"equal, bit for bit, in {rows}"
-    elif found.verdict == compare.CLOSE:
-        yield "result", f"equal within {done.tolerance:g} (relative) in {rows}, but not bit for bit"
-    else:
-        yield "result", f"DIFFERENT, {rows} compared"
-    if found.first is not None:
-        yield "first", str(found.first)
-    for label, number in (("this run", found.only_old), ("the repetition", found.only_new)):
-        if number:
-            yield "rows", f"{progress.count(number, 'row')} only in {label}"
-    if found.missing:
-        yield "columns", f"in one of the two only: {', '.join(found.missing)}"
-    for note in done.notes:
+def _lines(result: Rerun) -> Iterator[tuple[str, str]]:
+    """(label, line)."""
+    comparison = result.comparison
+    rows = progress.count(comparison.n_rows, "row")
+    results = {
+        compare.EXACT: f"equal, bit for bit, in {rows}",
+        compare.CLOSE: f"equal in {rows} within {result.tolerance:g} (relative), not bit for bit",
+        compare.DIFFERENT: f"DIFFERENT, {rows} compared",
+    }
+    yield "result", results[comparison.verdict]
+    if comparison.first is not None:
+        yield "first", str(comparison.first)
+    counts = {"this run": comparison.only_old, "the rerun": comparison.only_new}
+    for label, count in counts.items():
+        if count:
+            yield "rows", f"{progress.count(count, 'row')} only in {label}"
+    if comparison.missing:
+        yield "columns", f"only in one of the two: {', '.join(comparison.missing)}"
+    for note in result.notes:
         yield "note", note
-    for name, (old, new) in done.differences.items():
+    for name, (old, new) in result.differences.items():
         yield "differs", f"{name}: {old} then, {new} now"
-    if found.verdict != compare.EXACT:
-        yield "reason", _reason(done)
-    yield "file", f"{done.repeated / 'metrics.csv'}"
+    if comparison.verdict != compare.EXACT:
+        yield "reason", _likely_reason(result)
+    yield "file", f"{result.new_directory / 'metrics.csv'}"
 
 
-def _reason(done: Rerun) -> str:
-    """The likeliest one."""
-    if not done.differences:
-        return _NOTHING
-    name = next(iter(done.differences))
+def _likely_reason(result: Rerun) -> str:
+    name = next(iter(result.differences), None)
+    if name is None:
+        return _UNKNOWN
     if name.startswith("git"):
-        return "likely the code of qmix_jax; check out the commit of then to be sure"
+        return "likely the code of qmix_jax; check out the old commit to be sure"
     if name.startswith("versions"):
-        return f"likely {name.removeprefix('versions.')}; install the version of then to be sure"
-    return "likely another machine or layout: sums are added up in another order"
+        return f"likely {name.removeprefix('versions.')}; install the old version to be sure"
+    return "likely another machine or layout, where sums are rounded differently"
 
 
-def _read(
-    path: pathlib.Path,
-) -> tuple[Mapping[str, Any], config.ExperimentConfig, Mapping[str, np.ndarray]]:
-    """(manifest, configuration to repeat, metrics). Raises: ConfigError."""
-    manifest = _manifest(path)
+def _read_config(path: pathlib.Path, manifest: Mapping[str, Any]) -> config.ExperimentConfig:
+    """The configuration to repeat. Raises: ConfigError if it was changed after the run."""
     cfg = metadata.read_run_config(path)
     changed = groups.differing_keys(cfg, config.load(manifest["config"]))
     if changed:
         raise config.ConfigError(
             f"rerun: config.yaml of {str(path)!r} was changed after the run, in "
-            f"{', '.join(changed)}; put back what manifest.json has under `config`"
+            f"{', '.join(changed)}; restore the values of `config` in manifest.json"
         )
-    old = storage.read_metrics(path / "metrics.csv")
-    if not len(old["seed"]):
-        raise config.ConfigError(f"rerun: {str(path)!r} has no row of metrics to compare with")
     values = {"resume": None, "checkpoint.enabled": False, "population.distributed": False}
-    return manifest, config.with_values(cfg, {**values, "logger": {}, "stop": {}}), old
+    return config.with_values(cfg, {**values, "logger": {}, "stop": {}})
 
 
-def _manifest(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        found = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        found = {**found, "config": {**found["config"]}, "plan": {**found["plan"]}}
-    except OSError as error:
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+    manifest = metadata.read_manifest(path)
+    if not all(isinstance(manifest.get(key), dict) for key in ("config", "plan")):
         raise config.ConfigError(
-            f"rerun: {str(path)!r} is not the directory of a run: cannot read manifest.json "
-            f"({error.strerror}); give one that holds config.yaml, manifest.json and metrics.csv"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise config.ConfigError(
-            f"rerun: {str(path / 'manifest.json')!r} is not the manifest of a run; it was damaged "
-            "or written by something else"
-        ) from error
-    return found
+            f"rerun: {str(path)!r} is not a run directory: no manifest.json with `config` and "
+            "`plan`; give one with config.yaml, manifest.json and metrics.csv"
+        )
+    return manifest
 
 
-def _shortened(
+def _shorten(
     cfg: config.ExperimentConfig, reached: int, plan: Mapping[str, int]
 ) -> tuple[config.ExperimentConfig, list[str]]:
-    """(the run up to the env steps of its last row, with the replay of the whole run; notes)."""
-    wanted = (plan["warm_up_collects"] + plan["n_updates"]) * plan["steps_per_update"]
-    if reached >= wanted:
+    """The run up to the env steps of its last row, with the full run's replay capacity; notes."""
+    planned = (plan["warm_up_collects"] + plan["n_updates"]) * plan["steps_per_update"]
+    if reached >= planned:
         return cfg, []
     values: dict[str, Any] = {"trainer.env_steps": max(1, reached)}
     if cfg.replay.kind != "on_policy":
         values["replay.capacity"] = plan["capacity"]
     return config.with_values(cfg, values), [
-        f"this run ended at {reached:,} of {wanted:,} env steps: it was repeated up to there, and "
-        "the rows that it has are compared"
+        f"this run ended at {reached:,} of {planned:,} env steps: it was repeated up to there, and "
+        "its rows are compared"
     ]
 
 
-def _beside(path: pathlib.Path) -> pathlib.Path:
+def _next_free(path: pathlib.Path) -> pathlib.Path:
     """The first of `<path>.rerun-<n>` that does not exist."""
     path = path.resolve()
     names = (path.with_name(f"{path.name}.rerun-{number}") for number in itertools.count(1))

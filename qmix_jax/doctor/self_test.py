@@ -1,8 +1,7 @@
-"""A run of seconds on a game whose best return is known, made twice."""
+"""Trains twice, for seconds, on a game whose best return is known."""
 
 import contextlib
 import io
-import json
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -13,11 +12,12 @@ import numpy as np
 from qmix_jax import api, config
 from qmix_jax.console import progress
 from qmix_jax.doctor import compare
-from qmix_jax.doctor.checks import FAIL, OK, WARN, Diagnostic
+from qmix_jax.doctor.checks import FAIL, OK, WARN, Diagnostic, verdict
+from qmix_jax.runs import metadata
 
 _SECTION = "Self-test"
 _BEST = 8.0
-_GAME: dict[str, Any] = {
+_CONFIG: dict[str, Any] = {
     "name": "doctor",
     "seeds": 2,
     "compile_cache": False,
@@ -37,57 +37,50 @@ _GAME: dict[str, Any] = {
     },
     "eval": {"every": 1_000, "episodes": 1},
 }
-"""Two agents, one step; only together do they reach the better corner."""
-_REPORT = "report it, with what `qmix-jax doctor --json` prints"
+"""Two agents, one step; the best return needs both agents' cooperation."""
+_REPORT = "report it, with the output of `qmix-jax doctor --json`"
 
 
 def check() -> Iterator[Diagnostic]:
-    """Trains, twice, in a folder that goes again; whatever goes wrong is one failed check."""
+    """Trains twice in a temporary folder; any error is one failed check."""
     with tempfile.TemporaryDirectory(prefix="qmix_jax-doctor-") as folder:
         try:
             yield from _run(pathlib.Path(folder))
-        except Exception as error:  # a diagnosis names what is broken, whatever it is
+        except Exception as error:  # a diagnosis reports every kind of error
             reason = (str(error).splitlines() or [""])[0]
             yield Diagnostic(_SECTION, "run", FAIL, f"{type(error).__name__}: {reason}", _REPORT)
 
 
 def _run(folder: pathlib.Path) -> Iterator[Diagnostic]:
-    cfg, programs = config.load(_GAME), api.Programs()
+    cfg, programs = config.load(_CONFIG), api.Programs()
     first = _train(cfg, folder / "first", programs)
-    again = _train(cfg, folder / "again", programs)
-    manifest = json.loads((first.directory / "manifest.json").read_text(encoding="utf-8"))
-    speed = np.nanmedian(again.metrics["perf/env_steps_per_s"])
+    second = _train(cfg, folder / "second", programs)
+    metrics = first.metrics
+    compile_s = metadata.read_manifest(first.directory)["compile_s"]["total"]
+    speed = progress.human(np.nanmedian(second.metrics["perf/env_steps_per_s"]))
     yield Diagnostic(
         _SECTION, "run", OK,
-        f"compiled in {manifest['compile_s']['total']:.1f} s, then {progress.human(speed)} env "
-        f"steps/s (QMIX on a matrix game, {cfg.seeds} seeds)",
+        f"compiled in {compile_s:.1f} s, then {speed} env steps/s (QMIX on a matrix game, "
+        f"{cfg.seeds} seeds)",
     )  # fmt: skip
-    losses = first.metrics["train/loss"][first.metrics["kind"] == "train"]
+    losses = metrics["train/loss"][metrics["kind"] == "train"]
     finite = not first.failures and bool(np.isfinite(losses).all())
-    yield Diagnostic(
-        _SECTION, "finite", OK if finite else FAIL,
-        f"{len(losses)} losses" if finite else f"losses: {losses}", "" if finite else _REPORT,
-    )  # fmt: skip
-    returns = _last_returns(first)
-    learnt = bool((returns == _BEST).all())
-    text = ", ".join(f"{value:g}" for value in returns)
-    yield Diagnostic(
-        _SECTION, "learns", OK if learnt else FAIL,
-        f"greedy return {text} of at most {_BEST:g}", "" if learnt else _REPORT,
-    )  # fmt: skip
-    yield _repeats(first, again)
-    read = api.load_run(first.directory)
-    same = all(np.array_equal(read.metrics[n], first.metrics[n], n != "kind") for n in read.metrics)
-    yield Diagnostic(
-        _SECTION, "files", OK if same else FAIL,
-        "written and read back", "" if same else _REPORT,
-    )  # fmt: skip
+    message = f"{len(losses)} losses" if finite else f"losses: {losses}"
+    yield verdict(_SECTION, "finite", finite, message, _REPORT)
+    last = (metrics["kind"] == "eval") & (metrics["env_steps"] == metrics["env_steps"].max())
+    returns = metrics["eval/return"][last]
+    message = f"greedy return {', '.join(f'{x:g}' for x in returns)} of at most {_BEST:g}"
+    yield verdict(_SECTION, "learns", bool((returns == _BEST).all()), message, _REPORT)
+    yield _repeats(first, second)
+    loaded = api.load_run(first.directory).metrics
+    same = all(np.array_equal(loaded[name], metrics[name], name != "kind") for name in loaded)
+    yield verdict(_SECTION, "files", same, "written and read back", _REPORT)
 
 
 def _train(
     cfg: config.ExperimentConfig, directory: pathlib.Path, programs: api.Programs
 ) -> api.Result:
-    """Trains in silence."""
+    """Trains without output."""
     with contextlib.redirect_stdout(io.StringIO()):
         (result,) = api.train_many([api.Job(cfg, directory)], programs=programs)
     if result is None or result.interrupted:
@@ -95,17 +88,11 @@ def _train(
     return result
 
 
-def _last_returns(result: api.Result) -> np.ndarray:
-    """Of each seed, at its last evaluation."""
-    metrics = result.metrics
-    last = (metrics["kind"] == "eval") & (metrics["env_steps"] == metrics["env_steps"].max())
-    return metrics["eval/return"][last]
-
-
-def _repeats(first: api.Result, again: api.Result) -> Diagnostic:
-    found = compare.metrics(first.metrics, again.metrics, tolerance=1e-4)
-    if found.verdict == compare.EXACT:
-        return Diagnostic(_SECTION, "repeats itself", OK, "a second run is the same, bit for bit")
-    text = f"a second run differs: {found.first or 'in the last digits'}"
+def _repeats(first: api.Result, second: api.Result) -> Diagnostic:
+    comparison = compare.metrics(first.metrics, second.metrics, tolerance=1e-4)
+    exact = comparison.verdict == compare.EXACT
+    message = f"a second run differs: {comparison.first or 'in the last digits'}"
+    if exact:
+        message = "a second run is identical, bit for bit"
     fix = "set XLA_FLAGS=--xla_gpu_deterministic_ops=true on a GPU, if runs must repeat exactly"
-    return Diagnostic(_SECTION, "repeats itself", WARN, text, fix)
+    return verdict(_SECTION, "deterministic", exact, message, fix, WARN)

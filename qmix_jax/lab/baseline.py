@@ -1,4 +1,4 @@
-"""How policies written by hand do, evaluated as trained ones are."""
+"""`qmix_jax.baseline`: evaluates policies that are not learned."""
 
 from typing import Any, NamedTuple
 
@@ -14,12 +14,12 @@ from qmix_jax.types import Array, Observed
 
 
 class Baseline(NamedTuple):
-    """How a policy written by hand did.
+    """Evaluation of a policy that is not learned.
 
     Attributes:
       env: name of the environment.  policy: name of the policy.
-      episodes: whole episodes per seed.
-      metrics: as an evaluation's -> one mean per seed, f[P].
+      episodes: per seed.
+      metrics: those of an evaluation -> one mean per seed, f[P].
     """
 
     env: str
@@ -36,7 +36,7 @@ class Baseline(NamedTuple):
 
 
 def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
-    """Evaluates a policy that nothing was trained for, as trained ones are evaluated.
+    """Evaluates a policy that is not learned, in the same way as a trained one.
 
     Args:
       cfg: from `qmix_jax.load_config`; its environment, seeds and `eval.episodes` are used.
@@ -46,7 +46,14 @@ def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
       ConfigError: a setting that cannot be honoured, or no such policy for this environment.
     """
     env, episodes = program.environment(cfg), cfg.eval.episodes
-    chosen = _policy(env, policy)
+    policies = {"random": envs.uniform_policy(env.spec.actions)}
+    if isinstance(env, envs.Env) and env.game is not None and env.game.heuristic is not None:
+        policies["heuristic"] = env.game.heuristic
+    if policy not in policies:
+        raise config.ConfigError(
+            f"baseline: {env.spec.name} has no policy={policy}; "
+            f"{config.suggest(policy, tuple(policies))}"
+        )
     seeds = range(cfg.seed, cfg.seed + cfg.seeds)
     if isinstance(env, envs.HostEnv):
         metrics = host_stepped.random_play(env, episodes, seeds)
@@ -54,7 +61,10 @@ def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
     if cfg.compile_cache:
         compile_cache.enable()
     stage = rollout.CollectorSetup(
-        envs.played_by(env, chosen), _no_carry, rollout.Recording(), episodes
+        envs.played_by(env, policies[policy]),
+        lambda batch_size: {"act": (), "learn": ()},
+        rollout.Recording(),
+        episodes,
     )
 
     def run(key: Array) -> dict[str, Array]:
@@ -64,25 +74,7 @@ def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
     return Baseline(env.spec.name, policy, episodes, population.each_seed(run, seeds))
 
 
-def _policy(env: program.AnyEnv, name: str) -> envs.HeuristicPolicy:
-    """Raises: ConfigError where the environment has no such policy."""
-    known = {"random": envs.uniform_policy(env.spec.actions)}
-    heuristic = env.game.heuristic if env.game is not None else None
-    if heuristic is not None and isinstance(env, envs.Env):
-        known["heuristic"] = heuristic
-    if name not in known:
-        raise config.ConfigError(
-            f"baseline: {env.spec.name} has no policy={name}; {config.suggest(name, tuple(known))}"
-        )
-    return known[name]
-
-
-def _no_carry(batch_size: int) -> dict[str, tuple[()]]:
-    del batch_size
-    return {"act": (), "learn": ()}
-
-
 def _idle(carry: tuple[()], seen: Observed, key: Array) -> tuple[tuple[()], Array, dict[str, Any]]:
-    """The policy acts inside the environment, whatever is chosen here."""
+    """Any action: the policy acts inside the environment."""
     del key
     return carry, jnp.zeros_like(seen.prev_actions), {}

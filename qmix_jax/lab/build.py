@@ -1,6 +1,5 @@
-"""`qmix_jax.run_lab`: every algorithm on every small game, measured against what is exact."""
+"""`qmix_jax.run_lab`: trains algorithms on small games and compares them with exact solutions."""
 
-import itertools
 import json
 import os
 import pathlib
@@ -21,12 +20,12 @@ Configs = Mapping[tuple[str, str], config.ExperimentConfig]
 
 class Lab(NamedTuple):
     """Attributes:
-    cells: one per algorithm and game, in the order of the configurations.
-    page: Markdown with tables and pictures, beside which the pictures lie.
+    results: one per algorithm and game, in the order of the configurations.
+    page: Markdown file with tables and pictures; the pictures are in the same folder.
     """
 
-    cells: tuple[measure.GameResult, ...]
-    pages: pathlib.Path
+    results: tuple[measure.GameResult, ...]
+    page: pathlib.Path
 
     def summary(self) -> dict[str, str]:
         """Fields of `repr`: the page, and the returns that each cell reached."""
@@ -42,97 +41,97 @@ class Lab(NamedTuple):
 
 
 def run_lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
-    """Trains every configuration over its seeds and compares what was learnt.
+    """Trains every configuration over its seeds, and compares learnt with exact joint values.
+
+    A second call with the same directory skips finished runs and resumes the others from their
+    last checkpoint.
 
     Args:
       configs: games of two agents whose joint values can be tabulated (`matrix`, `two_step`).
-      directory: gets `lab.md`, a picture per game, `lab.json`, and the run directories
-        in `runs`. What an earlier call has trained there is not trained again; runs that did not
-        end go on from their last checkpoint.
+      directory: for `lab.md`, a picture per game, `lab.json`, and the run directories in `runs`.
     Returns:
       A `Lab`.
     Raises:
-      ConfigError: a game without decision points or with other than two agents, a setting that
-        cannot be honoured, or one that differs from an earlier call's; before anything is compiled.
+      ConfigError: a game without decision points or not of two agents, a setting that cannot be
+        honoured or that differs from an earlier call's; before anything is compiled.
     """
-    points = {game: _points(game, cfg) for (game, _), cfg in configs.items()}
+    points = {game: _decision_points(game, cfg) for (game, _), cfg in configs.items()}
     root = pathlib.Path(directory)
     paths = {(game, algo): root / "runs" / f"{game}_{algo}" for game, algo in configs}
-    missing = [key for key, cfg in configs.items() if not _ended(cfg, paths[key])]
     jobs = [
         api.Job(
-            configs[key].model_copy(update={"resume": "auto"}),
-            paths[key],
-            "qmix-jax lab",
-            " ".join(key),
+            cfg.model_copy(update={"resume": "auto"}), paths[key], "qmix-jax lab", " ".join(key)
         )
-        for key in missing
+        for key, cfg in configs.items()
+        if not _finished(cfg, paths[key])
     ]
     if jobs:
         api.train_many(jobs, root / "runs")
-    cells = tuple(
-        _cell(*key, api.load_run(paths[key]))
+    results = tuple(
+        _measure(*key, api.load_run(paths[key]))
         for key, cfg in configs.items()
-        if _ended(cfg, paths[key])
+        if _finished(cfg, paths[key])
     )
-    return Lab(cells, write(cells, points, root))
+    return Lab(results, _write(results, points, root))
 
 
-def _ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
-    """Whether a run of this configuration has come to its end there.
+def _finished(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
+    """Whether the directory has a finished run of this configuration.
 
-    Raises: ConfigError for one of another configuration.
+    Raises: ConfigError for a run of another configuration.
     """
     reached = record.reached(path)
     if reached is None or reached["interrupted"]:
         return False
-    found = metadata.read_run_config(path)
-    if found == cfg:
-        return True
-    changed = ", ".join(groups.differing_keys(found, cfg))
-    raise config.ConfigError(
-        f"lab: {str(path)!r} holds a run with other settings ({changed}); give another folder"
-    )
+    changed = groups.differing_keys(metadata.read_run_config(path), cfg)
+    if changed:
+        raise config.ConfigError(
+            f"lab: {str(path)!r} has a run with other settings ({', '.join(changed)}); give "
+            "another folder"
+        )
+    return True
 
 
-def write(
-    cells: Sequence[measure.GameResult],
+def _write(
+    results: Sequence[measure.GameResult],
     points: Mapping[str, Sequence[base.DecisionPoint]],
     root: pathlib.Path,
 ) -> pathlib.Path:
-    """Writes page, pictures and numbers, and prints the tables; the page's path."""
+    """Writes page, pictures and JSON, and prints the tables; returns the path of the page."""
     root.mkdir(parents=True, exist_ok=True)
-    games = {game: list(found) for game, found in itertools.groupby(cells, lambda cell: cell.game)}
-    for game, found in games.items():
-        (root / f"{game}.png").write_bytes(figures.tables(found, points[game]))
-    numbers = [pages.plain(cell) for cell in cells]
-    (root / "lab.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    games = {
+        game: [result for result in results if result.game == game]
+        for game in dict.fromkeys(result.game for result in results)
+    }
+    console = progress.terminal()
+    for game, of_game in games.items():
+        (root / f"{game}.png").write_bytes(figures.tables(of_game, points[game]))
+        console.print(pages.table(game, of_game))
+    plain = [pages.plain(result) for result in results]
+    (root / "lab.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     path = root / "lab.md"
     path.write_text(pages.markdown(games, points), encoding="utf-8")
-    console = progress.terminal()
-    for game, found in games.items():
-        console.print(pages.table(game, found))
     console.print(f"written to {path}", highlight=False, soft_wrap=True)
     return path
 
 
-def _points(game: str, cfg: config.ExperimentConfig) -> tuple[base.DecisionPoint, ...]:
-    """Decision points of a game, without starting JAX: devices are settled when training begins."""
+def _decision_points(game: str, cfg: config.ExperimentConfig) -> tuple[base.DecisionPoint, ...]:
+    """Decision points of a game, without starting JAX's backend, which training configures."""
     known = program.environment(cfg).game
-    found = known.decision_points if known is not None else ()
-    tables = [np.asarray(point.optimal) for point in found]
+    points = known.decision_points if known is not None else ()
+    tables = [np.asarray(point.optimal) for point in points]
     if tables and all(table.ndim == 2 and np.isfinite(table).all() for table in tables):
-        return found
+        return points
     raise config.ConfigError(
-        f"lab: {game!r} is not a game of two agents with equally many actions whose joint values "
-        "can be tabulated; choose env=matrix or env=two_step"
+        f"lab: {game!r} is not a game of two agents with the same number of actions whose joint "
+        "values can be tabulated; choose env=matrix or env=two_step"
     )
 
 
-def _cell(game: str, algo: str, result: api.Result) -> measure.GameResult:
-    learnt = measure.game_tables(result)
-    if learnt is None:
+def _measure(game: str, algo: str, run: api.Result) -> measure.GameResult:
+    tables = measure.game_tables(run)
+    if tables is None:
         raise config.ConfigError(
-            f"lab: algorithm {algo!r} shows no utilities to tabulate; leave it out of --algos"
+            f"lab: algorithm {algo!r} has no utilities to tabulate; leave it out of --algos"
         )
-    return measure.cell(game, algo, result, learnt)
+    return measure.game_result(game, algo, run, tables)

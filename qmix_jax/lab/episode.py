@@ -15,17 +15,17 @@ from qmix_jax.types import Array
 def inspect_episode(
     cfg: config.ExperimentConfig, parameters: Any, member: int = 0, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Plays one greedy episode and shows what the algorithm computes at each of its T steps.
+    """Plays one greedy episode and returns what the algorithm computes at each of its T steps.
 
     Args:
       cfg: the configuration of a run.
-      parameters: its parameters [P, ...]: `Session.parameters`, `Result.parameters`, or those of
+      parameters: its parameters [P, ...], from `Session.parameters`, `Result.parameters` or
         `qmix_jax.load_parameters`.
-      member: which of the run's members plays.
+      member: index of the member that plays.
       seed: of the episode.
     Returns:
-      name -> f32[T, ...]: `reward`, and what the algorithm has of `utilities` f32[T, N, A], `q_tot`
-      f32[T], `q_joint` f32[T] and `mixer/<name>` (see `Algorithm.inspect`).
+      name -> f32[T, ...]: `reward`, and, if the algorithm has them, `utilities` f32[T, N, A],
+      `q_tot` f32[T], `q_joint` f32[T] and `mixer/<name>` (see `Algorithm.inspect`).
     Raises:
       ConfigError: no such member, or an environment that is stepped in Python.
     """
@@ -33,16 +33,16 @@ def inspect_episode(
         raise config.ConfigError(
             f"inspect: member={member}, but the run has {cfg.seeds}; allowed: 0 to {cfg.seeds - 1}"
         )
-    own = jax.tree.map(lambda x: x[member], parameters)
-    play = _player(cfg)  # pyright: ignore[reportArgumentType]  # pydantic models do hash
-    length, shown = play(jax.random.key(seed), own)
-    steps = int(length)
-    return {name: np.asarray(values)[:steps, 0] for name, values in shown.items()}
+    play = _compile_play(cfg)  # pyright: ignore[reportArgumentType]  # pydantic models do hash
+    length, values = play(jax.random.key(seed), jax.tree.map(lambda x: x[member], parameters))
+    return {name: np.asarray(x)[: int(length), 0] for name, x in values.items()}
 
 
 @functools.lru_cache(maxsize=4)
-def _player(cfg: config.ExperimentConfig) -> Callable[[Array, Any], tuple[Array, dict[str, Array]]]:
-    """`(key, params) -> (steps, name -> [T, 1, ...])`, compiled once for a configuration."""
+def _compile_play(
+    cfg: config.ExperimentConfig,
+) -> Callable[[Array, Any], tuple[Array, dict[str, Array]]]:
+    """`(key, params) -> (length, name -> [T, 1, ...])`."""
     env = program.environment(cfg)
     if isinstance(env, envs.HostEnv):
         raise config.ConfigError(
@@ -53,7 +53,7 @@ def _player(cfg: config.ExperimentConfig) -> Callable[[Array, Any], tuple[Array,
 
     def play(key: Array, params: Any) -> tuple[Array, dict[str, Array]]:
         _, trajectory, metrics = collector.collect(key, (), train_step.play(algorithm, params))
-        shown = algorithm.inspect(params, trajectory) if algorithm.inspect is not None else {}
-        return metrics["rollout/length"][0], {"reward": trajectory.reward, **shown}
+        values = algorithm.inspect(params, trajectory) if algorithm.inspect is not None else {}
+        return metrics["rollout/length"][0], {"reward": trajectory.reward, **values}
 
     return jax.jit(play, compiler_options=population.compiler_options(jax.default_backend()))

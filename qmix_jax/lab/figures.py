@@ -1,4 +1,4 @@
-"""Learnt joint tables as heat maps beside the payoff and its exact projections."""
+"""Learnt joint tables as heat maps, with the payoff and its exact projections."""
 
 import io
 from collections.abc import Sequence
@@ -20,44 +20,43 @@ _COLOURS = mpl_colors.LinearSegmentedColormap.from_list(
 )
 
 
-def tables(cells: Sequence[measure.GameResult], points: Sequence[base.DecisionPoint]) -> bytes:
-    """A PNG: a block of panels per decision point; first what is exact, then what each algorithm
-    learnt (mean over seeds), the best joint action framed; `free` is a joint value that is not
-    bound to the agents' utilities.
+def tables(results: Sequence[measure.GameResult], points: Sequence[base.DecisionPoint]) -> bytes:
+    """A PNG with a block of panels per decision point: the exact tables, then those that each
+    algorithm learnt (mean over seeds). The best joint action is framed; `free` marks a joint value
+    that is not restricted by the agents' utilities.
     """
-    blocks = [_block(i, point, cells) for i, point in enumerate(points)]
+    blocks = [_block(i, point, results) for i, point in enumerate(points)]
     heights = [-(-len(block) // _COLUMNS) for block in blocks]
-    drawing = mpl_figure.Figure(
+    figure = mpl_figure.Figure(
         figsize=(_COLUMNS * _PANEL, (sum(heights) + 0.35 * len(blocks)) * _PANEL),
         layout="constrained",
     )
-    parts = drawing.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
+    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, point, block, rows in zip(parts, points, blocks, heights, strict=True):
-        part.suptitle(f"{cells[0].game}: {point.name}", fontsize=9, x=0.01, ha="left")
+        part.suptitle(f"{results[0].game}: {point.name}", fontsize=9, x=0.01, ha="left")
         panels = np.ravel(part.subplots(rows, _COLUMNS))
         scale = mpl_colors.CenteredNorm(0.0, float(np.abs(point.optimal).max()) or 1.0)
-        for panel in panels:
+        for panel in panels[len(block) :]:
             panel.set_axis_off()
         for panel, (title, table) in zip(panels, block.items(), strict=False):
             _draw(panel, title, table, scale)
     file = io.BytesIO()
-    drawing.savefig(file, format="png", dpi=110)
+    figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
 
 
 def _block(
-    number: int, point: base.DecisionPoint, cells: Sequence[measure.GameResult]
+    number: int, point: base.DecisionPoint, results: Sequence[measure.GameResult]
 ) -> dict[str, np.ndarray]:
     """Title -> table."""
-    shown = {f"exact: {name}": table for name, table in measure.exact_tables(point).items()}
-    for cell in cells:
-        learnt = cell.points[number]
-        shown |= {cell.algo: learnt.table, f"{cell.algo}: free": learnt.unrestricted}
-    return {title: table for title, table in shown.items() if table is not None}
+    block = {f"exact: {name}": table for name, table in measure.exact_tables(point).items()}
+    for result in results:
+        learnt = result.points[number]
+        block |= {result.algo: learnt.table, f"{result.algo}: free": learnt.unrestricted}
+    return {title: table for title, table in block.items() if table is not None}
 
 
 def _draw(panel: mpl_axes.Axes, title: str, table: np.ndarray, scale: mpl_colors.Normalize) -> None:
-    panel.set_axis_on()
     panel.imshow(table, cmap=_COLOURS, norm=scale)
     panel.set_title(title, fontsize=8, pad=3)
     panel.set_xticks([])
@@ -67,5 +66,4 @@ def _draw(panel: mpl_axes.Axes, title: str, table: np.ndarray, scale: mpl_colors
     row, column = np.unravel_index(np.argmax(table), table.shape)
     corner = (float(column) - 0.5, float(row) - 0.5)
     panel.add_patch(patches.Rectangle(corner, 1, 1, fill=False, edgecolor="#222222", lw=1.6))
-    for spine in panel.spines.values():
-        spine.set_color("#aaaaaa")
+    panel.spines[:].set_color("#aaaaaa")

@@ -1,4 +1,4 @@
-"""What an algorithm learns on a small game, over seeds: numbers without pictures."""
+"""Measures what algorithms learn on small games, over seeds."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ class PointResult(NamedTuple):
 
     Attributes:
       name: of the decision point.
-      table: f64[A1, A2], joint values, mean over seeds; None where there is no joint value.
-      violations: seeds whose agents' own best actions are not the best joint action (IGM); None
-        where there is no joint value.
+      table: f64[A1, A2], joint values, mean over seeds; None for algorithms without joint values.
+      violations: number of seeds in which the agents' greedy actions are not the best joint action
+        (IGM); None if `table` is.
       errors: name of an exact table -> largest deviation of `table` from it.
-      unrestricted: f64[A1, A2], as `table`, of the joint value that is not bound to the agents'
-        utilities (QTRAN's Q_jt, weighted QMIX's Q*); None where there is none.
+      unrestricted: f64[A1, A2], like `table`, of the joint value that is not restricted by the
+        agents' utilities (QTRAN's Q_jt, weighted QMIX's Q*); None if there is none.
     """
 
     name: str
@@ -41,11 +41,11 @@ class GameTables(NamedTuple):
     """What the members of a run learnt on a game, an array per decision point, in reward units.
 
     Attributes:
-      points: the decision points; `optimal` and `exact` are what to compare with.
+      points: the decision points; `optimal` and `exact` are the references.
       utilities: f[P, N, A], NaN for actions that an agent lacks.
-      joint: f[P, A1, ..., AN], joint values; None for algorithms without one.
-      unrestricted: as `joint`, of the joint value that is not bound to the utilities (QTRAN's Q_jt,
-        weighted QMIX's Q*); None where there is none.
+      joint: f[P, A1, ..., AN], joint values; None for algorithms without them.
+      unrestricted: like `joint`, of the joint value that is not restricted by the utilities
+        (QTRAN's Q_jt, weighted QMIX's Q*); None if there is none.
     """
 
     points: Sequence[base.DecisionPoint]
@@ -70,8 +70,8 @@ class GameResult(NamedTuple):
     """One algorithm on one game.
 
     Attributes:
-      game, algo: what to call them.
-      seeds: how many.
+      game, algo: names.
+      seeds: number of seeds.
       reached: greedy return, rounded to a tenth -> number of seeds, the best first.
       points: one per decision point.
     """
@@ -87,35 +87,35 @@ def game_tables(result: api.Result) -> GameTables | None:
     """Tabulates what a run learnt at the decision points of its environment (matrix games).
 
     Args:
-      result: of `train`, or from `load_run`; its final parameters are tabulated.
+      result: from `train` or `load_run`; its final parameters are tabulated.
     Returns:
-      A `GameTables`; None where the environment has no decision points, or the algorithm does not
-      show its utilities.
+      A `GameTables`; None if the environment has no decision points, or the algorithm no utilities
+      to inspect.
     """
     env = program.environment(result.config)
     spec, points = env.spec, env.game.decision_points if env.game is not None else ()
     inspect = program.make_algorithm(result.config, spec).inspect
     if not points or inspect is None:
         return None
-    plays = _every_play(spec, points)
+    plays, joint = _every_play(spec, points)
     names = ("utilities", "q_tot", "q_joint")
 
-    def look(params: Any) -> dict[str, Array]:
+    def values_of(params: Any) -> dict[str, Array]:
         return {name: x[0] for name, x in inspect(params, plays).items() if name in names}
 
-    seen = population.each_member(look, result.parameters)
-    if "utilities" not in seen:
+    values = population.each_member(values_of, result.parameters)
+    if "utilities" not in values:
         return None
     scale = result.config.hparams.reward_scale
 
     def tables(name: str) -> list[np.ndarray] | None:
-        if name not in seen:
+        if name not in values:
             return None
-        by_point = seen[name].reshape(-1, len(points), *spec.actions.sizes)
+        by_point = values[name].reshape(-1, len(points), *spec.actions.sizes)
         return [by_point[:, i] / scale for i in range(len(points))]
 
-    every = seen["utilities"].reshape(-1, len(points), *_joint(spec).shape, spec.actions.width)
-    utilities = np.where(spec.actions.exists, every[:, :, 0], np.nan) / scale
+    by_action = values["utilities"].reshape(-1, len(points), *joint.shape, spec.actions.width)
+    utilities = np.where(spec.actions.exists, by_action[:, :, 0], np.nan) / scale
     return GameTables(
         points=points,
         utilities=[utilities[:, i] for i in range(len(points))],
@@ -124,30 +124,30 @@ def game_tables(result: api.Result) -> GameTables | None:
     )
 
 
-def _joint(spec: EnvSpec) -> np.ndarray:
-    """i32[K, N], every joint action."""
-    return np.indices(spec.actions.sizes, np.int32).reshape(spec.n_agents, -1).T
-
-
-def _every_play(spec: EnvSpec, points: Sequence[base.DecisionPoint]) -> Trajectory:
-    """Episodes of one step, in which every joint action is played at every decision point."""
-    joint = _joint(spec)
+def _every_play(
+    spec: EnvSpec, points: Sequence[base.DecisionPoint]
+) -> tuple[Trajectory, np.ndarray]:
+    """One-step episodes with every joint action at every decision point, and the joint actions,
+    i32[K, N].
+    """
+    joint = np.indices(spec.actions.sizes, np.int32).reshape(spec.n_agents, -1).T
     n_plays = len(points) * len(joint)
 
-    def twice(values: Any) -> Array:
+    def both_steps(values: Any) -> Array:
         repeated = np.repeat(np.asarray(values), len(joint), axis=0)
         return jnp.asarray(np.stack([repeated, repeated]))
 
-    return Trajectory(
-        obs=twice([point.obs for point in points]),
-        state=twice([point.state for point in points]),
-        avail_actions=twice([spec.actions.exists] * len(points)),
+    trajectory = Trajectory(
+        obs=both_steps([point.obs for point in points]),
+        state=both_steps([point.state for point in points]),
+        avail_actions=both_steps([spec.actions.exists] * len(points)),
         reset=jnp.ones((2, n_plays), bool),
         actions=jnp.asarray(np.tile(joint, (len(points), 1)))[None],
         reward=jnp.zeros((1, n_plays)),
         terminated=jnp.ones((1, n_plays), bool),
         valid=jnp.ones((1, n_plays), bool),
     )
+    return trajectory, joint
 
 
 def exact_tables(point: base.DecisionPoint) -> dict[str, np.ndarray]:
@@ -160,51 +160,44 @@ def exact_tables(point: base.DecisionPoint) -> dict[str, np.ndarray]:
     }
 
 
-def cell(
-    game: str,
-    algo: str,
-    result: api.Result,
-    learnt: GameTables,
-) -> GameResult:
+def game_result(game: str, algo: str, result: api.Result, tables: GameTables) -> GameResult:
     """Measures a run.
 
     Args:
-      game, algo: what to call them.
-      result: its returns.
-      learnt: its tables.
+      game, algo: names for the result.
+      result: its evaluations are used.
+      tables: what the run learnt.
     """
     _, returns = learning_curves.series(result.metrics, "eval/return")
+    # + 0.0 turns -0.0 into 0.0
     reached = collections.Counter(float(value) + 0.0 for value in np.round(returns[:, -1], 1))
     return GameResult(
         game=game,
         algo=algo,
         seeds=len(returns),
         reached=dict(sorted(reached.items(), reverse=True)),
-        points=[_point(point, learnt, i) for i, point in enumerate(learnt.points)],
+        points=[_point_result(i, point, tables) for i, point in enumerate(tables.points)],
     )
 
 
-def _point(point: base.DecisionPoint, learnt: GameTables, number: int) -> PointResult:
-    if learnt.joint is None:
+def _point_result(i: int, point: base.DecisionPoint, tables: GameTables) -> PointResult:
+    if tables.joint is None:
         return PointResult(point.name, None, None, {})
-    exact = exact_tables(point)
-    tables = learnt.joint[number]
-    mean = _mean(tables)
+    mean = np.asarray(tables.joint[i], np.float64).mean(axis=0)
+    free = tables.unrestricted
     return PointResult(
         name=point.name,
         table=mean,
-        violations=violations(tables, learnt.utilities[number]),
-        errors={name: float(np.max(np.abs(mean - table))) for name, table in exact.items()},
-        unrestricted=None if learnt.unrestricted is None else _mean(learnt.unrestricted[number]),
+        violations=igm_violations(tables.joint[i], tables.utilities[i]),
+        errors={
+            name: float(np.max(np.abs(mean - table))) for name, table in exact_tables(point).items()
+        },
+        unrestricted=None if free is None else np.asarray(free[i], np.float64).mean(axis=0),
     )
 
 
-def _mean(tables: np.ndarray) -> np.ndarray:
-    return np.mean(np.asarray(tables, np.float64), axis=0)
-
-
-def violations(tables: np.ndarray, utilities: np.ndarray) -> int:
-    """Seeds in which the agents' own best actions miss the best joint action, by brute force.
+def igm_violations(tables: np.ndarray, utilities: np.ndarray) -> int:
+    """Number of seeds whose greedy actions are not the best joint action, by brute force.
 
     Args:
       tables: f[P, A1, ..., AN], joint values.

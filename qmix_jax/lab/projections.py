@@ -1,5 +1,5 @@
-"""Exact least-squares projections of a payoff onto classes of value factorisations, where all joint
-actions are equally likely: the reference for learnt values.
+"""Exact least-squares projections of a payoff onto classes of value factorisations, with all joint
+actions equally likely: the reference for learnt values.
 """
 
 import itertools
@@ -7,17 +7,14 @@ import itertools
 import numpy as np
 from scipy import optimize
 
-_ROUNDS = 5_000
-_TOLERANCE = 1e-10
-
 
 def monotone_fit(payoff: np.ndarray) -> np.ndarray:
     """The least-squares fit among tables that are monotonic in utilities of each agent (QMIX).
 
-    A table is monotonic in some utilities exactly if the actions of each agent can be ordered so
-    that it rises along every axis. For given orders the fit is an isotonic regression, a convex
-    problem; here every combination of orders is tried, so the fit is the global one. Gradient
-    descent may end in that of other orders.
+    A table is monotonic in some utilities if and only if the actions of each agent can be ordered
+    so that it rises along every axis. For a given order the fit is an isotonic regression, a convex
+    problem. All combinations of orders are tried, so the fit is the global optimum; gradient
+    descent may converge to the fit of another order.
 
     Args:
       payoff: f[A1, A2], two agents.
@@ -26,33 +23,21 @@ def monotone_fit(payoff: np.ndarray) -> np.ndarray:
     Reference: Rashid et al. 2020 (WQMIX), section 3, which defines the projection.
     """
     payoff = np.asarray(payoff, np.float64)
-    orders = itertools.product(*(itertools.permutations(range(n)) for n in payoff.shape))
-    fits = (_fit_in_order(payoff, np.ix_(*order)) for order in orders)
-    return min(fits, key=lambda fit: float(np.sum((fit - payoff) ** 2)))
-
-
-def _fit_in_order(payoff: np.ndarray, places: tuple[np.ndarray, ...]) -> np.ndarray:
-    fit = np.empty_like(payoff)
-    fit[places] = isotonic(payoff[places])
-    return fit
+    fits = []
+    for order in itertools.product(*(itertools.permutations(range(n)) for n in payoff.shape)):
+        fit = np.empty_like(payoff)
+        fit[np.ix_(*order)] = isotonic(payoff[np.ix_(*order)])
+        fits.append(fit)
+    return min(fits, key=lambda fit: round(float(np.sum((fit - payoff) ** 2)), 9))  # first of ties
 
 
 def isotonic(table: np.ndarray) -> np.ndarray:
     """Least-squares fit that rises along both axes, f64[A1, A2].
 
-    Dykstra's alternating projections between tables that rise along one axis or the other.
+    Solves the dual, non-negative least squares over multipliers of the constraints
+    `rises @ fit >= 0`.
     """
-    fit, corrections = table.copy(), [np.zeros_like(table), np.zeros_like(table)]
-    for _ in range(_ROUNDS):
-        before = fit
-        for axis in (0, 1):
-            wanted = fit + corrections[axis]
-            fit = np.apply_along_axis(_rising, axis, wanted)
-            corrections[axis] = wanted - fit
-        if np.abs(fit - before).max() < _TOLERANCE:
-            break
-    return fit
-
-
-def _rising(values: np.ndarray) -> np.ndarray:
-    return optimize.isotonic_regression(values).x
+    cells = np.eye(table.size).reshape(*table.shape, table.size)
+    rises = np.concatenate([np.diff(cells, axis=k).reshape(-1, table.size) for k in (0, 1)])
+    multipliers, _ = optimize.nnls(rises.T, -table.ravel())
+    return table + (rises.T @ multipliers).reshape(table.shape)

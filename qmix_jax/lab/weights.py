@@ -1,20 +1,18 @@
-"""What a mixer attends to over an episode: attention and importance weights as a picture."""
+"""`qmix_jax.weights`: a mixer's attention and importance weights over an episode, as a picture."""
 
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 
 from qmix_jax import config, program
 from qmix_jax.lab import episode
 from qmix_jax.runs import metadata, parameters, storage
 
-_SHOWN = "mixer/"
-"""Beginning of the names that weights have in `Algorithm.inspect`."""
+_PREFIX = "mixer/"
+"""Of the names of weights in `Algorithm.inspect`."""
 _WIDTH, _ROW = 10.0, 0.28
 """Inches: of the picture, and of one row of a heat map."""
 
@@ -30,7 +28,7 @@ def weights(
     Args:
       directory: a run directory whose mixer has weights to show (`qatten`, `qplex`, ...).
       out: the PNG file; by default `weights.png` in the run directory.
-      member: which of the run's members plays.
+      member: index of the member that plays.
       seed: of the episode.
     Returns:
       The path of the picture.
@@ -40,58 +38,48 @@ def weights(
     root = pathlib.Path(directory)
     cfg = metadata.read_run_config(root)
     params = parameters.load_parameters(root / "parameters_best.npz")
-    seen = episode.inspect_episode(cfg, params, member, seed)
-    info = {
-        name.removeprefix(_SHOWN): values
-        for name, values in seen.items()
-        if name.startswith(_SHOWN)
-    }
+    values = episode.inspect_episode(cfg, params, member, seed)
+    info = {name.removeprefix(_PREFIX): x for name, x in values.items() if name.startswith(_PREFIX)}
     if not info:
         raise config.ConfigError(
             f"weights: algorithm {cfg.algo.name!r} has none to show; allowed: those with mixer "
             "qatten, qplex or qplex_attention"
         )
-    # A greedy episode has no advantages: what is the same everywhere is not worth a panel.
-    shown = {name: values for name, values in info.items() if np.ptp(values) > 0.0} or info
-    spec, returned = program.environment(cfg).spec, np.sum(seen["reward"])
+    # Constant arrays are left out: a greedy episode has no advantages, for example.
+    varying = {name: x for name, x in info.items() if np.ptp(x) > 0.0} or info
+    spec, returned = program.environment(cfg).spec, np.sum(values["reward"])
     title = f"{cfg.algo.name} on {spec.name}: one greedy episode, return {returned:.2f}"
     path = pathlib.Path(out or root / "weights.png")
     with storage.atomic(path) as file:
-        draw(shown, spec.agent_names, title).savefig(file, format="png", dpi=130)
+        draw(varying, spec.agent_names, title).savefig(file, format="png", dpi=130)
     return path
 
 
-def draw(shown: Mapping[str, np.ndarray], agents: Sequence[str], title: str) -> mpl_figure.Figure:
-    """A heat map per array, time to the right, a row per agent and, for `[T, heads, N]`, per head.
+def draw(arrays: Mapping[str, np.ndarray], agents: Sequence[str], title: str) -> mpl_figure.Figure:
+    """A heat map per array: time to the right, a row per agent and, for `[T, heads, N]`, per head.
 
     Args:
-      shown: name -> f[T, N] or f[T, heads, N].
+      arrays: name -> f[T, N] or f[T, heads, N].
       agents: N names.
     """
-    rows = {name: _rows(values, agents) for name, values in shown.items()}
+    rows = {name: _rows(values, agents) for name, values in arrays.items()}
     heights = [len(labels) * _ROW + 0.5 for labels, _ in rows.values()]
-    drawing = mpl_figure.Figure(figsize=(_WIDTH, sum(heights) + 0.6), layout="constrained")
-    drawing.suptitle(title, x=0.01, ha="left", fontsize=11)
-    panels = drawing.subplots(
-        len(rows), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
-    )
-    for panel, (name, (labels, table)) in zip(panels[:, 0], rows.items(), strict=True):
-        _panel(panel, name, labels, table)
-    panels[-1, 0].set_xlabel("env step")
-    return drawing
+    figure = mpl_figure.Figure(figsize=(_WIDTH, sum(heights) + 0.6), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for panel, (name, (labels, table)) in zip(panels, rows.items(), strict=True):
+        image = panel.imshow(table, aspect="auto", interpolation="nearest", cmap="cividis")
+        panel.set_title(name, fontsize=9, loc="left", pad=3)
+        panel.set_yticks(range(len(labels)), labels, fontsize=7)
+        panel.tick_params(axis="x", labelsize=7)
+        figure.colorbar(image, ax=panel, pad=0.01).ax.tick_params(labelsize=7)
+    panels[-1].set_xlabel("env step")
+    return figure
 
 
 def _rows(values: np.ndarray, agents: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Labels, and f[rows, T]."""
     if values.ndim == 2:
         return list(agents), values.T
     labels = [f"head {h + 1}, {agent}" for h in range(values.shape[1]) for agent in agents]
     return labels, values.reshape(len(values), -1).T
-
-
-def _panel(panel: mpl_axes.Axes, name: str, labels: list[str], table: np.ndarray) -> None:
-    picture = panel.imshow(table, aspect="auto", interpolation="nearest", cmap="cividis")
-    panel.set_title(name, fontsize=9, loc="left", pad=3)
-    panel.set_yticks(range(len(labels)), labels, fontsize=7)
-    panel.tick_params(axis="x", labelsize=7)
-    figure: Any = panel.figure
-    figure.colorbar(picture, ax=panel, pad=0.01).ax.tick_params(labelsize=7)

@@ -1,4 +1,4 @@
-"""What is drawn, and what draws: episodes on the host, painters, and their colours."""
+"""Episodes to render, painters that draw them, and shared drawing functions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,21 +18,21 @@ YELLOW = "#f0e442"
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a", "#5e4fa2",
 )  # fmt: skip
-"""Told apart by colour-blind people too: Okabe and Ito's, then two more."""
+"""Okabe and Ito's, which colour-blind viewers can tell apart, and two more."""
 
-FRAME = 4.8
-"""Width of an animation's frame in inches."""
+FRAME_WIDTH = 4.8
+"""Of an animation, in inches."""
 
 
 class Episode(NamedTuple):
-    """One whole episode of L steps, in NumPy arrays.
+    """One episode of L steps, in NumPy arrays.
 
     Attributes:
       spec: of its environment.
-      states: tree [L+1, ...], env states; None where nobody asks for them.
-      scene: arrays by name [L+1, ...], what `Scene.look` made of them; None without a scene.
+      states: tree [L+1, ...], env states; None if nothing draws or describes them.
+      scene: name -> array [L+1, ...], from `Scene.look`; None without a scene.
       actions: i32[L, N] or f32[L, N, D].
-      rewards: f32[L], the team's, or where agents compete the mean over those that are scored.
+      rewards: f32[L], the team's, or, if agents compete, the mean over those that are scored.
       ending: `won`, `lost`, `time limit` or `finished`.
       metrics: the environment's, of this episode.
     """
@@ -45,13 +45,34 @@ class Episode(NamedTuple):
     ending: str
     metrics: dict[str, float]
 
+    @property
+    def length(self) -> int:
+        """L."""
+        return len(self.rewards)
+
+    def return_after(self, step: int) -> float:
+        """The sum of the first `step` rewards."""
+        return float(self.rewards[:step].sum())
+
+    def frame(self, step: int) -> envs.Frame:
+        """The argument of `Presentation.draw` and `describe`."""
+        return envs.Frame(
+            state=jax.tree.map(lambda x: x[step], self.states),
+            before=jax.tree.map(lambda x: x[step - 1], self.states) if step else None,
+            actions=self.actions[step - 1] if step else None,
+            step=step,
+            reward=float(self.rewards[step - 1]) if step else 0.0,
+            returned=self.return_after(step),
+            names=self.spec.agent_names,
+        )
+
 
 class Painter(NamedTuple):
-    """How to draw one episode.
+    """Draws one episode.
 
     Attributes:
-      draw: `(axes, time)`: the moment after `time` env steps, which may lie between two, on empty
-        axes.
+      draw: `(axes, time)`: draws the moment after `time` env steps, which may be fractional, on
+        empty axes.
       aspect: height of the picture over its width.
       frames_per_step: of an animation.
       steps_per_second: of an animation.
@@ -66,8 +87,8 @@ class Painter(NamedTuple):
 
 
 class Interpolation(NamedTuple):
-    """A moment between two env steps: `before` and `after` are their indices, `share` in (0, 1] of
-    the way has passed (at the very start both are 0).
+    """A moment between the env steps `before` and `after`; `share`, in (0, 1], is the elapsed part
+    of the step. At the start of the episode both steps are 0.
     """
 
     before: int
@@ -75,96 +96,83 @@ class Interpolation(NamedTuple):
     share: float
 
     def mix(self, values: np.ndarray) -> np.ndarray:
-        """Values [L+1, ...] at this moment, linearly between the two steps."""
+        """Values [L+1, ...] at this moment, by linear interpolation."""
         return values[self.before] * (1 - self.share) + values[self.after] * self.share
 
 
-def between(time: float) -> Interpolation:
-    """The steps around a moment."""
+def interpolation(time: float) -> Interpolation:
+    """The moment after `time` env steps."""
     after = math.ceil(time)
     return Interpolation(max(after - 1, 0), after, 1.0 - (after - time))
 
 
-def length(episode: Episode) -> int:
-    """L."""
-    return len(episode.rewards)
-
-
-def returned(episode: Episode, step: int) -> float:
-    """The sum of the first `step` rewards."""
-    return float(episode.rewards[:step].sum())
-
-
-def shot(episode: Episode, step: int) -> envs.Frame:
-    """What `Presentation.draw` and `describe` are given."""
-    states = episode.states
-    return envs.Frame(
-        state=jax.tree.map(lambda x: x[step], states),
-        before=jax.tree.map(lambda x: x[step - 1], states) if step else None,
-        actions=episode.actions[step - 1] if step else None,
-        step=step,
-        reward=float(episode.rewards[step - 1]) if step else 0.0,
-        returned=returned(episode, step),
-        names=episode.spec.agent_names,
-    )
-
-
-def window(
+def set_view(
     axes: mpl_axes.Axes, low: Sequence[float] | np.ndarray, high: Sequence[float] | np.ndarray
 ) -> None:
-    """Shows the rectangle from `low` to `high`, to scale, on paper."""
+    """Shows the rectangle from corner `low` to corner `high`, to scale, with a background."""
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
     axes.set_aspect("equal", adjustable="box")
-    corner, size = (low[0], low[1]), (high[0] - low[0], high[1] - low[1])
     style: dict[str, Any] = {"facecolor": PAPER, "edgecolor": PALE, "lw": 0.8, "zorder": -10}
     style["clip_on"] = False  # half of the edge is outside
-    axes.add_patch(patches.Rectangle(corner, *size, **style))
+    size = (high[0] - low[0], high[1] - low[1])
+    axes.add_patch(patches.Rectangle((low[0], low[1]), *size, **style))
 
 
-def marks(
+def draw_markers(
     axes: mpl_axes.Axes,
-    places: np.ndarray,
+    positions: np.ndarray,
     size: float,
     colours: Any,
-    shape: str = "o",
+    marker: str = "o",
     line: float = 0.0,
     **style: Any,
 ) -> None:
-    """Markers of one shape; sizes are points on an animation's frame.
+    """Draws markers of one kind; sizes are in points on an animation's frame.
 
     Args:
-      places: f[K, 2].
+      positions: f[K, 2].
       size: of a marker.
-      colours: one for all or one each; "none" for hollow ones.
-      shape: Matplotlib's name of it.
+      colours: one for all or one each; "none" for hollow markers.
+      marker: Matplotlib's name.
       line: width of strokes and edges.
     """
-    x, y = np.reshape(places, (-1, 2)).T
+    x, y = np.reshape(positions, (-1, 2)).T
     size, line = size * scale(axes), line * scale(axes)
-    axes.scatter(x, y, s=size**2, c=colours, marker=shape, linewidths=line, **style)
+    axes.scatter(x, y, s=size**2, c=colours, marker=marker, linewidths=line, **style)
 
 
-def label(
-    axes: mpl_axes.Axes, place: Sequence[float] | np.ndarray, text: str, **style: Any
+def draw_disc(
+    axes: mpl_axes.Axes,
+    centre: Sequence[float] | np.ndarray,
+    radius: float,
+    colour: Any,
+    line: float = 0.0,
+    **style: Any,
+) -> None:
+    """Draws a disc; `line`, the width of its edge, is in points on an animation's frame."""
+    style = {"facecolor": colour, "lw": line * scale(axes), **style}
+    axes.add_patch(patches.Circle((float(centre[0]), float(centre[1])), radius, **style))
+
+
+def draw_text(
+    axes: mpl_axes.Axes, position: Sequence[float] | np.ndarray, text: str, **style: Any
 ) -> mpl_text.Text:
-    """Text with its middle at a place; `fontsize` is that on an animation's frame."""
+    """Draws text centred at a position; `fontsize` is in points on an animation's frame."""
     style = {"ha": "center", "va": "center", "fontsize": 9, "color": INK, **style}
     style["fontsize"] *= scale(axes)
-    return axes.text(float(place[0]), float(place[1]), text, **style)
+    return axes.text(float(position[0]), float(position[1]), text, **style)
 
 
 def scale(axes: mpl_axes.Axes) -> float:
-    """Width of the axes over that of an animation's frame: what is measured in points shrinks with
-    the panels of a contact sheet.
+    """Width of the axes over that of an animation's frame; sizes in points are multiplied by it, so
+    that they shrink with the panels of a contact sheet.
     """
     figure: Any = axes.figure
-    return axes.get_position().width * figure.get_size_inches()[0] / FRAME
+    return axes.get_position().width * figure.get_size_inches()[0] / FRAME_WIDTH
 
 
 def points_per_unit(axes: mpl_axes.Axes) -> float:
-    """Size of a unit of data in points on an animation's frame, so that text can be as large as
-    what it names.
-    """
+    """Points per unit of data on an animation's frame, for text as large as what it labels."""
     low, high = axes.get_xlim()
-    return FRAME * 72 / abs(high - low)
+    return FRAME_WIDTH * 72 / abs(high - low)

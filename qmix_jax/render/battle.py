@@ -2,8 +2,8 @@
 
 Arrays of the scene, U units, allies first: `place` f32[U, 2], `health` f32[U] as a share, `alive`
 bool[U], `kind` i32[U], `cooldown` f32[U] in seconds until the weapon is ready, `target` i32[U], the
-unit to shoot at (-1: none). Facts: `allies` how many, `letters`, `kinds`, `radii`, `cooldowns` by
-type, `seconds` per env step.
+unit to shoot at (-1: none). Facts: `allies`, their number, `letters`, `kinds`, `radii`, `cooldowns`
+by type, `seconds` per env step.
 """
 
 from collections.abc import Mapping
@@ -18,67 +18,67 @@ from qmix_jax.render import base
 _TEAMS = (base.COLOURS[0], base.COLOURS[1])
 _FRAMES_PER_STEP = 4
 _ASPECT = 0.7
-_MARGIN, _NARROWEST, _LATTICE = 1.7, 12.0, 4.0
-"""Map units: around the units, of the narrowest window, and between marks on the floor."""
-_AHEAD = 4
-"""Env steps by which the window knows what comes."""
+_MARGIN, _MIN_WIDTH, _LATTICE = 1.7, 12.0, 4.0
+"""Map units: around the units, of the narrowest view, and between marks on the floor."""
+_LOOKAHEAD = 4
+"""Env steps, past and future, that the view averages over."""
 _RING = 0.24
-"""Width of the ring of health, map units."""
+"""Width of the ring of health, in map units."""
 _FLASH = 0.5
-"""Env steps for which a shot is seen."""
+"""Env steps for which a shot is visible."""
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
-    """The painter of a battle; the window follows it."""
-    fired, camera = _fired(episode.scene, facts), _camera(episode.scene)
+    """The painter of a battle; the view follows the units."""
+    scene = episode.scene
+    fired, camera = _fired(scene, facts), _camera(scene)
 
     def draw(axes: mpl_axes.Axes, time: float) -> None:
-        moment = base.between(time)
-        middle, width = moment.mix(camera[:, :2]), float(moment.mix(camera[:, 2]))
+        moment = base.interpolation(time)
+        centre, width = moment.mix(camera[:, :2]), float(moment.mix(camera[:, 2]))
         half = np.array([width, width * _ASPECT]) / 2
-        base.window(axes, middle - half, middle + half)
-        _draw_floor(axes, middle, width)
-        _draw_dead(axes, episode.scene, moment)
-        _draw_shots(axes, episode.scene, fired, moment, facts)
-        _draw_units(axes, episode.scene, moment, facts)
-        _draw_teams(axes, episode.scene, moment, facts)
+        base.set_view(axes, centre - half, centre + half)
+        _draw_floor(axes, centre, width)
+        _draw_dead(axes, scene, moment)
+        _draw_shots(axes, scene, fired, moment, facts)
+        _draw_units(axes, scene, moment, facts)
+        _draw_teams(axes, scene, moment, facts)
 
     return base.Painter(draw, _ASPECT, _FRAMES_PER_STEP, 5.0)
 
 
 def _camera(scene: Any) -> np.ndarray:
-    """f32[L+1, 3]: middle and width of a window that follows the living without haste."""
+    """f32[L+1, 3]: centre and width of a view that follows living units smoothly."""
     place, alive = scene["place"], scene["alive"][..., None]
     low = np.where(alive, place, np.inf).min(axis=1)
     high = np.where(alive, place, -np.inf).max(axis=1)
-    nobody = ~np.isfinite(low[:, 0])
-    low[nobody], high[nobody] = low[~nobody][-1], high[~nobody][-1]
-    steps = range(len(place))
-    around = [slice(max(step - _AHEAD, 0), step + _AHEAD + 1) for step in steps]
-    low = np.stack([low[near].min(axis=0) for near in around]) - _MARGIN
-    high = np.stack([high[near].max(axis=0) for near in around]) + _MARGIN
+    all_dead = ~np.isfinite(low[:, 0])
+    low[all_dead], high[all_dead] = low[~all_dead][-1], high[~all_dead][-1]
+    nearby = [slice(max(t - _LOOKAHEAD, 0), t + _LOOKAHEAD + 1) for t in range(len(place))]
+    low = np.stack([low[steps].min(axis=0) for steps in nearby]) - _MARGIN
+    high = np.stack([high[steps].max(axis=0) for steps in nearby]) + _MARGIN
     size = high - low
-    width = np.maximum(np.maximum(size[:, 0], size[:, 1] / _ASPECT), _NARROWEST)
-    shot = np.concatenate([(low + high) / 2, width[:, None]], axis=1)
-    return np.stack([shot[near].mean(axis=0) for near in around])
+    width = np.maximum(np.maximum(size[:, 0], size[:, 1] / _ASPECT), _MIN_WIDTH)
+    view = np.concatenate([(low + high) / 2, width[:, None]], axis=1)
+    return np.stack([view[steps].mean(axis=0) for steps in nearby])
 
 
-def _draw_floor(axes: mpl_axes.Axes, middle: np.ndarray, width: float) -> None:
-    """A lattice that stands still while the window moves."""
+def _draw_floor(axes: mpl_axes.Axes, centre: np.ndarray, width: float) -> None:
+    """A lattice fixed to the map, which shows how the view moves."""
     reach = int(width / _LATTICE) + 1
-    nearest = np.round(middle / _LATTICE)
+    nearest = np.round(centre / _LATTICE)
     steps = np.arange(-reach, reach + 1)
     x, y = np.meshgrid((nearest[0] + steps) * _LATTICE, (nearest[1] + steps) * _LATTICE)
     lattice = np.stack([x.ravel(), y.ravel()], axis=1)
-    base.marks(axes, lattice, 3.5, "#cfcec7", "+", line=0.8, zorder=0)
+    base.draw_markers(axes, lattice, 3.5, "#cfcec7", "+", line=0.8, zorder=0)
 
 
 def _fired(scene: Any, facts: Mapping[str, Any]) -> np.ndarray:
-    """f32[L, U]: at which share of a step each unit shot last, NaN if it did not.
+    """f32[L, U]: the share of the step after which each unit last shot; NaN if it did not.
 
-    A cooldown falls by the length of the step unless the weapon was fired, which sets it to its
-    type's (to within a fraction of a second).
+    A cooldown falls by the length of the step unless the weapon was fired, which resets it to that
+    of the unit's type (to within a fraction of a second).
     """
     cooldown, seconds = scene["cooldown"], facts["seconds"]
     shot = cooldown[1:] - cooldown[:-1] > -seconds * 0.999
@@ -94,91 +94,93 @@ def _draw_shots(
     moment: base.Interpolation,
     facts: Mapping[str, Any],
 ) -> None:
-    """A line from who shoots to who is hit: bright when the weapon fires, then fading."""
-    place, scale = moment.mix(scene["place"]), base.scale(axes)
+    """A line from each shooter to its target: bright when the weapon fires, then fading."""
+    place, radii = moment.mix(scene["place"]), _radii(scene, moment, facts)
     lines, colours, hits = [], [], []
     for step in range(max(moment.after - 2, 0), moment.after):
-        target = scene["target"][step + 1]
+        targets = scene["target"][step + 1]
         age = moment.before + moment.share - (step + fired[step])
         for unit in np.flatnonzero((age >= 0) & (age < _FLASH)):
+            start, end, radius = place[unit], place[targets[unit]], radii[targets[unit]]
             team = _TEAMS[int(unit >= facts["allies"])]
             colours.append(colors.to_rgba(team, 1.0 - 0.7 * age[unit] / _FLASH))
-            lines.append([place[unit], place[target[unit]]])
-            away = place[unit] - place[target[unit]]
-            rim = _radii(scene, moment, facts)[target[unit]] + _RING
-            hits.append(place[target[unit]] + away * rim / max(float(np.hypot(*away)), 1e-6))
-    shots = collections.LineCollection(lines, colors=colours, linewidths=3 * scale, zorder=2)
+            lines.append([start, end])
+            away = start - end
+            hits.append(end + away * (radius + _RING) / max(float(np.hypot(*away)), 1e-6))
+    width = 3 * base.scale(axes)
+    shots = collections.LineCollection(lines, colors=colours, linewidths=width, zorder=2)
     axes.add_collection(shots)
     if hits:
-        style: dict[str, Any] = {"edgecolors": base.INK, "zorder": 8}
-        base.marks(axes, np.array(hits), 14, base.YELLOW, "*", line=0.6, **style)
+        style: dict[str, Any] = {"line": 0.6, "edgecolors": base.INK, "zorder": 8}
+        base.draw_markers(axes, np.array(hits), 14, base.YELLOW, "*", **style)
 
 
 def _radii(scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]) -> np.ndarray:
-    """f32[U]: a little larger than they are."""
+    """f32[U]: slightly enlarged."""
     return np.asarray(facts["radii"])[scene["kind"][moment.after]] * 1.15
 
 
 def _draw_units(
     axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
-    """The living, and those that die in this step, fading: a disc in a ring of health."""
+    """Living units, and those that die in this step, fading: a disc in a ring of health."""
     place, health = moment.mix(scene["place"]), moment.mix(scene["health"])
-    strength = np.where(scene["alive"][moment.after], 1.0, 1.0 - moment.share)
-    radii, unit_size = _radii(scene, moment, facts), base.points_per_unit(axes)
+    alphas = np.where(scene["alive"][moment.after], 1.0, 1.0 - moment.share)
+    radii, points_per_unit = _radii(scene, moment, facts), base.points_per_unit(axes)
     shapes, paint = [], []
     for unit in np.flatnonzero(scene["alive"][moment.before]):
         ally = unit < facts["allies"]
-        colour, middle, radius = _TEAMS[int(not ally)], tuple(place[unit]), radii[unit]
-        outer, sweep = radius + _RING, 360 * float(health[unit])
+        colour, centre, radius = _TEAMS[int(not ally)], tuple(place[unit]), radii[unit]
+        outer, start = radius + _RING, 90 - 360 * float(health[unit])
         parts = {
-            base.PAPER: patches.Circle(middle, outer + 0.07),
-            base.PALE: patches.Circle(middle, outer),
-            colour: patches.Wedge(middle, outer, 90 - sweep, 90),
-            "white": patches.Circle(middle, radius + 0.06),
+            base.PAPER: patches.Circle(centre, outer + 0.07),
+            base.PALE: patches.Circle(centre, outer),
+            colour: patches.Wedge(centre, outer, start, 90),
+            "white": patches.Circle(centre, radius + 0.06),
         }
-        shapes += [*parts.values(), patches.Circle(middle, radius)]
-        paint += [colors.to_rgba(each, strength[unit]) for each in (*parts, colour)]
+        shapes += [*parts.values(), patches.Circle(centre, radius)]
+        paint += [colors.to_rgba(part, alphas[unit]) for part in (*parts, colour)]
         number = unit if ally else unit - facts["allies"]
-        kind = facts["letters"][scene["kind"][moment.after][unit]]
+        letter = facts["letters"][scene["kind"][moment.after][unit]]
         style: dict[str, Any] = {"color": "white", "fontweight": "bold", "zorder": 6}
-        style |= {"fontsize": float(np.clip(radius * unit_size, 5, 15)), "alpha": strength[unit]}
-        base.label(axes, middle, kind + str(number + 1).translate(_SUBSCRIPTS), **style)
+        style["fontsize"] = float(np.clip(radius * points_per_unit, 5, 15))
+        text = letter + str(number + 1).translate(_SUBSCRIPTS)
+        base.draw_text(axes, centre, text, alpha=alphas[unit], **style)
     units = collections.PatchCollection(shapes, facecolors=paint, linewidths=0, zorder=5)
     axes.add_collection(units)
 
 
 def _draw_dead(axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation) -> None:
-    """A cross where each unit fell."""
+    """A cross where each unit fell; those of this step appear gradually."""
     dead = ~scene["alive"][moment.after]
-    long_dead = ~scene["alive"][moment.before][dead]
-    colour = [(0.7, 0.7, 0.68, 1.0 if gone else moment.share) for gone in long_dead]
+    already = ~scene["alive"][moment.before][dead]
+    colours = [(0.7, 0.7, 0.68, 1.0 if before else moment.share) for before in already]
     if dead.any():
-        base.marks(axes, scene["place"][moment.after][dead], 8, colour, "x", line=2, zorder=1)
+        place = scene["place"][moment.after][dead]
+        base.draw_markers(axes, place, 8, colours, "x", line=2, zorder=1)
 
 
 def _draw_teams(
     axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
-    """Above: the health left to each team as a bar, and how many are alive."""
+    """At the top: each team's remaining health as a bar, and its number of living units; at the
+    bottom: the unit types.
+    """
     health, n = moment.mix(scene["health"]), facts["allies"]
     alive = scene["alive"][moment.after]
-    for side, part in enumerate((slice(None, n), slice(n, None))):
-        share, colour = float(health[part].mean()), _TEAMS[side]
-        start, away = (0.49, -1) if side == 0 else (0.51, 1)
-        for width, fill in ((0.45, base.PALE), (0.45 * share, colour)):
-            corner = (start - width if side == 0 else start, 0.955)
-            bar = patches.Rectangle(
-                corner, width, 0.022, facecolor=fill, lw=0, transform=axes.transAxes, zorder=7
-            )
-            axes.add_patch(bar)
-        name = "allies" if side == 0 else "enemies"
-        text = f"{name}  {int(alive[part].sum())}/{len(alive[part])}"
-        where = (start + away * 0.45, 0.945)
-        style: dict[str, Any] = {"ha": "left" if side == 0 else "right", "va": "top"}
-        style |= {"color": colour, "fontsize": 10.5, "transform": axes.transAxes}
-        base.label(axes, where, text, **style)
-    seen = sorted({int(kind) for kind in scene["kind"][0]})
-    legend = "   ".join(f"{facts['letters'][kind]} {facts['kinds'][kind]}" for kind in seen)
+    for name, members, colour in zip(
+        ("allies", "enemies"), (slice(None, n), slice(n, None)), _TEAMS, strict=True
+    ):
+        left = name == "allies"
+        for width, fill in ((0.45, base.PALE), (0.45 * float(health[members].mean()), colour)):
+            corner = (0.49 - width if left else 0.51, 0.955)
+            style: dict[str, Any] = {"facecolor": fill, "lw": 0, "transform": axes.transAxes}
+            axes.add_patch(patches.Rectangle(corner, width, 0.022, zorder=7, **style))
+        text = f"{name}  {int(alive[members].sum())}/{len(alive[members])}"
+        style = {"ha": "left" if left else "right", "va": "top", "color": colour}
+        style |= {"fontsize": 10.5, "transform": axes.transAxes}
+        base.draw_text(axes, (0.04 if left else 0.96, 0.945), text, **style)
+    kinds = sorted({int(kind) for kind in scene["kind"][0]})
+    legend = "   ".join(f"{facts['letters'][kind]} {facts['kinds'][kind]}" for kind in kinds)
     style = {"ha": "left", "va": "bottom", "fontsize": 9, "color": base.GREY}
-    base.label(axes, (0.015, 0.012), legend, transform=axes.transAxes, zorder=7, **style)
+    base.draw_text(axes, (0.015, 0.012), legend, transform=axes.transAxes, zorder=7, **style)

@@ -1,4 +1,4 @@
-"""JaxNav: robots with the way they came, walls and goals.
+"""JaxNav: robots with their paths, walls and goals.
 
 Arrays of the scene, N robots: `place` f32[N, 2] in cells, `heading` f32[N] in radians, `goal`
 f32[N, 2], `walls` bool[rows, columns], `arrived` and `crashed` bool[N]. Facts: `radius` of a robot
@@ -23,19 +23,16 @@ def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
     rows, columns = scene["walls"].shape[1:]
 
     def draw(axes: mpl_axes.Axes, time: float) -> None:
-        moment = base.between(time)
-        base.window(axes, (0.0, 0.0), (columns, rows))
-        _draw_walls(axes, scene["walls"][moment.after])
+        moment = base.interpolation(time)
+        base.set_view(axes, (0.0, 0.0), (columns, rows))
+        walls = zip(*np.nonzero(scene["walls"][moment.after]), strict=True)
+        cells = [patches.Rectangle((x, y), 1, 1) for y, x in walls]
+        style: dict[str, Any] = {"facecolors": _WALL, "edgecolors": _WALL, "linewidths": 0.5}
+        axes.add_collection(collections.PatchCollection(cells, zorder=1, **style))
         for robot in range(scene["place"].shape[1]):
             _draw_robot(axes, scene, moment, facts, robot)
 
     return base.Painter(draw, rows / columns, 1, 10.0)
-
-
-def _draw_walls(axes: mpl_axes.Axes, walls: np.ndarray) -> None:
-    cells = [patches.Rectangle((x, y), 1, 1) for y, x in zip(*np.nonzero(walls), strict=True)]
-    style: dict[str, Any] = {"facecolors": _WALL, "edgecolors": _WALL, "linewidths": 0.5}
-    axes.add_collection(collections.PatchCollection(cells, zorder=1, **style))
 
 
 def _draw_robot(
@@ -45,22 +42,21 @@ def _draw_robot(
     facts: Mapping[str, Any],
     robot: int,
 ) -> None:
-    """A disc with a nose, its way, and its goal in the same colour; a cross where it crashed."""
+    """A disc with a nose, its path, and its goal in the same colour; a cross where it crashed."""
     colour, scale = base.COLOURS[robot % len(base.COLOURS)], base.scale(axes)
     x, y = moment.mix(scene["place"])[robot]
-    way = scene["place"][: moment.after + 1, robot]
-    axes.plot(*way.T, color=colour, alpha=0.5, lw=1.8 * scale, zorder=2)
+    path = scene["place"][: moment.after + 1, robot]
+    axes.plot(*path.T, color=colour, alpha=0.5, lw=1.8 * scale, zorder=2)
     goal = scene["goal"][moment.after][robot]
-    ring: dict[str, Any] = {"edgecolor": colour, "ls": "--", "lw": 1.4 * scale, "zorder": 2}
-    axes.add_patch(patches.Circle(tuple(goal), facts["reach"], facecolor="none", **ring))
-    base.marks(axes, goal, 10.5, colour, "*", zorder=2)
+    ring = {"edgecolor": colour, "ls": "--", "zorder": 2}
+    base.draw_disc(axes, goal, facts["reach"], "none", line=1.4, **ring)
+    base.draw_markers(axes, goal, 10.5, colour, "*", zorder=2)
     crashed = bool(scene["crashed"][moment.after][robot])
+    edge = base.INK if scene["arrived"][moment.after][robot] else "white"
     fill = base.GREY if crashed else colour
-    rim = base.INK if scene["arrived"][moment.after][robot] else "white"
-    disc: dict[str, Any] = {"facecolor": fill, "edgecolor": rim, "lw": 1.6 * scale}
-    axes.add_patch(patches.Circle((x, y), facts["radius"], zorder=4, **disc))
+    base.draw_disc(axes, (x, y), facts["radius"], fill, line=1.6, edgecolor=edge, zorder=4)
     heading = float(scene["heading"][moment.after][robot])
     nose = (x + facts["radius"] * np.cos(heading), y + facts["radius"] * np.sin(heading))
     axes.plot((x, nose[0]), (y, nose[1]), color="white", lw=2 * scale, zorder=5)
     if crashed:
-        base.marks(axes, np.array([x, y]), 11.5, base.COLOURS[1], "x", line=3, zorder=6)
+        base.draw_markers(axes, np.array([x, y]), 11.5, base.COLOURS[1], "x", line=3, zorder=6)

@@ -1,8 +1,8 @@
-"""MPE: agents as discs with the way they came, landmarks, and what is said.
+"""MPE: agents as discs with their paths, landmarks, and messages.
 
-Arrays of the scene, N agents and M landmarks: `place` f32[N+M, 2], `message` i32[N] (-1: nothing
-said), `goal` i32[N], the landmark that an agent is to reach (-1: any). Facts: `agents`, `radii`,
-`talk` bool[N], may the agent speak?
+Arrays of the scene, N agents and M landmarks: `place` f32[N+M, 2], `message` i32[N] (-1: none),
+`goal` i32[N], the landmark that an agent should reach (-1: any). Facts: `agents`, `radii`, `talk`
+bool[N], may the agent speak?
 """
 
 from collections.abc import Mapping
@@ -10,29 +10,31 @@ from typing import Any
 
 import numpy as np
 from matplotlib import axes as mpl_axes
-from matplotlib import collections, colors, patches
+from matplotlib import collections, colors
 
 from qmix_jax.render import base
 
 _LANDMARKS = ("#8c510a", "#009e73", "#cc79a7")
-_SHAPES = ("s", "^", "D")
-"""Of landmarks that can be goals; colours and shapes say the same."""
+_MARKERS = ("s", "^", "D")
+"""Of landmarks that can be goals; colour and marker carry the same information."""
 _AGENTS = (base.COLOURS[0], base.COLOURS[1], *base.COLOURS[7:], *base.COLOURS[3:6])
 _TRAIL = 12
-"""Env steps of the way that are seen."""
+"""Env steps of the path that are visible."""
 _FRAMES_PER_STEP = 3
 
 
 def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
-    """The painter of an episode; the window holds all of it."""
+    """The painter of an episode, in a square view of all its positions."""
     scene = episode.scene
-    low, high = _window(scene["place"])
-    named = bool((scene["goal"] >= 0).any())
+    positions = scene["place"].reshape(-1, 2)
+    low, high = positions.min(axis=0) - 0.25, positions.max(axis=0) + 0.35
+    centre, half = (low + high) / 2, max((high - low).max() / 2, 0.9)
+    has_goals = bool((scene["goal"] >= 0).any())
 
     def draw(axes: mpl_axes.Axes, time: float) -> None:
-        moment = base.between(time)
-        base.window(axes, low, high)
-        _draw_landmarks(axes, scene["place"][moment.after], facts, named)
+        moment = base.interpolation(time)
+        base.set_view(axes, centre - half, centre + half)
+        _draw_landmarks(axes, scene["place"][moment.after], facts, has_goals)
         _draw_trails(axes, scene["place"], moment, facts["agents"])
         _draw_agents(axes, scene, moment, facts)
         if any(facts["talk"]):
@@ -41,84 +43,72 @@ def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
     return base.Painter(draw, 1.0, _FRAMES_PER_STEP, 5.0)
 
 
-def _window(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The corners of a square."""
-    flat = place.reshape(-1, 2)
-    low, high = flat.min(axis=0) - 0.25, flat.max(axis=0) + 0.35
-    middle, half = (low + high) / 2, max((high - low).max() / 2, 0.9)
-    return middle - half, middle + half
-
-
 def _colour(agent: int) -> str:
     return _AGENTS[agent % len(_AGENTS)]
 
 
 def _draw_landmarks(
-    axes: mpl_axes.Axes, place: np.ndarray, facts: Mapping[str, Any], named: bool
+    axes: mpl_axes.Axes, place: np.ndarray, facts: Mapping[str, Any], has_goals: bool
 ) -> None:
-    """Goals have a colour and a shape each; others are targets that light up when an agent is on
-    them.
-    """
-    n, scale = facts["agents"], base.scale(axes)
-    for number, where in enumerate(place[n:]):
-        if named:
-            colour, shape = _LANDMARKS[number % 3], _SHAPES[number % 3]
-            base.marks(axes, where, 18, colour, shape, zorder=2)
+    """Goals, each with a colour and a marker; or targets that light up under an agent."""
+    n = facts["agents"]
+    for number, position in enumerate(place[n:]):
+        if has_goals:
+            colour, marker = _LANDMARKS[number % 3], _MARKERS[number % 3]
+            base.draw_markers(axes, position, 18, colour, marker, zorder=2)
             continue
         reach = float(np.max(facts["radii"][:n]))
-        covered = bool((np.hypot(*(place[:n] - where).T) < reach).any())
-        fill = base.YELLOW if covered else "white"
-        style: dict[str, Any] = {"edgecolor": base.INK, "zorder": 1, "lw": 1.4 * scale}
-        axes.add_patch(patches.Circle(tuple(where), reach * 1.35, facecolor=fill, ls=":", **style))
-        base.marks(axes, where, 9.5, base.INK, "+", line=1.8, zorder=6)
+        covered = bool((np.hypot(*(place[:n] - position).T) < reach).any())
+        fill, style = base.YELLOW if covered else "white", {"edgecolor": base.INK, "ls": ":"}
+        base.draw_disc(axes, position, reach * 1.35, fill, line=1.4, zorder=1, **style)
+        base.draw_markers(axes, position, 9.5, base.INK, "+", line=1.8, zorder=6)
 
 
 def _draw_trails(
     axes: mpl_axes.Axes, place: np.ndarray, moment: base.Interpolation, agents: int
 ) -> None:
-    """Where the agents came from, fading into the past."""
+    """The agents' paths, fading with age."""
     past = place[max(moment.after - _TRAIL, 0) : moment.after]
-    way = np.concatenate([past, moment.mix(place)[None]])[:, :agents]
-    strength = np.linspace(0.05, 0.6, len(way))[1:]
+    path = np.concatenate([past, moment.mix(place)[None]])[:, :agents]
+    alphas = np.linspace(0.05, 0.6, len(path))[1:]
     for agent in range(agents):
-        pieces = np.stack([way[:-1, agent], way[1:, agent]], axis=1)
-        paint = [colors.to_rgba(_colour(agent), each) for each in strength]
+        segments = np.stack([path[:-1, agent], path[1:, agent]], axis=1)
+        paint = [colors.to_rgba(_colour(agent), alpha) for alpha in alphas]
         width = 2.2 * base.scale(axes)
-        lines = collections.LineCollection(list(pieces), colors=paint, linewidths=width, zorder=3)
+        lines = collections.LineCollection(list(segments), colors=paint, linewidths=width, zorder=3)
         axes.add_collection(lines)
 
 
 def _draw_agents(
     axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
-    """Numbered discs; one that is to reach a landmark wears its colour and is tied to it."""
-    place, scale = moment.mix(scene["place"]), base.scale(axes)
+    """Numbered discs; one with a goal has a rim of the goal's colour and a line to it."""
+    place = moment.mix(scene["place"])
     for agent in range(facts["agents"]):
-        middle, radius = tuple(place[agent]), max(float(facts["radii"][agent]), 0.1)
-        order = 4 + 0.1 * agent
+        radius, order = max(float(facts["radii"][agent]), 0.1), 4 + 0.1 * agent
         goal = int(scene["goal"][moment.after][agent])
         if goal >= 0:
             colour, target = _LANDMARKS[goal % 3], place[facts["agents"] + goal]
-            line: dict[str, Any] = {"color": colour, "ls": (0, (2, 2)), "lw": 1.6 * scale}
-            axes.plot(*np.stack([place[agent], target], axis=1), zorder=1, **line)
-            axes.add_patch(patches.Circle(middle, radius * 1.3, fc=colour, lw=0, zorder=order))
-        style: dict[str, Any] = {"facecolor": _colour(agent), "edgecolor": "white"}
-        axes.add_patch(patches.Circle(middle, radius, lw=1.4 * scale, zorder=order, **style))
+            line: dict[str, Any] = {"ls": (0, (2, 2)), "lw": 1.6 * base.scale(axes), "zorder": 1}
+            axes.plot(*np.stack([place[agent], target], axis=1), color=colour, **line)
+            base.draw_disc(axes, place[agent], radius * 1.3, colour, zorder=order)
+        style = {"line": 1.4, "edgecolor": "white", "zorder": order}
+        base.draw_disc(axes, place[agent], radius, _colour(agent), **style)
         size = float(np.clip(radius * base.points_per_unit(axes), 7, 13))
-        style = {"color": "white", "fontweight": "bold", "fontsize": size}
-        base.label(axes, middle, str(agent), zorder=order + 0.01, **style)
+        style = {"color": "white", "fontweight": "bold", "fontsize": size, "zorder": order + 0.01}
+        base.draw_text(axes, place[agent], str(agent), **style)
 
 
 def _draw_messages(
     axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
-    """A bubble over, or under, each speaker with the symbol it said last."""
-    place, said = moment.mix(scene["place"]), scene["message"][moment.after]
-    for agent in map(int, np.flatnonzero((said >= 0) & facts["talk"])):
+    """A bubble over, or under, each speaker with its last symbol."""
+    place, messages = moment.mix(scene["place"]), scene["message"][moment.after]
+    for agent in map(int, np.flatnonzero((messages >= 0) & facts["talk"])):
         radius = max(float(facts["radii"][agent]), 0.1)
         lift = (1.3 * radius + 0.12) * (-1 if agent % 2 else 1)
-        where = place[agent] + np.array([0.0, lift])
+        position = place[agent] + np.array([0.0, lift])
         bubble: dict[str, Any] = {"boxstyle": "round,pad=0.25", "fc": "white", "ec": _colour(agent)}
         bubble["lw"] = 1.4 * base.scale(axes)
-        text = f"says {said[agent]}"
-        base.label(axes, where, text, fontsize=11.5, bbox=bubble, zorder=7)
+        text = f"says {messages[agent]}"
+        base.draw_text(axes, position, text, fontsize=11.5, bbox=bubble, zorder=7)

@@ -1,8 +1,8 @@
-"""Painters on paper: the frames of an animation, and contact sheets."""
+"""Animations, GIF files, and contact sheets."""
 
 import io
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from matplotlib import axes as mpl_axes
@@ -12,91 +12,124 @@ from PIL import Image
 
 from qmix_jax.render import base
 
-_HEAD, _DPI = 0.34, 100
+_CAPTION, _DPI = 0.34, 100
 """Of a frame: height of the caption in inches, and dots per inch."""
-_SHEET, _GAP, _SHEET_HEAD, _SHEET_DPI = 9.7, 0.06, 0.25, 150
+_SHEET_WIDTH, _GAP, _SHEET_CAPTION, _SHEET_DPI = 9.7, 0.06, 0.25, 150
 """Of a contact sheet: its width, a gap, height of a caption in inches; dots per inch."""
-_PANELS = 12
+_MAX_PANELS = 12
+_COLOURS, _SAMPLES = 64, 8
+"""Of a GIF: size of its palette, and number of frames that the palette is computed from."""
+_PAUSE = 1.5
+"""Of a GIF: duration of the last frame, in seconds."""
 
 
 class Animation(NamedTuple):
-    """An animation: how many frames there are, and how to draw the i-th."""
+    """Number of frames, and a function that draws the i-th."""
 
     count: int
     frame: Callable[[int], Image.Image]
 
 
-def film(episode: base.Episode, painter: base.Painter) -> Animation:
-    """An animation of `frames_per_step` frames for each env step, after one of the start."""
-    high = base.FRAME * painter.aspect + _HEAD
-    figure = mpl_figure.Figure(figsize=(base.FRAME, high), dpi=_DPI)
+def animate(episode: base.Episode, painter: base.Painter) -> Animation:
+    """An animation with a frame of the start, then `frames_per_step` frames for each env step."""
+    height = base.FRAME_WIDTH * painter.aspect + _CAPTION
+    figure = mpl_figure.Figure(figsize=(base.FRAME_WIDTH, height), dpi=_DPI)
     canvas = backend_agg.FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.012, 0.01, 0.976, 1 - _HEAD / high - 0.01))
+    axes = figure.add_axes((0.012, 0.01, 0.976, 1 - _CAPTION / height - 0.01))
     axes.set_axis_off()
-    top, texts = 1 - 0.5 * _HEAD / high, []
-    for x, side in ((0.014, "left"), (0.986, "right")):
-        style: dict[str, Any] = {"ha": side, "va": "center", "fontsize": 10, "color": base.INK}
-        texts.append(figure.text(x, top, "", **style))
-    texts[0].set_text(episode.spec.name)
+    y = 1 - 0.5 * _CAPTION / height
+    style: dict[str, Any] = {"va": "center", "fontsize": 10, "color": base.INK}
+    figure.text(0.014, y, episode.spec.name, ha="left", **style)
+    right = figure.text(0.986, y, "", ha="right", **style)
 
     def frame(number: int) -> Image.Image:
         time = number / painter.frames_per_step
         _draw(axes, painter, time)
-        texts[1].set_text(caption(episode, time))
+        right.set_text(caption(episode, time))
         canvas.draw()
         return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
-    return Animation(base.length(episode) * painter.frames_per_step + 1, frame)
+    return Animation(episode.length * painter.frames_per_step + 1, frame)
+
+
+def write_gif(file: BinaryIO, animation: Animation, fps: float) -> None:
+    """Writes an endlessly repeating GIF: one palette, differences between frames only.
+
+    Args:
+      file: open for writing.
+      animation: frames of one size.
+      fps: frames per second, at most 50; GIF durations are multiples of 10 ms.
+    """
+    palette = _palette(animation)
+    frames = (
+        animation.frame(i).quantize(palette=palette, dither=Image.Dither.NONE)
+        for i in range(animation.count)
+    )
+    duration = max(20, round(100 / fps) * 10)
+    durations = [duration] * (animation.count - 1) + [int(1000 * _PAUSE)]
+    first = next(frames)
+    options = {"save_all": True, "append_images": frames, "duration": durations, "loop": 0}
+    first.save(file, "GIF", optimize=False, **options)
+
+
+def _palette(animation: Animation) -> Image.Image:
+    """The colours that represent a sample of the frames best."""
+    step = max(1, animation.count // _SAMPLES)
+    sample = [animation.frame(i) for i in range(0, animation.count, step)]
+    width, height = sample[0].size
+    strip = Image.new("RGB", (width, height * len(sample)))
+    for i, frame in enumerate(sample):
+        strip.paste(frame, (0, i * height))
+    return strip.quantize(_COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
 def caption(episode: base.Episode, time: float) -> str:
-    """Step, reward so far, and at the end how it ended."""
+    """Step and return so far; after the last step also the ending."""
     step = int(time + 1e-9)
-    text = f"step {step}   return {base.returned(episode, step):.2f}"
-    return f"{text}   {episode.ending}" if step == base.length(episode) else text
+    text = f"step {step}   return {episode.return_after(step):.2f}"
+    return f"{text}   {episode.ending}" if step == episode.length else text
 
 
 def sheet(episode: base.Episode, painter: base.Painter) -> bytes:
-    """A PNG of evenly spaced moments, the first and the last among them, each with its caption."""
-    steps = sheet_steps(base.length(episode))
+    """A PNG of evenly spaced steps, the first and the last included, each with its caption."""
+    steps = sheet_steps(episode.length)
     columns = min(painter.columns, len(steps))
-    rows = -(-len(steps) // columns)
-    panel = (_SHEET - _GAP) / painter.columns - _GAP
-    pitch = panel * painter.aspect + _SHEET_HEAD
-    width, high = columns * (panel + _GAP) + _GAP, rows * pitch + _SHEET_HEAD + _GAP
-    figure = mpl_figure.Figure(figsize=(width, high), dpi=_SHEET_DPI)
+    panel = (_SHEET_WIDTH - _GAP) / painter.columns - _GAP
+    pitch = panel * painter.aspect + _SHEET_CAPTION
+    width = columns * (panel + _GAP) + _GAP
+    height = -(-len(steps) // columns) * pitch + _SHEET_CAPTION + _GAP
+    figure = mpl_figure.Figure(figsize=(width, height), dpi=_SHEET_DPI)
     title = (
-        f"{episode.spec.name}: return {base.returned(episode, len(episode.rewards)):.2f}, "
-        f"{episode.ending} after {base.length(episode)} steps"
+        f"{episode.spec.name}: return {episode.return_after(episode.length):.2f}, "
+        f"{episode.ending} after {episode.length} steps"
     )
     style: dict[str, Any] = {"va": "center", "color": base.INK}
-    figure.text(_GAP / width, 1 - 0.5 * _SHEET_HEAD / high, title, fontsize=10, **style)
-    for number, step in enumerate(steps):
-        row, column = divmod(number, columns)
-        left, top = _GAP + column * (panel + _GAP), _SHEET_HEAD + row * pitch
-        down = top + pitch
-        box = (left / width, 1 - down / high, panel / width, panel * painter.aspect / high)
+    figure.text(_GAP / width, 1 - 0.5 * _SHEET_CAPTION / height, title, fontsize=10, **style)
+    for i, step in enumerate(steps):
+        row, column = divmod(i, columns)
+        left, top = _GAP + column * (panel + _GAP), _SHEET_CAPTION + row * pitch
+        bottom = 1 - (top + pitch) / height
+        box = (left / width, bottom, panel / width, panel * painter.aspect / height)
         axes = figure.add_axes(box)
         axes.set_axis_off()
         _draw(axes, painter, float(step))
-        middle, line = (left + 0.5 * panel) / width, 1 - (top + 0.55 * _SHEET_HEAD) / high
-        figure.text(middle, line, caption(episode, step), ha="center", fontsize=8, **style)
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    small = io.BytesIO()
-    picture = Image.open(file).convert("RGB")
-    picture.quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        x, y = (left + 0.5 * panel) / width, 1 - (top + 0.55 * _SHEET_CAPTION) / height
+        figure.text(x, y, caption(episode, step), ha="center", fontsize=8, **style)
+    raw, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(raw, format="png")
+    picture = Image.open(raw).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    picture.save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
 def sheet_steps(length: int) -> list[int]:
-    """Which of the steps 0 to `length` a contact sheet shows."""
-    return sorted({round(x) for x in np.linspace(0, length, min(_PANELS, length + 1))})
+    """The steps, of 0 to `length`, that a contact sheet shows."""
+    return sorted({round(x) for x in np.linspace(0, length, min(_MAX_PANELS, length + 1))})
 
 
 def _draw(axes: mpl_axes.Axes, painter: base.Painter, time: float) -> None:
-    """A moment on axes that hold nothing else; `Axes.clear` would take longer than the drawing."""
-    drawn = (axes.collections, axes.patches, axes.lines, axes.texts, axes.images, axes.artists)
-    for artist in [artist for kind in drawn for artist in kind]:
+    """Draws a moment on emptied axes; `Axes.clear` would take longer than the drawing."""
+    groups = (axes.collections, axes.patches, axes.lines, axes.texts, axes.images, axes.artists)
+    for artist in [artist for group in groups for artist in group]:
         artist.remove()
     painter.draw(axes, time)

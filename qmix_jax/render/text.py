@@ -1,4 +1,4 @@
-"""Episodes in words: transcripts, and moments as text on paper."""
+"""Episodes as text: transcripts, and pictures of text."""
 
 from collections.abc import Callable
 
@@ -8,38 +8,36 @@ from qmix_jax.envs import base as envs
 from qmix_jax.render import base
 
 _CHARACTER, _LINE = 0.63, 1.25
-"""Width, with a reserve, and line height of monospaced text, in font sizes."""
-_WIDEST, _HIGHEST = 60, 30
-"""Characters and lines of a moment on paper; what is longer is only in the transcript."""
+"""Width, with a margin, and line height of monospaced text, in font sizes."""
+_MAX_COLUMNS, _MAX_LINES = 60, 30
+"""Of a picture; the transcript has the full text."""
 
 Describe = Callable[[envs.Frame], str]
 
 
 def transcript(episode: base.Episode, describe: Describe) -> str:
-    """The episode from its first moment to its last."""
-    steps = range(base.length(episode) + 1)
-    moments = [describe(base.shot(episode, step)).rstrip() for step in steps]
-    total = base.returned(episode, base.length(episode))
-    last = f"{episode.ending} after {base.length(episode)} steps, return {total:g}"
-    numbered = [f"[{step}] {moment}" for step, moment in zip(steps, moments, strict=True)]
-    return "\n".join([episode.spec.name, "", *numbered, "", last, ""])
+    """The episode, a numbered paragraph per step."""
+    paragraphs = [
+        f"[{step}] {describe(episode.frame(step)).rstrip()}" for step in range(episode.length + 1)
+    ]
+    total = episode.return_after(episode.length)
+    last = f"{episode.ending} after {episode.length} steps, return {total:g}"
+    return "\n".join([episode.spec.name, "", *paragraphs, "", last, ""])
 
 
 def make(episode: base.Episode, describe: Describe) -> base.Painter:
-    """The painter of moments as text, all in one size."""
-    steps = range(base.length(episode) + 1)
-    moments = [describe(base.shot(episode, step)).splitlines()[:_HIGHEST] for step in steps]
-    cut = [[line[:_WIDEST] for line in moment] for moment in moments]
-    wide = max(24, *(len(line) + 2 for moment in cut for line in moment))
-    high = max(len(moment) for moment in cut) + 1
-    aspect = high * _LINE / (wide * _CHARACTER)
+    """A painter of text, the same font size for all steps."""
+    steps = range(episode.length + 1)
+    texts = [describe(episode.frame(step)).splitlines()[:_MAX_LINES] for step in steps]
+    texts = [[line[:_MAX_COLUMNS] for line in lines] for lines in texts]
+    columns = max(24, *(len(line) + 2 for lines in texts for line in lines))
+    aspect = (max(map(len, texts)) + 1) * _LINE / (columns * _CHARACTER)
 
     def draw(axes: mpl_axes.Axes, time: float) -> None:
-        base.window(axes, (0.0, -aspect), (1.0, 0.0))
-        words = "\n".join(cut[round(time)])
-        size = base.points_per_unit(axes) / (wide * _CHARACTER)
+        base.set_view(axes, (0.0, -aspect), (1.0, 0.0))
+        size = base.points_per_unit(axes) / (columns * _CHARACTER)
         style = {"family": "monospace", "fontsize": size, "ha": "left", "va": "top"}
-        corner = (1 / wide, -0.5 * _LINE / (wide * _CHARACTER))
-        base.label(axes, corner, words, linespacing=_LINE, **style)
+        corner = (1 / columns, -0.5 * _LINE / (columns * _CHARACTER))
+        base.draw_text(axes, corner, "\n".join(texts[round(time)]), linespacing=_LINE, **style)
 
     return base.Painter(draw, aspect, columns=3)

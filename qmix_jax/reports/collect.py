@@ -1,4 +1,4 @@
-"""Finds run directories below given ones, and reads them."""
+"""Finds and reads run directories."""
 
 import csv
 import dataclasses
@@ -14,15 +14,15 @@ from qmix_jax.console import learning_curves
 from qmix_jax.runs import metadata, scores, storage
 
 FILES = ("config.yaml", "manifest.json", "metrics.csv")
-"""What a run directory holds."""
+"""Files of a run directory that a report reads."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """A run directory as it is on disk.
+    """Contents of a run directory.
 
     Attributes:
-      path: where it was found.
+      path: the directory.
       config: the nested mapping of `config.yaml`.
       manifest: the mapping of `manifest.json`.
       metrics: columns of `metrics.csv`, as from `storage.read_metrics`.
@@ -35,36 +35,31 @@ class RunDirectory:
 
     @property
     def task(self) -> str:
-        """The environment as its adapter names it: `HeuristicEnemySMAX/3m`."""
+        """Name of the environment, for example `HeuristicEnemySMAX/3m`."""
         return str(lookup(self.manifest, "plan", "env"))
 
     @property
-    def started(self) -> str:
-        """When, in UTC; later runs sort behind earlier ones."""
-        return str(self.manifest.get("started", ""))
-
-    @property
     def failure(self) -> str | None:
-        """Why members of it were frozen."""
+        """Why members were frozen; None if none was."""
         failures = lookup(self.manifest, "reached", "failures") or {}
         return "; ".join(failures.values()) or None
 
     @property
     def unfinished(self) -> str:
-        """Why it did not reach its end, and where it stands; empty for a run that did."""
+        """For a run that has not finished, its state and progress; else empty."""
         if lookup(self.manifest, "reached", "updates") is None:
             state = "unfinished"
         elif lookup(self.manifest, "reached", "interrupted"):
             state = "interrupted"
         else:
             return ""
-        wanted = lookup(self.config, "trainer", "env_steps")
-        of = f" of {wanted:,}" if isinstance(wanted, int) else ""
+        budget = lookup(self.config, "trainer", "env_steps")
+        of = f" of {budget:,}" if isinstance(budget, int) else ""
         return f"{state} at {int(self.metrics['env_steps'].max()):,}{of} env steps"
 
 
 def lookup(mapping: Mapping[str, Any], *keys: str) -> Any:
-    """A nested value; None where any of the keys is missing."""
+    """A nested value; None if any of the keys is missing."""
     node: Any = mapping
     for key in keys:
         node = node.get(key) if isinstance(node, Mapping) else None
@@ -76,15 +71,15 @@ def collect(
 ) -> tuple[tuple[RunDirectory, ...], tuple[str, ...]]:
     """Reads every run below the directories.
 
-    Links are followed, and a run that is reached twice counts once.
+    Follows links; a run that is reached twice counts once.
 
     Args:
-      directories: run directories, sweeps, or folders of either, nested as deep as you like.
+      directories: run directories, sweeps, or folders of either, at any depth.
     Returns:
-      The runs in the order of the directories and then of their paths, and a line for each that
-      is left out because it has no evaluation yet or lacks a file.
+      The runs in the order of the directories and then of their paths, and a warning for each run
+      that is skipped because it has no evaluation yet or lacks a file.
     Raises:
-      ConfigError: a directory that does not exist or holds no run, a file that cannot be read, or
+      ConfigError: a directory that does not exist or has no run, a file that cannot be read, or
         no run that has been evaluated.
     """
     runs, warnings = [], []
@@ -92,9 +87,9 @@ def collect(
         missing = [name for name in FILES if not (path / name).is_file()]
         run = None if missing else read(path)
         if run is None:
-            warnings.append(f"{path}: left out, it has no {' and no '.join(missing)}")
+            warnings.append(f"{path}: skipped, it has no {' and no '.join(missing)}")
         elif not any(learning_curves.series(run.metrics, name)[0].size for name in scores.METRICS):
-            warnings.append(f"{path}: left out, it has no evaluation yet")
+            warnings.append(f"{path}: skipped, it has no evaluation yet")
         else:
             runs.append(run)
     if not runs:
@@ -107,59 +102,57 @@ def collect(
 
 
 def find(directories: Sequence[str | os.PathLike[str]]) -> tuple[pathlib.Path, ...]:
-    """The run directories below the given ones, each once, unfinished ones included.
+    """The run directories below the directories, each once, unfinished ones included.
 
-    Raises: ConfigError for a directory that does not exist, cannot be read or holds none.
+    Raises: ConfigError for a directory that does not exist, cannot be read or has no run.
     """
     if not directories:
         raise config.ConfigError("report: no directory; give at least one run or sweep")
-    found: dict[str, pathlib.Path] = {}
-    for directory in directories:
-        root = pathlib.Path(directory)
-        if not root.is_dir():
-            what = "is no directory" if root.exists() else "does not exist"
-            raise config.ConfigError(
-                f"report: {str(root)!r} {what}; give directories that `qmix-jax train` wrote"
-            )
-        below = list(_walk(root))
+    paths: dict[str, pathlib.Path] = {}
+    for root in map(pathlib.Path, directories):
+        below = list(_walk(root)) if root.is_dir() else []
+        for path in below:
+            paths.setdefault(os.path.realpath(path), path)
         if not below:
+            problem = f"has no run ({', '.join(FILES)})" if root.is_dir() else "is not a directory"
             raise config.ConfigError(
-                f"report: {str(root)!r} holds no run ({', '.join(FILES)}); "
+                f"report: {str(root)!r} {problem if root.exists() else 'does not exist'}; "
                 "give directories that `qmix-jax train` wrote"
             )
-        for path in below:
-            found.setdefault(os.path.realpath(path), path)
-    return tuple(found.values())
+    return tuple(paths.values())
 
 
 def read(path: pathlib.Path) -> RunDirectory:
     """Reads one run directory.
 
-    Raises: ConfigError for a file that is broken, in one line that names it.
+    Raises: ConfigError for a broken file, in one line that names it.
     """
-    mapping = _read(path / "config.yaml", metadata.read_config)
-    manifest = _read(path / "manifest.json", _manifest)
-    return RunDirectory(path, mapping, manifest, _read(path / "metrics.csv", _metrics))
+    return RunDirectory(
+        path=path,
+        config=_read(path / "config.yaml", metadata.read_config),
+        manifest=_read(path / "manifest.json", _read_manifest),
+        metrics=_read(path / "metrics.csv", _read_metrics),
+    )
 
 
 def _walk(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Run directories in sorted order; a link that leads back ends there."""
-    seen = set()
-    for folder, names, files in os.walk(root, onerror=_unreadable, followlinks=True):
+    """Run directories in sorted order; each folder is visited once, also where links form loops."""
+    visited = set()
+    for folder, names, files in os.walk(root, onerror=_raise_unreadable, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in visited:
             names.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         names.sort()
         if "metrics.csv" in files or {"config.yaml", "manifest.json"} <= set(files):
             yield pathlib.Path(folder)
 
 
-def _unreadable(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     raise config.ConfigError(
-        f"report: cannot read {error.filename!r} ({error.strerror}); make it readable or "
-        "name the directories without it"
+        f"report: cannot read {error.filename!r} ({error.strerror}); make it readable, or give "
+        "directories without it"
     ) from error
 
 
@@ -171,19 +164,18 @@ def _read(path: pathlib.Path, reader: Callable[[pathlib.Path], Any]) -> Any:
     except (OSError, ValueError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise config.ConfigError(
-            f"report: {str(path)!r} is broken ({reason}); repair it or name the directories "
-            "without it"
+            f"report: {str(path)!r} is broken ({reason}); repair it, or give directories without it"
         ) from error
 
 
-def _manifest(path: pathlib.Path) -> dict[str, Any]:
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     manifest = metadata.read_manifest(path.parent)
     if not isinstance(lookup(manifest, "plan", "env"), str):
-        raise ValueError("it does not name the environment in plan.env")
+        raise ValueError("plan.env does not name the environment")
     return manifest
 
 
-def _metrics(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_metrics(path: pathlib.Path) -> dict[str, np.ndarray]:
     metrics = storage.read_metrics(path)
     missing = [name for name in storage.KEYS if name not in metrics]
     if missing:

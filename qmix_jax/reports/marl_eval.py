@@ -1,11 +1,11 @@
-"""The raw-data format of marl-eval, for its own plots and tables.
+"""Raw data in the format of marl-eval, for its plots and tables.
 
     environment -> task -> algorithm -> seed_k -> step_i -> {"step_count": env steps, metric: [x]}
 
-`absolute_metrics` of a seed are those of its best evaluation (highest win rate, then return; of
-equals the first). The protocol asks for more: the best parameters evaluated again on ten times as
-many episodes. That is not done here, and the best of many noisy evaluations is too high; do not
-publish it as the absolute metric.
+`absolute_metrics` of a seed are those of its best evaluation (highest win rate, then return; the
+first of equals). Deviation: the protocol evaluates the best parameters again on ten times as many
+episodes. The best of many noisy evaluations is biased upwards; do not publish it as the absolute
+metric.
 
 Reference: Gorsane et al. 2022, Towards a standardised performance evaluation protocol for
 cooperative MARL.
@@ -19,68 +19,67 @@ from qmix_jax.reports import study
 
 CAVEAT = (
     "absolute_metrics in marl_eval.json are each seed's best evaluation, not a new evaluation of "
-    "the best parameters on ten times as many episodes: they are too high"
+    "the best parameters on ten times as many episodes: they are biased upwards"
 )
 
 
-def as_mapping(found: study.Study) -> dict[str, Any]:
+def as_mapping(data: study.Study) -> dict[str, Any]:
     """The content of `marl_eval.json`.
 
-    marl-eval wants as many evaluations of each run of an environment: where some have more, they
-    are thinned evenly, the first and the last kept. Each value is a list of one number, the mean
-    over the evaluation's episodes.
+    marl-eval requires the same number of evaluations in all runs of an environment: longer runs
+    are thinned evenly, from the first evaluation to the last. Each value is a list of one number,
+    the mean over the evaluation's episodes.
     """
-    result: dict[str, Any] = {}
-    for task in found.tasks:
-        env, name = split(task.name)
-        fewest = min(
-            len(cell.steps)
-            for other in found.tasks
-            if split(other.name)[0] == env
-            for cell in other.cells.values()
+    mapping: dict[str, Any] = {}
+    for task in data.tasks:
+        env, name = _split(task.name)
+        n_steps = min(
+            len(result.steps)
+            for other in data.tasks
+            if _split(other.name)[0] == env
+            for result in other.results.values()
         )
-        result.setdefault(env, {})[name] = {
+        mapping.setdefault(env, {})[name] = {
             _plain(label): {
-                f"seed_{seed}": _run(cell, i, fewest) for i, seed in enumerate(cell.seeds)
+                f"seed_{seed}": _run(result, i, n_steps) for i, seed in enumerate(result.seeds)
             }
-            for label, cell in task.cells.items()
+            for label, result in task.results.items()
         }
-    return result
+    return mapping
 
 
-def note(found: study.Study) -> str:
-    """What marl-eval will not like about the data; empty if nothing."""
-    counts = {len(cell.seeds) for task in found.tasks for cell in task.cells.values()}
+def seed_warnings(data: study.Study) -> list[str]:
+    """A warning if settings have different numbers of seeds."""
+    counts = {len(result.seeds) for task in data.tasks for result in task.results.values()}
     if len(counts) == 1:
-        return ""
-    return (
-        f"marl-eval wants the same number of seeds in every setting; here there are "
+        return []
+    return [
+        "marl-eval requires the same number of seeds in every setting; these have "
         f"{min(counts)} to {max(counts)}"
-    )
+    ]
 
 
-def split(task: str) -> tuple[str, str]:
-    """`HeuristicEnemySMAX/3m` is the task 3m of an environment; a name alone is both."""
+def _split(task: str) -> tuple[str, str]:
+    """`HeuristicEnemySMAX/3m` is task 3m of an environment; a name without a slash is both."""
     env, _, name = task.partition("/")
     return _plain(env), _plain(name or env)
 
 
-def _run(cell: study.SettingResult, i: int, fewest: int) -> dict[str, Any]:
-    """The evaluations of row i, thinned to the fewest that any run has."""
-    chosen = np.arange(fewest) * (len(cell.steps) - 1) // max(fewest - 1, 1)
-    values = {name.removeprefix("eval/"): table[i] for name, table in cell.values.items()}
+def _run(result: study.SettingResult, i: int, n_steps: int) -> dict[str, Any]:
+    """The evaluations of row i, thinned to `n_steps`."""
+    chosen = np.arange(n_steps) * (len(result.steps) - 1) // max(n_steps - 1, 1)
+    values = {name.removeprefix("eval/"): table[i] for name, table in result.values.items()}
     steps = {
         f"step_{number}": {
-            "step_count": int(cell.steps[k]),
+            "step_count": int(result.steps[k]),
             **{name: [float(row[k])] for name, row in values.items()},
         }
         for number, k in enumerate(chosen)
     }
-    best = max(range(len(cell.steps)), key=lambda k: tuple(row[k] for row in values.values()))
-    absolute = {name: [float(row[best])] for name, row in values.items()}
-    return {**steps, "absolute_metrics": absolute}
+    best = max(range(len(result.steps)), key=lambda k: tuple(row[k] for row in values.values()))
+    return {**steps, "absolute_metrics": {name: [float(row[best])] for name, row in values.items()}}
 
 
 def _plain(name: str) -> str:
-    """marl-eval takes commas in names for separators."""
+    """Without commas, which marl-eval takes for separators."""
     return name.replace(", ", " ").replace(",", " ")

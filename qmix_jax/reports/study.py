@@ -1,7 +1,8 @@
 """Groups runs into tasks and settings: what is compared, and with which seeds.
 
-A *task* is an environment as its adapter names it. A *setting* is a configuration without `seed`,
-`seeds`, `name`, `logger` and whatever differs between tasks only; its runs are pooled.
+A *task* is an environment, by the name that its adapter gives it. A *setting* is a configuration
+without `seed`, `seeds`, `name`, `logger` and the keys that differ between tasks only; the runs of
+a setting are pooled.
 """
 
 import dataclasses
@@ -15,14 +16,14 @@ from qmix_jax.console import learning_curves
 from qmix_jax.reports import collect
 from qmix_jax.runs import scores
 
-_NO_SETTING = ("seed", "seeds", "name", "logger")
-_CHOICES = {
+_NOT_COMPARED = ("seed", "seeds", "name", "logger")
+_NAME_KEYS = {
     "env.": "env.name",
     "agent.": "agent.name",
     "algo.": "algo.name",
     "hparams.algo.": "algo.name",
 }
-"""Keys with such a beginning are left out of labels where that name alone settles them."""
+"""Prefix -> name of a component: labels leave out keys with the prefix if the name implies them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +33,8 @@ class SettingResult:
     Attributes:
       steps: f64[K], env steps of the evaluations.
       seeds: of the S rows, increasing.
-      values: metric -> f64[S, K], by seed and evaluation; the task's own metric first.
-      runs: where they come from.
+      values: metric -> f64[S, K], by seed and evaluation; the task's metric first.
+      runs: the runs that were pooled.
     """
 
     steps: np.ndarray
@@ -44,29 +45,29 @@ class SettingResult:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """An environment and what was run on it.
+    """An environment and its results.
 
     Attributes:
-      name: as the adapter names it.
-      metric: what settings are compared by, a column of `metrics.csv`.
-      cells: label of each setting that was run here -> its evaluations.
+      name: of the environment.
+      metric: by which settings are compared, a column of `metrics.csv`.
+      results: label of each setting that was run on the task -> its evaluations.
     """
 
     name: str
     metric: str
-    cells: Mapping[str, SettingResult]
+    results: Mapping[str, SettingResult]
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Everything that a report is made from.
+    """The data of a report.
 
     Attributes:
-      tasks: in the order in which they were found.
-      settings: label -> the swept keys that the setting has, and their values as text.
+      tasks: in the order of the runs.
+      settings: label -> the swept keys of the setting, with their values as text.
       keys: dotted keys in which settings differ.
       task_keys: dotted keys that differ between tasks only.
-      warnings: what is odd about the runs, a line each.
+      warnings: one line each.
     """
 
     tasks: tuple[Task, ...]
@@ -77,8 +78,13 @@ class Study:
 
     @property
     def runs(self) -> tuple[collect.RunDirectory, ...]:
-        """All runs that count."""
-        return tuple(run for task in self.tasks for c in task.cells.values() for run in c.runs)
+        """All runs that were pooled."""
+        results = (result for task in self.tasks for result in task.results.values())
+        return tuple(run for result in results for run in result.runs)
+
+    def values(self, key: str) -> list[str]:
+        """The distinct values of a swept key, in the order of the settings."""
+        return list(dict.fromkeys(s[key] for s in self.settings.values() if key in s))
 
 
 def build(runs: Sequence[collect.RunDirectory], warnings: Sequence[str] = ()) -> Study:
@@ -86,25 +92,29 @@ def build(runs: Sequence[collect.RunDirectory], warnings: Sequence[str] = ()) ->
 
     Args:
       runs: as from `collect.collect`, each with at least one evaluation.
-      warnings: lines to begin the study's own with.
+      warnings: put before the study's.
     """
-    tasks = dict.fromkeys(run.task for run in runs)
+    by_task = {
+        task: [i for i, run in enumerate(runs) if run.task == task]
+        for task in dict.fromkeys(run.task for run in runs)
+    }
     flats = [flatten(run.config) for run in runs]
     varying = _varying(flats)
-    members = {name: [i for i, run in enumerate(runs) if run.task == name] for name in tasks}
-    within = {key for own in members.values() for key in _varying([flats[i] for i in own])}
-    keys = _independent([key for key in varying if key in within], flats)
+    within = {key for js in by_task.values() for key in _varying([flats[i] for i in js])}
+    keys = _not_implied([key for key in varying if key in within], flats)
     values = [{key: flat[key] for key in keys if key in flat} for flat in flats]
-    labels = [_label(own, keys, run) for own, run in zip(values, runs, strict=True)]
-    notes = [*warnings, *_versions(runs), *(note for run in runs for note in _notes(run))]
-    found = []
-    for name, own in members.items():
-        groups = {labels[i]: [runs[j] for j in own if labels[j] == labels[i]] for i in own}
-        metric = _metric([runs[i] for i in own])
-        cells = {label: _cell(label, metric, group, notes) for label, group in groups.items()}
-        found.append(Task(name, metric, cells))
+    labels = [_label(setting, keys, run) for setting, run in zip(values, runs, strict=True)]
+    notes = [*warnings, *_version_warnings(runs), *(note for run in runs for note in _notes(run))]
+    tasks = []
+    for task, indices in by_task.items():
+        metric = _metric([runs[i] for i in indices])
+        results = {
+            label: _pool(label, metric, [runs[i] for i in indices if labels[i] == label], notes)
+            for label in dict.fromkeys(labels[i] for i in indices)
+        }
+        tasks.append(Task(task, metric, results))
     return Study(
-        tasks=tuple(found),
+        tasks=tuple(tasks),
         settings=dict(zip(labels, values, strict=True)),
         keys=tuple(keys),
         task_keys=tuple(key for key in varying if key not in within),
@@ -113,13 +123,13 @@ def build(runs: Sequence[collect.RunDirectory], warnings: Sequence[str] = ()) ->
 
 
 def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted keys -> values as text, without those that make no setting.
+    """Dotted keys -> values as text, without the keys that are not compared.
 
-    A schedule is one value: `0.001` where it is constant, else `0.002 to 0.0005 in 20000`.
+    A schedule is one value: `0.001` if it is constant, else `0.002 to 0.0005 in 20000`.
     """
     flat = {}
     for key, value in mapping.items():
-        if not prefix and key in _NO_SETTING:
+        if not prefix and key in _NOT_COMPARED:
             continue
         if isinstance(value, Mapping) and value and set(value) != {"start", "end", "steps"}:
             flat |= flatten(value, f"{prefix}{key}.")
@@ -138,22 +148,20 @@ def _text(value: Any) -> str:
 
 
 def _varying(flats: Sequence[Mapping[str, str]]) -> list[str]:
-    """Keys in which the configurations differ, a missing one being a difference."""
+    """Keys in which the configurations differ; a missing key is a difference."""
     keys = dict.fromkeys(key for flat in flats for key in flat)
     return [key for key in keys if len({flat.get(key) for flat in flats}) > 1]
 
 
-def _independent(keys: list[str], flats: Sequence[Mapping[str, str]]) -> list[str]:
-    """Without the keys of a component that its name settles: `algo.mixer.name` by `algo.name`."""
+def _not_implied(keys: list[str], flats: Sequence[Mapping[str, str]]) -> list[str]:
+    """Drops keys that a component's name implies, as `algo.name` implies `algo.mixer.name`."""
 
-    def settled(key: str) -> bool:
-        names = [
-            name for start, name in _CHOICES.items() if f"{key}.".startswith(start) and key != name
-        ]
+    def implied(key: str) -> bool:
+        names = [n for prefix, n in _NAME_KEYS.items() if f"{key}.".startswith(prefix) and key != n]
         pairs = {(flat.get(name), flat.get(key)) for name in names for flat in flats}
         return bool(names) and names[0] in keys and len(pairs) == len({name for name, _ in pairs})
 
-    return [key for key in keys if not settled(key)]
+    return [key for key in keys if not implied(key)]
 
 
 def _label(values: Mapping[str, str], keys: Sequence[str], run: collect.RunDirectory) -> str:
@@ -163,89 +171,79 @@ def _label(values: Mapping[str, str], keys: Sequence[str], run: collect.RunDirec
 
 
 def _notes(run: collect.RunDirectory) -> list[str]:
-    notes = []
-    if run.unfinished:
-        notes.append(f"{run.path}: {run.unfinished}")
-    if run.failure:
-        notes.append(f"{run.path}: {run.failure}")
     wanted, seeds = collect.lookup(run.config, "seeds"), len(np.unique(run.metrics["seed"]))
-    if isinstance(wanted, int) and seeds < wanted:
-        notes.append(f"{run.path}: {seeds} of {wanted} seeds so far")
-    return notes
+    missing = isinstance(wanted, int) and seeds < wanted
+    notes = (run.unfinished, run.failure, f"{seeds} of {wanted} seeds so far" if missing else "")
+    return [f"{run.path}: {note}" for note in notes if note]
 
 
-def _versions(runs: Sequence[collect.RunDirectory]) -> list[str]:
-    """A line if the runs come from different states of the program."""
+def _version_warnings(runs: Sequence[collect.RunDirectory]) -> list[str]:
     commits = [collect.lookup(run.manifest, "git", "commit") for run in runs]
     versions = [collect.lookup(run.manifest, "versions", "qmix_jax") for run in runs]
-    found = dict.fromkeys(zip(versions, commits, strict=True))
-    if len(found) < 2:
+    distinct = dict.fromkeys(zip(versions, commits, strict=True))
+    if len(distinct) < 2:
         return []
-    names = [f"{version} ({str(commit)[:10]})" for version, commit in found]
-    return [f"the runs come from {len(found)} states of qmix_jax: {', '.join(names)}"]
+    names = ", ".join(f"{version} ({str(commit)[:10]})" for version, commit in distinct)
+    return [f"the runs come from {len(distinct)} versions of qmix_jax: {names}"]
 
 
 def _metric(runs: Sequence[collect.RunDirectory]) -> str:
-    """The first metric that every run of a task has, or the first that any has."""
-    has = {
-        name: [learning_curves.series(run.metrics, name)[0].size > 0 for run in runs]
-        for name in scores.METRICS
-    }
-    return next((name for name in has if all(has[name])), scores.METRICS[-1])
+    """The first metric that every run of a task has; the last one if there is none."""
+    for name in scores.METRICS:
+        if all(learning_curves.series(run.metrics, name)[0].size for run in runs):
+            return name
+    return scores.METRICS[-1]
 
 
-def _cell(
+def _pool(
     label: str, metric: str, runs: Sequence[collect.RunDirectory], notes: list[str]
 ) -> SettingResult:
-    """Pools the runs of a setting, those that were evaluated as often as the longest of them."""
-    ordered = sorted(runs, key=lambda run: run.started)
-    longest = max(
-        ordered, key=lambda run: learning_curves.series(run.metrics, metric)[0][-1:].sum()
-    )
-    steps = learning_curves.series(longest.metrics, metric)[0]
+    """Pools the runs of a setting that were evaluated as often as the longest of them."""
+    ordered = sorted(runs, key=lambda run: str(run.manifest.get("started", "")))  # ISO 8601
+    steps_of = {run.path: learning_curves.series(run.metrics, metric)[0] for run in ordered}
+    steps = max(steps_of.values(), key=lambda steps: steps[-1:].sum())
     rows: dict[int, tuple[collect.RunDirectory, Mapping[str, np.ndarray]]] = {}
     for run in ordered:
         table = _table(run, metric, steps)
         if table is None:
-            own = len(learning_curves.series(run.metrics, metric)[0])
             notes.append(
-                f"{run.path}: left out, it has {own} of the {len(steps)} evaluations of other "
-                f"runs of its setting ({label})"
+                f"{run.path}: skipped, it has {len(steps_of[run.path])} of the {len(steps)} "
+                f"evaluations of other runs of its setting ({label})"
             )
             continue
-        twice = sorted(rows.keys() & table.keys())
-        if twice:
+        repeated = sorted(rows.keys() & table.keys())
+        if repeated:
+            older = ", ".join(dict.fromkeys(str(rows[seed][0].path) for seed in repeated))
             notes.append(
-                f"{run.path}: seed {', '.join(map(str, twice))} of this setting was run before, in "
-                f"{', '.join(dict.fromkeys(str(rows[seed][0].path) for seed in twice))}; this one, "
-                f"the newest, counts ({label})"
+                f"{run.path}: seed {', '.join(map(str, repeated))} of this setting is also in "
+                f"{older}; only this one, the newest, counts ({label})"
             )
         rows |= {seed: (run, values) for seed, values in table.items()}
     seeds = sorted(rows)
     shared = [name for name in scores.METRICS if all(name in rows[seed][1] for seed in seeds)]
     names = [metric, *(name for name in shared if name != metric)]
     values = {name: np.stack([rows[seed][1][name] for seed in seeds]) for name in names}
-    used = {id(run): run for run, _ in rows.values()}
-    return SettingResult(steps, tuple(seeds), values, tuple(used.values()))
+    pooled = {id(run): run for run, _ in rows.values()}
+    return SettingResult(steps, tuple(seeds), values, tuple(pooled.values()))
 
 
 def _table(
     run: collect.RunDirectory, metric: str, steps: np.ndarray
 ) -> dict[int, dict[str, np.ndarray]] | None:
-    """Seed -> metric -> its values at the steps; None where the run has not got that far.
+    """Seed -> metric -> its values at the steps; None if the run has not reached the last one.
 
-    A run whose members were all frozen ended early. What they had learnt stays as it was, so
-    that their last evaluation stands for those that are missing, as it does for a member that is
-    frozen beside others: leaving such a run out would flatter the setting.
+    If all members of a run were frozen, the run ended early. Its last evaluation stands for the
+    missing ones, as for a member that is frozen while others continue: skipping such a run would
+    flatter the setting.
     """
     table: dict[int, dict[str, np.ndarray]] = {}
     seeds = [int(seed) for seed in np.unique(run.metrics["seed"])]
     for name in scores.METRICS:
-        own, values = learning_curves.series(run.metrics, name)
-        if run.failure and not run.unfinished and own.size:
-            at = np.clip(np.searchsorted(own, steps, side="right") - 1, 0, None)
-            own, values = steps, values[:, at]
-        rows = zip(seeds, values, strict=True) if np.array_equal(own, steps) else ()
+        evaluated, values = learning_curves.series(run.metrics, name)
+        if run.failure and not run.unfinished and evaluated.size:
+            at = np.clip(np.searchsorted(evaluated, steps, side="right") - 1, 0, None)
+            evaluated, values = steps, values[:, at]
+        rows = zip(seeds, values, strict=True) if np.array_equal(evaluated, steps) else ()
         for seed, row in rows:
             table.setdefault(seed, {})[name] = row
-    return table if all(metric in row for row in table.values()) and table else None
+    return table if table and all(metric in row for row in table.values()) else None

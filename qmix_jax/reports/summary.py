@@ -1,4 +1,4 @@
-"""What a report says in numbers: rankings, improvement, profiles, curves and costs."""
+"""The statistics of a report: rankings, improvement, profiles, curves and costs."""
 
 import dataclasses
 import math
@@ -11,35 +11,35 @@ from qmix_jax.reports import collect, statistics, study
 from qmix_jax.runs import scores
 
 _SEED = 0
-"""Of every bootstrap: the same runs give the same report."""
+"""Of every bootstrap, so that the same runs give the same report."""
 _ALL = "all tasks"
 _UNITS = {"eval/win_rate": "win rate", "eval/return": "return"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a report is made.
+    """Options of a report.
 
     Attributes:
-      last: a seed's score is its mean over so many of its last evaluations.
-      resamples: bootstrap draws.
-      drawn: the most settings in a figure, the best ones.
+      last: a seed's score is its mean over this many of its last evaluations.
+      resamples: bootstrap samples.
+      top: how many settings figures show, the best ones.
     """
 
     last: int = scores.LAST
     resamples: int = 2_000
-    drawn: int = 10
+    top: int = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What runs took: medians over runs.
+    """Cost of runs: medians over runs.
 
     Attributes:
       wall_s: seconds of compiling, training and evaluating.
       steps_per_s: env steps per second of all members that trained together.
-      members: how many these were.
-      shared: whether members of other runs were among them.
+      members: number of these members.
+      shared: whether some of them belong to other runs.
     """
 
     wall_s: float
@@ -53,14 +53,14 @@ class RankingRow:
     """One setting in a ranking.
 
     Attributes:
-      label: the setting.
-      scores: per task f64[S], one number per seed.
-      iqm: its interquartile mean.
-      env_steps: where the curves end, the least over tasks.
+      setting: its label: the keys in which settings differ, with their values.
+      scores: per task f64[S], one score per seed.
+      iqm: their interquartile mean, with its 95 % interval.
+      env_steps: of the last evaluation, the least over tasks.
       cost: None in a ranking over several tasks.
     """
 
-    label: str
+    setting: str
     scores: tuple[np.ndarray, ...]
     iqm: statistics.Estimate
     env_steps: int
@@ -71,14 +71,19 @@ class RankingRow:
         """Runs in all tasks."""
         return sum(map(len, self.scores))
 
+    @property
+    def pooled_scores(self) -> np.ndarray:
+        """f64[S], of all tasks."""
+        return np.concatenate(self.scores)
+
 
 @dataclasses.dataclass(frozen=True)
-class View:
-    """Settings compared on one task, or on all of them together.
+class Ranking:
+    """Settings compared on one task, or on all tasks together.
 
     Attributes:
       title: the task.
-      unit: what the scores are.
+      unit: of the scores.
       bounded: whether scores lie in [0, 1].
       rows: the best setting first.
     """
@@ -89,32 +94,32 @@ class View:
     rows: tuple[RankingRow, ...]
 
 
-def views(found: study.Study, options: Options) -> tuple[View, ...]:
-    """A view per task; and one over all tasks if there are several and every setting has each.
+def rankings(data: study.Study, options: Options) -> tuple[Ranking, ...]:
+    """A ranking per task, and one over all tasks if there are several and each has every setting.
 
-    Over all tasks win rates are taken as they are. Returns are normalised per task: 0 is the
+    Over all tasks, win rates are used unchanged and returns are normalised per task: 0 is the
     lowest and 1 the highest evaluation of any seed of any setting at any time.
     """
-    result = []
-    for task in found.tasks:
+    per_task = []
+    for task in data.tasks:
         rows = [
-            _row(label, (_final(cell, task, options),), (cell,), options)
-            for label, cell in task.cells.items()
-        ]
+            _row(label, (scores.final(result.values[task.metric], options.last),), [result],
+                 options)
+            for label, result in task.results.items()
+        ]  # fmt: skip
         bounded = task.metric == "eval/win_rate"
-        result.append(View(task.name, _UNITS[task.metric], bounded, _ranked(rows)))
-    complete = all(found.settings.keys() == task.cells.keys() for task in found.tasks)
-    if len(found.tasks) > 1 and complete:
-        result.append(_over_tasks(found, options))
-    return tuple(result)
+        per_task.append(Ranking(task.name, _UNITS[task.metric], bounded, _ranked(rows)))
+    complete = all(data.settings.keys() == task.results.keys() for task in data.tasks)
+    over_tasks = [_over_tasks(data, options)] if len(data.tasks) > 1 and complete else []
+    return (*per_task, *over_tasks)
 
 
-def order(found: Sequence[View]) -> tuple[str, ...]:
-    """All settings, the best first: by the view over all tasks, or by the mean rank."""
+def order(rankings: Sequence[Ranking]) -> tuple[str, ...]:
+    """All settings, the best first: by the ranking over all tasks, else by the mean rank."""
     ranks: dict[str, list[int]] = {}
-    for view in found[-1:] if found[-1].title == _ALL else found:
-        for rank, row in enumerate(view.rows):
-            ranks.setdefault(row.label, []).append(rank)
+    for ranking in rankings[-1:] if rankings[-1].title == _ALL else rankings:
+        for rank, row in enumerate(ranking.rows):
+            ranks.setdefault(row.setting, []).append(rank)
     return tuple(sorted(ranks, key=lambda label: (np.mean(ranks[label]), label)))
 
 
@@ -124,89 +129,87 @@ def improvement(x: RankingRow, y: RankingRow, options: Options) -> statistics.Es
 
 
 def profile(
-    view: View, row: RankingRow, options: Options
+    ranking: Ranking, row: RankingRow, options: Options
 ) -> tuple[np.ndarray, statistics.Estimate]:
-    """Thresholds, the same for all rows of a view, and the share of runs above each."""
-    values = np.concatenate([values for other in view.rows for values in other.scores])
-    margin = 0.03 * np.ptp(values) or (0.05 if view.bounded else 0.5)
+    """Thresholds, the same for all rows of a ranking, and the share of runs above each."""
+    values = np.concatenate([other.pooled_scores for other in ranking.rows])
+    margin = 0.03 * np.ptp(values) or (0.05 if ranking.bounded else 0.5)
     taus = np.linspace(values.min() - margin, values.max() + margin, 201)
     return taus, statistics.profile(row.scores, taus, options.resamples, _rng())
 
 
 def pooled(rows: Sequence[RankingRow], options: Options) -> statistics.Estimate:
     """Interquartile mean over the runs of several settings, resampled within each."""
-    strata = [values for row in rows for values in row.scores]
-    return statistics.iqm_estimate(strata, options.resamples, _rng())
+    return _iqm([values for row in rows for values in row.scores], options)
 
 
 def curve(task: study.Task, label: str, options: Options) -> statistics.Estimate:
     """Interquartile mean over seeds at each evaluation of a setting, f64[K] each."""
-    values = task.cells[label].values[task.metric]
-    return statistics.iqm_estimate([values], options.resamples, _rng())
+    return _iqm([task.results[label].values[task.metric]], options)
 
 
 def cost(runs: Sequence[collect.RunDirectory]) -> Cost:
-    """What runs of one setting took."""
-    walls, speeds, members, shared = [], [], [1], False
+    """Cost of the runs of one setting."""
+    speeds, members, shared = [], [1], False
     for run in runs:
-        walls.append(_wall(run))
         speed = run.metrics.get("perf/env_steps_per_s", np.array([]))
         speeds.extend([np.median(speed[np.isfinite(speed)])] if np.isfinite(speed).any() else [])
         together = collect.lookup(run.manifest, "population", "members") or 1
         members.append(together)
         shared |= together > len(np.unique(run.metrics["seed"]))
-    speed = float(np.median(speeds)) if speeds else math.nan
-    return Cost(float(np.median(walls)), speed, max(members), shared)
+    return Cost(
+        wall_s=float(np.median([_wall_seconds(run) for run in runs])),
+        steps_per_s=float(np.median(speeds)) if speeds else math.nan,
+        members=max(members),
+        shared=shared,
+    )
 
 
-def as_mapping(found: study.Study, seen: Sequence[View], options: Options) -> dict[str, Any]:
-    """Everything as nested mappings and lists, for `statistics.json`.
-
-    Improvement is left to the settings that figures show.
-    """
-    drawn = order(seen)[: options.drawn]
+def as_mapping(data: study.Study, rankings: Sequence[Ranking], options: Options) -> dict[str, Any]:
+    """The content of `statistics.json`; improvement and profiles of the top settings only."""
+    top = order(rankings)[: options.top]
     return {
         "options": {**dataclasses.asdict(options), "confidence": statistics.CONFIDENCE,
                     "bootstrap_seed": _SEED},
-        "settings": found.settings,
-        "views": [_view_mapping(view, drawn, options) for view in seen],
+        "settings": data.settings,
+        "views": [_ranking_mapping(ranking, top, options) for ranking in rankings],
         "curves": {
             task.name: {
                 label: {
-                    "env_steps": cell.steps.astype(int),
+                    "env_steps": result.steps.astype(int),
                     "metric": task.metric,
-                    "seeds": cell.seeds,
-                    "runs": [str(run.path) for run in cell.runs],
+                    "seeds": result.seeds,
+                    "runs": [str(run.path) for run in result.runs],
                     "iqm": curve(task, label, options)._asdict(),
                 }
-                for label, cell in task.cells.items()
+                for label, result in task.results.items()
             }
-            for task in found.tasks
+            for task in data.tasks
         },
-        "warnings": found.warnings,
+        "warnings": data.warnings,
     }  # fmt: skip
 
 
-def _view_mapping(view: View, drawn: Sequence[str], options: Options) -> dict[str, Any]:
-    rows = [row for row in view.rows if row.label in drawn]
-    profiles = {row.label: profile(view, row, options) for row in rows}
+def _ranking_mapping(ranking: Ranking, top: Sequence[str], options: Options) -> dict[str, Any]:
+    rows = [row for row in ranking.rows if row.setting in top]
+    profiles = {row.setting: profile(ranking, row, options) for row in rows}
     return {
-        "title": view.title,
-        "unit": view.unit,
+        "title": ranking.title,
+        "unit": ranking.unit,
         "ranking": [
             {
-                "setting": row.label,
+                "setting": row.setting,
                 "scores": row.scores,
                 "iqm": row.iqm._asdict(),
-                "mean": np.concatenate(row.scores).mean(),
-                "median": np.median(np.concatenate(row.scores)),
+                "mean": row.pooled_scores.mean(),
+                "median": np.median(row.pooled_scores),
                 "env_steps": row.env_steps,
                 **(dataclasses.asdict(row.cost) if row.cost else {}),
             }
-            for row in view.rows
+            for row in ranking.rows
         ],
         "improvement": [
-            {"x": x.label, "y": y.label, **improvement(x, y, options)._asdict()}
+            {"x": x.setting, "y": y.setting, **improvement(x, y, options)._asdict()}
             for x in rows
             for y in rows
             if x is not y
@@ -218,64 +221,61 @@ def _view_mapping(view: View, drawn: Sequence[str], options: Options) -> dict[st
     }
 
 
-def _over_tasks(found: study.Study, options: Options) -> View:
+def _over_tasks(data: study.Study, options: Options) -> Ranking:
     rows = []
-    for label in found.settings:
-        cells = tuple(task.cells[label] for task in found.tasks)
-        normal = tuple(
-            _normalised(_final(cell, task, options), task)
-            for cell, task in zip(cells, found.tasks, strict=True)
+    for label in data.settings:
+        results = [task.results[label] for task in data.tasks]
+        values = tuple(
+            _normalised(scores.final(result.values[task.metric], options.last), task)
+            for result, task in zip(results, data.tasks, strict=True)
         )
-        rows.append(_row(label, normal, cells, options))
-    returns = any(task.metric != "eval/win_rate" for task in found.tasks)
+        rows.append(_row(label, values, results, options))
+    returns = any(task.metric != "eval/win_rate" for task in data.tasks)
     unit = "score, returns normalised per task" if returns else "win rate"
-    return View(_ALL, unit, True, _ranked(rows))
+    return Ranking(_ALL, unit, True, _ranked(rows))
 
 
 def _normalised(values: np.ndarray, task: study.Task) -> np.ndarray:
     if task.metric == "eval/win_rate":
         return values
-    seen = np.concatenate([cell.values[task.metric].ravel() for cell in task.cells.values()])
-    return (values - seen.min()) / (np.ptp(seen) or 1.0)
+    every = np.concatenate([r.values[task.metric].ravel() for r in task.results.values()])
+    return (values - every.min()) / (np.ptp(every) or 1.0)
 
 
 def _row(
     label: str,
     values: tuple[np.ndarray, ...],
-    cells: tuple[study.SettingResult, ...],
+    results: Sequence[study.SettingResult],
     options: Options,
 ) -> RankingRow:
     return RankingRow(
-        label=label,
+        setting=label,
         scores=values,
-        iqm=statistics.iqm_estimate(values, options.resamples, _rng()),
-        env_steps=min(int(cell.steps[-1]) for cell in cells),
-        cost=cost(cells[0].runs) if len(cells) == 1 else None,
+        iqm=_iqm(values, options),
+        env_steps=min(int(result.steps[-1]) for result in results),
+        cost=cost(results[0].runs) if len(results) == 1 else None,
     )
-
-
-def _final(cell: study.SettingResult, task: study.Task, options: Options) -> np.ndarray:
-    return scores.final(cell.values[task.metric], options.last)
 
 
 def _ranked(rows: Sequence[RankingRow]) -> tuple[RankingRow, ...]:
     """By interquartile mean, then by mean, then by name."""
     return tuple(
-        sorted(
-            rows,
-            key=lambda row: (-float(row.iqm.value), -np.concatenate(row.scores).mean(), row.label),
-        )
+        sorted(rows, key=lambda x: (-float(x.iqm.value), -x.pooled_scores.mean(), x.setting))
     )
 
 
-def _wall(run: collect.RunDirectory) -> float:
-    """Seconds that a run has taken, as far as its files say."""
+def _wall_seconds(run: collect.RunDirectory) -> float:
+    """Seconds that a run has taken so far, according to its files."""
     compiled = collect.lookup(run.manifest, "compile_s", "total") or 0.0
-    reached = [collect.lookup(run.manifest, "reached", name) for name in ("train_s", "eval_s")]
-    if all(isinstance(seconds, int | float) for seconds in reached):
-        return float(compiled + sum(reached))
+    phases = [collect.lookup(run.manifest, "reached", name) for name in ("train_s", "eval_s")]
+    if all(isinstance(seconds, int | float) for seconds in phases):
+        return float(compiled + sum(phases))
     elapsed = run.metrics.get("time_s", np.array([]))
     return float(compiled + np.max(elapsed, initial=0.0, where=np.isfinite(elapsed)))
+
+
+def _iqm(strata: Sequence[np.ndarray], options: Options) -> statistics.Estimate:
+    return statistics.iqm_estimate(strata, options.resamples, _rng())
 
 
 def _rng() -> np.random.Generator:

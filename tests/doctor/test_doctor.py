@@ -1,4 +1,4 @@
-"""The doctor: every fact where it matters and only there, and a line for whatever is broken."""
+"""`qmix-jax doctor`: each known conflict where it applies, and one line per problem."""
 
 import json
 
@@ -20,17 +20,17 @@ PLAIN = conflicts.Installation(
 )
 
 
-def matter(**changes):
-    """Name -> check, of the facts that matter in changed surroundings."""
-    found = list(conflicts.check(PLAIN._replace(**changes)))
-    assert found[-1].name == "all others" and all(check.found for check in found)
-    return {check.name: check for check in found[:-1]}
+def applying(**changes):
+    """Name -> check, of the conflicts that apply to a changed installation."""
+    checks = list(conflicts.check(PLAIN._replace(**changes)))
+    assert checks[-1].name == "all others" and all(check.message for check in checks)
+    return {check.name: check for check in checks[:-1]}
 
 
-def test_nothing_matters_in_plain_surroundings():
-    assert matter() == {}
+def test_no_conflict_applies_to_a_plain_installation():
+    assert applying() == {}
     (line,) = conflicts.check(PLAIN)
-    assert all(fact.name in line.found for fact in conflicts.FACTS)
+    assert all(conflict.name in line.message for conflict in conflicts.CONFLICTS)
 
 
 @pytest.mark.parametrize(
@@ -51,61 +51,67 @@ def test_nothing_matters_in_plain_surroundings():
         ("core affinity", WARN, {"environ": {"PJRT_NPROC": "4"}}),
     ],
 )  # fmt: skip
-def test_a_fact_is_told_where_it_matters(name, status, changes):
-    found = matter(**changes)
-    assert set(found) == {name}
-    assert found[name].status == status
-    assert bool(found[name].fix) == (status != OK)
+def test_a_conflict_is_reported_where_it_applies(name, status, changes):
+    checks = applying(**changes)
+    assert set(checks) == {name}
+    assert checks[name].status == status
+    assert bool(checks[name].fix) == (status != OK)
 
 
-def test_every_fact_is_tried_above():
-    (mark,) = test_a_fact_is_told_where_it_matters.pytestmark
-    assert {case[0] for case in mark.args[1]} == {fact.name for fact in conflicts.FACTS}
+def test_every_conflict_is_tested_above():
+    (mark,) = test_a_conflict_is_reported_where_it_applies.pytestmark
+    names = {conflict.name for conflict in conflicts.CONFLICTS}
+    assert {case[0] for case in mark.args[1]} == names
 
 
-def test_versions_are_held_against_what_is_required():
+def test_versions_are_compared_with_requirements():
     wanted = requirements.Requirement("jax>=0.10.2,<0.12")
     for installed, status in (({"jax": "0.11.3"}, OK), ({"jax": "0.12.0"}, FAIL), ({}, FAIL)):
-        found = packages._one("jax", installed, wanted)
-        assert found.status == status and bool(found.fix) == (status != OK)
+        check = packages._check_requirement("jax", installed, wanted)
+        assert check.status == status and bool(check.fix) == (status != OK)
     assert all(check.status != FAIL for check in packages.check())
 
 
-def test_the_machine_is_described(monkeypatch, tmp_path):
+def test_machine_checks_report_devices_and_cache(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "_cache_folder", lambda: tmp_path / "cache")
-    found = {check.name: check for check in machine.check()}
-    assert found["devices"].found == "2 x cpu"
-    assert found["compile cache"].status == OK and str(tmp_path) in found["compile cache"].found
+    by_name = {check.name: check for check in machine.check()}
+    assert by_name["devices"].message == "2 x cpu"
+    cache = by_name["compile cache"]
+    assert cache.status == OK and str(tmp_path) in cache.message
 
 
-def test_what_is_short_is_a_warning_with_a_fix(monkeypatch, tmp_path):
+def test_shortages_are_warnings_with_a_fix(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(machine, "_cache_folder", lambda: tmp_path / "file" / "cache")
     monkeypatch.setattr(machine, "_quota", lambda: 0.5)
     monkeypatch.setattr(devices, "memory", lambda used: 10**9)
     monkeypatch.setattr(machine, "_NVIDIA", (str(tmp_path),))
-    found = {check.name: check for check in machine.check()}
+    by_name = {check.name: check for check in machine.check()}
     for name in ("cores", "memory", "compile cache", "GPU"):
-        assert found[name].status == WARN and found[name].fix, name
+        assert by_name[name].status == WARN and by_name[name].fix, name
 
 
 def checks(*statuses):
     return lambda: iter(
-        Diagnostic("A", f"check {s}", s, "found", "" if s == OK else "do") for s in statuses
+        Diagnostic("A", f"check {s}", s, "message", "" if s == OK else "do") for s in statuses
     )
 
 
 @pytest.mark.parametrize(
-    ("statuses", "code", "said"),
-    [((OK,), 0, "all is well"), ((OK, WARN), 0, "1 warning"), ((WARN, FAIL), 1, "1 check failed")],
+    ("statuses", "code", "message"),
+    [
+        ((OK,), 0, "no problems found"),
+        ((OK, WARN), 0, "1 warning"),
+        ((WARN, FAIL), 1, "1 check failed"),
+    ],
 )
-def test_only_a_failure_is_exit_code_1(monkeypatch, capsys, statuses, code, said):
+def test_only_a_failure_is_exit_code_1(monkeypatch, capsys, statuses, code, message):
     for part in (packages, machine, conflicts):
         monkeypatch.setattr(part, "check", checks())
     monkeypatch.setattr(self_test, "check", checks(*statuses))
     assert command_line.run("doctor") == code
     out = capsys.readouterr().out
-    assert said in out and ("fix: do" in out) == (statuses != (OK,))
+    assert message in out and ("fix: do" in out) == (statuses != (OK,))
     assert command_line.run("doctor", "--json") == code
     read = json.loads(capsys.readouterr().out)
     assert read["ok"] == (code == 0)
@@ -113,20 +119,20 @@ def test_only_a_failure_is_exit_code_1(monkeypatch, capsys, statuses, code, said
     assert command_line.run("doctor", "--no-self-test") == 0
 
 
-def test_a_run_that_cannot_be_made_is_one_line(monkeypatch):
+def test_a_failed_self_test_is_one_line(monkeypatch):
     def broken(*_):
         raise RuntimeError("no compiler here\nand more")
 
     monkeypatch.setattr(self_test, "_train", broken)
-    (found,) = self_test.check()
-    assert (found.status, found.found) == (FAIL, "RuntimeError: no compiler here")
+    (check,) = self_test.check()
+    assert (check.status, check.message) == (FAIL, "RuntimeError: no compiler here")
 
 
 @pytest.mark.slow
-def test_here_nothing_fails(capsys):
-    done = qmix_jax.run_doctor()
-    assert isinstance(done, examine.Diagnosis) and done.ok
-    found = {check.name: check for check in done.checks if check.section == "Self-test"}
-    assert set(found) == {"run", "finite", "learns", "repeats itself", "files"}
-    assert {check.status for check in found.values()} == {OK}
+def test_doctor_passes_on_this_machine(capsys):
+    diagnosis = qmix_jax.run_doctor()
+    assert isinstance(diagnosis, examine.Diagnosis) and diagnosis.ok
+    by_name = {check.name: check for check in diagnosis.checks if check.section == "Self-test"}
+    assert set(by_name) == {"run", "finite", "learns", "deterministic", "files"}
+    assert {check.status for check in by_name.values()} == {OK}
     assert "env steps/s" in capsys.readouterr().out

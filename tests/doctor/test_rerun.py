@@ -1,4 +1,4 @@
-"""A run repeated from its directory: equal, tampered with, ended early, or none at all."""
+"""`qmix-jax rerun`: equal, modified and shortened runs, and directories without a run."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def copy(finished, tmp_path):
-    """A copy to tamper with."""
+    """A copy to modify."""
     return shutil.copytree(finished, tmp_path / "copy")
 
 
@@ -35,16 +35,16 @@ def edit(path, old, new):
 
 
 @pytest.mark.slow
-def test_a_run_repeats_itself_bit_for_bit(finished, tmp_path, capsys):
-    done = qmix_jax.rerun(finished, tmp_path / "again")
-    assert done.equal and done.comparison.verdict == "exact" and not done.differences
-    assert done.comparison.n_rows == len((finished / "metrics.jsonl").read_text().splitlines())
+def test_a_rerun_is_equal_bit_for_bit(finished, tmp_path, capsys):
+    result = qmix_jax.rerun(finished, tmp_path / "again")
+    assert result.equal and result.comparison.verdict == "exact" and not result.differences
+    assert result.comparison.n_rows == len((finished / "metrics.jsonl").read_text().splitlines())
     assert not (tmp_path / "again" / "recorded.jsonl").exists()
     assert "equal, bit for bit" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_changed_cell_is_found_and_the_command_says_so(copy, capsys):
+def test_a_changed_value_is_reported_with_exit_code_1(copy, capsys):
     lines = (copy / "metrics.csv").read_text().splitlines()
     header, row = lines[0].split(","), lines[3].split(",")
     at = (
@@ -64,21 +64,21 @@ def test_a_changed_cell_is_found_and_the_command_says_so(copy, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_that_ended_early_is_repeated_up_to_there(copy, tmp_path, capsys):
+def test_a_run_that_ended_early_is_repeated_up_to_its_end(copy, tmp_path, capsys):
     lines = (copy / "metrics.csv").read_text().splitlines(keepends=True)
     steps = [float(line.split(",")[1]) for line in lines[1:]]
-    kept = [line for line, step in zip(lines[1:], steps, strict=True) if step < max(steps)]
-    (copy / "metrics.csv").write_text("".join([lines[0], *kept]))
-    done = qmix_jax.rerun(copy, tmp_path / "again")
-    assert done.comparison.verdict == "exact" and done.comparison.n_rows == len(kept)
+    rows = [line for line, step in zip(lines[1:], steps, strict=True) if step < max(steps)]
+    (copy / "metrics.csv").write_text("".join([lines[0], *rows]))
+    result = qmix_jax.rerun(copy, tmp_path / "again")
+    assert result.comparison.verdict == "exact" and result.comparison.n_rows == len(rows)
     out = capsys.readouterr().out
     assert "it was repeated up to there" in " ".join(out.split())
 
 
-def test_what_is_no_run_is_one_line(copy, tmp_path, capsys):
+def test_a_directory_that_is_no_run_is_one_line(copy, tmp_path, capsys):
     for path, message in (
-        (tmp_path, "is not the directory of a run: cannot read manifest.json"),
-        (tmp_path / "nowhere", "is not the directory of a run"),
+        (tmp_path, "is not a run directory: no manifest.json with `config` and `plan`"),
+        (tmp_path / "nowhere", "is not a run directory"),
     ):
         assert command_line.run("rerun", str(path)) == 2
         assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`qmix-jax lab` from start to end, and its mistakes."""
+"""`qmix-jax lab` from start to end, and its error messages."""
 
 import json
 
@@ -14,15 +14,15 @@ TINY = (
 
 
 @pytest.mark.slow
-def test_the_lab_writes_a_page_with_pictures_and_numbers(tmp_path, capsys):
+def test_the_lab_writes_a_page_pictures_and_json(tmp_path, capsys):
     assert main.main(["lab", *TINY, "--out", str(tmp_path / "lab")]) == 0
     folder = tmp_path / "lab"
-    cells = json.loads((folder / "lab.json").read_text())
-    assert [(c["game"], c["algo"]) for c in cells] == [
+    results = json.loads((folder / "lab.json").read_text())
+    assert [(r["game"], r["algo"]) for r in results] == [
         ("COORD", "vdn"), ("COORD", "iql"), ("two_step", "vdn"), ("two_step", "iql"),
     ]  # fmt: skip
-    assert all(sum(one["seeds"] for one in c["reached"]) == c["seeds"] == 2 for c in cells)
-    assert [len(c["points"]) for c in cells] == [1, 1, 3, 3]
+    assert all(sum(entry["seeds"] for entry in r["reached"]) == r["seeds"] == 2 for r in results)
+    assert [len(r["points"]) for r in results] == [1, 1, 3, 3]
     assert {path.name for path in folder.glob("*.png")} == {"COORD.png", "two_step.png"}
     assert (folder / "runs" / "COORD_vdn" / "metrics.csv").exists()
     page = (folder / "lab.md").read_text()
@@ -50,17 +50,17 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.slow
-def test_the_lab_goes_on_where_it_stopped(tmp_path, capsys):
+def test_a_second_call_skips_finished_runs_and_resumes_others(tmp_path, capsys):
     folder = tmp_path / "lab"
     arguments = ("lab", "--games", "COORD", *TINY[2:], "--out", str(folder))
     assert main.main(list(arguments)) == 0
     first = json.loads((folder / "lab.json").read_text())
     trained = (folder / "runs" / "COORD_vdn" / "metrics.csv").stat().st_mtime_ns
-    (folder / "runs" / "COORD_iql" / "parameters_final.npz").unlink()  # as if it had been killed
+    (folder / "runs" / "COORD_iql" / "parameters_final.npz").unlink()  # as if killed
     assert main.main(list(arguments)) == 0
     assert json.loads((folder / "lab.json").read_text()) == first
     assert (folder / "runs" / "COORD_vdn" / "metrics.csv").stat().st_mtime_ns == trained
     assert (folder / "runs" / "COORD_iql" / "parameters_final.npz").is_file()
     assert "resume: from " in capsys.readouterr().out
     assert main.main([*arguments, "hparams.gamma=0.5"]) == 2
-    assert "holds a run with other settings (hparams.gamma)" in capsys.readouterr().err
+    assert "has a run with other settings (hparams.gamma)" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The picture of a mixer's weights."""
+"""Pictures of mixers' weights, and inspection of an episode."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def trained(tmp_path, algo):
 
 
 @pytest.mark.slow
-def test_attention_and_importance_of_a_trained_run_become_a_picture(tmp_path, capsys):
+def test_weights_of_a_trained_run_are_drawn(tmp_path, capsys):
     folder = trained(tmp_path, "qplex_attention")
     assert main.main(["weights", str(folder), "--member", "1"]) == 0
     assert "weights.png" in capsys.readouterr().out
@@ -33,14 +33,14 @@ def test_attention_and_importance_of_a_trained_run_become_a_picture(tmp_path, ca
     ("algo", "printed"),
     [("vdn", "2B (rows: agent 1, columns: agent 2), 2 seeds"), ("iql", "2B, 2 seeds")],
 )
-def test_tables_are_printed_and_what_has_no_weights_is_refused(algo, printed, tmp_path, capsys):
+def test_training_prints_tables_and_missing_weights_are_refused(algo, printed, tmp_path, capsys):
     folder = trained(tmp_path, algo)
     assert f"\n{printed}\n" in capsys.readouterr().out
     with pytest.raises(qmix_jax.ConfigError, match=f"algorithm '{algo}' has none.*qatten"):
         qmix_jax.weights(folder)
 
 
-def test_heads_and_agents_are_rows_and_time_runs_to_the_right():
+def test_heads_and_agents_are_rows_and_time_is_columns():
     values = np.arange(2 * 3 * 2, dtype=np.float32).reshape(2, 3, 2)
     labels, table = weights._rows(values, ("a", "b"))
     assert labels == ["head 1, a", "head 1, b", "head 2, a", "head 2, b", "head 3, a", "head 3, b"]
@@ -49,15 +49,17 @@ def test_heads_and_agents_are_rows_and_time_runs_to_the_right():
 
 
 @pytest.mark.slow
-def test_an_episode_shows_each_step_of_one_member(tmp_path):
-    """Utilities are those that the member acts on: their greedy actions' rewards come back."""
+def test_inspect_episode_returns_each_step_of_one_member(tmp_path):
+    """The rewards of the episode sum to the return of the member's evaluation."""
     cfg = qmix_jax.compose_config(*TINY, "algo=qplex")
     result = qmix_jax.train(cfg, tmp_path / "run")
-    seen = [qmix_jax.inspect_episode(cfg, result.parameters, member) for member in range(2)]
-    for shown, returned in zip(seen, result.metrics["eval/return"][-2:], strict=True):
-        assert shown["utilities"].shape == (2, 2, 2) and shown["q_tot"].shape == (2,)
-        assert shown["mixer/importance"].shape == (2, 2)
-        assert shown["reward"].sum() == returned, "greedy play of the two-step game is certain"
-    assert not np.array_equal(seen[0]["utilities"], seen[1]["utilities"])
+    episodes = [qmix_jax.inspect_episode(cfg, result.parameters, member) for member in range(2)]
+    for values, returned in zip(episodes, result.metrics["eval/return"][-2:], strict=True):
+        assert values["utilities"].shape == (2, 2, 2) and values["q_tot"].shape == (2,)
+        assert values["mixer/importance"].shape == (2, 2)
+        assert values["reward"].sum() == returned, (
+            "greedy play of the two-step game is deterministic"
+        )
+    assert not np.array_equal(episodes[0]["utilities"], episodes[1]["utilities"])
     with pytest.raises(qmix_jax.ConfigError, match=r"member=2, but the run has 2"):
         qmix_jax.inspect_episode(cfg, result.parameters, 2)

@@ -1,4 +1,4 @@
-"""Run directories of policies that know nothing yet, made without training."""
+"""Run directories of untrained policies."""
 
 import pathlib
 from collections.abc import Callable
@@ -21,16 +21,16 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pathlib
     def make(*overrides: str) -> pathlib.Path:
         cfg = config.load(composition.compose(*SMALL, *overrides))
         algorithm = program.make_algorithm(cfg, program.environment(cfg).spec)
-        # Shapes alone, for compiling `init` takes as long as a test.
+        # Shapes only: compiling `init` takes as long as a test.
         shapes = jax.eval_shape(algorithm.init, jax.eval_shape(jax.random.key, 0))
-        draw = np.random.default_rng(0)
-        both = jax.tree.map(
-            lambda leaf: draw.normal(0.0, 0.3, (2, *leaf.shape)).astype(np.float32), shapes
+        rng = np.random.default_rng(0)
+        params = jax.tree.map(
+            lambda leaf: rng.normal(0.0, 0.3, (2, *leaf.shape)).astype(np.float32), shapes
         )
         folder = tmp_path_factory.mktemp("run")
         metadata.write_config(folder / "config.yaml", config.dump(cfg))
         for name in ("best", "final"):
-            parameters.save_parameters(folder / f"parameters_{name}.npz", both)
+            parameters.save_parameters(folder / f"parameters_{name}.npz", params)
         return folder
 
     return make

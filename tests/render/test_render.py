@@ -1,4 +1,4 @@
-"""Episodes of trained runs as pictures and words: every family, refusals, and the command."""
+"""Rendered episodes: every painter, transcripts, error messages, and the command."""
 
 import jax
 import numpy as np
@@ -26,8 +26,8 @@ DRAWN = {
          "env.options.kwargs.lidar_num_beams=8"), 1,
     ),
 }  # fmt: skip
-"""Family -> (overrides, frames per step)."""
-TOLD = {
+"""Painter -> (overrides, frames per step)."""
+DESCRIBED = {
     "hanabi": (
         ("env=hanabi", "env.options.kwargs.num_colors=2", "env.options.kwargs.num_ranks=3",
          "+env.options.kwargs.hand_size=2"), ("cards are dealt", "lives 3", "R1", "agent_1"),
@@ -35,10 +35,10 @@ TOLD = {
     "riddle": (("env=switch_riddle",), ("enters, the light is off", "agent_")),
     "two_step": (("env=two_step",), ("State 1", "agent_0 ", "reward")),
 }  # fmt: skip
-"""Family -> (overrides, what the transcript says)."""
+"""Environment -> (overrides, words of its transcript)."""
 
 
-def own(how):
+def custom(how):
     return ("env=custom", "env.name=toys.shown", f"+env.options.how={how}")
 
 
@@ -54,70 +54,71 @@ def read(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", DRAWN)
-def test_every_family_becomes_an_animation_and_a_contact_sheet(family, untrained, tmp_path):
-    overrides, frames_per_step = DRAWN[family]
-    (one,) = qmix_jax.render_run(untrained(*overrides), out=tmp_path / "out", fps=10)
-    assert one.animation == tmp_path / "out" / "episode_0.gif" and one.transcript is None
-    frames, times = read(one.animation)
-    # Frames that are equal are stored once, for as long as both.
-    assert sum(times) == 100 * one.steps * frames_per_step + 1500
-    assert 1 < len(times) <= one.steps * frames_per_step + 1
+@pytest.mark.parametrize("painter", DRAWN)
+def test_every_painter_draws_an_animation_and_a_contact_sheet(painter, untrained, tmp_path):
+    overrides, frames_per_step = DRAWN[painter]
+    (result,) = qmix_jax.render_run(untrained(*overrides), out=tmp_path / "out", fps=10)
+    assert result.animation == tmp_path / "out" / "episode_0.gif" and result.transcript is None
+    frames, times = read(result.animation)
+    # Equal consecutive frames are stored once, with their total duration.
+    assert sum(times) == 100 * result.steps * frames_per_step + 1500
+    assert 1 < len(times) <= result.steps * frames_per_step + 1
     assert frames.shape[2] == 480 and 150 < frames.shape[1] < 700
     body = frames[:, 40:]
     colours = len(np.unique(body[0].reshape(-1, 3), axis=0))
     assert colours > 8, "not blank"
-    assert (body != body[0]).any() or family == "kitchen", "something moves"
-    with Image.open(one.sheet) as sheet:
+    assert (body != body[0]).any() or painter == "kitchen", "something moves"
+    with Image.open(result.sheet) as sheet:
         assert sheet.format == "PNG" and 600 < sheet.width < 1600
         assert len(sheet.convert("RGB").getcolors(10_000)) > 8
-    assert one.animation.stat().st_size < 300_000 and one.sheet.stat().st_size < 250_000
-    assert np.isfinite(one.returned) and one.ending in ("won", "lost", "time limit", "finished")
+    assert result.animation.stat().st_size < 300_000 and result.sheet.stat().st_size < 250_000
+    endings = ("won", "lost", "time limit", "finished")
+    assert np.isfinite(result.returned) and result.ending in endings
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", TOLD)
-def test_games_without_a_picture_are_told(family, untrained, tmp_path):
-    overrides, says = TOLD[family]
-    (one,) = qmix_jax.render_run(untrained(*overrides), out=tmp_path)
-    assert one.animation is None and one.transcript is not None
-    text = one.transcript.read_text()
-    for words in (*says, one.ending, f"return {one.returned:g}"):
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_games_without_a_picture_have_a_transcript(name, untrained, tmp_path):
+    overrides, expected = DESCRIBED[name]
+    (result,) = qmix_jax.render_run(untrained(*overrides), out=tmp_path)
+    assert result.animation is None and result.transcript is not None
+    text = result.transcript.read_text()
+    for words in (*expected, result.ending, f"return {result.returned:g}"):
         assert words in text
-    assert text.count("\n[") == one.steps + 1, "a paragraph for each moment"
-    with Image.open(one.sheet) as sheet:
+    assert text.count("\n[") == result.steps + 1, "a paragraph per step"
+    with Image.open(result.sheet) as sheet:
         assert np.asarray(sheet.convert("L")).min() < 100, "ink on paper"
 
 
 @pytest.mark.slow
-def test_they_are_the_episodes_of_an_evaluation(untrained, tmp_path):
+def test_rendered_episodes_are_those_of_an_evaluation(untrained, tmp_path):
     folder = untrained("env=mpe_spread", "+env.options.kwargs.max_steps=3", "eval.episodes=3")
     played = qmix_jax.render_run(folder, episodes=3, seed=7, member=1, out=tmp_path)
-    assert len({one.returned for one in played}) == 3, "three different episodes"
-    assert [one.sheet.name for one in played] == [f"episode_{i}.png" for i in range(3)]
+    assert len({episode.returned for episode in played}) == 3, "three different episodes"
+    assert [episode.sheet.name for episode in played] == [f"episode_{i}.png" for i in range(3)]
     cfg = config.load(metadata.read_config(folder / "config.yaml"))
     params = parameters.load_parameters(folder / "parameters_best.npz")
-    mine = jax.tree.map(lambda x: x[1], params)
-    expected = jax.jit(program.build(cfg).evaluate)(jax.random.key(7), mine, 0)
-    mean = np.mean([one.returned for one in played])
+    of_member = jax.tree.map(lambda x: x[1], params)
+    expected = jax.jit(program.build(cfg).evaluate)(jax.random.key(7), of_member, 0)
+    mean = np.mean([episode.returned for episode in played])
     np.testing.assert_allclose(mean, expected["return"], rtol=1e-6)
 
 
-def test_an_environment_of_your_own_draws_itself(untrained, tmp_path):
-    (one,) = qmix_jax.render_run(untrained(*own("both")), out=tmp_path / "film.gif")
-    assert one.animation == tmp_path / "film.gif" and one.sheet == tmp_path / "film.png"
-    frames, _ = read(one.animation)
+def test_a_user_defined_environment_draws_itself(untrained, tmp_path):
+    (result,) = qmix_jax.render_run(untrained(*custom("both")), out=tmp_path / "a.gif")
+    assert result.animation == tmp_path / "a.gif" and result.sheet == tmp_path / "a.png"
+    frames, _ = read(result.animation)
     bars = (frames == (213, 94, 0)).all(axis=-1).sum(axis=(1, 2))
-    assert len(frames) == one.steps + 1 and (np.diff(bars) > 0).all(), "a bar that grows"
-    assert "step 1 of a, paid 1" in (tmp_path / "film.txt").read_text()
+    assert len(frames) == result.steps + 1 and (np.diff(bars) > 0).all(), "a bar that grows"
+    assert "step 1 of a, paid 1" in (tmp_path / "a.txt").read_text()
 
 
-def test_an_environment_of_your_own_tells_itself(untrained, tmp_path):
-    folder = untrained(*own("describe"))
-    (one,) = qmix_jax.render_run(folder)
-    assert one.animation is None and one.transcript == folder / "render" / "episode_0.txt"
-    last = one.transcript.read_text().splitlines()[-1]
-    assert last == f"{one.ending} after {one.steps} steps, return {one.returned:g}"
+def test_a_user_defined_environment_describes_itself(untrained, tmp_path):
+    folder = untrained(*custom("describe"))
+    (result,) = qmix_jax.render_run(folder)
+    assert result.animation is None and result.transcript == folder / "render" / "episode_0.txt"
+    last = result.transcript.read_text().splitlines()[-1]
+    assert last == f"{result.ending} after {result.steps} steps, return {result.returned:g}"
     with pytest.raises(qmix_jax.ConfigError, match=r"x\.gif.*ends in \.txt, or a folder"):
         qmix_jax.render_run(folder, out=tmp_path / "x.gif")
 
@@ -127,13 +128,13 @@ def test_an_environment_of_your_own_tells_itself(untrained, tmp_path):
     [
         ({"member": 2}, "member=2, but the run has 2; allowed: 0 to 1"),
         ({"episodes": 0}, "episodes=0; must be at least 1"),
-        ({"fps": 51}, "fps=51; a GIF shows more than 0 and at most 50"),
+        ({"fps": 51}, "fps=51; must be above 0 and at most 50"),
         ({"parameters": "bset"}, "parameters='bset'; did you mean 'best'.*allowed: best, final"),
         ({"overrides": {"seed": 3}}, r"seed cannot change.*allowed: env\.options"),
         ({"overrides": {"env.options.game": "2B"}}, r"sizes=\(2, 2\)\), but.*on matrix/Q3"),
         ({"out": "x.txt", "episodes": 2}, "one file for episodes=2; give a folder"),
         ({"out": "/proc/nowhere"}, "cannot write '/proc/nowhere'"),
-        ({"out": "x.png"}, r"becomes a \.txt file; allowed: a name that ends in \.txt, or a"),
+        ({"out": "x.png"}, r"rendered to a \.txt file; allowed: a name that ends in \.txt, or a"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, untrained):
@@ -145,13 +146,13 @@ def test_mistakes_are_one_line(arguments, message, untrained):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("nothing", "allowed: a Presentation with draw .*describe"),
+        ("nothing", "has no presentation; return one .* draw .*describe"),
         ("unknown", "'sculptor'.*battle"),
     ],
 )
-def test_who_shows_nothing_is_told_what_to_do(how, message, untrained):
+def test_error_without_a_presentation_says_what_to_add(how, message, untrained):
     with pytest.raises(qmix_jax.ConfigError, match=f"'counting'.*{message}"):
-        qmix_jax.render_run(untrained(*own(how)))
+        qmix_jax.render_run(untrained(*custom(how)))
 
 
 def test_the_command_plays_another_game_of_equal_sizes(untrained, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""What painters are given and make of it, compared with the games themselves."""
+"""Scenes and painters, compared with the games."""
 
 import jax
 import jax.numpy as jnp
@@ -16,33 +16,32 @@ def environment(*overrides):
 
 
 def played(env, policy, look, steps, seed=0):
-    """(what is looked at [T+1, ...], actions [T, N], steps until the end), one episode."""
+    """One episode: (recorded arrays [T+1, ...], actions [T, N], steps until the end)."""
     played_env = envs.played_by(env, policy)
 
     def body(carry, key):
-        state, over, memory = carry
+        state, ended, memory = carry
         key_act, key_step = jax.random.split(key)
         actions, memory = policy.act(key_act, state.env_state, state.timestep, memory)
         after, timestep = env.step(key_step, state.env_state, actions)
         seat = type(state)(env_state=after, timestep=timestep, memory=memory)
-        seen = (look(after), actions, ~over)
-        return (seat, over | timestep.terminated | timestep.truncated, memory), seen
+        recorded = (look(after), actions, ~ended)
+        return (seat, ended | timestep.terminated | timestep.truncated, memory), recorded
 
     def run(key):
         first, _ = played_env.reset(key)
         memory = jax.tree.map(jnp.asarray, policy.initial)
         start = (first, jnp.zeros((), bool), memory)
-        _, (seen, actions, running) = jax.lax.scan(body, start, jax.random.split(key, steps))
-        whole = jax.tree.map(
-            lambda a, b: jnp.concatenate([a[None], b]), look(first.env_state), seen
-        )
-        return whole, actions, running.sum()
+        _, (later, actions, running) = jax.lax.scan(body, start, jax.random.split(key, steps))
+        start = look(first.env_state)
+        recorded = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
+        return recorded, actions, running.sum()
 
     return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(seed)))
 
 
 @pytest.mark.slow
-def test_every_shot_that_is_drawn_does_damage_and_all_damage_is_drawn():
+def test_drawn_shots_are_exactly_those_that_do_damage():
     env = environment("env=smax")
     scene, _, steps = played(env, env.game.heuristic, env.presentation.scene.look, 60)
     scene = {name: values[: steps + 1] for name, values in scene.items()}
@@ -50,7 +49,7 @@ def test_every_shot_that_is_drawn_does_damage_and_all_damage_is_drawn():
     shots = np.zeros(scene["health"][1:].shape)
     for step, unit in zip(*np.nonzero(fired), strict=True):
         target = scene["target"][step + 1][unit]
-        assert (target < 3) != (unit < 3), "nobody shoots at his own team"
+        assert (target < 3) != (unit < 3), "no unit shoots at its team"
         shots[step, target] += 1
     lost = (scene["health"][:-1] - scene["health"][1:]) * 45
     assert shots.sum() > 10
@@ -60,39 +59,39 @@ def test_every_shot_that_is_drawn_does_damage_and_all_damage_is_drawn():
 
 
 @pytest.mark.slow
-def test_a_transcript_of_hanabi_agrees_with_the_table():
+def test_a_transcript_of_hanabi_agrees_with_the_game():
     env = environment("env=hanabi", "env.options.kwargs.num_agents=3")
     look = lambda state: state  # noqa: E731
     states, actions, steps = played(
         env, envs.uniform_policy(env.spec.actions), look, env.spec.max_steps, seed=3
     )
     episode = base.Episode(env.spec, states, None, actions[:steps], np.zeros(steps), "finished", {})
-    told = [env.presentation.describe(base.shot(episode, step)) for step in range(steps + 1)]
-    moves = [text.splitlines()[0] for text in told]
+    texts = [env.presentation.describe(episode.frame(step)) for step in range(steps + 1)]
+    moves = [text.splitlines()[0] for text in texts]
     last = jax.tree.map(lambda x: x[steps], states)
     assert sum("it fits" in move for move in moves) == last.fireworks.sum()
     assert sum("a life is lost" in move for move in moves) == 3 - last.life_tokens.sum()
     for name, colour in zip("RYGWB", last.fireworks, strict=True):
-        assert f"{name}{int(colour.sum()) or '-'}" in told[-1].splitlines()[1]
+        assert f"{name}{int(colour.sum()) or '-'}" in texts[-1].splitlines()[1]
     for step, move in enumerate(moves[1:]):
         assert move.startswith(env.spec.agent_names[step % 3]), "in turn"
     hints = [i for i, move in enumerate(moves) if " tells " in move]
     assert hints
     for number in hints:
         _, whom, _, what = moves[number].replace(" of every ", " of ").split(" ", 1)[1].split(" ")
-        before, after = told[number - 1], told[number]
-        (mine,) = [line for line in after.splitlines() if whom in line and "knows" in line]
-        cards, known = (part.split() for part in mine[2:].split("knows"))
-        for card, told_of in zip(cards[1:], known, strict=True):
-            assert (what in card) == (what in told_of) or what not in told_of, before
-            assert what not in card or what in told_of
+        before, after = texts[number - 1], texts[number]
+        (hand,) = [line for line in after.splitlines() if whom in line and "knows" in line]
+        cards, known = (part.split() for part in hand[2:].split("knows"))
+        for card, hinted in zip(cards[1:], known, strict=True):
+            assert (what in card) == (what in hinted) or what not in hinted, before
+            assert what not in card or what in hinted
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["mpe_spread", "mpe_speaker_listener", "overcooked_v2", "coin_game"]
 )
-def test_other_games_of_a_family_are_drawn_too(name):
+def test_other_environments_of_a_suite_are_drawn(name):
     env = environment(f"env={name}")
     assert env.presentation.scene is not None
     state, _ = jax.jit(env.reset)(jax.random.key(0))
@@ -100,19 +99,19 @@ def test_other_games_of_a_family_are_drawn_too(name):
     nothing = np.zeros((0, env.spec.n_agents), np.int32)
     episode = base.Episode(env.spec, None, scene, nothing, np.zeros(0), "finished", {})
     painter = build._PAINTERS[env.presentation.scene.painter](episode, env.presentation.scene.facts)
-    picture = np.asarray(pictures.film(episode, painter).frame(0))[40:]
+    picture = np.asarray(pictures.animate(episode, painter).frame(0))[40:]
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 8, "not blank"
 
 
-def test_the_process_says_in_which_state_it_is():
+def test_mmdp_describes_its_state():
     env = environment("env=mmdp")
     states = jax.tree.map(lambda x: x[None], env.reset(jax.random.key(0))[0])
     episode = base.Episode(env.spec, states, None, np.zeros((0, 2)), np.zeros(0), "finished", {})
-    assert env.presentation.describe(base.shot(episode, 0)) == "start\nstate A"
+    assert env.presentation.describe(episode.frame(0)) == "start\nstate A"
 
 
 @pytest.mark.slow
-def test_the_first_kitchen_speaks_the_language_of_the_second():
+def test_overcooked_uses_the_encoding_of_overcooked_v2():
     env = environment("env=overcooked")
     state, _ = env.reset(jax.random.key(0))
     tiles = env.presentation.scene.facts["tiles"]
@@ -131,34 +130,34 @@ def test_the_first_kitchen_speaks_the_language_of_the_second():
         )
         scene = env.presentation.scene.look(changed)
         assert (int(scene["lying"][y, x]), int(scene["timer"][y, x])) == (inside, timer)
-        assert int(scene["lying"].sum()) == inside, "nothing lies elsewhere"
+        assert int(scene["lying"].sum()) == inside, "no object lies elsewhere"
 
 
-def test_the_bits_of_a_thing_are_counted():
+def test_ingredients_are_decoded_from_bits():
     assert kitchen._ingredients(3 | 2 << 2 | 1 << 4) == [0, 0, 1]
     assert kitchen._ingredients(1) == []
 
 
-def test_moments_between_steps():
-    assert base.between(0.0) == (0, 0, 1.0)
-    assert base.between(2.0) == (1, 2, 1.0)
-    assert base.between(2.25) == (2, 3, 0.25)
-    np.testing.assert_allclose(base.between(0.25).mix(np.array([0.0, 4.0])), 1.0)
+def test_interpolation_between_steps():
+    assert base.interpolation(0.0) == (0, 0, 1.0)
+    assert base.interpolation(2.0) == (1, 2, 1.0)
+    assert base.interpolation(2.25) == (2, 3, 0.25)
+    np.testing.assert_allclose(base.interpolation(0.25).mix(np.array([0.0, 4.0])), 1.0)
 
 
-def test_who_leaves_a_board_is_there_at_once():
-    way = np.array([[[0, 0], [1, 1]], [[2, 0], [1, 2]]])
-    np.testing.assert_allclose(cells._place(way, base.between(0.5)), [[2, 0], [1, 1.5]])
+def test_a_piece_that_crosses_the_edge_of_a_board_jumps():
+    path = np.array([[[0, 0], [1, 1]], [[2, 0], [1, 2]]])
+    np.testing.assert_allclose(cells._move(path, base.interpolation(0.5)), [[2, 0], [1, 1.5]])
 
 
-def test_pieces_in_one_place_stand_side_by_side():
-    place = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [0.0, 2.0]])
+def test_pieces_of_one_cell_are_side_by_side():
+    positions = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [0.0, 2.0]])
     there = np.array([True, True, False, True])
-    apart = cells._apart(place, there)
-    np.testing.assert_allclose(apart, [[1, 0.82], [1, 1.18], [1, 1], [0, 2]])
+    spread = cells._spread(positions, there)
+    np.testing.assert_allclose(spread, [[1, 0.82], [1, 1.18], [1, 1], [0, 2]])
 
 
-@pytest.mark.parametrize(("length", "shown"), [(1, 2), (5, 6), (11, 12), (200, 12)])
-def test_a_sheet_shows_the_first_and_the_last_moment(length, shown):
+@pytest.mark.parametrize(("length", "panels"), [(1, 2), (5, 6), (11, 12), (200, 12)])
+def test_a_sheet_shows_the_first_and_the_last_step(length, panels):
     steps = pictures.sheet_steps(length)
-    assert (steps[0], steps[-1], len(steps)) == (0, length, shown)
+    assert (steps[0], steps[-1], len(steps)) == (0, length, panels)

@@ -1,4 +1,4 @@
-"""Run directories without training: the files, written as the program writes them."""
+"""Run directories without training, written as `qmix-jax train` writes them."""
 
 import copy
 import math
@@ -31,7 +31,7 @@ def write(path, values, changes=None, **details):
     Args:
       path: the directory.
       values: seed -> score at each evaluation (every 100 env steps).
-      changes: dotted key -> value that differs from `CONFIG`.
+      changes: dotted key -> value, for keys that differ from `CONFIG`.
       details: `env`, `metric`, `started`, `finished`, `failure`, `members`, `commit`.
     """
     path = pathlib.Path(path)

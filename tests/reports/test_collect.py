@@ -1,4 +1,4 @@
-"""Which directories are runs, and what becomes of broken ones."""
+"""Finding and reading run directories, broken ones included."""
 
 import pytest
 
@@ -12,18 +12,18 @@ def names(paths, root):
     return [str(path.relative_to(root)) for path in paths]
 
 
-def test_runs_are_found_at_any_depth_in_sorted_order(make_run, tmp_path):
+def test_find_returns_runs_at_any_depth_in_sorted_order(make_run, tmp_path):
     for name in ("b/deep/er/0", "a", "b/1", "c/0"):
         make_run(name, SCORES)
     (tmp_path / "runs" / "empty").mkdir()
     (tmp_path / "runs" / "b" / "notes.txt").write_text("x")
     root = tmp_path / "runs"
     assert names(collect.find([root]), root) == ["a", "b/1", "b/deep/er/0", "c/0"]
-    found = collect.find([root / "c", root / "b" / "1", root])
-    assert names(found, root) == ["c/0", "b/1", "a", "b/deep/er/0"], "as given, each once"
+    paths = collect.find([root / "c", root / "b" / "1", root])
+    assert names(paths, root) == ["c/0", "b/1", "a", "b/deep/er/0"], "each once"
 
 
-def test_links_are_followed_once_and_never_in_circles(make_run, tmp_path):
+def test_links_are_followed_once_and_loops_end(make_run, tmp_path):
     run = make_run("sweep/0", SCORES)
     sweep = run.parent
     (sweep / "again").symlink_to(run)
@@ -38,7 +38,7 @@ def test_links_are_followed_once_and_never_in_circles(make_run, tmp_path):
     assert len(runs) == 1 and warnings == ()
 
 
-def test_what_cannot_count_is_named(make_run, tmp_path):
+def test_skipped_runs_are_reported(make_run, tmp_path):
     make_run("good", SCORES)
     (make_run("torn", SCORES) / "manifest.json").unlink()
     header = (tmp_path / "runs" / "good" / "metrics.csv").read_text().splitlines()[0]
@@ -47,13 +47,13 @@ def test_what_cannot_count_is_named(make_run, tmp_path):
     runs, warnings = collect.collect([tmp_path / "runs"])
     assert names([run.path for run in runs], tmp_path / "runs") == ["good"]
     assert [line.rpartition("/")[2] for line in warnings] == [
-        "started: left out, it has no metrics.csv",
-        "torn: left out, it has no manifest.json",
-        "young: left out, it has no evaluation yet",
+        "started: skipped, it has no metrics.csv",
+        "torn: skipped, it has no manifest.json",
+        "young: skipped, it has no evaluation yet",
     ]
 
 
-def test_an_unfinished_line_is_no_error(make_run):
+def test_an_incomplete_last_line_is_ignored(make_run):
     path = make_run("0", SCORES)
     with (path / "metrics.csv").open("a") as file:
         file.write("eval,4")
@@ -61,17 +61,13 @@ def test_an_unfinished_line_is_no_error(make_run):
     assert run.metrics["env_steps"].max() == 200
 
 
-def test_states_of_a_run(make_run):
-    done = collect.read(make_run("done", SCORES))
+def test_finished_running_and_failed_runs_are_told_apart(make_run):
+    finished = collect.read(make_run("finished", SCORES))
     running = collect.read(make_run("running", SCORES, finished=False))
     failed = collect.read(make_run("failed", SCORES, failure="train/loss is nan"))
-    assert (done.unfinished, done.failure, done.task) == ("", None, "toy/a")
+    assert (finished.unfinished, finished.failure, finished.task) == ("", None, "toy/a")
     assert running.unfinished == "unfinished at 200 of 300 env steps"
     assert (failed.unfinished, failed.failure) == ("", "train/loss is nan")
-
-
-def damage(path, name, text):
-    (path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
 BROKEN = {
@@ -90,9 +86,10 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("name", "text"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_file_is_an_error_of_one_line_that_names_it(name, text, make_run, tmp_path):
+def test_error_for_a_broken_file_names_it_in_one_line(name, text, make_run, tmp_path):
     make_run("good", SCORES)
-    damage(make_run("bad", SCORES), name, text)
+    content = text if isinstance(text, bytes) else text.encode()
+    (make_run("bad", SCORES) / name).write_bytes(content)
     with pytest.raises(config.ConfigError) as caught:
         collect.collect([tmp_path / "runs"])
     message = str(caught.value)
@@ -106,8 +103,8 @@ def test_directories_without_runs_are_errors(make_run, tmp_path):
     (tmp_path / "file").write_text("")
     for directory, message in (
         ("nowhere", "nowhere' does not exist; give directories that `qmix-jax train` wrote"),
-        ("file", "file' is no directory"),
-        ("empty", "empty' holds no run"),
+        ("file", "file' is not a directory"),
+        ("empty", "empty' has no run"),
     ):
         with pytest.raises(config.ConfigError, match=message):
             collect.collect([run, tmp_path / directory])
@@ -117,5 +114,5 @@ def test_directories_without_runs_are_errors(make_run, tmp_path):
 
 def test_runs_without_any_evaluation_are_an_error(make_run):
     path = make_run("0", {0: []} | {1: [float("nan")]})
-    with pytest.raises(config.ConfigError, match=r"no run has been evaluated yet: .*0: left out"):
+    with pytest.raises(config.ConfigError, match=r"no run has been evaluated yet: .*0: skipped"):
         collect.collect([path])

@@ -1,10 +1,10 @@
-"""The statistics by hand, against slow loops, against rliable, and their intervals' coverage."""
+"""Statistics by hand, against slow loops and rliable, and the coverage of their intervals."""
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from qmix_jax.reports import statistics
+from qmix_jax.runs import scores
 
 
 def rng(seed=0):
@@ -12,20 +12,22 @@ def rng(seed=0):
 
 
 def test_interquartile_mean_by_hand():
-    assert statistics.iqm([4.0, 1.0, 3.0, 2.0]) == 2.5, "1 and 4 are dropped"
-    assert statistics.iqm([0.0, 10.0, 20.0, 30.0, 400.0]) == 20.0, "one of five at either end"
-    assert statistics.iqm([1.0, 2.0, 6.0]) == 3.0, "a quarter of three is nobody"
-    np.testing.assert_array_equal(statistics.iqm([[4.0, 1, 3, 2], [8, 8, 0, 8]]), [2.5, 8.0])
+    iqm = scores.interquartile_mean
+    assert iqm([4.0, 1.0, 3.0, 2.0]) == 2.5, "1 and 4 are dropped"
+    assert iqm([0.0, 10.0, 20.0, 30.0, 400.0]) == 20.0, "one of five at either end"
+    assert iqm([1.0, 2.0, 6.0]) == 3.0, "a quarter of three is no run"
+    np.testing.assert_array_equal(iqm([[4.0, 1, 3, 2], [8, 8, 0, 8]]), [2.5, 8.0])
 
 
 @pytest.mark.parametrize("n", range(1, 14))
-def test_interquartile_mean_is_a_trimmed_mean(n):
+def test_interquartile_mean_agrees_with_sorting(n):
     values = rng(n).normal(size=n)
-    assert statistics.iqm(values) == pytest.approx(scipy.stats.trim_mean(values, 0.25))
+    expected = np.sort(values)[n // 4 : n - n // 4].mean()
+    assert scores.interquartile_mean(values) == pytest.approx(expected)
 
 
-def test_strata_are_pooled_and_resampled_apart():
-    """Runs that agree within each task leave nothing to chance; drawn across tasks they would."""
+def test_strata_are_pooled_and_resampled_separately():
+    """Equal runs within each task have no spread; resampled across tasks they would."""
     estimate = statistics.iqm_estimate([np.zeros(6), np.ones(6)], 200, rng())
     assert estimate == (0.5, 0.5, 0.5)
     share = statistics.profile([np.zeros(6), np.ones(6)], np.array([0.5]), 200, rng())
@@ -34,21 +36,21 @@ def test_strata_are_pooled_and_resampled_apart():
     assert uneven.value == 3.0
 
 
-def test_intervals_of_curves_are_those_of_their_points():
+def test_intervals_of_a_curve_equal_those_of_its_points():
     curves = rng(1).normal(size=(7, 3))
-    whole = statistics.iqm_estimate([curves], 500, rng(2))
+    curve = statistics.iqm_estimate([curves], 500, rng(2))
     for k in range(3):
         alone = statistics.iqm_estimate([curves[:, k]], 500, rng(2))
-        assert (whole.value[k], whole.low[k], whole.high[k]) == alone
+        assert (curve.value[k], curve.low[k], curve.high[k]) == alone
         assert alone.low < alone.value < alone.high
 
 
-def test_one_run_has_no_interval():
-    one, two = np.array([0.5]), np.array([0.25, 0.75])
+def test_a_single_run_has_no_interval():
+    single, pair = np.array([0.5]), np.array([0.25, 0.75])
     for estimate in (
-        statistics.iqm_estimate([two, one], 50, rng()),
-        statistics.improvement([two], [one], 50, rng()),
-        statistics.profile([one], np.array([0.3]), 50, rng()),
+        statistics.iqm_estimate([pair, single], 50, rng()),
+        statistics.improvement([pair], [single], 50, rng()),
+        statistics.profile([single], np.array([0.3]), 50, rng()),
     ):
         assert np.isfinite(estimate.value).all()
         assert np.isnan(estimate.low).all() and np.isnan(estimate.high).all()
@@ -56,11 +58,11 @@ def test_one_run_has_no_interval():
 
 def test_probability_of_improvement_by_hand():
     x, y = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0])
-    found = statistics.improvement([x], [y], 500, rng())
-    assert found.value == pytest.approx(1.5 / 6), "3 beats 2; 2 and 2 are even"
-    assert 0 <= found.low <= found.value <= found.high <= 1
-    other_way = statistics.improvement([y], [x], 500, rng())
-    assert found.value + other_way.value == pytest.approx(1)
+    estimate = statistics.improvement([x], [y], 500, rng())
+    assert estimate.value == pytest.approx(1.5 / 6), "3 beats 2; 2 and 2 are a tie"
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+    reverse = statistics.improvement([y], [x], 500, rng())
+    assert estimate.value + reverse.value == pytest.approx(1)
     two_tasks = statistics.improvement([x, np.ones(2)], [y, np.zeros(9)], 500, rng())
     assert two_tasks.value == pytest.approx((0.25 + 1) / 2), "the mean over tasks, not over pairs"
 
@@ -70,26 +72,26 @@ def test_improvement_intervals_agree_with_a_slow_loop():
     y = [rng(5).normal(0.0, 1, 6), rng(6).normal(0.0, 1, 7)]
     draws, slow = rng(7), []
     for _ in range(4_000):
-        again = [[draws.choice(one, len(one)) for one in side] for side in (x, y)]
+        again = [[draws.choice(task, len(task)) for task in side] for side in (x, y)]
         wins = [np.mean(a[:, None] > b[None]) for a, b in zip(*again, strict=True)]
         slow.append(np.mean(wins))
-    found = statistics.improvement(x, y, 4_000, rng(8))
-    np.testing.assert_allclose(found[1:], np.percentile(slow, [2.5, 97.5]), atol=0.02)
+    estimate = statistics.improvement(x, y, 4_000, rng(8))
+    np.testing.assert_allclose(estimate[1:], np.percentile(slow, [2.5, 97.5]), atol=0.02)
 
 
 def test_profile_by_hand():
     taus = np.array([0.0, 0.25, 0.5, 1.0])
-    found = statistics.profile([np.array([0.25, 0.5]), np.array([1.0, 1.0])], taus, 300, rng())
-    np.testing.assert_array_equal(found.value, [1.0, 0.75, 0.5, 0.0])
-    np.testing.assert_array_equal(found.high, [1.0, 1.0, 0.5, 0.0])
-    np.testing.assert_array_equal(found.low, [1.0, 0.5, 0.5, 0.0])
+    estimate = statistics.profile([np.array([0.25, 0.5]), np.array([1.0, 1.0])], taus, 300, rng())
+    np.testing.assert_array_equal(estimate.value, [1.0, 0.75, 0.5, 0.0])
+    np.testing.assert_array_equal(estimate.high, [1.0, 1.0, 0.5, 0.0])
+    np.testing.assert_array_equal(estimate.low, [1.0, 0.5, 0.5, 0.0])
 
 
 @pytest.mark.parametrize(
     ("n_runs", "least", "most"), [(3, 0.66, 0.79), (5, 0.85, 0.94), (30, 0.91, 0.98)]
 )
 def test_coverage_of_the_interval(n_runs, least, most):
-    """Of 95 % intervals for the centre of a normal distribution; with few runs they fall short."""
+    """Of 95 % intervals for the centre of a normal distribution; too low with few runs."""
     draws = rng(9)
     hits = []
     for _ in range(600):
@@ -100,10 +102,10 @@ def test_coverage_of_the_interval(n_runs, least, most):
 
 @pytest.fixture
 def rliable():
-    pytest.importorskip("rliable", reason="the test extra brings it")
+    pytest.importorskip("rliable", reason="part of the test extra")
     from rliable import library, metrics
 
-    np.random.seed(0)  # noqa: NPY002 (rliable draws from there)
+    np.random.seed(0)  # noqa: NPY002 (rliable uses the global generator)
     return library, metrics
 
 
