@@ -127,7 +127,7 @@ def make(cfg: Config) -> base.Env:
         spec,
         reset,
         step,
-        presentation=base.Presentation(describe=base.played),
+        presentation=base.Presentation(describe=base.describe_actions),
         game=base.Game(decision_points=(point,)),
     )
 

@@ -87,7 +87,7 @@ def make(cfg: Config) -> base.Env:
         )
 
     def describe(shot: base.Frame) -> str:
-        return f"{base.played(shot)}\nstate {STATES[int(shot.state.place)]}"
+        return f"{base.describe_actions(shot)}\nstate {STATES[int(shot.state.place)]}"
 
     return base.team_env(
         spec,

@@ -78,7 +78,7 @@ def make(cfg: Config) -> base.HostEnv:
         layout = _layout(cfg, env)
     finally:
         env.close()
-    rules = {"sum": base.summed, "mean": base.averaged}
+    rules = {"sum": base.sum_over_agents, "mean": base.mean_over_agents}
     return base.HostEnv(layout.spec, lambda: _start(cfg, layout), rules[cfg.reward])
 
 

@@ -67,7 +67,7 @@ def make(cfg: Config) -> base.Env:
         return stage, replace(show(stage), reward=reward, terminated=env_state > 0)
 
     def describe(shot: base.Frame) -> str:
-        return f"{base.played(shot)}\n{STATES[int(shot.state)]}"
+        return f"{base.describe_actions(shot)}\n{STATES[int(shot.state)]}"
 
     return base.team_env(
         spec,

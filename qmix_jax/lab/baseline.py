@@ -46,7 +46,7 @@ def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
     if cfg.compile_cache:
         compile_cache.enable()
     stage = rollout.CollectorSetup(
-        envs.played_by(env, chosen), _no_carry, rollout.Recording(), episodes
+        envs.with_policy(env, chosen), _no_carry, rollout.Recording(), episodes
     )
 
     def run(key: Array) -> dict[str, Array]:

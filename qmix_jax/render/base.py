@@ -30,7 +30,7 @@ class Episode(NamedTuple):
     Attributes:
       spec: of its environment.
       states: tree [L+1, ...], env states; None where nobody asks for them.
-      scene: arrays by name [L+1, ...], what `Scene.look` made of them; None without a scene.
+      scene: arrays by name [L+1, ...], what `Scene.arrays` returned; None without a scene.
       actions: i32[L, N] or f32[L, N, D].
       rewards: f32[L], the team's, or where agents compete the mean over those that are scored.
       ending: `won`, `lost`, `time limit` or `finished`.
@@ -100,11 +100,11 @@ def shot(episode: Episode, step: int) -> envs.Frame:
     states = episode.states
     return envs.Frame(
         state=jax.tree.map(lambda x: x[step], states),
-        before=jax.tree.map(lambda x: x[step - 1], states) if step else None,
+        previous_state=jax.tree.map(lambda x: x[step - 1], states) if step else None,
         actions=episode.actions[step - 1] if step else None,
         step=step,
         reward=float(episode.rewards[step - 1]) if step else 0.0,
-        returned=returned(episode, step),
+        episode_return=returned(episode, step),
         names=episode.spec.agent_names,
     )
 

@@ -203,7 +203,7 @@ def _play(
     def look(env_state: Any) -> dict[str, Any]:
         kept = {}
         if presentation.scene and not presentation.draw:
-            kept["scene"] = presentation.scene.look(env_state)
+            kept["scene"] = presentation.scene.arrays(env_state)
         if presentation.draw or presentation.describe:
             kept["state"] = jax.tree.map(_without_keys, env_state)
         return kept
@@ -284,6 +284,6 @@ def _painter(shown: envs.Presentation, episode: base.Episode) -> base.Painter:
         draw = shown.draw
         return base.Painter(lambda axes, time: draw(axes, base.shot(episode, round(time))))
     if shown.scene:
-        return _PAINTERS[shown.scene.painter](episode, shown.scene.facts)
+        return _PAINTERS[shown.scene.painter](episode, shown.scene.constants)
     assert shown.describe is not None  # `_presentation`
     return text.make(episode, shown.describe)

@@ -1,6 +1,7 @@
 """What is special about each JaxMARL suite."""
 
 import types
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def marches(play, random_policy):
 
 
 def test_the_table_of_sizes_is_complete():
-    assert set(SIZES) == set(smax.scenario_names())
+    assert set(SIZES) == set(smax.scenarios())
 
 
 @pytest.mark.parametrize("scenario", SIZES)
@@ -306,7 +307,7 @@ def test_a_composed_scenario_equals_the_registered_one():
 
 def test_unit_types_are_jaxmarls():
     env = adapter.construct(SMAX, {"scenario": smax.registered_scenario("3m")})
-    assert list(smax.UnitType.__args__) == env.unit_type_names
+    assert list(get_args(smax.UnitType)) == env.unit_type_names
 
 
 # MPE ------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_reasons(id_, reason):
         ({"id": "hanabi", "kwargs": {"num_agents": 6}}, "kwargs.num_agents=6 .*equal to 5"),
         (
             {"id": "hanabi", "kwargs": {"num_colors": 1}},
-            "deals 2 hands of 5 out of 10 cards and has none left to draw",
+            "deals 2 hands of 5 from 10 cards and has none left to draw",
         ),
         (
             {"id": "jaxnav", "kwargs": {"act_type": "Continuous"}},

@@ -50,7 +50,7 @@ def test_a_policy_plays_itself_with_its_memory_and_starts_each_episode_anew():
     def act(key, env_state, timestep, memory):
         return jnp.stack([jnp.zeros_like(memory), memory]), 1 - memory
 
-    played = base.played_by(env, base.HeuristicPolicy(0, act))
+    played = base.with_policy(env, base.HeuristicPolicy(0, act))
     result = evaluated(played, 3, jax.random.key(0))
     assert float(result["return"]) == 3
 
@@ -113,6 +113,6 @@ def test_the_dead_stop(heuristic):
 def test_the_heuristic_wins_battles():
     """A random policy wins none of these."""
     env = jaxmarl.make(jaxmarl.Config(scenario="3m"))
-    played = base.played_by(env, env.game.heuristic)
+    played = base.with_policy(env, env.game.heuristic)
     run = jax.jit(lambda key: evaluated(played, 64, key))
     assert float(run(jax.random.key(0))["win_rate"]) > 0.3

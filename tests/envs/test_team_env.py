@@ -16,10 +16,10 @@ def shot(actions):
 
 
 def test_joint_actions_are_told_briefly():
-    assert base.played(shot(None)) == "start"
-    assert base.played(shot(np.array([1, 0], np.int32))) == "a 1, b 0: reward 7"
+    assert base.describe_actions(shot(None)) == "start"
+    assert base.describe_actions(shot(np.array([1, 0], np.int32))) == "a 1, b 0: reward 7"
     continuous = np.array([[0.123456, -1.0], [2.0, 0.0]], np.float32)
-    assert base.played(shot(continuous)) == "a (0.123, -1), b (2, 0): reward 7"
+    assert base.describe_actions(shot(continuous)) == "a (0.123, -1), b (2, 0): reward 7"
 
 
 def team_of(reward):

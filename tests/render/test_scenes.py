@@ -17,7 +17,7 @@ def environment(*overrides):
 
 def played(env, policy, look, steps, seed=0):
     """(what is looked at [T+1, ...], actions [T, N], steps until the end), one episode."""
-    played_env = envs.played_by(env, policy)
+    played_env = envs.with_policy(env, policy)
 
     def body(carry, key):
         state, over, memory = carry
@@ -44,9 +44,9 @@ def played(env, policy, look, steps, seed=0):
 @pytest.mark.slow
 def test_every_shot_that_is_drawn_does_damage_and_all_damage_is_drawn():
     env = environment("env=smax")
-    scene, _, steps = played(env, env.game.heuristic, env.presentation.scene.look, 60)
+    scene, _, steps = played(env, env.game.heuristic, env.presentation.scene.arrays, 60)
     scene = {name: values[: steps + 1] for name, values in scene.items()}
-    fired = ~np.isnan(battle._fired(scene, env.presentation.scene.facts))
+    fired = ~np.isnan(battle._fired(scene, env.presentation.scene.constants))
     shots = np.zeros(scene["health"][1:].shape)
     for step, unit in zip(*np.nonzero(fired), strict=True):
         target = scene["target"][step + 1][unit]
@@ -96,10 +96,10 @@ def test_other_games_of_a_family_are_drawn_too(name):
     env = environment(f"env={name}")
     assert env.presentation.scene is not None
     state, _ = jax.jit(env.reset)(jax.random.key(0))
-    scene = jax.tree.map(lambda x: np.asarray(x)[None], env.presentation.scene.look(state))
+    scene = jax.tree.map(lambda x: np.asarray(x)[None], env.presentation.scene.arrays(state))
     nothing = np.zeros((0, env.spec.n_agents), np.int32)
     episode = base.Episode(env.spec, None, scene, nothing, np.zeros(0), "finished", {})
-    painter = build._PAINTERS[env.presentation.scene.painter](episode, env.presentation.scene.facts)
+    painter = build._PAINTERS[env.presentation.scene.painter](episode, env.presentation.scene.constants)
     picture = np.asarray(pictures.film(episode, painter).frame(0))[40:]
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 8, "not blank"
 
@@ -115,7 +115,7 @@ def test_the_process_says_in_which_state_it_is():
 def test_the_first_kitchen_speaks_the_language_of_the_second():
     env = environment("env=overcooked")
     state, _ = env.reset(jax.random.key(0))
-    tiles = env.presentation.scene.facts["tiles"]
+    tiles = env.presentation.scene.constants["tiles"]
     ((y, x),) = np.argwhere(tiles == kitchen.POT)
     kinds = {"counter": kitchen.COUNTER, "hatch": kitchen.HATCH, "plates": kitchen.PLATES}
     assert all((tiles == kind).any() for kind in kinds.values())
@@ -129,7 +129,7 @@ def test_the_first_kitchen_speaks_the_language_of_the_second():
             sparse=state.sparse,
             shaped=state.shaped,
         )
-        scene = env.presentation.scene.look(changed)
+        scene = env.presentation.scene.arrays(changed)
         assert (int(scene["lying"][y, x]), int(scene["timer"][y, x])) == (inside, timer)
         assert int(scene["lying"].sum()) == inside, "nothing lies elsewhere"
 

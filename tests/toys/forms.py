@@ -25,7 +25,7 @@ FORMS = {
     "crowd": {"obs_blocks": (("place", 1),)},
 }
 """Form -> further fields of its spec."""
-TEAM_REWARDS = {"continuous": base.averaged, "tabular": base.summed}
+TEAM_REWARDS = {"continuous": base.mean_over_agents, "tabular": base.sum_over_agents}
 
 
 class Config(config.Model):

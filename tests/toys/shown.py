@@ -17,7 +17,7 @@ def draw(axes, shot):
     axes.set_xlim(0, 10)
     axes.set_ylim(0, 10)
     axes.bar([5], [1 + int(shot.state["step"])], color="#d55e00")
-    assert (shot.before is None) == (shot.step == 0)
+    assert (shot.previous_state is None) == (shot.step == 0)
 
 
 def describe(shot):
