@@ -103,18 +103,11 @@ def _open(cfg: Config) -> Any:
 def _find(name: str) -> Any:
     """The module with `parallel_env`. Raises: ConfigError."""
     suite, _, module_name = name.partition(".")
-    moved = [f"{_MOVED[suite]}.{module_name}"] if suite in _MOVED else []
-    paths = [f"pettingzoo.{name}", *moved, name]
+    new_path = [f"{_MOVED[suite]}.{module_name}"] if suite in _MOVED else []
+    paths = [f"pettingzoo.{name}", *new_path, name]
     missing = []
     for path in paths:
-        try:
-            module = importlib.import_module(path)
-        except ImportError as error:
-            # Importing a suite that has moved raises an ImportError.
-            if not isinstance(error, ModuleNotFoundError) and not moved:
-                raise
-            missing.append(error.name or path)
-            continue
+        module = _import(path, missing, has_moved=suite in _MOVED)
         if hasattr(module, "parallel_env"):
             return module
     raise config.ConfigError(
@@ -122,6 +115,18 @@ def _find(name: str) -> Any:
         f"(not found: {', '.join(dict.fromkeys(missing)) or 'nothing'}); install the extra with "
         "pip install 'qmix-jax[pettingzoo]', or correct the name, such as mpe.simple_spread_v3"
     )
+
+
+def _import(path: str, missing: list[str], has_moved: bool) -> Any:
+    """The module; None if it is missing, and then adds its name to `missing`."""
+    try:
+        return importlib.import_module(path)
+    except ImportError as error:
+        # Importing a suite that has moved raises an ImportError.
+        if not isinstance(error, ModuleNotFoundError) and not has_moved:
+            raise
+        missing.append(error.name or path)
+        return None
 
 
 def _layout(cfg: Config, env: Any) -> _SpaceLayout:
