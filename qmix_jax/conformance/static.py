@@ -109,7 +109,8 @@ def _best_metrics(subject: Subject) -> Iterator[Finding]:
     spec = subject.spec
     returns = (f"return/{name}" for name in spec.agent_names)
     known = ("return", "length", *spec.metric_names, *returns)
-    is_default = spec.best_metrics == EnvSpec.__dataclass_fields__["best_metrics"].default
+    defaults = {field.name: field.default for field in dataclasses.fields(EnvSpec)}
+    is_default = spec.best_metrics == defaults["best_metrics"]
     for index, entry in enumerate(spec.best_metrics):
         where = f"spec.best_metrics[{index}]"
         if not isinstance(entry, tuple) or len(entry) != 2 or entry[1] not in ("max", "min"):
@@ -178,7 +179,9 @@ def _tabular(subject: Subject) -> Iterator[Finding]:
 def _team_reward(subject: Subject) -> Iterator[Finding]:
     team_reward: Any = subject.env.team_reward
     n_agents = subject.spec.n_agents
-    for leading in ((), (3,)) if team_reward is not None else ():
+    for leading in ((), (3,)):
+        if team_reward is None:
+            break
         rewards: Any = np.zeros((*leading, n_agents), np.float32)
         if isinstance(subject.env, envs.Env):
             rewards = jnp.asarray(rewards)

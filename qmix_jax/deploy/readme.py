@@ -10,6 +10,8 @@ _TEXT = """\
 A trained policy for {n} agents: each agent acts on its own observations only, {acts}. Exported
 from the run `{run}` of qmix_jax {version}{commit}.
 
+| file | |
+|---|---|
 {files}
 | `metadata.json` | names, shapes, dtypes; configuration, commit, seed and scores of the run |
 
@@ -62,7 +64,7 @@ import runner
 policy = runner.load("weights.npz")
 state = policy.initial_state({seed})  # at the start of every episode
 actions, state = policy.act(obs, avail_actions, state)  # one environment, without the axis b
-agent = policy.agent({agent!r})  # the policy of one agent, which takes only its observation
+agent = policy.agent("{agent}")  # the policy of one agent, which takes only its observation
 ```
 
 For several environments, use `initial_state(b)` and `restart(state, ended)`; see `runner.py`.
@@ -75,8 +77,8 @@ Seed {seed} (member {member}), {parameters} parameters; greedy evaluation in tra
 """
 
 _FILES = {
-    "stablehlo": ("`policy.stablehlo`", "the policy as a program with its weights, for JAX"),
-    "numpy": ("`weights.npz`, `runner.py`", "its weights, and an implementation in NumPy"),
+    "stablehlo": "| `policy.stablehlo` | the policy as a program with its weights, for JAX |",
+    "numpy": "| `weights.npz`, `runner.py` | the weights, and an implementation in NumPy |",
 }
 _HEADS = {
     "argmax": ("q", " `q` {shape} holds the utilities."),
@@ -103,7 +105,7 @@ def text(about: Mapping[str, Any]) -> str:
             run=run["name"],
             version=run["versions"]["qmix_jax"],
             commit=commit,
-            files=_table(("file", ""), [_FILES[name] for name in formats]),
+            files="\n".join(_FILES[name] for name in formats),
             n=n_agents,
             obs=_shape(interface["obs_shape"]),
             padding="each agent's, padded with zeros at the end" if padded else "",
@@ -129,11 +131,6 @@ def text(about: Mapping[str, Any]) -> str:
         parts.append(_NUMPY.format(agent=interface["agent_names"][0], seed=seed))
     scores = ", ".join(f"{name} {value:.4g}" for name, value in run["scores"].items())
     return "\n".join([*parts, _RUN.format_map({**run, "scores": scores or "none"})])
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _actions(interface: Mapping[str, Any]) -> dict[str, str]:
