@@ -141,11 +141,11 @@ def _layout(cfg: Config, env: Any) -> _SpaceLayout:
                 "because Q-learning needs a finite set; look for an option such as "
                 "env.options.kwargs.continuous_actions=false"
             )
-    given = [env.observation_space(name) for name in names]
-    in_dict = tuple(isinstance(s, spaces.Dict) and "observation" in s.spaces for s in given)
+    raw_spaces = [env.observation_space(name) for name in names]
+    in_dict = tuple(isinstance(s, spaces.Dict) and "observation" in s.spaces for s in raw_spaces)
     obs_spaces = tuple(
         space["observation"] if inside else space
-        for space, inside in zip(given, in_dict, strict=True)
+        for space, inside in zip(raw_spaces, in_dict, strict=True)
     )
     shapes = tuple(_shape(space, obs_spaces) for space in obs_spaces)
     state_space = getattr(env, "state_space", None)

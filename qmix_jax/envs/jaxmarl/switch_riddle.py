@@ -65,5 +65,5 @@ def _describe(frame: base.Frame) -> str:
 
 def _outcome(state: Any, next_state: Any, actions: Array) -> tuple[Array, dict[str, Array]]:
     """Only the agent who was in the room before the step can tell."""
-    told = actions[state.agent_in_room] == _TELL
-    return told, {"win_rate": told & jnp.all(next_state.has_been == 1)}
+    tells = actions[state.agent_in_room] == _TELL
+    return tells, {"win_rate": tells & jnp.all(next_state.has_been == 1)}
