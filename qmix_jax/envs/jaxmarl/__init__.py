@@ -111,14 +111,15 @@ def make(cfg: Config) -> base.Env:
 
 
 def _check_id(env_id: str) -> None:
-    supported = f"supported: {', '.join(SUPPORTED)}"
     if env_id in REFUSED:
         raise config.ConfigError(
-            f"env jaxmarl: id={env_id!r} is refused: {REFUSED[env_id]}; {supported}"
+            f"env jaxmarl: id={env_id!r} is refused: {REFUSED[env_id]}; "
+            f"supported: {', '.join(SUPPORTED)}"
         )
     if env_id not in SUPPORTED:
-        hint = adapter.did_you_mean(env_id, SUPPORTED)
-        raise config.ConfigError(f"env jaxmarl: id={env_id!r} is unknown; {hint}{supported}")
+        raise config.ConfigError(
+            f"env jaxmarl: id={env_id!r} is unknown; {config.suggest(env_id, SUPPORTED)}"
+        )
 
 
 def _checked_kwargs(cfg: Config, model: type[config.Model]) -> dict[str, Any]:
@@ -126,11 +127,11 @@ def _checked_kwargs(cfg: Config, model: type[config.Model]) -> dict[str, Any]:
         return model.model_validate(dict(cfg.kwargs)).model_dump(exclude_unset=True)
     except ValidationError as error:
         problem = error.errors()[0]
-    key, allowed = str(problem["loc"][0]), ", ".join(model.model_fields)
+    key = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
-        hint = adapter.did_you_mean(key, model.model_fields)
         raise config.ConfigError(
-            f"env jaxmarl: kwargs.{key} is not an argument of {cfg.id}; {hint}allowed: {allowed}"
+            f"env jaxmarl: kwargs.{key} is not an argument of {cfg.id}; "
+            f"{config.suggest(key, tuple(model.model_fields))}"
         )
     reason = problem["msg"][0].lower() + problem["msg"][1:]
     raise config.ConfigError(

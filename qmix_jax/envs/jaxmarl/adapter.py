@@ -1,11 +1,10 @@
 """Adapts JaxMARL environments to `Env`; a `Suite` states what differs between suites."""
 
-import difflib
 import importlib
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -80,12 +79,6 @@ def construct(env_id: str, kwargs: Mapping[str, Any]) -> Any:
 def reset_shapes(env: Any) -> Any:
     """Shapes of (observations, env_state), without running the environment."""
     return jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The beginning of an error message, if a name is close to one of `names`."""
-    matches = difflib.get_close_matches(name, [*names], n=1)
-    return f"did you mean {matches[0]!r}? " if matches else ""
 
 
 def concatenate_obs(agents: list[str]) -> Callable[[Mapping[str, Array], Any], Array]:

@@ -75,8 +75,8 @@ def registered_scenario(name: str) -> Any:
     if name in known:
         return known[name]
     raise config.ConfigError(
-        f"env jaxmarl: scenario={name!r} is unknown; {adapter.did_you_mean(name, known)}allowed: "
-        f"{', '.join(known)}, or compose one with allies and enemies"
+        f"env jaxmarl: scenario={name!r} is unknown; {config.suggest(name, tuple(known))}, or "
+        "compose one with allies and enemies"
     )
 
 
