@@ -122,7 +122,7 @@ def _replace(folder: pathlib.Path, contents: Mapping[str, bytes]) -> None:
     exported = {*policy.FILES, policy.METADATA, "runner.py", "README.md"}
     if not present <= exported or (present and policy.METADATA not in present):
         raise config.ConfigError(
-            f"export: {str(folder)!r} has files that are not an export's; choose another --out"
+            f"export: {str(folder)!r} has files that are not from an export; choose another --out"
         )
     for name in present:
         (folder / name).unlink()

@@ -6,15 +6,18 @@ pure functions of one environment, without a batch axis:
     reset(key)                    -> (env_state, TimeStep)
     step(key, env_state, actions) -> (env_state, TimeStep)
 
-If all agents share one reward, `team_env` builds the `Env`; its docstring has a complete example.
-What is not in JAX returns a `HostEnv`. The trainer batches, resets and compiles environments itself
-and relies on these rules, which `qmix-jax check-env` tests:
+`EnvSpec` and `TimeStep` in `qmix_jax.types` list all fields with their shapes and dtypes. If all
+agents share one reward, `team_env` builds the `Env`; its docstring is a complete example. An
+environment that is not written in JAX is a `HostEnv`.
+
+The trainer batches, resets and compiles environments itself and relies on these rules, which
+`qmix-jax check-env` tests:
 
 1. Pure: all randomness comes from the key; counters live in `env_state`, any tree of arrays.
 2. Static shapes: `reset` and `step` return the same structure, shapes and dtypes. Dtypes are exact
    and strong: `jnp.where(x, 1.0, 0.0)` is weakly typed until `.astype(jnp.float32)`.
 3. Every agent has an available action at every step, dead agents (a no-op) and the final step
-   included. Padding actions, from an agent's own number on, are never available.
+   included. Actions beyond an agent's number of actions are padding and never available.
 4. No auto-reset: the step that ends an episode returns the true final observation.
 5. `terminated` or `truncated`, never both. A time limit truncates, so values bootstrap through it;
    it terminates only if the horizon is part of the task, as in a one-step game.
@@ -88,8 +91,8 @@ def team_env(
 
             def step(key, env_state, actions):
                 reward = (actions[0] == actions[1]).astype(jnp.float32)
-                end = {"reward": reward, "terminated": jnp.ones((), bool)}
-                return env_state, dataclasses.replace(timestep(), **end)
+                end = jnp.ones((), bool)
+                return env_state, dataclasses.replace(timestep(), reward=reward, terminated=end)
 
             return base.team_env(spec, reset, step)
 

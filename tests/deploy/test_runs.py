@@ -268,7 +268,7 @@ def test_an_export_replaces_an_earlier_one_but_no_other_files(run_directory, tmp
     assert names == {"README.md", "metadata.json", "runner.py", "weights.npz"}
     assert "stablehlo" not in (folder / "README.md").read_text()
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(config.ConfigError, match="has files that are not an export's"):
+    with pytest.raises(config.ConfigError, match="has files that are not from an export"):
         qmix_jax.export_run(run_directory, tmp_path, formats=("numpy",))
     assert (tmp_path / "README.md").read_text() == "mine"
 
