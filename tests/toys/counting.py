@@ -14,7 +14,7 @@ class Config(config.Model):
     limit: config.PositiveInt = 5
     """Time limit in steps."""
     longest: config.PositiveInt = 7
-    """The task terminates an episode after 1..longest steps, drawn at random, unless truncated earlier."""
+    """Episodes not truncated before terminate after 1..longest steps, drawn at random."""
 
 
 def make(cfg: Config) -> base.Env:
