@@ -53,7 +53,7 @@ def run(options: measure.Options) -> None:
         ]
         rows = [_row(test, done.config.name, seen) for test in tests]
         notes = [*_NOTES]
-        if "numpy" in written and policy.acting(done).head == "argmax":
+        if "numpy" in written and policy.make_algorithm(done).head == "argmax":
             notes.append(_margin(done, member, exported, seen))
     measure.report("export", rows, options, notes)
 
@@ -99,7 +99,7 @@ def _record(
     algorithm = program.make_algorithm(cfg, env.spec)
     window = max(-(-steps // n_envs), env.spec.max_steps)
     collector = collectors.make_segment(program.stage_of(algorithm, env, n_envs), window)
-    greedy = train_step.play(algorithm, done.own(member))
+    greedy = train_step.play(algorithm, done.member_params(member))
     options = population.compiler_options(jax.default_backend())
     with policy.precision(done.config):
         collect = jax.jit(lambda key: collector.collect(key, (), greedy)[1],
@@ -170,8 +170,8 @@ def _margin(
     A choice flips where the lead of the best action over the second is less than the error of
     their difference: with a density f of small leads and an error e, f * mean(|e|) / 2 of them.
     """
-    step, own = jax.jit(policy.make_step(done)), done.own(member)
-    state = policy.of_run(done, member).initial_state(seen["reset"].shape[1]).arrays
+    step, own = jax.jit(policy.make_step(done)), done.member_params(member)
+    state = policy.from_run(done, member).initial_state(seen["reset"].shape[1]).arrays
     sides = [
         _utilities(lambda *seen: step(own, *seen), state, seen),
         _utilities(runner.read(exported)[1], state, seen),

@@ -147,7 +147,7 @@ class Population:
         programs, n_rounds = self._programs, self.layout.rounds
         pairs = (states, programs.state), (tallies, programs.tally)
         states, tallies = (
-            host_arrays.adopt(rounds, keep, like, n_rounds, programs.sharding)
+            host_arrays.select_members(rounds, keep, like, n_rounds, programs.sharding)
             for rounds, like in pairs
         )
         return states, tallies

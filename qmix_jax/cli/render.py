@@ -36,7 +36,7 @@ def command(arguments: Sequence[str]) -> int:
 
     for number, one in enumerate(build.render_run(**chosen, overrides=overrides)):
         files = " ".join(str(path) for path in (one.animation, one.transcript, one.sheet) if path)
-        outcome = f"return {one.returned:.2f}, {one.ending} after {one.steps} steps"
+        outcome = f"return {one.episode_return:.2f}, {one.ending} after {one.steps} steps"
         print(f"episode {number}: {outcome}; written to {files}")
     return 0
 

@@ -1,4 +1,4 @@
-"""What a check is: a question about an environment, and findings as its answer."""
+"""Checks, their findings, and the environment they examine."""
 
 import dataclasses
 import functools
@@ -17,12 +17,12 @@ Status = Literal["passed", "noted", "failed", "not run"]
 
 
 class Finding(NamedTuple):
-    """One thing that is not as it should be.
+    """A contract violation, or a note about something legal but suspicious.
 
     Attributes:
       where: the part of the environment, for example `step: TimeStep.obs`.
-      got: what was found.  expected: what should be there.  fix: what to do about it.
-      fails: False for a remark that breaks nothing.
+      got: the observed value.  expected: the required value.  fix: how to correct it.
+      fails: False for a note, which has no `expected`.
     """
 
     where: str
@@ -32,16 +32,20 @@ class Finding(NamedTuple):
     fails: bool = True
 
     def line(self) -> str:
-        """The finding as a sentence of one line; a remark does not speak of what is expected."""
-        said = f"got {self.got}; expected {self.expected}" if self.fails else self.got
-        text = f"{self.where}: {said}; {self.fix}"
-        return " ".join(text.split())
+        """`where: got X; expected Y; fix` in one line; of a note, `where: X; fix`."""
+        text = f"got {self.got}; expected {self.expected}" if self.fails else self.got
+        return " ".join(f"{self.where}: {text}; {self.fix}".split())
+
+
+def note(where: str, message: str, advice: str) -> Finding:
+    """A finding that does not fail its check."""
+    return Finding(where, message, "", advice, fails=False)
 
 
 class Check(NamedTuple):
     """Attributes:
-    name: shown to people.
-    run: `(Subject) -> findings`, none where all is well.
+    name: as reported, and as `check_env(skip=...)` takes it.
+    run: `(Subject) -> findings`; no findings: the check passes.
     """
 
     name: str
@@ -49,7 +53,7 @@ class Check(NamedTuple):
 
 
 class CheckResult(NamedTuple):
-    """What a check came to: `findings` say why where it did not pass."""
+    """Outcome of a check."""
 
     name: str
     status: Status
@@ -58,13 +62,13 @@ class CheckResult(NamedTuple):
 
 @dataclasses.dataclass
 class Subject:
-    """An environment under examination; what is expensive is computed once, when first asked for.
+    """An environment under examination; expensive results are computed on first use and cached.
 
     Attributes:
-      env: the bundle.
-      remake: makes another one of the same options.
-      folder: of the module's source, to name the user's own lines in errors; None if not known.
-      n_episodes: environments that play side by side.
+      env: the environment.
+      remake: makes another one with the same options.
+      folder: of the module's source, to locate errors in the user's code; None if unknown.
+      n_episodes: environments played side by side.
       seed: of their randomness.
     """
 
@@ -76,35 +80,33 @@ class Subject:
 
     @property
     def spec(self) -> EnvSpec:
-        """The environment's facts."""
+        """The environment's spec."""
         return self.env.spec
 
     @property
-    def pure(self) -> envs.Env:
-        """The environment, for checks of one that is compiled."""
+    def jax_env(self) -> envs.Env:
+        """The environment, for checks that apply to compiled ones only."""
         assert isinstance(self.env, envs.Env)
         return self.env
 
     @functools.cached_property
-    def first(self) -> Any:
-        """Shapes of what `reset` returns: (env_state, TimeStep)."""
+    def reset_result(self) -> Any:
+        """(env_state, TimeStep) of `reset`: shapes, or arrays and `()` of a host environment."""
         if isinstance(self.env, envs.HostEnv):
-            return self._first_steps[0]
+            return (), self._first_timesteps[0]
         return jax.eval_shape(self.env.reset, key_shape())
 
     @functools.cached_property
-    def after(self) -> Any:
-        """Shapes of what `step` returns: (env_state, TimeStep)."""
+    def step_result(self) -> Any:
+        """(env_state, TimeStep) of `step`, as `reset_result`."""
         if isinstance(self.env, envs.HostEnv):
-            return self._first_steps[1]
-        return jax.eval_shape(self.env.step, key_shape(), self.first[0], self.action_shape)
+            return (), self._first_timesteps[1]
+        return jax.eval_shape(self.env.step, key_shape(), self.reset_result[0], self.action_shape)
 
     @functools.cached_property
-    def _first_steps(self) -> tuple[Any, Any]:
-        """The same of an environment in Python, as arrays and with no env state."""
+    def _first_timesteps(self) -> Any:
         assert isinstance(self.env, envs.HostEnv)
-        first, after = play.first_steps(self.env, self.seed)
-        return ((), first), ((), after)
+        return play.first_timesteps(self.env, self.seed)
 
     @property
     def action_shape(self) -> jax.ShapeDtypeStruct:
@@ -113,20 +115,20 @@ class Subject:
 
     @functools.cached_property
     def reset(self) -> Callable[..., Any]:
-        """The environment's, compiled."""
-        return play.compiled(self.pure.reset)
+        """The environment's `reset`, compiled."""
+        return play.fast_jit(self.jax_env.reset)
 
     @functools.cached_property
     def step(self) -> Callable[..., Any]:
-        """The environment's, compiled."""
-        return play.compiled(self.pure.step)
+        """The environment's `step`, compiled."""
+        return play.fast_jit(self.jax_env.step)
 
     @functools.cached_property
-    def played(self) -> play.Playthrough:
+    def playthrough(self) -> play.Playthrough:
         """Random play."""
         if isinstance(self.env, envs.HostEnv):
-            return play.in_python(self.env, self.seed)
-        return play.at_random(self.env, self.n_episodes, self.seed)
+            return play.on_host(self.env, self.seed)
+        return play.compiled(self.env, self.n_episodes, self.seed)
 
 
 def key_shape() -> Any:
@@ -134,51 +136,40 @@ def key_shape() -> Any:
     return jax.eval_shape(jax.random.key, 0)
 
 
-def ask(check: Check, subject: Subject) -> CheckResult:
-    """Runs a check; an exception is a finding too."""
+def run_check(check: Check, subject: Subject) -> CheckResult:
+    """Runs a check; an exception fails it with a finding."""
     try:
         findings = tuple(check.run(subject))
     except Exception as error:  # whatever the user's code raises
-        findings = (of_exception(check.name, error, subject.folder),)
+        findings = (from_exception(check.name, error, subject.folder),)
     if any(finding.fails for finding in findings):
         return CheckResult(check.name, "failed", findings)
     return CheckResult(check.name, "noted" if findings else "passed", findings)
 
 
-_HINTS: tuple[tuple[type[Exception], str], ...] = (
-    (
-        jax.errors.TracerBoolConversionError,
-        "a Python `if`, `while`, `and` or `not` cannot look at a traced value; use jnp.where, & | "
-        "~ or jax.lax.cond",
-    ),
-    (jax.errors.TracerArrayConversionError, "numpy cannot take traced values; use jax.numpy"),
-    (
-        jax.errors.TracerIntegerConversionError,
-        "a traced value cannot be a Python index; index a jax.numpy array with it",
-    ),
-    (
-        jax.errors.UnexpectedTracerError,
-        "a traced value was kept outside of the function; keep it in the env state",
-    ),
-    (
-        jax.errors.NonConcreteBooleanIndexError,
-        "the size of x[mask] is not known when compiling; use jnp.where(mask, x, ...)",
-    ),
-    (
-        jax.errors.ConcretizationTypeError,
-        "int(), float(), range() and shapes cannot depend on a traced value; use jnp.int32, "
-        "jnp.float32, jax.lax.fori_loop and fixed sizes",
-    ),
-)
+_FIXES: dict[type[Exception], str] = {
+    jax.errors.TracerBoolConversionError: "a Python `if`, `while`, `and` or `not` cannot test a "
+    "traced value; use jnp.where, & | ~ or jax.lax.cond",
+    jax.errors.TracerArrayConversionError: "numpy cannot take traced values; use jax.numpy",
+    jax.errors.TracerIntegerConversionError: "a traced value cannot be a Python index; index a "
+    "jax.numpy array with it",
+    jax.errors.UnexpectedTracerError: "a traced value was stored outside the function; store it in "
+    "the env state",
+    jax.errors.NonConcreteBooleanIndexError: "the size of x[mask] is unknown at compile time; use "
+    "jnp.where(mask, x, ...)",
+    jax.errors.ConcretizationTypeError: "int(), float(), range() and shapes cannot depend on a "
+    "traced value; use jnp.int32, jnp.float32, jax.lax.fori_loop and fixed sizes",
+}
+"""Error -> fix; the first class that matches counts, so base classes come last."""
 
 
-def of_exception(where: str, error: Exception, folder: pathlib.Path | None) -> Finding:
-    """What an exception of the user's code means."""
-    hints = (hint for kind, hint in _HINTS if isinstance(error, kind))
-    place = components.line_of(error, folder) if folder else ""
+def from_exception(where: str, error: Exception, folder: pathlib.Path | None) -> Finding:
+    """The finding for an exception raised by the user's code."""
+    fixes = (fix for kind, fix in _FIXES.items() if isinstance(error, kind))
+    line = components.line_of(error, folder) if folder else ""
     return Finding(
-        where=f"{where}{place and f' ({place})'}",
+        where=f"{where} ({line})" if line else where,
         got=components.said_by(error),
         expected="no exception",
-        fix=next(hints, "correct what raises it"),
+        fix=next(fixes, "correct the code that raises it"),
     )

@@ -1,4 +1,4 @@
-"""Asks an environment everything the trainer relies on."""
+"""The conformance suite: checks everything the trainer relies on in an environment."""
 
 import collections
 import json
@@ -12,37 +12,33 @@ from qmix_jax.conformance.base import Check, CheckResult, Finding, Subject
 from qmix_jax.envs import base as envs
 from qmix_jax.types import EnvSpec
 
-_FOUND = "Config, and make returns an environment"
+_IMPORT = "Config and make"
 
 
 class Conformance(NamedTuple):
-    """How an environment keeps to its contract.
+    """Results of the conformance suite for one environment.
 
     Attributes:
       env: its name.
-      answers: of all checks, in order.
+      results: one per check, in order.
     """
 
     env: str
-    answers: tuple[CheckResult, ...]
+    results: tuple[CheckResult, ...]
 
     @property
     def passed(self) -> bool:
-        """No check failed."""
-        return not any(answer.status == "failed" for answer in self.answers)
+        """Whether no check failed."""
+        return not any(result.status == "failed" for result in self.results)
 
     def failures(self) -> tuple[str, ...]:
-        """A line for everything that is wrong."""
-        return tuple(
-            finding.line()
-            for answer in self.answers
-            for finding in answer.findings
-            if finding.fails
-        )
+        """One line per contract violation."""
+        findings = (finding for result in self.results for finding in result.findings)
+        return tuple(finding.line() for finding in findings if finding.fails)
 
     def summary(self) -> dict[str, Any]:
         """Fields of `repr`: the verdict, the number of checks by status, and the failures."""
-        counts = collections.Counter(answer.status for answer in self.answers)
+        counts = collections.Counter(result.status for result in self.results)
         fields = {"env": self.env, "passed": self.passed, "checks": dict(counts)}
         return {**fields, "failures": "; ".join(self.failures())} if not self.passed else fields
 
@@ -51,12 +47,8 @@ class Conformance(NamedTuple):
     def to_json(self) -> str:
         """One line: name, whether it passed, and every check with its findings."""
         checks = [
-            {
-                "name": answer.name,
-                "status": answer.status,
-                "findings": [finding._asdict() for finding in answer.findings],
-            }
-            for answer in self.answers
+            {**result._asdict(), "findings": [finding._asdict() for finding in result.findings]}
+            for result in self.results
         ]
         return json.dumps({"env": self.env, "passed": self.passed, "checks": checks})
 
@@ -69,43 +61,43 @@ def check_env(
     seed: int = 0,
     skip: Sequence[str] = (),
 ) -> Conformance:
-    """Runs the conformance suite on an environment; it continues after a failure where it can.
+    """Checks that an environment satisfies its contract; continues after a failure if possible.
 
     Args:
-      env: name of an environment of the package, dotted path of a module of your own, or an `Env`
-        or `HostEnv`.
+      env: name of a built-in environment, dotted path of your own module, or an `Env` or `HostEnv`.
       options: of the module's `Config`.
-      episodes: environments that are played side by side, at random.
-      seed: of the play.
-      skip: names of checks not to run; `compiled as not compiled` takes longest.
+      episodes: environments played side by side with random actions; at least 2.
+      seed: of the random play.
+      skip: names of checks not to run; `compiled equals eager` takes longest.
     Returns:
-      A `Conformance`: an answer per check, `passed`, and `failures()` as lines.
+      A `Conformance`: a result per check, `passed`, and `failures()` as lines.
     Raises:
-      ConfigError: no such module, options that it does not have or refuses, `options` of an `Env`.
+      ConfigError: no such module, unknown or invalid options, `options` together with an `Env`.
     """
     if episodes < 2:
-        raise config.ConfigError(f"check-env: episodes={episodes}; compare at least 2")
+        raise config.ConfigError(f"check-env: episodes={episodes}; allowed: 2 or more, to compare")
     if isinstance(env, envs.Env | envs.HostEnv):
         if options:
             raise config.ConfigError(
-                f"check-env: an Env has its options already, got {dict(options)}; pass a module's "
-                "dotted path instead"
+                f"check-env: an Env has its options already, got {dict(options)}; pass the dotted "
+                "path of its module instead"
             )
         subject = Subject(env, lambda: env, None, episodes, seed)
-        return Conformance(env.spec.name, _examine(subject, skip))
-    module, trouble = _import(env)
-    if trouble is None:
+        return Conformance(env.spec.name, _run_checks(subject, skip))
+    module, failure = _import(env)
+    if failure is None:
         cfg = config.load({"env": {"name": env, "options": options or {}}}).env.options
         folder = pathlib.Path(module.__file__ or ".").parent
-        made, trouble = _make(module, cfg, folder)
-    if trouble is not None:
-        return Conformance(env, _examine(trouble, skip))
+        made, failure = _make(module, cfg, folder)
+    if failure is not None:
+        not_run = (CheckResult(c.name, "not run") for stage in _STAGES for c in stage.checks)
+        return Conformance(env, (CheckResult(_IMPORT, "failed", (failure,)), *not_run))
     subject = Subject(made, lambda: module.make(cfg), folder, episodes, seed)
-    return Conformance(made.spec.name, _examine(subject, skip))
+    return Conformance(made.spec.name, _run_checks(subject, skip))
 
 
 def _import(name: str) -> tuple[Any, Finding | None]:
-    """(module, what is wrong with it)."""
+    """(module, None), or (None, what is wrong with it)."""
     try:
         module = components.find("envs", name)
     except components.ComponentError as error:
@@ -114,71 +106,69 @@ def _import(name: str) -> tuple[Any, Finding | None]:
         fix = "write class Config(config.Model) and def make(cfg)"
         return None, Finding("module", str(error), "Config and make", fix)
     except Exception as error:  # whatever the user's module raises
-        return None, base.of_exception("import", error, None)
+        return None, base.from_exception("import", error, None)
     if not (isinstance(module.Config, type) and issubclass(module.Config, config.Model)):
-        wanted = "a subclass of qmix_jax.config.Model"
-        fix = "write class Config(config.Model)"
-        return None, Finding("module: Config", repr(module.Config), wanted, fix)
+        expected, fix = "a subclass of qmix_jax.config.Model", "write class Config(config.Model)"
+        return None, Finding("module: Config", repr(module.Config), expected, fix)
     return module, None
 
 
 def _make(module: Any, cfg: config.Model, folder: pathlib.Path) -> tuple[Any, Finding | None]:
-    """(environment, what is wrong with it)."""
+    """(environment, None), or (None, what is wrong with it)."""
     try:
         env = module.make(cfg)
     except config.ConfigError:
         raise
     except Exception as error:  # whatever the user's code raises
-        return None, base.of_exception("make", error, folder)
+        return None, base.from_exception("make", error, folder)
     if not isinstance(env, envs.Env | envs.HostEnv):
-        wanted, fix = "an envs.base.Env", "return envs.base.team_env(spec, reset, step)"
-        return None, Finding("make", type(env).__name__, wanted, fix)
+        fix = "return envs.base.team_env(spec, reset, step)"
+        return None, Finding("make", type(env).__name__, "an envs.base.Env", fix)
     if not isinstance(env.spec, EnvSpec):
-        wanted = "a qmix_jax.types.EnvSpec"
-        return None, Finding("make: spec", type(env.spec).__name__, wanted, "build that")
+        expected = "a qmix_jax.types.EnvSpec"
+        return None, Finding("make: spec", type(env.spec).__name__, expected, "build an EnvSpec")
     return env, None
 
 
 class _Stage(NamedTuple):
-    """Checks, and the names of those that must not have failed before."""
+    """Checks, and the earlier checks that must not have failed for these to run."""
 
     checks: Sequence[Check]
-    needs: tuple[str, ...]
+    needs: Sequence[str] = ()
+
+
+def _names(checks: Sequence[Check]) -> tuple[str, ...]:
+    return tuple(check.name for check in checks)
 
 
 _SIZES = ("spec: agents", "spec: actions", "spec: observations", "spec: sizes")
-_RETURNS = tuple(check.name for check in traced.RETURNS)
-_RECORDS = tuple(check.name for check in traced.RECORDS)
+_CALLABLE = (*_SIZES, *_names(traced.CALLS))
+_HOST_CALLABLE = (*_SIZES, *_names(host_stepped.CALLS))
+_RECORDS = _names(traced.RECORDS)
 _STAGES = (
-    _Stage(static.CHECKS, ()),
-    _Stage(traced.RETURNS, _SIZES),
-    _Stage(traced.RECORDS, (*_SIZES, *_RETURNS)),
-    _Stage(traced.CHECKS, (*_SIZES, *_RETURNS)),
-    _Stage(simulated.CHECKS, (*_SIZES, *_RETURNS, *_RECORDS)),
+    _Stage(static.CHECKS),
+    _Stage(traced.CALLS, _SIZES),
+    _Stage(traced.RECORDS, _CALLABLE),
+    _Stage(traced.CHECKS, _CALLABLE),
+    _Stage(simulated.CHECKS, (*_CALLABLE, *_RECORDS)),
 )
-_HOSTED_RETURNS = tuple(check.name for check in host_stepped.RETURNS)
-_HOSTED = (
-    _Stage(static.CHECKS, ()),
-    _Stage(host_stepped.RETURNS, _SIZES),
-    _Stage(traced.RECORDS, (*_SIZES, *_HOSTED_RETURNS)),
-    _Stage((*host_stepped.CHECKS, *simulated.HOSTED), (*_SIZES, *_HOSTED_RETURNS, *_RECORDS)),
+_HOST_STAGES = (
+    _Stage(static.CHECKS),
+    _Stage(host_stepped.CALLS, _SIZES),
+    _Stage(traced.RECORDS, _HOST_CALLABLE),
+    _Stage((*host_stepped.CHECKS, *simulated.HOST_CHECKS), (*_HOST_CALLABLE, *_RECORDS)),
 )
-"""Of an environment that is stepped in Python."""
 
 
-def _examine(subject: Subject | Finding, skip: Sequence[str]) -> tuple[CheckResult, ...]:
-    """An answer per check; of what cannot be examined, that finding and no more."""
-    if isinstance(subject, Finding):
-        wrong = CheckResult(_FOUND, "failed", (subject,))
-        return (wrong, *(CheckResult(c.name, "not run") for stage in _STAGES for c in stage.checks))
-    answers = [CheckResult(_FOUND, "passed")]
-    for stage in _HOSTED if isinstance(subject.env, envs.HostEnv) else _STAGES:
-        broken = {answer.name for answer in answers if answer.status in ("failed", "not run")}
-        runs = not broken & {*stage.needs}
-        answers += [
-            base.ask(check, subject)
-            if runs and check.name not in skip
-            else CheckResult(check.name, "not run")
+def _run_checks(subject: Subject, skip: Sequence[str]) -> tuple[CheckResult, ...]:
+    results = [CheckResult(_IMPORT, "passed")]
+    for stage in _HOST_STAGES if isinstance(subject.env, envs.HostEnv) else _STAGES:
+        broken = {result.name for result in results if result.status in ("failed", "not run")}
+        skipped = {*skip} | (set(_names(stage.checks)) if broken & {*stage.needs} else set())
+        results += [
+            CheckResult(check.name, "not run")
+            if check.name in skipped
+            else base.run_check(check, subject)
             for check in stage.checks
         ]
-    return tuple(answers)
+    return tuple(results)

@@ -1,4 +1,4 @@
-"""Checks of an environment that is stepped in Python: it is played, not compiled."""
+"""Checks of host environments, which are played rather than compiled."""
 
 from collections.abc import Iterator
 
@@ -10,38 +10,38 @@ from qmix_jax.envs import base as envs
 from qmix_jax.types import TimeStep
 
 
-def _returns(subject: Subject) -> Iterator[Finding]:
+def _calls(subject: Subject) -> Iterator[Finding]:
     try:
-        shown = {"reset": subject.first[1], "step": subject.after[1]}
+        timesteps = {"reset": subject.reset_result[1], "step": subject.step_result[1]}
     except Exception as error:  # whatever the user's code raises
-        yield base.of_exception("start, reset or step", error, subject.folder)
+        yield base.from_exception("start, reset or step", error, subject.folder)
         return
-    for name, timestep in shown.items():
+    for name, timestep in timesteps.items():
         if not isinstance(timestep, TimeStep):
-            yield Finding(name, type(timestep).__name__, "a TimeStep", "return that alone")
+            yield Finding(name, type(timestep).__name__, "a TimeStep", "return only that")
 
 
 def _same_seed(subject: Subject) -> Iterator[Finding]:
-    """The first episode again, by the same actions."""
+    """Replays the first episode with the same seed and actions."""
     assert isinstance(subject.env, envs.HostEnv)
-    played, episodes = subject.played, subject.env.start()
-    again = [episodes.reset(subject.seed)]
+    played, episodes = subject.playthrough, subject.env.start()
+    replay = [episodes.reset(subject.seed)]
     length = int(np.flatnonzero(played.ended | played.timed_out)[0]) + 1
-    while len(again) <= length and not (again[-1].terminated or again[-1].truncated):
-        again.append(episodes.step(played.actions[0, len(again) - 1]))
+    while len(replay) <= length and not (replay[-1].terminated or replay[-1].truncated):
+        replay.append(episodes.step(played.actions[0, len(replay) - 1]))
     episodes.close()
-    expected = [played.shown.obs[0, 0], *played.stepped.obs[0, :length]]
-    if len(again) != len(expected) or not all(
-        np.array_equal(one.obs, two) for one, two in zip(again, expected, strict=True)
+    expected = [played.timesteps.obs[0, 0], *played.next_timesteps.obs[0, :length]]
+    if len(replay) != len(expected) or not all(
+        np.array_equal(timestep.obs, obs) for timestep, obs in zip(replay, expected, strict=True)
     ):
         yield Finding(
             "reset(seed)",
-            "two different episodes from one seed and the same actions",
-            "an episode that depends on the seed and the actions alone",
-            "draw everything from the generator that reset(seed) makes; a run cannot be repeated "
-            "otherwise",
+            "two different episodes from the same seed and actions",
+            "an episode determined by its seed and actions",
+            "draw all randomness from a generator that reset(seed) makes; runs cannot be "
+            "reproduced otherwise",
         )
 
 
-RETURNS = (Check("reset and step can be called", _returns),)
+CALLS = (Check("reset and step can be called", _calls),)
 CHECKS = (Check("same seed, same episode", _same_seed),)

@@ -1,5 +1,6 @@
-"""Plays an environment at random: many copies in one program, or an episode at a time in Python.
-Ended episodes are followed by fresh ones, as in training.
+"""Random play: many environments in one compiled program, or one on the host.
+
+As in training, an episode that ends is followed by a fresh one.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,141 +13,143 @@ import numpy as np
 from qmix_jax.envs import base as envs
 from qmix_jax.types import Array, Box, EnvSpec, TimeStep
 
-_MOST_STEPS = 8_192
-"""Steps of all copies together, at most, as long as two copies remain."""
+_MAX_STEPS = 8_192
+"""Limit on the steps of all environments together, as long as two environments remain."""
 
 
 class Playthrough(NamedTuple):
-    """What happened, in NumPy arrays `[E, T, ...]`; step t leads from `shown` to `stepped`.
+    """Transitions in NumPy arrays `[E, T, ...]`, from `timesteps` to `next_timesteps`.
 
     Attributes:
-      reset_keys, step_keys: typed keys (JAX arrays) of every step; None of play in Python.
-      reset: bool, `shown` is the first of an episode: it came from `reset` and that step's key.
-      env_states, shown: before the step.
-      actions: i32[E, T, N] or f32[E, T, N, D], available ones.
-      env_states_after, stepped: after the step, before any reset.
-      timed_out: bool, the episode was still going on after `max_steps` steps and was ended here.
+      reset_keys, step_keys: typed keys (JAX arrays) of every step; None for play on the host.
+      reset: bool, the step starts an episode: `timesteps` came from `reset` with its reset key.
+      env_states, timesteps: before the step.
+      actions: available actions, i32[E, T, N] or f32[E, T, N, D].
+      next_env_states, next_timesteps: after the step, before any reset.
+      timed_out: bool, the episode had not ended after `max_steps` steps and was cut here.
     """
 
     reset_keys: Any
     step_keys: Any
     reset: np.ndarray
     env_states: Any
-    shown: TimeStep
+    timesteps: TimeStep
     actions: np.ndarray
-    env_states_after: Any
-    stepped: TimeStep
+    next_env_states: Any
+    next_timesteps: TimeStep
     timed_out: np.ndarray
 
     @property
     def ended(self) -> np.ndarray:
         """bool[E, T], the step ended its episode."""
-        return np.asarray(self.stepped.terminated | self.stepped.truncated)
+        return np.asarray(self.next_timesteps.terminated | self.next_timesteps.truncated)
 
 
-def at_random(env: envs.Env, n_episodes: int, seed: int) -> Playthrough:
-    """At least one whole episode of every copy, by uniformly random available actions.
+def compiled(env: envs.Env, n_episodes: int, seed: int) -> Playthrough:
+    """Plays at least one full episode in every environment with uniform available actions.
 
     Args:
-      n_episodes: E; fewer, but at least two, where episodes are very long.
-      seed: of everything drawn.
+      n_episodes: E; fewer, but at least two, if episodes are very long.
+      seed: of all randomness.
     """
     n_steps = env.spec.max_steps + 1
-    n_copies = max(2, min(n_episodes, _MOST_STEPS // n_steps))
+    n_envs = max(2, min(n_episodes, _MAX_STEPS // n_steps))
 
-    def copy(key: Array) -> Any:
+    def play_one(key: Array) -> Any:
         keys = jax.random.split(key, (n_steps, 3))
         env_state, timestep = env.reset(keys[0, 0])
-        carried = (env_state, timestep, jnp.ones((), bool), jnp.zeros((), jnp.int32))
-        return jax.lax.scan(lambda carried, k: _step(env, carried, k), carried, keys)[1], keys
+        carry = (env_state, timestep, jnp.ones((), bool), jnp.zeros((), jnp.int32))
+        return jax.lax.scan(lambda carry, k: _step(env, carry, k), carry, keys)[1], keys
 
-    run = compiled(jax.vmap(copy))
-    steps, keys = run(jax.random.split(jax.random.key(seed), n_copies))
-    host = {name: jax.tree.map(_to_numpy, value) for name, value in steps.items()}
-    return Playthrough(reset_keys=keys[:, :, 0], step_keys=keys[:, :, 1], **host)
+    run = fast_jit(jax.vmap(play_one))
+    steps, keys = run(jax.random.split(jax.random.key(seed), n_envs))
+    return Playthrough(reset_keys=keys[:, :, 0], step_keys=keys[:, :, 1], **to_numpy(steps))
 
 
-def in_python(env: envs.HostEnv, seed: int) -> Playthrough:
-    """Two episodes by random actions, one after the other in a single row."""
+def _step(env: envs.Env, carry: Any, keys: Array) -> tuple[Any, dict[str, Any]]:
+    """One step of one environment, after a reset if the last episode has ended."""
+    reset, steps = carry[2], carry[3]
+    env_state, timestep = envs.select(reset, env.reset(keys[0]), carry[:2])
+    steps = jnp.where(reset, 0, steps) + 1
+    policy = envs.uniform_policy(env.spec.actions)
+    actions, _ = policy.act(keys[2], env_state, timestep, policy.initial)
+    next_state, next_timestep = env.step(keys[1], env_state, actions)
+    ended = next_timestep.terminated | next_timestep.truncated
+    timed_out = ~ended & (steps >= env.spec.max_steps)
+    return (next_state, next_timestep, ended | timed_out, steps), {
+        "reset": reset,
+        "env_states": env_state,
+        "timesteps": timestep,
+        "actions": actions,
+        "next_env_states": next_state,
+        "next_timesteps": next_timestep,
+        "timed_out": timed_out,
+    }
+
+
+def on_host(env: envs.HostEnv, seed: int) -> Playthrough:
+    """Plays two episodes with random actions, one after the other in a single row."""
     episodes = env.start()
-    rows = [
-        step for number in range(2) for step in _steps_in_python(env.spec, episodes, seed + number)
-    ]
+    steps = [step for i in range(2) for step in _host_episode(env.spec, episodes, seed + i)]
     episodes.close()
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves)[None], *rows)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves)[None], *steps)
     return Playthrough(
-        reset_keys=None, step_keys=None, env_states=(), env_states_after=(), **stacked
+        reset_keys=None, step_keys=None, env_states=(), next_env_states=(), **stacked
     )
 
 
-def _steps_in_python(
+def _host_episode(
     spec: EnvSpec, episodes: envs.HostEpisodes, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Fields of `Playthrough` for every step of an episode."""
-    rng, shown = np.random.default_rng(seed), episodes.reset(seed)
+    rng, timestep = np.random.default_rng(seed), episodes.reset(seed)
     for t in range(spec.max_steps):
-        actions = random_actions(rng, spec, shown)
-        stepped = episodes.step(actions)
-        over = bool(stepped.terminated or stepped.truncated)
+        actions = _random_actions(rng, spec, timestep)
+        next_timestep = episodes.step(actions)
+        ended = bool(next_timestep.terminated or next_timestep.truncated)
         yield {
             "reset": t == 0,
-            "shown": shown,
+            "timesteps": timestep,
             "actions": actions,
-            "stepped": stepped,
-            "timed_out": not over and t + 1 == spec.max_steps,
+            "next_timesteps": next_timestep,
+            "timed_out": not ended and t + 1 == spec.max_steps,
         }
-        if over:
+        if ended:
             return
-        shown = stepped
+        timestep = next_timestep
 
 
-def first_steps(env: envs.HostEnv, seed: int) -> tuple[TimeStep, TimeStep]:
-    """What an environment in Python shows after its reset and after a random step."""
+def first_timesteps(env: envs.HostEnv, seed: int) -> tuple[TimeStep, TimeStep]:
+    """Time steps of a host environment after its reset and after one random step."""
     episodes = env.start()
     first = episodes.reset(seed)
-    after = episodes.step(random_actions(np.random.default_rng(seed), env.spec, first))
+    second = episodes.step(_random_actions(np.random.default_rng(seed), env.spec, first))
     episodes.close()
-    return first, after
+    return first, second
 
 
-def random_actions(rng: np.random.Generator, spec: EnvSpec, shown: TimeStep) -> np.ndarray:
+def _random_actions(rng: np.random.Generator, spec: EnvSpec, timestep: TimeStep) -> np.ndarray:
     """A joint action, uniform over available actions or over the box."""
     actions = spec.actions
     if isinstance(actions, Box):
         return rng.uniform(actions.low, actions.high, actions.shape).astype(np.float32)
-    avail = np.asarray(shown.avail_actions)
+    avail = np.asarray(timestep.avail_actions)
     return (rng.random(avail.shape) * avail).argmax(axis=-1).astype(np.int32)
 
 
-def compiled(function: Callable) -> Callable:
-    """`jax.jit`, with what little effort for machine code a short use is worth."""
+def fast_jit(function: Callable) -> Callable:
+    """`jax.jit` that, on a CPU, compiles fast rather than well: the program runs only briefly."""
     on_cpu = jax.devices()[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
     return jax.jit(function, compiler_options=options)
 
 
-def _step(env: envs.Env, carried: Any, keys: Array) -> tuple[Any, dict[str, Any]]:
-    """One step of one copy; an episode that has ended is followed by a fresh one."""
-    ended, steps = carried[2], carried[3]
-    env_state, shown = envs.select(ended, env.reset(keys[0]), carried[:2])
-    steps = jnp.where(ended, 0, steps) + 1
-    policy = envs.uniform_policy(env.spec.actions)
-    actions, _ = policy.act(keys[2], env_state, shown, policy.initial)
-    after, stepped = env.step(keys[1], env_state, actions)
-    over = stepped.terminated | stepped.truncated
-    timed_out = ~over & (steps >= env.spec.max_steps)
-    return (after, stepped, over | timed_out, steps), {
-        "reset": ended,
-        "env_states": env_state,
-        "shown": shown,
-        "actions": actions,
-        "env_states_after": after,
-        "stepped": stepped,
-        "timed_out": timed_out,
-    }
+def to_numpy(tree: Any) -> Any:
+    """The tree with NumPy arrays; typed keys become their data."""
 
+    def leaf_to_numpy(leaf: Any) -> np.ndarray:
+        leaf = jnp.asarray(leaf)
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
-def _to_numpy(leaf: Array) -> np.ndarray:
-    """Typed keys become their numbers."""
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+    return jax.tree.map(leaf_to_numpy, tree)

@@ -1,4 +1,4 @@
-"""The answers of the conformance suite as a table."""
+"""The results of the conformance suite as a table."""
 
 import rich.box
 import rich.console
@@ -12,35 +12,30 @@ _MARKS = {"passed": "✓", "noted": "i", "failed": "✗", "not run": "-"}
 _STYLES = {"passed": "green", "noted": "yellow", "failed": "bold red", "not run": "dim"}
 
 
-def table(found: build.Conformance, console: rich.console.Console | None = None) -> None:
-    """Prints a line per check, what is wrong below it, and the sum.
+def table(conformance: build.Conformance, console: rich.console.Console | None = None) -> None:
+    """Prints one row per check, all findings, and a summary.
 
     Args:
-      console: where to print; standard output where left out.
+      console: where to print; standard output by default.
     """
     console = console or progress.terminal()
-    shown = rich.table.Table(
-        title=f"Environment {found.env}", title_justify="left", box=rich.box.SIMPLE_HEAD
+    rows = rich.table.Table(
+        title=f"Environment {conformance.env}", title_justify="left", box=rich.box.SIMPLE_HEAD
     )
-    shown.add_column("check", no_wrap=True)
-    shown.add_column("", justify="center")
-    shown.add_column("", no_wrap=True)
-    for answer in found.answers:
-        style = _STYLES[answer.status]
-        mark = rich.text.Text(_MARKS[answer.status], style)
-        shown.add_row(answer.name, mark, rich.text.Text(answer.status, style))
-    console.print(shown)
-    for answer in found.answers:
-        for finding in answer.findings:
-            word = "error" if finding.fails else "note"
-            style = _STYLES["failed" if finding.fails else "noted"]
-            line = rich.text.Text(f"  {word}: ", style).append(finding.line(), "default")
-            console.print(line, soft_wrap=True)
-    console.print(rich.text.Text(f"  {_sum(found)}"), soft_wrap=True)
-
-
-def _sum(found: build.Conformance) -> str:
-    counts = {status: sum(answer.status == status for answer in found.answers) for status in _MARKS}
-    told = [f"{number} {status}" for status, number in counts.items() if number]
-    verdict = "keeps the contract" if found.passed else "breaks the contract"
-    return f"{found.env} {verdict}: {', '.join(told)}"
+    rows.add_column("check", no_wrap=True)
+    rows.add_column("", justify="center")
+    rows.add_column("", no_wrap=True)
+    for result in conformance.results:
+        style = _STYLES[result.status]
+        mark = rich.text.Text(_MARKS[result.status], style)
+        rows.add_row(result.name, mark, rich.text.Text(result.status, style))
+    console.print(rows)
+    for finding in (finding for result in conformance.results for finding in result.findings):
+        label, style = ("error", "failed") if finding.fails else ("note", "noted")
+        line = rich.text.Text(f"  {label}: ", _STYLES[style]).append(finding.line(), "default")
+        console.print(line, soft_wrap=True)
+    statuses = [result.status for result in conformance.results]
+    counts = [f"{statuses.count(status)} {status}" for status in _MARKS if status in statuses]
+    verdict = "satisfies" if conformance.passed else "violates"
+    summary = f"  {conformance.env} {verdict} the contract: {', '.join(counts)}"
+    console.print(rich.text.Text(summary), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`qmix-jax evaluate`: a trained run, evaluated as in training, on episodes of its own."""
+"""`qmix-jax evaluate`: evaluates a trained run as in training, on new episodes."""
 
 import os
 import pathlib
@@ -13,23 +13,23 @@ from qmix_jax.console import progress
 from qmix_jax.deploy import policy, trained
 from qmix_jax.envs import base as envs
 from qmix_jax.machine import compile_cache
-from qmix_jax.types import Actions, Box, EnvSpec
+from qmix_jax.types import Box, EnvSpec
 
 _FRESH = np.iinfo(np.int32).max
-"""No evaluation in training has this index, so none saw these episodes."""
+"""Index that no evaluation in training has, so its episodes are new."""
 
 
 class Evaluation(NamedTuple):
-    """How a trained run did.
+    """Results of evaluating a trained run.
 
     Attributes:
       run: its directory.
       env: name of the environment.
       parameters: `best` or `final`.
-      members: numbers of the members evaluated.
-      seeds: of the episodes; empty where they are those of the run's last evaluation.
-      episodes: whole episodes per member and seed.
-      metrics: as an evaluation's -> a mean per member and seed, f32[P, S].
+      members: indices of the evaluated members.
+      seeds: of the episodes; empty for the episodes of the run's last evaluation.
+      episodes: per member and seed.
+      metrics: name -> mean per member and seed, f32[P, S].
     """
 
     run: str
@@ -60,48 +60,53 @@ def evaluate_run(
     members: Sequence[int] | int | str | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Plays whole episodes with a run's policies, in the program that evaluates in training.
+    """Evaluates a run's policies with the same program as in training.
 
     Args:
       directory: a run directory.
       episodes: per member and seed; by default as many as in training.
-      seed: of the first episodes, which no evaluation in training saw; `last`: those of the run's
-        last evaluation, so that with `parameters="final"` its last row comes out again.
-      seeds: how many seeds, each with episodes of its own: `seed`, `seed + 1`, ...
-      parameters: those of each member's best evaluation or of the end.
-      members: some of the run's; `best` is the one with the best evaluation; None for all.
+      seed: of new episodes, which no evaluation in training used; `last`: the episodes of the run's
+        last evaluation, which with `parameters="final"` reproduce its last row.
+      seeds: number of seeds: `seed`, `seed + 1`, ...
+      parameters: of each member's best evaluation, or of the end of training.
+      members: which members; `best` is the one with the best evaluation; None for all.
       values: dotted keys of `env`, for another scenario of equal shapes, for example
         `{"env.options.scenario": "5m_vs_6m"}`.
     Raises:
-      ConfigError: not the directory of a run that has ended, a setting that cannot be honoured, or
-        another scenario whose agents, observations or actions are not the run's.
+      ConfigError: not the directory of a finished run, an invalid setting, or another scenario with
+        different agents, observations or actions.
     """
     run = trained.read(directory, parameters)
-    chosen = _members(run, members)
+    selected = [members] if isinstance(members, int | str) else members
+    if selected is None:
+        selected = range(run.config.seeds)
+    elif not selected:
+        raise config.ConfigError("evaluate: members is empty; name some, or leave it out for all")
+    indices = tuple(map(run.member, selected))
     cfg = _config(run, episodes, values or {})
     if cfg.compile_cache:
         compile_cache.enable()
     env = program.environment(cfg)
     if isinstance(env, envs.HostEnv):
         raise config.ConfigError(
-            f"evaluate: {env.spec.name} is stepped in Python; play it with qmix_jax.load_policy"
+            f"evaluate: {env.spec.name} is stepped in Python; use qmix_jax.load_policy instead"
         )
-    _refuse_other_shapes(run.spec, env.spec)
+    _check_shapes(run.spec, env.spec)
     algorithm = run.algorithm()
     evaluate = program.evaluation(algorithm, program.stage_of(algorithm, env, cfg.eval.episodes))
-    keys, index = _randomness(run, chosen, seed, seeds)
+    keys, index = _keys(run, indices, seed, seeds)
     options = population.compiler_options(jax.default_backend())
     with policy.precision(cfg):
         compiled = jax.jit(evaluate, compiler_options=options)
         rows = [
-            [compiled(key, own, index) for key in keys[i]]
-            for i, own in enumerate(run.own(member) for member in chosen)
+            [compiled(key, params, index) for key in member_keys]
+            for member_keys, params in zip(keys, map(run.member_params, indices), strict=True)
         ]
     return Evaluation(
         run=str(pathlib.Path(directory)),
         env=env.spec.name,
         parameters=parameters,
-        members=chosen,
+        members=indices,
         seeds=() if seed == "last" else tuple(range(seed, seed + seeds)),
         episodes=cfg.eval.episodes,
         metrics={
@@ -111,77 +116,66 @@ def evaluate_run(
     )
 
 
-def _members(run: trained.TrainedRun, members: Sequence[int] | int | str | None) -> tuple[int, ...]:
-    if members is None:
-        return tuple(range(run.config.seeds))
-    asked = [members] if isinstance(members, int | str) else members
-    if not asked:
-        raise config.ConfigError("evaluate: members is empty; name some, or leave it out for all")
-    return tuple(run.member(member) for member in asked)
-
-
 def _config(
     run: trained.TrainedRun, episodes: int | None, values: Mapping[str, Any]
 ) -> config.ExperimentConfig:
     for key in values:
         if not key.startswith("env."):
             raise config.ConfigError(
-                f"evaluate: {key}: only keys of env can differ from the run's (env.options.*); "
-                "the rest is what was trained"
+                f"evaluate: {key}: only keys of env can differ from the run's (env.options.*)"
             )
     changed = dict(values) if episodes is None else {**values, "eval.episodes": episodes}
-    return config.with_values(run.config, changed, _find)
+
+    def find(kind: str, name: str) -> Any:
+        return components.find(kind, name) if kind == "envs" else trained.find(kind, name)
+
+    return config.with_values(run.config, changed, find)
 
 
-def _find(kind: str, name: str) -> Any:
-    """What `trained.find` does, and the environment."""
-    return components.find(kind, name) if kind == "envs" else trained.find(kind, name)
-
-
-def _refuse_other_shapes(trained_on: EnvSpec, spec: EnvSpec) -> None:
-    """What a policy reads and chooses must be as it was; what only training sees may differ."""
-    for what, fact in {
-        "agents": lambda spec: spec.n_agents,
-        "observation shapes": lambda spec: spec.obs_shapes,
-        "kind of actions": lambda spec: _kind(spec.actions),
-        "numbers of actions": lambda spec: spec.actions.sizes,
-        "agent groups": lambda spec: spec.agent_groups,
-        "number of states": lambda spec: spec.n_states,
-    }.items():
-        before, now = fact(trained_on), fact(spec)
-        if before != now:
+def _check_shapes(trained_on: EnvSpec, spec: EnvSpec) -> None:
+    """Inputs and outputs of a policy must be as in training; what only training uses may differ."""
+    before, now = _shapes(trained_on), _shapes(spec)
+    for name, value in now.items():
+        if value != before[name]:
             raise config.ConfigError(
-                f"evaluate: {what} of {spec.name}: {_short(now)}; the run was trained on "
-                f"{trained_on.name}: {_short(before)}; choose a scenario of equal shapes"
+                f"evaluate: {name} of {spec.name}: {_short(value)}; the run was trained on "
+                f"{trained_on.name}: {_short(before[name])}; choose a scenario of equal shapes"
             )
 
 
-def _kind(actions: Actions) -> str:
-    if isinstance(actions, Box):
-        return f"numbers from {actions.low:g} to {actions.high:g}"
-    return "discrete"
+def _shapes(spec: EnvSpec) -> dict[str, Any]:
+    actions = spec.actions
+    kind = f"box {actions.low:g} to {actions.high:g}" if isinstance(actions, Box) else "discrete"
+    return {
+        "number of agents": spec.n_agents,
+        "observation shapes": spec.obs_shapes,
+        "kind of actions": kind,
+        "number of actions": actions.sizes,
+        "agent groups": spec.agent_groups,
+        "number of states": spec.n_states,
+    }
 
 
-def _short(fact: Any) -> str:
-    """One of several that are alike."""
-    alike = isinstance(fact, tuple) and len(set(fact)) == 1
-    return f"{fact[0]} each" if alike else str(fact)
+def _short(value: Any) -> str:
+    """Writes equal entries once."""
+    equal = isinstance(value, tuple) and len(set(value)) == 1
+    return f"{value[0]} each" if equal else str(value)
 
 
-def _randomness(
+def _keys(
     run: trained.TrainedRun, members: Sequence[int], seed: int | Literal["last"], seeds: int
 ) -> tuple[list[list[jax.Array]], np.int32]:
-    """A key per member and seed, and the index of the evaluation."""
+    """(a key per member and seed, index of the evaluation)."""
     if seeds < 1 or (seed != "last" and not (isinstance(seed, int) and 0 <= seed < 2**31 - seeds)):
         raise config.ConfigError(
-            f"evaluate: seed={seed!r}, seeds={seeds}; allowed: seed from 0, or last; seeds from 1"
+            f"evaluate: seed={seed!r}, seeds={seeds}; allowed: seed >= 0 or last, seeds >= 1"
         )
     if seed == "last":
         if seeds > 1:
             raise config.ConfigError(
-                "evaluate: the run's last episodes are one seed; leave out seeds"
+                "evaluate: seed=last has the episodes of one seed; leave out seeds"
             )
         index = run.manifest["reached"]["updates"] + run.manifest["plan"]["warm_up_collects"]
         return [[jax.random.key(run.config.seed + member)] for member in members], np.int32(index)
-    keys = [jax.random.key(one) for one in range(seed, seed + seeds)]
+    keys = [jax.random.key(value) for value in range(seed, seed + seeds)]
     return [keys for _ in members], np.int32(_FRESH)

@@ -1,4 +1,4 @@
-"""`qmix-jax export`: a trained policy as files that need JAX alone, or NumPy alone."""
+"""`qmix-jax export`: writes a trained policy as files that need only JAX, or only NumPy."""
 
 import io
 import json
@@ -25,28 +25,29 @@ FORMATS = ("stablehlo", "numpy")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
 _CORES = {"gru": "gru", "lstm": "lstm", "mlp": None}
+"""Agent -> core of its NumPy implementation."""
 
 
 class RefusedError(Exception):
-    """Why a policy is not exported in a format."""
+    """A format cannot represent the policy."""
 
 
 class _Source(NamedTuple):
-    """What is exported, and what it is compared with.
+    """The policy to export, and its reference.
 
     Attributes:
       run, member: the policy.
-      about: its description.
-      platforms: which the StableHLO is for.
-      played: what `Algorithm.act` does.
-      platform: where formats are compared with that.
+      about: its metadata.
+      platforms: of the StableHLO program.
+      reference: rollout of `Algorithm.act`.
+      platform: on which formats are compared with the reference.
     """
 
     run: trained.TrainedRun
     member: int
     about: Mapping[str, Any]
     platforms: tuple[str, ...]
-    played: agreement.ReferenceRollout
+    reference: agreement.ReferenceRollout
     platform: str
 
 
@@ -58,36 +59,43 @@ def export_run(
     member: int | str = "best",
     parameters: trained.Kind = "best",
 ) -> pathlib.Path:
-    """Writes a trained policy into a folder of its own, in formats that act as `Algorithm.act`
-    does: each is compared with it on 64 random inputs first.
+    """Exports a trained policy; every format is first compared with `Algorithm.act` on 64 random
+    inputs.
 
     Args:
       directory: a run directory.
-      out: the folder; by default `export` in the run directory. An earlier export there goes.
-      formats: `stablehlo`: `policy.stablehlo`, a program with its weights inside, which JAX loads
-        without this package (`jax.export`; it takes flatbuffers to write and to read). `numpy`:
-        `weights.npz` and `runner.py`, which takes NumPy alone. `README.md` and `metadata.json`
-        say how. If only one of them can act as the run does, that one is written, with a warning.
-      platforms: which the StableHLO is for, of cpu, cuda, rocm and tpu.
+      out: output folder; by default `export` in the run directory. Replaces an earlier export.
+      formats: `stablehlo`: `policy.stablehlo`, a program that contains its weights and that JAX
+        loads without this package (`jax.export`; writing and reading need flatbuffers). `numpy`:
+        `weights.npz` and `runner.py`, which need NumPy only. `README.md` and `metadata.json`
+        explain both. If only one format can represent the policy, it is written, with a warning.
+      platforms: of the StableHLO program: cpu, cuda, rocm, tpu.
       member, parameters: as for `load_policy`.
     Returns:
-      The folder.
+      The output folder.
     Raises:
-      ConfigError: not the directory of a run that has ended, no such format or platform, no
-        flatbuffers, no format that acts as the run does, or a folder that cannot be written or
-        holds other things. NumPy cannot act as agents of your own do, as bfloat16 does, or as an
-        algorithm that states no `Algorithm.head`.
+      ConfigError: not the directory of a finished run, unknown format or platform, flatbuffers
+        missing, no format that acts as the run does, or a folder that is not writable or has other
+        files. NumPy supports no user-defined agents, no bfloat16, and no algorithm that states no
+        `Algorithm.head`.
     """
-    _check("--format", formats, FORMATS)
-    _check("--platforms", platforms, PLATFORMS)
+    for flag, names, allowed in (
+        ("--format", formats, FORMATS),
+        ("--platforms", platforms, PLATFORMS),
+    ):
+        if not names:
+            raise config.ConfigError(f"export: {flag} is empty; allowed: {', '.join(allowed)}")
+        if unknown := [name for name in names if name not in allowed]:
+            hint = config.suggest(unknown[0], allowed)
+            raise config.ConfigError(f"export: {flag} {unknown[0]!r}: {hint}")
     run = trained.read(directory, parameters)
-    which = run.member(member)
+    index = run.member(member)
     about = {
-        **policy.about(run, which),
+        **policy.about(run, index),
         "exported_with": {"jax": jax.__version__, "qmix_jax": qmix_jax.__version__},
     }
-    # What can be refused is, before anything is written.
-    contents, refused = _contents(run, which, about, formats, platforms)
+    # Everything that can fail runs before anything is written.
+    contents, refused = _contents(run, index, about, formats, platforms)
     about["formats"] = [name for name in formats if name not in refused]
     about["platforms"] = list(platforms)
     contents[policy.METADATA] = json.dumps(about, indent=2).encode()
@@ -104,27 +112,19 @@ def export_run(
     return folder
 
 
-def _check(flag: str, chosen: Sequence[str], allowed: Sequence[str]) -> None:
-    for name in chosen:
-        if name not in allowed:
-            raise config.ConfigError(f"export: {flag} {name!r}: {config.suggest(name, allowed)}")
-    if not chosen:
-        raise config.ConfigError(f"export: {flag} is empty; allowed: {', '.join(allowed)}")
-
-
 def _replace(folder: pathlib.Path, contents: Mapping[str, bytes]) -> None:
-    """Writes files in place of those of an earlier export: no two policies side by side.
+    """Replaces the files of an earlier export, so that a folder has one policy.
 
-    Raises: ConfigError for a folder with anything else in it.
+    Raises: ConfigError for a folder with other files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = {path.name for path in folder.iterdir()} - {"__pycache__"}
-    ours = {*policy.FILES, policy.METADATA, "runner.py", "README.md"}
-    if not found <= ours or (found and policy.METADATA not in found):
+    present = {path.name for path in folder.iterdir()} - {"__pycache__"}
+    exported = {*policy.FILES, policy.METADATA, "runner.py", "README.md"}
+    if not present <= exported or (present and policy.METADATA not in present):
         raise config.ConfigError(
-            f"export: {str(folder)!r} holds more than an earlier export; choose another --out"
+            f"export: {str(folder)!r} has files that are not from an export; choose another --out"
         )
-    for name in found:
+    for name in present:
         (folder / name).unlink()
     for name, content in contents.items():
         with storage.atomic(folder / name) as file:
@@ -138,30 +138,30 @@ def _contents(
     formats: Sequence[str],
     platforms: Sequence[str],
 ) -> tuple[dict[str, bytes], dict[str, RefusedError]]:
-    """(the files of the formats by name, the formats that are refused and why).
+    """(file contents by name, reasons by refused format).
 
-    Raises: ConfigError if that is all of them.
+    Raises: ConfigError if all formats are refused.
     """
-    cpu = _cpu()  # accelerators may round matrix products, each program in its own way
+    cpu = _cpu()  # accelerators round matrix products differently in every program
     with jax.default_device(cpu), policy.precision(run.config):
         source = _Source(
             run=run,
             member=member,
             about=about,
             platforms=tuple(platforms),
-            played=agreement.play(run, member),
+            reference=agreement.reference_rollout(run, member),
             platform="cpu" if cpu else export.default_export_platform(),
         )
-        contents, refused = _compared(source, formats)
+        contents, refused = _export_formats(source, formats)
     if not contents:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         others = [name for name in FORMATS if name not in formats]
-        more = f"; use --format {others[0]}" if others else "; act with qmix_jax.load_policy"
-        raise config.ConfigError(f"export: {reasons}{more}")
+        fix = f"use --format {others[0]}" if others else "use qmix_jax.load_policy"
+        raise config.ConfigError(f"export: {reasons}; {fix}")
     return contents, refused
 
 
-def _compared(
+def _export_formats(
     source: _Source, formats: Sequence[str]
 ) -> tuple[dict[str, bytes], dict[str, RefusedError]]:
     contents, refused = {}, {}
@@ -176,17 +176,17 @@ def _compared(
 def _cpu() -> Any:
     try:
         return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS leaves it out
+    except RuntimeError:  # excluded by JAX_PLATFORMS
         return None
 
 
-def _refuse_difference(
-    source: _Source, file: str, step: runner.Step, other_draws: bool = False
+def _check_agreement(
+    source: _Source, file: str, step: runner.Step, compare_probabilities: bool = False
 ) -> None:
     """Raises: RefusedError if the step does not act as the algorithm does."""
-    difference = agreement.difference(source.played, source.about, step, other_draws)
+    difference = agreement.difference(source.reference, source.about, step, compare_probabilities)
     if difference is not None:
-        raise RefusedError(f"{file} would act unlike the run: {difference}")
+        raise RefusedError(f"{file} does not act as the run does: {difference}")
 
 
 def _stablehlo(source: _Source) -> dict[str, bytes]:
@@ -194,12 +194,12 @@ def _stablehlo(source: _Source) -> dict[str, bytes]:
         content = bytes(_program(source, source.platforms).serialize())
     except ImportError as error:
         raise config.ConfigError(
-            f"export: {policy.FLATBUFFERS}; or choose --format numpy"
+            f"export: {policy.INSTALL_FLATBUFFERS}; or choose --format numpy"
         ) from error
-    program = export.deserialize(bytearray(content))
+    exported = export.deserialize(bytearray(content))
     if source.platform not in source.platforms:
-        program = _program(source, (source.platform,))
-    _refuse_difference(source, "policy.stablehlo", policy.step_of(program))
+        exported = _program(source, (source.platform,))
+    _check_agreement(source, "policy.stablehlo", policy.program_step(exported))
     return {"policy.stablehlo": content}
 
 
@@ -207,24 +207,24 @@ def _program(source: _Source, platforms: tuple[str, ...]) -> export.Exported:
     """`(obs, avail_actions, state) -> (actions, head, state)` for any number of environments."""
     step, spec = policy.make_step(source.run), source.run.spec
     (batch,) = export.symbolic_shape("b")
-    of = jax.ShapeDtypeStruct
+    shape_of = jax.ShapeDtypeStruct
     state = {
-        name: of(tuple(shape) if name == policy.KEY else (batch, *shape), jnp.dtype(dtype))
+        name: shape_of(tuple(shape) if name == policy.KEY else (batch, *shape), jnp.dtype(dtype))
         for name, (shape, dtype) in source.about["interface"]["state"].items()
     }
-    obs = of((batch, spec.n_agents, *spec.obs_shape), jnp.float32)
-    avail = of((batch, spec.n_agents, spec.actions.width), jnp.bool_)
-    # Those that acting does not use are no part of the program.
-    constants = jax.tree.map(jnp.asarray, source.run.own(source.member))
+    obs = shape_of((batch, spec.n_agents, *spec.obs_shape), jnp.float32)
+    avail = shape_of((batch, spec.n_agents, spec.actions.width), jnp.bool_)
+    # Constants that acting does not use are not part of the program.
+    constants = jax.tree.map(jnp.asarray, source.run.member_params(source.member))
     act = jax.jit(lambda obs, avail, state: step(constants, obs, avail, state))
     return export.export(act, platforms=platforms)(obs, avail, state)
 
 
 def _numpy(source: _Source) -> dict[str, bytes]:
     network = _network(source.run)
-    arrays = files.flatten(source.run.own(source.member)["agent"])
-    step = runner.network(network, arrays)
-    _refuse_difference(source, "weights.npz", step, other_draws=True)
+    arrays = files.flatten(source.run.member_params(source.member)["agent"])
+    step = runner.network_step(network, arrays)
+    _check_agreement(source, "weights.npz", step, compare_probabilities=True)
     metadata = json.dumps({**source.about, "network": network}).encode()
     weights = io.BytesIO()
     files.write_arrays(weights, {**arrays, "metadata": np.frombuffer(metadata, np.uint8)})
@@ -233,23 +233,22 @@ def _numpy(source: _Source) -> dict[str, bytes]:
 
 
 def _network(run: trained.TrainedRun) -> dict[str, Any]:
-    """What `runner.network` must know. Raises: RefusedError for what it cannot do."""
-    agent, spec, algorithm = run.config.agent, run.spec, policy.acting(run)
+    """Argument of `runner.network_step`. Raises: RefusedError if NumPy does not support the run."""
+    agent, spec, algorithm = run.config.agent, run.spec, policy.make_algorithm(run)
     if algorithm.head is None:
         raise RefusedError(
-            f"{run.config.algo.name} states no `Algorithm.head`, so how it acts is known to its "
-            "`act` alone"
+            f"{run.config.algo.name} states no `Algorithm.head`, which maps outputs to actions"
         )
     if agent.name not in _CORES:
         raise RefusedError(
-            f"agent {agent.name!r} has no NumPy runner ({', '.join(_CORES)} have one)"
+            f"agent {agent.name!r} has no NumPy implementation ({', '.join(_CORES)} have one)"
         )
     if run.config.precision == "bfloat16":
-        raise RefusedError("a bfloat16 run has no NumPy runner, for only XLA rounds as XLA does")
+        raise RefusedError("NumPy does not support bfloat16: only XLA rounds as XLA does")
     if policy.make_head(run, algorithm) is None:
         raise RefusedError(
-            f"{run.config.algo.name} states Algorithm.head={algorithm.head}, but its agent's "
-            "parameters and carry are not those of a network with a head of that width"
+            f"{run.config.algo.name} states Algorithm.head={algorithm.head}, but its parameters "
+            "and carry are not those of an agent with a head of that width"
         )
     options: Any = agent.options
     names = (mlp if agent.name == "mlp" else _recurrent).layer_names(options)
@@ -258,12 +257,13 @@ def _network(run: trained.TrainedRun) -> dict[str, Any]:
         "shape": list(torso.image.shape),
         "convolutions": len(torso.image.channels),
     }
+    bounds = (spec.actions.low, spec.actions.high) if isinstance(spec.actions, Box) else (None,) * 2
     return {
         "core": _CORES[agent.name],
         "head": algorithm.head,
         "width": spec.actions.width,
-        "low": spec.actions.low if isinstance(spec.actions, Box) else None,
-        "high": spec.actions.high if isinstance(spec.actions, Box) else None,
+        "low": bounds[0],
+        "high": bounds[1],
         "groups": [list(group) for group in base.sharing_groups(options, spec)],
         "last_action": options.last_action,
         "agent_id": options.agent_id,

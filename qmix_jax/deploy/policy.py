@@ -1,4 +1,4 @@
-"""`load_policy`: a trained team's policy, from its run directory or from what was exported."""
+"""`load_policy`: a trained policy, from a run directory or from exported files."""
 
 import json
 import os
@@ -18,10 +18,12 @@ from qmix_jax.deploy import runner, trained
 from qmix_jax.types import Array, Box, Observed, no_action
 
 CARRY, PREVIOUS, RESET, KEY = "carry", "prev_actions", "reset", "key"
-"""Names in a state; a carry of several arrays has names that begin so."""
+"""Names of arrays in a state; `CARRY` is a prefix if the carry has several arrays."""
 FILES = ("policy.stablehlo", "weights.npz")
 METADATA = "metadata.json"
-FLATBUFFERS = "serialised programs need flatbuffers: pip install flatbuffers (or qmix-jax[export])"
+INSTALL_FLATBUFFERS = (
+    "serialised programs need flatbuffers: pip install flatbuffers (or qmix-jax[export])"
+)
 
 
 def load_policy(
@@ -29,84 +31,84 @@ def load_policy(
     member: int | str = "best",
     parameters: trained.Kind = "best",
 ) -> runner.Policy:
-    """A trained team's decentralised policy; neither training nor the environment is started.
+    """Loads a trained decentralised policy, without training or environment.
 
         policy = qmix_jax.load_policy("runs/smax_3m/qmix/...")
         state = policy.initial_state()                      # at the start of every episode
         actions, state = policy.act(obs, avail_actions, state)
 
-    `policy.agent("ally_0")` is one agent's own policy, which sees its own observations alone.
+    `policy.agent("ally_0")` is the policy of one agent, which takes only that agent's observation.
 
     Args:
-      path: a run directory, or a folder or file that `export_run` wrote.
-      member: which member of a run; `best` is the one with the best greedy evaluation.
-      parameters: those of a run's best evaluation or of its end.
+      path: a run directory, or a folder or file written by `export_run`.
+      member: member of a run; `best` is the one with the best greedy evaluation.
+      parameters: of a run's best evaluation, or of its end.
     Returns:
-      A `Policy`: takes and gives NumPy arrays, and explores only if given an epsilon.
+      A `Policy` of NumPy arrays, which explores only if given an epsilon.
     Raises:
-      ConfigError: none of these, a run that has not ended, no such member, or an algorithm that
-        acts on more than a policy is given.
+      ConfigError: no policy at the path, an unfinished run, an unknown member, or an algorithm that
+        needs more inputs than a policy has.
     """
     root = pathlib.Path(path)
     file = exported_file(root)
     if file is not None:
-        return of_export(file)
+        return from_export(file)
     run = trained.read(root, parameters)
-    return of_run(run, run.member(member))
+    return from_run(run, run.member(member))
 
 
-def of_run(run: trained.TrainedRun, member: int) -> runner.Policy:
+def from_run(run: trained.TrainedRun, member: int) -> runner.Policy:
     """The policy of one member of a run."""
     step = jax.jit(make_step(run))
-    params = jax.device_put(run.own(member))
+    params = jax.device_put(run.member_params(member))
 
     def compiled(obs: np.ndarray, avail: np.ndarray, state: runner.Arrays) -> Any:
         with precision(run.config):
             return step(params, obs, avail, dict(state))
 
-    return runner.make(about(run, member), compiled)
+    return runner.make_policy(about(run, member), compiled)
 
 
 def exported_file(path: pathlib.Path) -> pathlib.Path | None:
-    """The exported policy at a path: the path itself, or what a folder holds; None where none is.
+    """The exported policy at a path: that file, or the one in that folder; None if there is none.
 
-    Of both formats in one folder, StableHLO: it runs on accelerators too.
+    If a folder has both formats, StableHLO, which also runs on accelerators.
     """
     if path.is_file():
         return path
     return next((path / name for name in FILES if (path / name).is_file()), None)
 
 
-def of_export(file: pathlib.Path) -> runner.Policy:
-    """The policy in an exported file. Raises: ConfigError for a file that holds none."""
+def from_export(file: pathlib.Path) -> runner.Policy:
+    """The policy in an exported file. Raises: ConfigError if it has none."""
     try:
         if file.suffix == ".npz":
             return runner.load(file)
-        described = json.loads((file.parent / METADATA).read_text(encoding="utf-8"))
-        runner.check_format(described, file)
-        program = export.deserialize(bytearray(file.read_bytes()))
+        metadata = json.loads((file.parent / METADATA).read_text(encoding="utf-8"))
+        runner.check_format(metadata, file)
+        exported = export.deserialize(bytearray(file.read_bytes()))
     except runner.FormatError as error:
         raise config.ConfigError(str(error)) from error
     except ImportError as error:
-        raise config.ConfigError(f"policy: {file.name}: {error}; {FLATBUFFERS}") from error
-    except Exception as error:  # whatever the parsers of foreign bytes raise
+        raise config.ConfigError(f"policy: {file.name}: {error}; {INSTALL_FLATBUFFERS}") from error
+    except Exception as error:  # parsers of corrupt files raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise config.ConfigError(
             f"policy: cannot read {str(file)!r} ({reason}); give a run directory, or the folder or "
             f"a file ({', '.join(FILES)}) that `qmix-jax export` wrote"
         ) from error
     platform = export.default_export_platform()
-    if platform not in program.platforms:
+    if platform not in exported.platforms:
         raise config.ConfigError(
-            f"policy: {str(file)!r} is for {', '.join(program.platforms)}, and this is "
+            f"policy: {str(file)!r} is for {', '.join(exported.platforms)}, and this is "
             f"{platform}; export it with --platforms {platform}"
         )
-    return runner.make(described, step_of(program))
+    return runner.make_policy(metadata, program_step(exported))
 
 
-def step_of(program: export.Exported) -> runner.Step:
+def program_step(exported: export.Exported) -> runner.Step:
     """The step of an exported program."""
-    call = jax.jit(program.call)
+    call = jax.jit(exported.call)
     return lambda obs, avail, state: call(obs, avail, dict(state))
 
 
@@ -114,57 +116,53 @@ def make_step(run: trained.TrainedRun) -> Callable[..., tuple[Array, Any, dict[s
     """`Algorithm.act` without exploration: `(params, obs f32[B, N, *O], avail_actions bool[B, N,
     A], state) -> (actions, head, state)`; a state is a dict of arrays, see `about`.
 
-    `head` f32[B, N, A] is what the agent's network gives, for a Q-learner its utilities; None where
+    `head` f32[B, N, A] is the output of the agent's network, for Q-learning its utilities; None if
     the algorithm states no `Algorithm.head`.
 
-    Raises: ConfigError for an algorithm that acts on more than a policy is given.
+    Raises: ConfigError for an algorithm that needs more inputs than a policy has.
     """
-    algorithm = acting(run)
+    algorithm = make_algorithm(run)
     _, rebuild = _named_carry(algorithm)
-    head_of, samples = make_head(run, algorithm), draws(algorithm)
+    head_of, samples = make_head(run, algorithm), is_stochastic(algorithm)
 
     def step(
         params: Any, obs: Array, avail: Array, state: Mapping[str, Array]
     ) -> tuple[Array, Any, dict[str, Array]]:
         reset, previous = state[RESET], state[PREVIOUS]
         starts = jnp.expand_dims(reset, range(1, previous.ndim))
-        seen = Observed(
+        observed = Observed(
             obs=obs,
             prev_actions=jnp.where(starts, no_action(previous), previous),
             reset=reset,
             avail_actions=avail,
         )
-        following, key = next_key(state[KEY]) if samples else ({}, jax.random.key(0))
+        next_state, key = next_key(state[KEY]) if samples else ({}, jax.random.key(0))
         carry = rebuild(state)
-        after, actions, _ = algorithm.act(params, carry, seen, algorithm.greedy, key)
-        state = {**_names(after), PREVIOUS: actions, RESET: jnp.zeros_like(reset), **following}
-        return actions, head_of and head_of(params, carry, seen), state
+        new_carry, actions, _ = algorithm.act(params, carry, observed, algorithm.greedy, key)
+        next_state |= {PREVIOUS: actions, RESET: jnp.zeros_like(reset), **_names(new_carry)}
+        return actions, head_of and head_of(params, carry, observed), next_state
 
     return step
 
 
-def acting(run: trained.TrainedRun) -> algorithms.Algorithm:
-    """A run's algorithm. Raises: ConfigError if it acts on more than a policy is given."""
+def make_algorithm(run: trained.TrainedRun) -> algorithms.Algorithm:
+    """A run's algorithm. Raises: ConfigError if it needs more inputs than a policy has."""
     algorithm = run.algorithm()
     if algorithm.needs.mean_action:
         raise config.ConfigError(
             f"policy: {run.config.algo.name} acts on the mean action of each agent's neighbours, "
-            "which a policy is not given; `qmix-jax evaluate` plays it"
+            "which a policy does not receive; use `qmix-jax evaluate`"
         )
     return algorithm
 
 
-def draws(algorithm: algorithms.Algorithm) -> bool:
-    """Whether its actions are drawn at random even without exploration, as far as it says."""
+def is_stochastic(algorithm: algorithms.Algorithm) -> bool:
+    """Whether it may act at random even without exploration, as far as its head tells."""
     return algorithm.head not in ("argmax", "tanh")
 
 
 def next_key(data: Array) -> tuple[dict[str, Array], Array]:
-    """(what a state holds after a step, the key to act with in this step).
-
-    Args:
-      data: u32[2], what it holds before.
-    """
+    """(`{KEY: data}` of the next state, the key of this step) from the state's key data u32[2]."""
     following, key = jax.random.split(jax.random.wrap_key_data(data, impl="threefry2x32"))
     return {KEY: jax.random.key_data(following)}, key
 
@@ -172,17 +170,17 @@ def next_key(data: Array) -> tuple[dict[str, Array], Array]:
 def make_head(
     run: trained.TrainedRun, algorithm: algorithms.Algorithm
 ) -> Callable[[Any, Any, Observed], Array] | None:
-    """`(params, carry, Observed[B]) -> f32[B, N, A]`, the head that the algorithm says it acts by;
-    None where it names none, or its parameters and carry are not those of such an agent.
+    """`(params, carry, Observed[B]) -> f32[B, N, A]`, the head that the algorithm states; None if
+    it states none, or if its parameters and carry are not those of such an agent.
     """
     if algorithm.head is None:
         return None
     agent = program.make_agent(run.config, run.spec, run.spec.actions.width)
-    stated = jax.eval_shape(lambda: (agent.init(jax.random.key(0)), agent.initial_carry(1)))
-    used = run.own(0).get("agent"), jax.eval_shape(lambda: algorithm.initial_carry(1)["act"])
-    if _shapes(used) != _shapes(stated):
+    expected = jax.eval_shape(lambda: (agent.init(jax.random.key(0)), agent.initial_carry(1)))
+    carry = jax.eval_shape(lambda: algorithm.initial_carry(1)["act"])
+    if _shapes((run.member_params(0).get("agent"), carry)) != _shapes(expected):
         return None
-    return lambda params, carry, seen: agents.step(agent, params["agent"], carry, seen)[1]
+    return lambda params, carry, observed: agents.step(agent, params["agent"], carry, observed)[1]
 
 
 def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
@@ -190,8 +188,8 @@ def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
 
 
 def about(run: trained.TrainedRun, member: int) -> dict[str, Any]:
-    """What is written down of a policy: its interface, and where it comes from; plain values."""
-    spec, manifest, algorithm = run.spec, run.manifest, acting(run)
+    """The metadata of a policy as plain values: its interface and its origin."""
+    spec, manifest, algorithm = run.spec, run.manifest, make_algorithm(run)
     actions, bounds = spec.actions, {}
     if isinstance(actions, Box):
         bounds = {"low": actions.low, "high": actions.high}
@@ -213,7 +211,7 @@ def about(run: trained.TrainedRun, member: int) -> dict[str, Any]:
                 **{name: [list(x.shape[1:]), x.dtype.name] for name, x in shapes.items()},
                 PREVIOUS: [list(actions.shape), np.dtype(actions.dtype).name],
                 RESET: [[], "bool"],
-                **({KEY: [[2], "uint32"]} if draws(algorithm) else {}),
+                **({KEY: [[2], "uint32"]} if is_stochastic(algorithm) else {}),
             },
         },
         "run": {
@@ -229,7 +227,7 @@ def about(run: trained.TrainedRun, member: int) -> dict[str, Any]:
 
 
 def precision(cfg: config.ExperimentConfig) -> Any:
-    """The precision of matrix products in which a run acted."""
+    """The matrix-product precision of the run, as a context manager."""
     name = "default" if cfg.precision == "bfloat16" else cfg.precision
     return jax.default_matmul_precision(name)
 
@@ -237,14 +235,14 @@ def precision(cfg: config.ExperimentConfig) -> Any:
 def _named_carry(
     algorithm: algorithms.Algorithm,
 ) -> tuple[dict[str, jax.ShapeDtypeStruct], Callable[[Mapping[str, Array]], Any]]:
-    """The arrays of a carry with B = 1 by name, and the carry of a state that holds them."""
+    """The arrays of a carry with B = 1 by name, and a function state -> carry."""
     shapes = jax.eval_shape(lambda: algorithm.initial_carry(1)["act"])
     named, structure = _names(shapes), jax.tree.structure(shapes)
     return named, lambda state: jax.tree.unflatten(structure, [state[name] for name in named])
 
 
 def _names(carry: Any) -> dict[str, Any]:
-    """`carry`, or for a carry of several arrays `carry/hidden` and so on."""
+    """`carry`, or `carry/hidden` and so on if the carry has several arrays."""
     leaves = jax.tree.flatten_with_path(carry)[0]
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     names = [f"{CARRY}/{path}" if path else CARRY for path in paths]

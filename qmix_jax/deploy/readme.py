@@ -4,11 +4,37 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-_STABLEHLO = """\
-## `policy.stablehlo`: with JAX
+_TEXT = """\
+# {algo} on {env}
 
-`pip install jax flatbuffers`; written with jax {jax} (newer ones read it for at least half a
-year), for {platforms}.
+A trained policy for {n} agents: each agent acts on its own observations only, {acts}. Exported
+from the run `{run}` of qmix_jax {version}{commit}.
+
+| file | |
+|---|---|
+{files}
+| `metadata.json` | names, shapes, dtypes; configuration, commit, seed and scores of the run |
+
+## Inputs and outputs
+
+For `b` environments at a time:
+
+| | shape | dtype | |
+|---|---|---|---|
+| `obs` | b, {n}, {obs} | float32 | {padding} |
+| `avail_actions` | b, {n}, {width} | bool | {available} |
+| `actions` | b, {action_shape} | {action_dtype} | {action} |
+
+| agent | observation | {column} |
+|---|---|---|
+{agents}
+"""
+
+_STABLEHLO = """\
+## Run with JAX
+
+Install `jax` and `flatbuffers`. The file was written by jax {jax} for {platforms}; later versions
+of JAX read it for at least six months.
 
 ```python
 import numpy as np
@@ -16,149 +42,123 @@ from jax import export
 
 with open("policy.stablehlo", "rb") as file:
     policy = export.deserialize(bytearray(file.read()))
-b = 1  # environments at a time, any number
+b = 1  # number of environments
 state = {{
 {state}
 }}
 actions, {head}, state = policy.call(obs, avail_actions, state)
 ```
 
-Wrap `policy.call` in `jax.jit` for speed. A new episode begins where `state["reset"]` is True; the
-state that comes back has it False.{more}
+For speed, wrap `policy.call` in `jax.jit`. Set `state["reset"]` to True where a new episode begins;
+the returned state has it False.{head_text}
 """
 
-_HEADS = {
-    "argmax": ("q", " `q` holds the utilities, {shape}."),
-    "sample": ("logits", " `logits` is {shape}; actions are drawn from their softmax."),
-    "tanh": ("head", " `head` is {shape}; actions are its tanh, scaled."),
-    None: ("_", ""),
-}
-"""`Algorithm.head` -> what the second output is called, and what is said of it."""
-
-_KINDS = {
-    "discrete": {
-        "available": "True where an agent may; at least one each",
-        "action": "the index of an action in the environment's own list",
-        "column": "actions",
-        "own": "0 to {last}",
-    },
-    "box": {
-        "available": "True for the dimensions that an agent has",
-        "action": "numbers from {low:g} to {high:g}",
-        "column": "dimensions",
-        "own": "{size}",
-    },
-}
-"""What is said of actions of a kind."""
-
 _NUMPY = """\
-## `weights.npz`, `runner.py`: with NumPy
+## Run with NumPy
 
-Python 3.10, NumPy 1.24, or newer; nothing else.
+Needs Python 3.10 and NumPy 1.24, or newer.
 
 ```python
 import runner
 
 policy = runner.load("weights.npz")
 state = policy.initial_state({seed})  # at the start of every episode
-actions, state = policy.act(obs, avail_actions, state)  # without the axis b
-own = policy.agent({first!r})  # one agent by itself, from its own observation
+actions, state = policy.act(obs, avail_actions, state)  # one environment, without the axis b
+agent = policy.agent("{agent}")  # the policy of one agent, which takes only its observation
 ```
 
-`initial_state(b)` and `restart(state, ended)` are for several environments at a time; `runner.py`
-says more.
+For several environments, use `initial_state(b)` and `restart(state, ended)`; see `runner.py`.
 """
 
-_TEXT = """\
-# {name}: {algo} on {env}
+_RUN = """\
+## Training
 
-Decentralised: each agent acts on its own observations alone, {how}. Trained with
-qmix_jax {version} {git}.
-
-| | shape | type | |
-|---|---|---|---|
-| `obs` | b, {n}, {obs} | float32 | {padding} |
-| `avail_actions` | b, {n}, {a} | bool | {available} |
-| `actions` | b, {action_shape} | {action_type} | {action} |
-
-| agent | observation | {column} |
-|---|---|---|
-{agents}
-
-{score}. The whole
-configuration is in `metadata.json`.
+Seed {seed} (member {member}), {parameters} parameters; greedy evaluation in training: {scores}.
 """
+
+_FILES = {
+    "stablehlo": "| `policy.stablehlo` | the policy as a program with its weights, for JAX |",
+    "numpy": "| `weights.npz`, `runner.py` | the weights, and an implementation in NumPy |",
+}
+_HEADS = {
+    "argmax": ("q", " `q` {shape} holds the utilities."),
+    "sample": ("logits", " Actions are sampled from the softmax of `logits` {shape}."),
+    "tanh": ("head", " Actions are the tanh of `head` {shape}, scaled to their bounds."),
+    None: ("_", ""),
+}
+"""`Algorithm.head` -> name and description of the second output."""
 
 
 def text(about: Mapping[str, Any]) -> str:
-    """What each file is, what goes in and out, and where the policy comes from."""
-    facts, run = about["interface"], about["run"]
-    actions, samples = facts["actions"], "key" in facts["state"]
-    words = _KINDS[actions["kind"]]
-    rows = zip(facts["agent_names"], facts["obs_shapes"], actions["sizes"], strict=True)
-    uneven = any(shape != facts["obs_shape"] for shape in facts["obs_shapes"])
+    """The README for the metadata of an export: files, inputs and outputs, usage, origin."""
+    interface, run, formats = about["interface"], about["run"], about["formats"]
+    samples = "key" in interface["state"]
+    n_agents, width = len(interface["agent_names"]), max(interface["actions"]["sizes"])
+    git, prev_shape = run["git"], interface["state"]["prev_actions"]
+    commit = f" (commit {git['commit']}{', with local changes' * git['dirty']})" if git else ""
+    padded = any(shape != interface["obs_shape"] for shape in interface["obs_shapes"])
     parts = [
         _TEXT.format(
-            name=run["name"],
             algo=run["algo"],
-            env=facts["env"],
+            env=interface["env"],
+            acts="sampling its actions" if samples else "without exploration",
+            run=run["name"],
             version=run["versions"]["qmix_jax"],
-            git=_commit(run["git"]),
-            how="drawing its actions at random" if samples else "without exploration",
-            n=len(facts["agent_names"]),
-            a=max(actions["sizes"]),
-            available=words["available"],
-            action_shape=_shape(facts["state"]["prev_actions"][0]),
-            action_type=facts["state"]["prev_actions"][1],
-            action=words["action"].format(**actions),
-            column=words["column"],
-            obs=_shape(facts["obs_shape"]),
-            padding="zeros behind an agent's own" if uneven else "as the environment gives them",
-            agents="\n".join(
-                f"| `{name}` | {_shape(own)} | {words['own'].format(size=n, last=n - 1)} |"
-                for name, own, n in rows
-            ),
-            score=_score(run),
+            commit=commit,
+            files="\n".join(_FILES[name] for name in formats),
+            n=n_agents,
+            obs=_shape(interface["obs_shape"]),
+            padding="each agent's, padded with zeros at the end" if padded else "",
+            width=width,
+            action_shape=_shape(prev_shape[0]),
+            action_dtype=prev_shape[1],
+            **_actions(interface),
         )
     ]
-    if "stablehlo" in about["formats"]:
-        head, more = _HEADS[facts["head"]]
-        shape = f"f32[b, {len(facts['agent_names'])}, {max(actions['sizes'])}]"
+    if "stablehlo" in formats:
+        head, head_text = _HEADS[interface["head"]]
         parts.append(
             _STABLEHLO.format(
                 jax=about["exported_with"]["jax"],
                 platforms=", ".join(about["platforms"]),
-                state=textwrap.indent(_state(facts["state"]), "    "),
+                state=textwrap.indent(_initial_state(interface["state"]), "    "),
                 head=head,
-                more=more.format(shape=shape),
+                head_text=head_text.format(shape=f"f32[b, {n_agents}, {width}]"),
             )
         )
-    if "numpy" in about["formats"]:
+    if "numpy" in formats:
         seed = "seed=0" if samples else ""
-        parts.append(_NUMPY.format(first=facts["agent_names"][0], seed=seed))
-    return "\n".join(parts)
+        parts.append(_NUMPY.format(agent=interface["agent_names"][0], seed=seed))
+    scores = ", ".join(f"{name} {value:.4g}" for name, value in run["scores"].items())
+    return "\n".join([*parts, _RUN.format_map({**run, "scores": scores or "none"})])
 
 
-def _commit(git: Mapping[str, Any] | None) -> str:
-    if git is None:
-        return "(no commit known)"
-    return f"at commit {git['commit']}" + " with local changes" * git["dirty"]
+def _actions(interface: Mapping[str, Any]) -> dict[str, str]:
+    """Texts about actions, and the table of agents."""
+    actions = interface["actions"]
+    discrete = actions["kind"] == "discrete"
+    rows = zip(interface["agent_names"], interface["obs_shapes"], actions["sizes"], strict=True)
+    return {
+        "available": "True = allowed; at least one per agent"
+        if discrete
+        else "True for the dimensions that an agent has",
+        "action": "index of an action of the environment"
+        if discrete
+        else "numbers from {low:g} to {high:g}".format(**actions),
+        "column": "actions" if discrete else "dimensions",
+        "agents": "\n".join(
+            f"| `{name}` | {_shape(shape)} | {f'0 to {size - 1}' if discrete else size} |"
+            for name, shape, size in rows
+        ),
+    }
 
 
 def _shape(shape: list[int]) -> str:
     return ", ".join(map(str, shape))
 
 
-def _score(run: Mapping[str, Any]) -> str:
-    scores = ", ".join(f"{name} {value:.4g}" for name, value in run["scores"].items())
-    return (
-        f"Seed {run['seed']} (member {run['member']}), {run['parameters']} parameters; greedy "
-        f"evaluation in training: {scores or 'none'}"
-    )
-
-
-def _state(state: Mapping[str, Any]) -> str:
-    """The start of an episode, written as Python."""
+def _initial_state(state: Mapping[str, Any]) -> str:
+    """The state at the start of an episode, as entries of a Python dict."""
     lines = []
     for name, (shape, dtype) in state.items():
         if name == "key":

@@ -1,4 +1,4 @@
-"""Acts as a trained team does, with NumPy alone: this file and `weights.npz` are all it takes.
+"""Runs a trained policy with NumPy alone: needs only this file and `weights.npz`.
 
     import runner
 
@@ -6,36 +6,36 @@
     state = policy.initial_state()  # at the start of every episode
     actions, state = policy.act(obs, avail_actions, state)
 
-`policy.agent("ally_0")` is the policy of one agent: it sees that agent's observations alone, and
-chooses what the team's policy chooses for it. Python 3.10 or newer, NumPy 1.24 or newer.
+`policy.agent("ally_0")` is the policy of one agent: it takes only that agent's observation and
+chooses the same action as the full policy. Requires Python 3.10 and NumPy 1.24, or newer.
 """
 
 import html
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 FORMAT = 2
-"""Of exported files: what they hold, and under which names."""
+"""Version of the exported files: their contents and names."""
 
 Arrays = Mapping[str, Any]
 Step = Callable[[np.ndarray, np.ndarray, Arrays], tuple[Any, Any, Arrays]]
 """`(obs f32[B, N, *O], avail_actions bool[B, N, A], arrays) -> (actions i32[B, N] or f32[B, N, D],
-head f32[B, N, A] or None, arrays)`, all agents of B environments, without exploration."""
+head f32[B, N, A] or None, arrays)`: all agents of B environments, without exploration."""
 
 
 class FormatError(ValueError):
-    """A file of another format."""
+    """A file has another format version."""
 
 
 class Actions(NamedTuple):
     """Attributes:
-    kind: `discrete`: an index of each agent, i32[N]; `box`: numbers of each agent, f32[N, D].
-    sizes: of each agent, its number of actions or of dimensions.
+    kind: `discrete`: one index per agent, i32[N]; `box`: a vector per agent, f32[N, D].
+    sizes: number of actions, or of dimensions, per agent.
     low, high: bounds of every dimension; None for discrete actions.
     """
 
@@ -46,12 +46,12 @@ class Actions(NamedTuple):
 
 
 class PolicyState(NamedTuple):
-    """What a policy remembers from one step to the next: hand it back as it is.
+    """State of a policy between steps: pass it back unchanged.
 
     Attributes:
-      arrays: name -> array with a leading axis of environments; `key` u32[2], of a policy that
-        samples, is one for all.
-      batch_size: number of environments; None for one without that axis.
+      arrays: name -> array with a leading axis of environments; `key` u32[2], of policies that
+        sample, is shared by all.
+      batch_size: number of environments; None for one environment without that axis.
     """
 
     arrays: Arrays
@@ -64,25 +64,25 @@ class PolicyState(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """Decentralised execution. N agents, or the one of `agent(...)`, which has no axis N then.
+    """A decentralised policy of N agents, or of one agent (`agent(...)`), without the axis N.
 
     Attributes:
       agent_names: in the order of the agent axis.
-      actions: what the agents choose from; discrete actions are numbered from 0.
-      obs_shapes: of each agent.
-      obs_shape: the shape that all are padded to, with zeros at the end.
-      initial_state: `(batch_size=None, seed=None) -> PolicyState`, the start of an episode. With a
-        batch size, everything has a leading axis B. `seed` is for policies that sample: the same
-        seed gives the same actions; without a seed, every state differs.
-      act: `(obs, avail_actions, state, epsilon=0.0, rng=None) -> (actions, PolicyState)`, where
-        actions are i32[N] or f32[N, D]. `obs` f32[N, *obs_shape] and `avail_actions` bool[N, A],
-        or mappings agent name -> its array, unpadded; None allows every action an agent has. With
-        probability `epsilon` each agent takes a random discrete action, drawn from `rng`, a
-        `numpy.random.Generator`. The state remembers the last actions, so execute the returned
-        ones. Raises ValueError for other shapes, or if an agent has no available action.
-      restart: `(state, ended bool[B]) -> PolicyState`: a new episode begins where `ended`.
-      agent: `(name or index) -> Policy` of one agent, whose `obs` is its own, padded or not.
-      about: what was written down about this policy.
+      actions: the action space; discrete actions are numbered from 0.
+      obs_shapes: one per agent.
+      obs_shape: the shape to which all observations are padded, with zeros at the end.
+      initial_state: `(batch_size=None, seed=None) -> PolicyState`, for the start of an episode. A
+        batch size adds a leading axis B everywhere. `seed` is for policies that sample: equal seeds
+        give equal actions; without a seed, every state differs.
+      act: `(obs, avail_actions, state, epsilon=0.0, rng=None) -> (actions, PolicyState)`; actions
+        are i32[N] or f32[N, D]. `obs` f32[N, *obs_shape] and `avail_actions` bool[N, A] may also be
+        mappings agent name -> its array, unpadded; None makes all actions available. With
+        probability `epsilon` an agent takes a random discrete action, drawn from `rng`, a
+        `numpy.random.Generator`. The state stores the last actions, so execute those returned.
+        Raises ValueError for wrong shapes, or if an agent has no available action.
+      restart: `(state, ended bool[B]) -> PolicyState`, starts a new episode where `ended`.
+      agent: `(name or index) -> Policy` of one agent, whose `obs` may be padded or not.
+      about: metadata of the policy: interface, run, configuration, versions.
     """
 
     agent_names: tuple[str, ...]
@@ -119,54 +119,32 @@ class Policy(NamedTuple):
 
 
 def load(path: str | os.PathLike[str]) -> Policy:
-    """The policy in `weights.npz`, or in the folder that holds it."""
-    return make(*read(path))
+    """Loads the policy from `weights.npz`, or from the folder that contains it."""
+    return make_policy(*read(path))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Mapping[str, Any], Step]:
-    """What is written down about the policy in `weights.npz`, and its step: see `make`."""
+    """The metadata and the step of the policy in `weights.npz`; see `make_policy`."""
     file = pathlib.Path(path)
     file = file / "weights.npz" if file.is_dir() else file
-    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     about = json.loads(arrays.pop("metadata").tobytes())
     check_format(about, file)
-    return about, network(about["network"], arrays)
+    return about, network_step(about["network"], arrays)
 
 
 def check_format(about: Mapping[str, Any], file: str | os.PathLike[str]) -> None:
-    """Raises: FormatError for what was written down about a file of another format."""
-    found = about.get("format", 1)
-    if found != FORMAT:
+    """Raises: FormatError if the metadata states another format."""
+    version = about.get("format", 1)
+    if version != FORMAT:
         raise FormatError(
-            f"policy: {str(file)!r} has export format {found}, and this version reads format "
+            f"policy: {str(file)!r} has export format {version}, and this version reads format "
             f"{FORMAT}; export the run again with `qmix-jax export`"
         )
 
 
-def make(about: Mapping[str, Any], step: Step) -> Policy:
-    """A policy around a step.
-
-    Args:
-      about: its `interface` holds `agent_names`, `actions` (see `Actions`), `obs_shapes`,
-        `obs_shape` and `state`: name -> [shape, dtype] of an array of the state, without its batch
-        axis (`key` has none).
-      step: see `Step`. Agents' rows must not depend on each other.
-    """
-    facts = about["interface"]
-    team = _Agents(
-        names=tuple(facts["agent_names"]),
-        actions=Actions(**{**facts["actions"], "sizes": tuple(facts["actions"]["sizes"])}),
-        obs_shapes=tuple(map(tuple, facts["obs_shapes"])),
-        obs_shape=tuple(facts["obs_shape"]),
-        state={name: (tuple(shape), dtype) for name, (shape, dtype) in facts["state"].items()},
-        step=step,
-        about=about,
-    )
-    return _policy(team, tuple(range(len(team.names))))
-
-
-class _Agents(NamedTuple):
+class _Team(NamedTuple):
     names: tuple[str, ...]
     actions: Actions
     obs_shapes: tuple[tuple[int, ...], ...]
@@ -176,10 +154,31 @@ class _Agents(NamedTuple):
     about: Mapping[str, Any]
 
 
-def _policy(team: _Agents, rows: tuple[int, ...], alone: bool = False) -> Policy:
-    """The policy of the agents in `rows`; `alone`: of one agent, without an agent axis."""
-    sizes = team.actions.sizes
-    exists = np.arange(max(sizes)) < np.array(sizes)[:, None]
+def make_policy(about: Mapping[str, Any], step: Step) -> Policy:
+    """Makes a policy from a step.
+
+    Args:
+      about: its `interface` has `agent_names`, `actions` (see `Actions`), `obs_shapes`, `obs_shape`
+        and `state`: name -> [shape, dtype] of each array, without the batch axis.
+      step: see `Step`. The results of an agent must not depend on the other agents' inputs.
+    """
+    interface = about["interface"]
+    team = _Team(
+        names=tuple(interface["agent_names"]),
+        actions=Actions(**{**interface["actions"], "sizes": tuple(interface["actions"]["sizes"])}),
+        obs_shapes=tuple(map(tuple, interface["obs_shapes"])),
+        obs_shape=tuple(interface["obs_shape"]),
+        state={name: (tuple(shape), dtype) for name, (shape, dtype) in interface["state"].items()},
+        step=step,
+        about=about,
+    )
+    return _make(team)
+
+
+def _make(team: _Team, index: int | None = None) -> Policy:
+    """The policy of the team, or of the agent with this index."""
+    obs_input = _Input("obs", team.obs_shapes, team.obs_shape, np.float32(0))
+    rows = slice(None) if index is None else slice(index, index + 1)
 
     def initial_state(batch_size: int | None = None, seed: int | None = None) -> PolicyState:
         return _initial_state(team, batch_size, seed)
@@ -191,31 +190,31 @@ def _policy(team: _Agents, rows: tuple[int, ...], alone: bool = False) -> Policy
         epsilon: float = 0.0,
         rng: np.random.Generator | None = None,
     ) -> tuple[np.ndarray, PolicyState]:
-        seen = _observations(team, rows, alone, obs, state.batch_size)
-        allowed = exists[None] & _allowed(team, rows, alone, avail_actions, state.batch_size)
-        _refuse_idle(team, rows, allowed)
-        actions, _, arrays = team.step(seen, allowed, state.arrays)
+        batch_size = state.batch_size
+        obs = _team_array(team.names, index, obs_input, obs, batch_size)
+        available = _available(team, index, avail_actions, batch_size)
+        actions, _, arrays = team.step(obs, available, state.arrays)
         actions = np.asarray(actions)
         if epsilon:
-            actions = _explore(actions, allowed, epsilon, rng)
+            actions = _explore(actions, available, epsilon, rng)
             arrays = {**arrays, "prev_actions": actions}
-        own = actions[:, rows[0]] if alone else actions
-        return own[0] if state.batch_size is None else own, PolicyState(arrays, state.batch_size)
+        result = actions if index is None else actions[:, index]
+        return result[0] if batch_size is None else result, PolicyState(arrays, batch_size)
 
     def restart(state: PolicyState, ended: Any) -> PolicyState:
         reset = np.asarray(state.arrays["reset"]) | np.asarray(ended, bool)
         return PolicyState({**state.arrays, "reset": reset}, state.batch_size)
 
-    def agent(which: str | int) -> Policy:
-        known = which in team.names if isinstance(which, str) else 0 <= which < len(team.names)
+    def agent(name: str | int) -> Policy:
+        known = name in team.names if isinstance(name, str) else 0 <= name < len(team.names)
         if not known:
-            raise ValueError(f"policy: no agent {which!r}; allowed: {', '.join(team.names)}")
-        return _policy(team, (team.names.index(which) if isinstance(which, str) else which,), True)
+            raise ValueError(f"policy: unknown agent {name!r}; allowed: {', '.join(team.names)}")
+        return _make(team, team.names.index(name) if isinstance(name, str) else name)
 
     return Policy(
-        agent_names=tuple(team.names[i] for i in rows),
-        actions=team.actions._replace(sizes=tuple(sizes[i] for i in rows)),
-        obs_shapes=tuple(team.obs_shapes[i] for i in rows),
+        agent_names=team.names[rows],
+        actions=team.actions._replace(sizes=team.actions.sizes[rows]),
+        obs_shapes=team.obs_shapes[rows],
         obs_shape=team.obs_shape,
         initial_state=initial_state,
         act=act,
@@ -225,79 +224,7 @@ def _policy(team: _Agents, rows: tuple[int, ...], alone: bool = False) -> Policy
     )
 
 
-def _observations(
-    team: _Agents, rows: tuple[int, ...], alone: bool, obs: Any, batch_size: int | None
-) -> np.ndarray:
-    """f32[B, N, *O]; zeros for agents that are not in `rows`."""
-    if not alone and not isinstance(obs, Mapping):
-        shape = (len(rows), *team.obs_shape)
-        return _with_batch(np.asarray(obs, np.float32), batch_size, (shape,), "obs")
-    seen = np.zeros((batch_size or 1, len(team.names), *team.obs_shape), np.float32)
-    for i in rows:
-        own = np.asarray(obs if alone else _of(obs, team.names[i], "obs"), np.float32)
-        shapes = (team.obs_shapes[i], team.obs_shape)
-        own = _with_batch(own, batch_size, shapes, f"obs of {team.names[i]}")
-        seen[(slice(None), i, *map(slice, own.shape[1:]))] = own
-    return seen
-
-
-def _allowed(
-    team: _Agents, rows: tuple[int, ...], alone: bool, avail: Any, batch_size: int | None
-) -> np.ndarray:
-    """bool[B, N, A]; everything for agents that are not in `rows`."""
-    sizes = team.actions.sizes
-    widest = max(sizes)
-    if avail is None:
-        return np.ones((1, 1, 1), bool)
-    if not alone and not isinstance(avail, Mapping):
-        shape = (len(rows), widest)
-        return _with_batch(np.asarray(avail, bool), batch_size, (shape,), "avail_actions")
-    allowed = np.ones((batch_size or 1, len(team.names), widest), bool)
-    for i in rows:
-        own = np.asarray(avail if alone else _of(avail, team.names[i], "avail_actions"), bool)
-        shapes = ((sizes[i],), (widest,))
-        own = _with_batch(own, batch_size, shapes, f"avail_actions of {team.names[i]}")
-        allowed[:, i, : own.shape[-1]] = own
-    return allowed
-
-
-def _of(values: Mapping[str, Any], name: str, what: str) -> Any:
-    if name not in values:
-        raise ValueError(f"policy: {what} has no entry {name!r}; got: {', '.join(values)}")
-    return values[name]
-
-
-def _with_batch(
-    values: np.ndarray, batch_size: int | None, shapes: tuple[tuple[int, ...], ...], what: str
-) -> np.ndarray:
-    """The values with a leading axis B, if they have one of the shapes behind it."""
-    leading = () if batch_size is None else (batch_size,)
-    if values.shape in [leading + shape for shape in shapes]:
-        return values if leading else values[None]
-    expected = " or ".join(dict.fromkeys(str(leading + shape) for shape in shapes))
-    raise ValueError(f"policy: {what} has shape {values.shape}; expected {expected}")
-
-
-def _refuse_idle(team: _Agents, rows: tuple[int, ...], allowed: np.ndarray) -> None:
-    if not allowed.any(axis=-1).all():
-        idle = next(team.names[i] for i in rows if not allowed[:, i].any(axis=-1).all())
-        raise ValueError(
-            f"policy: avail_actions allow {idle} nothing; give everyone one action, also the dead"
-        )
-
-
-def _explore(
-    actions: np.ndarray, allowed: np.ndarray, epsilon: float, rng: np.random.Generator | None
-) -> np.ndarray:
-    if actions.dtype.kind == "f":
-        raise ValueError("policy: epsilon is for discrete actions; leave it out")
-    if rng is None:
-        raise ValueError(f"policy: epsilon={epsilon} needs rng=numpy.random.default_rng(seed)")
-    drawn = np.argmax(np.where(allowed, rng.random(allowed.shape), -1.0), axis=-1)
-    return np.where(rng.random(actions.shape) < epsilon, drawn, actions).astype(np.int32)
-
-
-def _initial_state(team: _Agents, batch_size: int | None, seed: int | None) -> PolicyState:
+def _initial_state(team: _Team, batch_size: int | None, seed: int | None) -> PolicyState:
     leading = (1 if batch_size is None else batch_size,)
     arrays = {n: np.zeros(leading + shape, dtype) for n, (shape, dtype) in team.state.items()}
     arrays["reset"] = np.ones(leading, bool)
@@ -307,13 +234,84 @@ def _initial_state(team: _Agents, batch_size: int | None, seed: int | None) -> P
     return PolicyState(arrays, batch_size)
 
 
+def _available(
+    team: _Team, index: int | None, avail_actions: Any, batch_size: int | None
+) -> np.ndarray:
+    """bool[B, N, A]. Raises: ValueError if an agent has no available action."""
+    sizes = team.actions.sizes
+    available = (np.arange(max(sizes)) < np.array(sizes)[:, None])[None]
+    if avail_actions is not None:
+        spec = _Input("avail_actions", [(size,) for size in sizes], (max(sizes),), np.True_)
+        available = available & _team_array(team.names, index, spec, avail_actions, batch_size)
+    stuck = ~available.any(axis=-1).all(axis=0)
+    if stuck.any():
+        raise ValueError(
+            f"policy: agent {team.names[np.argmax(stuck)]!r} has no available action; every agent, "
+            "dead ones included, needs one"
+        )
+    return available
+
+
+class _Input(NamedTuple):
+    """An argument of `act`: shape of each agent's array, padded shape, and value of the padding."""
+
+    name: str
+    shapes: Sequence[tuple[int, ...]]
+    padded: tuple[int, ...]
+    padding: np.generic
+
+
+def _team_array(
+    agents: Sequence[str], index: int | None, spec: _Input, values: Any, batch_size: int | None
+) -> np.ndarray:
+    """[B, N, *padded] from an array, a mapping, or the array of the agent with this index; other
+    agents get the padding value.
+    """
+    dtype = spec.padding.dtype
+    if index is None and not isinstance(values, Mapping):
+        shape = (len(agents), *spec.padded)
+        return _with_batch(np.asarray(values, dtype), batch_size, (shape,), spec.name)
+    result = np.full((batch_size or 1, len(agents), *spec.padded), spec.padding)
+    for i in range(len(agents)) if index is None else (index,):
+        where = f"{spec.name} of {agents[i]}"
+        if index is None and agents[i] not in values:
+            got = ", ".join(values)
+            raise ValueError(f"policy: {spec.name} has no entry {agents[i]!r}; got: {got}")
+        array = np.asarray(values[agents[i]] if index is None else values, dtype)
+        array = _with_batch(array, batch_size, (spec.shapes[i], spec.padded), where)
+        result[(slice(None), i, *map(slice, array.shape[1:]))] = array
+    return result
+
+
+def _with_batch(
+    array: np.ndarray, batch_size: int | None, shapes: Sequence[tuple[int, ...]], name: str
+) -> np.ndarray:
+    """The array with a leading axis B, if the other axes have one of the shapes."""
+    leading = () if batch_size is None else (batch_size,)
+    if array.shape in [leading + shape for shape in shapes]:
+        return array if leading else array[None]
+    expected = " or ".join(dict.fromkeys(str(leading + shape) for shape in shapes))
+    raise ValueError(f"policy: {name} has shape {array.shape}; expected {expected}")
+
+
+def _explore(
+    actions: np.ndarray, available: np.ndarray, epsilon: float, rng: np.random.Generator | None
+) -> np.ndarray:
+    if actions.dtype.kind == "f":
+        raise ValueError("policy: epsilon is for discrete actions; leave it out")
+    if rng is None:
+        raise ValueError(f"policy: epsilon={epsilon} needs rng=numpy.random.default_rng(seed)")
+    drawn = np.argmax(np.where(available, rng.random(available.shape), -1.0), axis=-1)
+    return np.where(rng.random(actions.shape) < epsilon, drawn, actions).astype(np.int32)
+
+
 def _no_action(actions: np.ndarray) -> int:
-    """What stands before the first action of an episode."""
+    """The previous action at the start of an episode."""
     return -1 if actions.dtype.kind == "i" else 0
 
 
 def _key(seed: int | None) -> np.ndarray:
-    """u32[2], the data of `jax.random.key(seed)`."""
+    """u32[2], the data of `jax.random.key(seed)`; random if the seed is None."""
     if seed is None:
         return np.random.default_rng().integers(2**32, size=2, dtype=np.uint32)
     if not 0 <= seed < 2**32:
@@ -321,165 +319,161 @@ def _key(seed: int | None) -> np.ndarray:
     return np.array([0, seed], np.uint32)
 
 
-def network(facts: Mapping[str, Any], arrays: Arrays) -> Step:
-    """The step of a network, operation by operation as it was trained.
+def network_step(network: Mapping[str, Any], arrays: Arrays) -> Step:
+    """The step of a network, with the same operations as in training.
 
     Args:
-      facts: `core` (gru, lstm or None), `head` (`argmax` or `sample` of its available entries,
-        or `tanh` into the box), `width` of the head, `low` and `high` of a box, `groups` (agents
-        that share parameters), `last_action`, `agent_id`, `n_states` (None, or what an observation
-        is the index of), `dense` (names of the layers before the core) and `image` (None, or the
-        `shape` and the number of `convolutions`).
-      arrays: parameters by path, with a leading axis of groups where there is more than one.
+      network: `core` (gru, lstm or None), `head` (`argmax` or `sample` over available entries, or
+        `tanh` scaled to the box), `width` of the head, `low` and `high` of a box, `groups` (agents
+        that share parameters), `last_action`, `agent_id`, `n_states` (None, or the number of states
+        that observations index), `dense` (names of the layers before the core) and `image` (None,
+        or its `shape` and number of `convolutions`).
+      arrays: parameters by path, with a leading axis of groups if there is more than one.
     """
-    groups = [np.array(group) for group in facts["groups"]]
-    parameters = [
+    groups = [np.array(group) for group in network["groups"]]
+    group_params = [
         {name: array if len(groups) == 1 else array[g] for name, array in arrays.items()}
         for g in range(len(groups))
     ]
-    core = {"gru": _gru, "lstm": _lstm, None: _feed_forward}[facts["core"]]
-    choose = {"argmax": _best, "sample": _sampled, "tanh": _squashed}[facts["head"]]
+    core = {"gru": _gru, "lstm": _lstm, None: _feed_forward}[network["core"]]
+    choose = {"argmax": _argmax, "sample": _sample, "tanh": _tanh}[network["head"]]
 
     def step(obs: np.ndarray, avail: np.ndarray, state: Arrays) -> tuple[Any, Any, Arrays]:
-        fresh, previous = state["reset"], state["prev_actions"]
-        restarts = fresh.reshape(-1, *[1] * (previous.ndim - 1))
-        previous = np.where(restarts, _no_action(previous), previous)
-        x = _features(facts, obs, previous)
-        carry = {name: array for name, array in state.items() if name.startswith("carry")}
-        carry = {name: np.where(fresh[:, None, None], 0, a) for name, a in carry.items()}
-        head = np.empty((*previous.shape[:2], facts["width"]), np.float32)
-        for group, own in zip(groups, parameters, strict=True):
-            embedded = _embed(facts, own, _rows(x[:, group]))
-            hidden, after = core(own, embedded, {n: _rows(a[:, group]) for n, a in carry.items()})
-            head[:, group] = _dense(own, "head", hidden).reshape(len(head), len(group), -1)
-            for name, rows in after.items():
-                carry[name][:, group] = rows.reshape(len(head), len(group), -1)
-        actions, key = choose(facts, head, avail, state)
-        return (
-            actions,
-            head,
-            {**carry, "prev_actions": actions, "reset": np.zeros_like(fresh), **key},
-        )
+        reset, previous = state["reset"], state["prev_actions"]
+        starts = reset.reshape(-1, *[1] * (previous.ndim - 1))
+        x = _inputs(network, obs, np.where(starts, _no_action(previous), previous))
+        carry = {
+            name: np.where(reset[:, None, None], 0, array)
+            for name, array in state.items()
+            if name.startswith("carry")
+        }
+        head = np.empty((*previous.shape[:2], network["width"]), np.float32)
+        for group, params in zip(groups, group_params, strict=True):
+            embedded = _embed(network, params, _matrix(x[:, group]))
+            old = {name: _matrix(array[:, group]) for name, array in carry.items()}
+            hidden, new = core(params, embedded, old)
+            head[:, group] = _dense(params, "head", hidden).reshape(len(head), len(group), -1)
+            for name, array in new.items():
+                carry[name][:, group] = array.reshape(len(head), len(group), -1)
+        actions, key = choose(network, head, avail, state)
+        reset = np.zeros_like(reset)
+        return actions, head, {**carry, "prev_actions": actions, "reset": reset, **key}
 
     return step
 
 
-def _best(
-    facts: Mapping[str, Any], head: np.ndarray, avail: np.ndarray, state: Arrays
+def _argmax(
+    network: Mapping[str, Any], head: np.ndarray, avail: np.ndarray, state: Arrays
 ) -> tuple[np.ndarray, Arrays]:
-    del facts, state
+    del network, state
     return np.argmax(np.where(avail, head, -np.inf), axis=-1).astype(np.int32), {}
 
 
-def _sampled(
-    facts: Mapping[str, Any], head: np.ndarray, avail: np.ndarray, state: Arrays
+def _sample(
+    network: Mapping[str, Any], head: np.ndarray, avail: np.ndarray, state: Arrays
 ) -> tuple[np.ndarray, Arrays]:
-    """From the softmax of available entries (Gumbel-max), and the next key."""
+    """Samples from the softmax over available entries (Gumbel-max); also returns the next key."""
     rng = np.random.default_rng(state["key"])
     key = rng.integers(2**32, size=2, dtype=np.uint32)
-    return _best(facts, head + rng.gumbel(size=head.shape), avail, state)[0], {"key": key}
+    return _argmax(network, head + rng.gumbel(size=head.shape), avail, state)[0], {"key": key}
 
 
-def _squashed(
-    facts: Mapping[str, Any], head: np.ndarray, avail: np.ndarray, state: Arrays
+def _tanh(
+    network: Mapping[str, Any], head: np.ndarray, avail: np.ndarray, state: Arrays
 ) -> tuple[np.ndarray, Arrays]:
     del avail, state
-    low, high = facts["low"], facts["high"]
+    low, high = network["low"], network["high"]
     return (low + (np.tanh(head) + 1) * ((high - low) / 2)).astype(np.float32), {}
 
 
-def _rows(x: np.ndarray) -> np.ndarray:
+def _matrix(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, x.shape[-1])
 
 
-def _features(facts: Mapping[str, Any], obs: np.ndarray, previous: np.ndarray) -> np.ndarray:
-    """Observations with last actions (one-hot, zeros where there is none) and agent ids."""
+def _inputs(network: Mapping[str, Any], obs: np.ndarray, previous: np.ndarray) -> np.ndarray:
+    """Observations with last actions (one-hot, or zeros for none) and agent ids."""
     n_envs, n_agents = previous.shape[:2]
-    seen = obs.reshape(n_envs, n_agents, -1)
-    if facts["n_states"] is not None:
-        seen = np.arange(facts["n_states"]) == seen[..., :1].astype(np.int32)
-    parts = [seen]
-    if facts["last_action"]:
+    x = obs.reshape(n_envs, n_agents, -1)
+    if network["n_states"] is not None:
+        x = np.arange(network["n_states"]) == x[..., :1].astype(np.int32)
+    parts = [x]
+    if network["last_action"]:
         discrete = previous.ndim == 2
-        parts.append(np.arange(facts["width"]) == previous[..., None] if discrete else previous)
-    if facts["agent_id"]:
+        parts.append(np.arange(network["width"]) == previous[..., None] if discrete else previous)
+    if network["agent_id"]:
         parts.append(np.broadcast_to(np.eye(n_agents), (n_envs, n_agents, n_agents)))
     return np.concatenate(parts, axis=-1, dtype=np.float32)
 
 
-def _embed(facts: Mapping[str, Any], own: Arrays, x: np.ndarray) -> np.ndarray:
-    if facts["image"] is not None:
-        shape = tuple(facts["image"]["shape"])
+def _embed(network: Mapping[str, Any], params: Arrays, x: np.ndarray) -> np.ndarray:
+    if network["image"] is not None:
+        shape = tuple(network["image"]["shape"])
         size = int(np.prod(shape))
         image = x[:, :size].reshape(-1, *shape)
-        for index in range(facts["image"]["convolutions"]):
+        for index in range(network["image"]["convolutions"]):
             name = f"torso/conv_{index}"
-            image = _relu(own, name, _convolve(own, name, image))
+            image = _relu(params, name, _convolve(params, name, image))
         flat = image.reshape(len(image), -1)
-        seen = _relu(own, "torso/dense", _dense(own, "torso/dense", flat))
-        x = np.concatenate([seen, x[:, size:]], axis=-1)
-    for name in facts["dense"]:
-        x = _relu(own, name, _dense(own, name, x))
+        features = _relu(params, "torso/dense", _dense(params, "torso/dense", flat))
+        x = np.concatenate([features, x[:, size:]], axis=-1)
+    for name in network["dense"]:
+        x = _relu(params, name, _dense(params, name, x))
     return x
 
 
-def _affine(own: Arrays, x: np.ndarray, kernel: np.ndarray, bias: str) -> np.ndarray:
-    return x @ kernel + own[bias]
+def _dense(params: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    return x @ params[f"{name}/kernel"] + params[f"{name}/bias"]
 
 
-def _dense(own: Arrays, name: str, x: np.ndarray) -> np.ndarray:
-    return _affine(own, x, own[f"{name}/kernel"], f"{name}/bias")
-
-
-def _convolve(own: Arrays, name: str, x: np.ndarray) -> np.ndarray:
-    """Stride 1, padded with zeros to equal size: f32[R, height, width, channels]."""
-    kernel = own[f"{name}/kernel"]
+def _convolve(params: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    """Stride 1, zero padding to equal size: f32[R, height, width, channels]."""
+    kernel = params[f"{name}/kernel"]
     size = kernel.shape[0]
     before = (size - 1) // 2
     margin = (before, size - 1 - before)
     padded = np.pad(x, ((0, 0), margin, margin, (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
     patches = np.moveaxis(windows, 3, 5).reshape(*x.shape[:3], -1)
-    return _affine(own, patches, _rows(kernel), f"{name}/bias")
+    return patches @ _matrix(kernel) + params[f"{name}/bias"]
 
 
-def _relu(own: Arrays, name: str, x: np.ndarray) -> np.ndarray:
-    """relu, after the layer's LayerNorm where it has one."""
-    if f"{name}_norm/scale" in own:
+def _relu(params: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    """relu, after the layer's LayerNorm if it has one."""
+    if f"{name}_norm/scale" in params:
         mean = x.mean(axis=-1, keepdims=True)
         variance = np.maximum((x * x).mean(axis=-1, keepdims=True) - mean * mean, 0)
-        factor = own[f"{name}_norm/scale"] / np.sqrt(variance + np.float32(1e-6))
-        x = (x - mean) * factor + own[f"{name}_norm/bias"]
+        factor = params[f"{name}_norm/scale"] / np.sqrt(variance + np.float32(1e-6))
+        x = (x - mean) * factor + params[f"{name}_norm/bias"]
     return np.maximum(x, 0)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.maximum(x, -80)))  # exp(89) is no float32
+    return 1 / (1 + np.exp(-np.maximum(x, -80)))  # exp(89) overflows float32
 
 
-def _feed_forward(own: Arrays, x: np.ndarray, carry: Arrays) -> tuple[np.ndarray, Arrays]:
-    del own
+def _feed_forward(params: Arrays, x: np.ndarray, carry: Arrays) -> tuple[np.ndarray, Arrays]:
+    del params
     return x, carry
 
 
-def _gru(own: Arrays, x: np.ndarray, carry: Arrays) -> tuple[np.ndarray, Arrays]:
+def _gru(params: Arrays, x: np.ndarray, carry: Arrays) -> tuple[np.ndarray, Arrays]:
     hidden = carry["carry"]
     size = hidden.shape[-1]
-    projected = _affine(own, x, own["gru/input_kernel"], "gru/bias")
-    recurrent = hidden @ own["gru/recurrent_kernel"]
+    projected = x @ params["gru/input_kernel"] + params["gru/bias"]
+    recurrent = hidden @ params["gru/recurrent_kernel"]
     gates = _sigmoid(projected[:, : 2 * size] + recurrent[:, : 2 * size])
     r, z = gates[:, :size], gates[:, size:]
-    recurrent_n = recurrent[:, 2 * size :] + own["gru/candidate_bias"]
+    recurrent_n = recurrent[:, 2 * size :] + params["gru/candidate_bias"]
     n = np.tanh(projected[:, 2 * size :] + r * recurrent_n)
     hidden = (1 - z) * n + z * hidden
     return hidden, {"carry": hidden}
 
 
-def _lstm(own: Arrays, x: np.ndarray, carry: Arrays) -> tuple[np.ndarray, Arrays]:
+def _lstm(params: Arrays, x: np.ndarray, carry: Arrays) -> tuple[np.ndarray, Arrays]:
     hidden, cell = carry["carry/hidden"], carry["carry/cell"]
     size = hidden.shape[-1]
-    projected = _affine(own, x, own["lstm/input_kernel"], "lstm/bias")
-    gates = projected + hidden @ own["lstm/recurrent_kernel"]
+    projected = x @ params["lstm/input_kernel"] + params["lstm/bias"]
+    gates = projected + hidden @ params["lstm/recurrent_kernel"]
     i, f, o = np.split(_sigmoid(gates[:, : 3 * size]), 3, axis=-1)
     cell = f * cell + i * np.tanh(gates[:, 3 * size :])
     hidden = o * np.tanh(cell)

@@ -1,10 +1,10 @@
-"""A trained team as its run directory holds it, without its environment."""
+"""A trained run, read from its directory without its environment."""
 
 import math
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -17,19 +17,18 @@ from qmix_jax.runs import metadata, parameters, record, scores, storage
 from qmix_jax.types import Box, Discrete, EnvSpec
 
 Kind = Literal["best", "final"]
-"""Parameters of each member's best evaluation, or those at the end."""
-KINDS = ("best", "final")
+"""Parameters of each member's best evaluation, or of the end of training."""
 
 
 class TrainedRun(NamedTuple):
     """Attributes:
     directory: the run directory.
-    config: its configuration; the options of what only training needs are not checked again.
-    spec: the environment's facts.
+    config: its configuration; options that only training needs are not validated again.
+    spec: of the environment.
     parameters: nested dicts of NumPy arrays of all members, [P, ...].
     kind: which parameters these are.
     scores: metric -> f[P], each member's greedy evaluation of these parameters in training.
-    manifest: how the run came about.
+    manifest: versions, commit and outcome of the run.
     """
 
     directory: pathlib.Path
@@ -41,8 +40,7 @@ class TrainedRun(NamedTuple):
     manifest: Mapping[str, Any]
 
     def member(self, which: int | str) -> int:
-        """The member's number, 0 to P - 1; `best` is the one with the best score, of several the
-        first.
+        """The index of a member, 0 to P - 1; `best`: the first one with the best score.
 
         Raises: ConfigError if there is no such member.
         """
@@ -59,14 +57,14 @@ class TrainedRun(NamedTuple):
             )
         return which
 
-    def own(self, member: int) -> Any:
+    def member_params(self, member: int) -> Any:
         """Parameters of one member."""
         return jax.tree.map(lambda x: x[member], self.parameters)
 
     def algorithm(self) -> algorithms.Algorithm:
-        """The algorithm, to act with. It learns nothing: its mixer is not there.
+        """The algorithm, for acting only: it has no mixer.
 
-        Raises: ConfigError if its networks do not fit the environment's facts.
+        Raises: ConfigError if its networks do not fit the environment's spec.
         """
         mixer = mixers.absent() if self.config.algo.mixer else None
         return program.make_algorithm(self.config, self.spec, mixer)
@@ -76,16 +74,16 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> TrainedRun:
     """Reads a run directory.
 
     Raises:
-      ConfigError: not the directory of a run that has ended, or no such kind of parameters.
+      ConfigError: not the directory of a finished run, or an unknown kind of parameters.
     """
-    if kind not in ("best", "final"):
-        raise config.ConfigError(f"policy: parameters={kind!r}; {config.suggest(kind, KINDS)}")
+    kinds = get_args(Kind)
+    if kind not in kinds:
+        raise config.ConfigError(f"policy: parameters={kind!r}; {config.suggest(kind, kinds)}")
     root = pathlib.Path(directory)
     cfg = metadata.read_run_config(root, find)
     if record.reached(root) is None:
         raise config.ConfigError(
-            f"policy: {str(root)!r} lacks what a run writes at its end; give the directory of a "
-            "run that has ended"
+            f"policy: {str(root)!r} has no final results; give the directory of a finished run"
         )
     manifest = metadata.read_manifest(root)
     spec = _spec(manifest["spec"])
@@ -101,28 +99,27 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> TrainedRun:
 
 
 def find(kind: str, name: str) -> Any:
-    """The modules that acting needs: those of the algorithm and of its agent. The options of all
-    others were checked when the run was trained, and their packages may not be installed here.
+    """The module of an algorithm or agent, which acting needs. Options of other components were
+    validated in training, and their packages may be missing here, so any are accepted.
     """
     return components.find(kind, name) if kind in ("agents", "algorithms") else _Unchecked
 
 
 class _AnyOptions(config.Model, extra="allow"):
-    """Anything."""
+    """Accepts all options."""
 
 
 class _Unchecked:
     Config = _AnyOptions
 
 
-def _spec(facts: Mapping[str, Any]) -> EnvSpec:
-    """The environment's facts, from the manifest."""
-    values = {name: _tuples(value) for name, value in facts.items()}
-    arrays = {"agent_state": np.int32, "neighbours": bool}
-    for name in (name for name in arrays if facts[name] is not None):
-        values[name] = np.array(facts[name], arrays[name])
-    kind = Box if "low" in facts["actions"] else Discrete
-    values["actions"] = kind(**{name: _tuples(value) for name, value in facts["actions"].items()})
+def _spec(fields: Mapping[str, Any]) -> EnvSpec:
+    """The spec from its fields in the manifest."""
+    values = {name: _tuples(value) for name, value in fields.items()}
+    for name, dtype in {"agent_state": np.int32, "neighbours": bool}.items():
+        values[name] = None if fields[name] is None else np.array(fields[name], dtype)
+    space = Box if "low" in fields["actions"] else Discrete
+    values["actions"] = space(**{name: _tuples(value) for name, value in fields["actions"].items()})
     return EnvSpec(**values)
 
 
@@ -131,7 +128,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _scores(metrics: Mapping[str, np.ndarray], kind: Kind, spec: EnvSpec) -> dict[str, np.ndarray]:
-    """Of each member, the evaluation of these parameters."""
+    """Each member's evaluation of these parameters."""
     names = [name for name in metrics if name.startswith("eval/")]
     tables = {
         name.removeprefix("eval/"): learning_curves.series(metrics, name)[1] for name in names

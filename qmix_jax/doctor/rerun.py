@@ -60,7 +60,7 @@ class Rerun:
         first = self.comparison.first
         return {
             "directory": self.directory,
-            "repeated": self.repeated,
+            "new_directory": self.new_directory,
             "verdict": self.comparison.verdict,
             "rows": self.comparison.n_rows,
             **({"first difference": first} if first is not None else {}),

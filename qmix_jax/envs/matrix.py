@@ -1,12 +1,12 @@
 """One-step cooperative matrix games with known optima and known exact fits.
 
 References: QTRAN (Son et al. 2019), QPLEX (Wang et al. 2021), WQMIX (Rashid et al. 2020), QMIX
-(Rashid et al. 2018), climbing and penalty games (Claus & Boutilier 1998). Observations as in WQMIX:
-a constant vector of ones for every agent and for the state.
+(Rashid et al. 2018), climbing and penalty games (Claus & Boutilier 1998). Observations and state
+are constant vectors of ones, as in WQMIX.
 """
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,7 @@ from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep
 
 
 def _payoff_tuple(value: object) -> object:
-    """Nested tuples of floats, one level per agent, as rectangular as an array."""
+    """Nested tuples of floats, one level per agent, of rectangular shape."""
     if value is None:
         return None
     try:
@@ -37,12 +37,12 @@ def _nested(value: Any) -> Any:
 
 
 Game = Literal["Q3", "HARD", "P2", "G104", "CLIMB", "PEN", "COORD", "2B"]
-GAMES: tuple[str, ...] = Game.__args__
-"""Names of the games; each one's decision point holds its optimum and its exact fits."""
+GAMES: tuple[str, ...] = get_args(Game)
+"""Named games; the decision point of each has its optimum and exact fits."""
 
 
 class Config(config.Model):
-    """Which game: a named one or a payoff of one's own, never both."""
+    """Which game: a named one, or your own payoff, never both."""
 
     game: Game | None = "Q3"
     """A named game; null when `payoff` is given."""
@@ -51,7 +51,7 @@ class Config(config.Model):
     penalty: Annotated[float, Field(le=0)] = -100.0
     """k <= 0, the reward of the two corners of PEN; no other game reads it."""
     obs_size: config.PositiveInt = 5
-    """Length of the vector of ones that agents and state show."""
+    """Length of observations and state, vectors of ones."""
 
 
 def _named(game: str, k: float) -> list[list[float]]:
@@ -81,15 +81,13 @@ def _payoff(cfg: Config) -> np.ndarray:
 
 
 def make(cfg: Config) -> base.Env:
-    """A game of one step: the reward is the payoff of the joint action, then it is terminated.
+    """A one-step game: the reward is the payoff of the joint action, then the episode terminates.
 
-    Agents may have different numbers of actions (a payoff that is not square); missing ones are
-    padded and never available. The environment has no state of its own.
+    Agents may have different numbers of actions (a payoff that is not square); the others are
+    padded. The env state is empty.
 
-    Args:
-      cfg: the game.
     Returns:
-      An `Env` with one decision point, `payoff`, whose optimum is the payoff itself.
+      An `Env` with one decision point, `payoff`, whose optimum is the payoff.
     Raises:
       ConfigError: `game` and `payoff` both set or both null.
     """
@@ -106,7 +104,7 @@ def make(cfg: Config) -> base.Env:
         max_steps=1,
     )
 
-    def show() -> TimeStep:
+    def timestep() -> TimeStep:
         return base.first_timestep(
             obs=jnp.ones((n_agents, cfg.obs_size), jnp.float32),
             state=jnp.ones((cfg.obs_size,), jnp.float32),
@@ -115,19 +113,19 @@ def make(cfg: Config) -> base.Env:
 
     def reset(key: Array) -> tuple[base.EnvState, TimeStep]:
         del key
-        return (), show()
+        return (), timestep()
 
     def step(key: Array, env_state: base.EnvState, actions: Array) -> tuple[Any, TimeStep]:
         del key
         reward = jnp.asarray(payoff, jnp.float32)[tuple(actions)]
-        return env_state, replace(show(), reward=reward, terminated=jnp.ones((), bool))
+        return env_state, replace(timestep(), reward=reward, terminated=jnp.ones((), bool))
 
     point = _decision_point(payoff, cfg.obs_size)
     return base.team_env(
         spec,
         reset,
         step,
-        presentation=base.Presentation(describe=base.played),
+        presentation=base.Presentation(describe=base.describe_actions),
         game=base.Game(decision_points=(point,)),
     )
 
@@ -142,7 +140,7 @@ def _decision_point(payoff: np.ndarray, obs_size: int) -> base.DecisionPoint:
         exact={
             "additive": base.pad_with_nan(base.additive_fit(payoff), shape),
             "independent": np.stack(
-                [base.pad_with_nan(own, shape[:1]) for own in base.independent_fit(payoff)]
+                [base.pad_with_nan(fit, shape[:1]) for fit in base.independent_fit(payoff)]
             ),
         },
     )

@@ -1,9 +1,9 @@
 """A two-state process on which linear factorisations may diverge (Wang et al. 2021, QPLEX).
 
-In state A the joint action (0, 0) pays 1, and (1, 1) leads to B for good; in B nothing pays. Played
-well, an episode of 100 steps returns 100, discounted by 0.99 it is worth 63.397. Values bootstrap
-through the time limit, as everywhere here, so exact values are those of play without end: 100 and
-not 63.397; trainer.truncation=terminate gives the published form, in which the limit is an end.
+In state A the joint action (0, 0) pays 1, and (1, 1) leads to B, which pays nothing and cannot be
+left. The best return of 100 steps is 100, or 63.397 discounted by 0.99. Values bootstrap through
+the time limit, so exact values are those of an infinite horizon: 100, not 63.397.
+trainer.truncation=terminate gives the published form, in which the limit terminates.
 """
 
 from dataclasses import replace
@@ -25,27 +25,25 @@ class Config(config.Model):
     max_steps: config.PositiveInt = 100
     """Env steps per episode."""
     exact_gamma: config.Fraction = 0.99
-    """Discount of the exact tables in `decision_points`; the process does not read it."""
+    """Discount of the exact tables in `decision_points`; the process does not use it."""
 
 
 @record
 class MMDPState:
-    """`place` i32[], an index into `STATES`; `step` i32[]."""
+    """`index` i32[], into `STATES`; `step` i32[]."""
 
-    place: Array
+    index: Array
     step: Array
 
 
 def make(cfg: Config) -> base.Env:
     """The process; both agents observe the state as a one-hot vector.
 
-    Args:
-      cfg: limit, and the discount of the exact tables.
     Returns:
-      An `Env` whose decision points are the two states; no fit of theirs is fixed, so `exact` is
-      empty.
+      An `Env` whose decision points are the two states; `exact` is empty, for no fit of them has a
+      fixed value.
     Raises:
-      ConfigError: a discount of 1, for which the values are infinite.
+      ConfigError: a discount of 1, for which values are infinite.
     """
     if cfg.exact_gamma == 1:
         raise config.ConfigError("env mmdp: exact_gamma=1.0 has infinite values; set it below 1")
@@ -62,8 +60,8 @@ def make(cfg: Config) -> base.Env:
         state_bounds=(0.0, 1.0),
     )
 
-    def show(place: Array) -> TimeStep:
-        state = jax.nn.one_hot(place, len(STATES), dtype=jnp.float32)
+    def timestep(index: Array) -> TimeStep:
+        state = jax.nn.one_hot(index, len(STATES), dtype=jnp.float32)
         return base.first_timestep(
             obs=jnp.stack([state, state]), state=state, avail_actions=jnp.ones((2, 2), bool)
         )
@@ -71,23 +69,18 @@ def make(cfg: Config) -> base.Env:
     def reset(key: Array) -> tuple[MMDPState, TimeStep]:
         del key
         zero = jnp.zeros((), jnp.int32)
-        return MMDPState(place=zero, step=zero), show(zero)
+        return MMDPState(index=zero, step=zero), timestep(zero)
 
     def step(key: Array, env_state: MMDPState, actions: Array) -> tuple[MMDPState, TimeStep]:
         del key
-        pays = (env_state.place == 0) & (actions == 0).all()
-        leaves = (actions == 1).all()
-        after = MMDPState(
-            place=jnp.where(leaves, 1, env_state.place).astype(jnp.int32), step=env_state.step + 1
-        )
-        return after, replace(
-            show(after.place),
-            reward=pays.astype(jnp.float32),
-            truncated=after.step >= cfg.max_steps,
-        )
+        reward = ((env_state.index == 0) & (actions == 0).all()).astype(jnp.float32)
+        index = jnp.where((actions == 1).all(), 1, env_state.index).astype(jnp.int32)
+        next_state = MMDPState(index=index, step=env_state.step + 1)
+        truncated = next_state.step >= cfg.max_steps
+        return next_state, replace(timestep(index), reward=reward, truncated=truncated)
 
-    def describe(shot: base.Frame) -> str:
-        return f"{base.played(shot)}\nstate {STATES[int(shot.state.place)]}"
+    def describe(frame: base.Frame) -> str:
+        return f"{base.describe_actions(frame)}\nstate {STATES[int(frame.state.index)]}"
 
     return base.team_env(
         spec,
@@ -99,8 +92,8 @@ def make(cfg: Config) -> base.Env:
 
 
 def _decision_points(gamma: float) -> tuple[base.DecisionPoint, ...]:
-    stays = gamma / (1 - gamma)
-    tables = np.array([[[1 + stays, stays], [stays, 0]], np.zeros((2, 2))], np.float32)
+    future = gamma / (1 - gamma)
+    tables = np.array([[[1 + future, future], [future, 0]], np.zeros((2, 2))], np.float32)
     one_hot = np.eye(len(STATES), dtype=np.float32)
     return tuple(
         base.DecisionPoint(

@@ -1,12 +1,12 @@
-"""PettingZoo parallel environments: stepped in Python on the host, learnt from by compiled code.
+"""PettingZoo parallel environments, stepped in Python between compiled acting and learning.
 
-Reward: the sum over agents (or the mean, `reward=mean`). Ends: an episode is over when no agent is
-left, or after `max_steps`; it is `truncated` if the limit or the environment's own truncation of an
-agent ended it, else `terminated`. An agent that has left shows zeros and has action 0 alone, which
-is not passed on. Masks: `action_mask` in a dict observation or in an agent's info. State: the
-environment's `state()` where it has a `state_space`, else all observations in a row. Observations
-are flattened (discrete ones become one-hot vectors) and padded to the widest agent's; images of
-equal shape stay images. Metrics: none.
+Team reward: the sum over agents (or the mean, `reward=mean`). An episode ends when no agent is left
+or after `max_steps`; it is `truncated` if the limit or PettingZoo's truncation of an agent ends it,
+else `terminated`. An agent that has left observes zeros and has only action 0, which is not passed
+on. Masks: `action_mask` in a dict observation or in an agent's info. State: `state()` if the
+environment has a `state_space`, else all observations concatenated. Observations are flattened
+(discrete ones become one-hot vectors) and padded to the widest; images of equal shape stay images.
+Metrics: none.
 """
 
 import dataclasses
@@ -22,11 +22,10 @@ from qmix_jax import config
 from qmix_jax.envs import base
 from qmix_jax.types import Discrete, EnvSpec, TimeStep
 
-_HOMES = ("pettingzoo.{}", "{}")
 _MOVED = {"mpe": "mpe2"}
-"""Suite of PettingZoo -> the package it has become."""
+"""Suite of PettingZoo -> the package it has moved to."""
 _LIMITS = ("max_cycles", "max_steps", "max_iter")
-"""What PettingZoo's suites call the time limit."""
+"""Names of the time limit in PettingZoo's suites."""
 
 
 def _pairs(value: object) -> object:
@@ -46,40 +45,39 @@ class Config(config.Model):
     id: str = "mpe.simple_spread_v3"
     """Module with a function `parallel_env`: in `pettingzoo`, or the dotted path of your own."""
     reward: Literal["sum", "mean"] = "sum"
-    """The team reward, over the agents' own."""
+    """The team reward: sum or mean over agents."""
     max_steps: config.PositiveInt | None = None
-    """Env steps after which an episode is truncated; null = the environment's own limit."""
+    """Env steps after which an episode is truncated; null = the environment's limit."""
     kwargs: Kwargs = ()
     """Arguments of `parallel_env`, for example {max_cycles: 50}."""
 
 
 class _SpaceLayout(NamedTuple):
-    """Names of the agents, their gymnasium spaces, and the facts; `wrapped`: the observation is in
-    a dict, beside an action mask.
+    """The spec, and per agent its gymnasium observation space, whether the observation is in a dict
+    beside an action mask, and its first action.
     """
 
-    names: tuple[str, ...]
-    obs_spaces: tuple[Any, ...]
-    wrapped: tuple[bool, ...]
-    action_starts: tuple[int, ...]
-    has_state: bool
     spec: EnvSpec
+    obs_spaces: tuple[Any, ...]
+    in_dict: tuple[bool, ...]
+    first_actions: tuple[int, ...]
+    has_state: bool
 
 
 def make(cfg: Config) -> base.HostEnv:
-    """Builds the environment; creates one of PettingZoo's to read its spaces, and closes it.
+    """Builds the environment; makes a PettingZoo environment to read its spaces, and closes it.
 
     Raises:
-      ConfigError: not installed, no such environment, no parallel one, actions that are not
-        discrete, no known time limit.
+      ConfigError: not installed, unknown environment, not a parallel environment, actions that are
+        not discrete, unknown time limit.
     """
     env = _open(cfg)
     try:
         layout = _layout(cfg, env)
     finally:
         env.close()
-    rules = {"sum": base.summed, "mean": base.averaged}
-    return base.HostEnv(layout.spec, lambda: _start(cfg, layout), rules[cfg.reward])
+    team_reward = {"sum": base.sum_over_agents, "mean": base.mean_over_agents}[cfg.reward]
+    return base.HostEnv(layout.spec, lambda: _start(cfg, layout), team_reward)
 
 
 def _open(cfg: Config) -> Any:
@@ -88,47 +86,46 @@ def _open(cfg: Config) -> Any:
         env = module.parallel_env(**dict(cfg.kwargs))
     except (TypeError, ValueError, AssertionError) as error:
         raise config.ConfigError(
-            f"env pettingzoo: {cfg.id}.parallel_env refuses kwargs={dict(cfg.kwargs)}: {error}; "
+            f"env pettingzoo: {cfg.id}.parallel_env rejects kwargs={dict(cfg.kwargs)}: {error}; "
             "correct env.options.kwargs"
         ) from error
     missing = [name for name in ("possible_agents", "observation_space", "action_space", "step")
                if not hasattr(env, name)]  # fmt: skip
     if missing or hasattr(env, "agent_iter"):
-        what = f"it has no {', '.join(missing)}" if missing else "its agents take turns (AEC)"
+        reason = f"it has no {', '.join(missing)}" if missing else "its agents take turns (AEC)"
         raise config.ConfigError(
-            f"env pettingzoo: {cfg.id} is no parallel environment: {what}; wrap it with "
-            "pettingzoo.utils.aec_to_parallel in a module of your own"
+            f"env pettingzoo: {cfg.id} is not a parallel environment: {reason}; wrap it with "
+            "pettingzoo.utils.aec_to_parallel in your own module"
         )
     return env
 
 
 def _find(name: str) -> Any:
     """The module with `parallel_env`. Raises: ConfigError."""
-    suite, _, rest = name.partition(".")
-    candidates = [home.format(name) for home in _HOMES]
-    if suite in _MOVED:
-        candidates.insert(1, f"{_MOVED[suite]}.{rest}")
-    lacking = []
-    for path in candidates:
-        module = _imported(path, lacking, moved=suite in _MOVED)
+    suite, _, module_name = name.partition(".")
+    new_path = [f"{_MOVED[suite]}.{module_name}"] if suite in _MOVED else []
+    paths = [f"pettingzoo.{name}", *new_path, name]
+    missing = []
+    for path in paths:
+        module = _import(path, missing, has_moved=suite in _MOVED)
         if hasattr(module, "parallel_env"):
             return module
     raise config.ConfigError(
-        f"env pettingzoo: env.options.id={name!r}: no parallel_env in {', '.join(candidates)} "
-        f"(not found: {', '.join(dict.fromkeys(lacking)) or 'nothing'}); install the extra with "
+        f"env pettingzoo: env.options.id={name!r}: no parallel_env in {', '.join(paths)} "
+        f"(not found: {', '.join(dict.fromkeys(missing)) or 'nothing'}); install the extra with "
         "pip install 'qmix-jax[pettingzoo]', or correct the name, such as mpe.simple_spread_v3"
     )
 
 
-def _imported(path: str, lacking: list[str], moved: bool) -> Any:
-    """The module, or None: then what is lacking is noted."""
+def _import(path: str, missing: list[str], has_moved: bool) -> Any:
+    """The module; None if it is missing, and then adds its name to `missing`."""
     try:
         return importlib.import_module(path)
     except ImportError as error:
-        # A suite that has moved leaves a package behind that raises when it is imported.
-        if not isinstance(error, ModuleNotFoundError) and not moved:
+        # Importing a suite that has moved raises an ImportError.
+        if not isinstance(error, ModuleNotFoundError) and not has_moved:
             raise
-        lacking.append(error.name or path)
+        missing.append(error.name or path)
         return None
 
 
@@ -141,14 +138,14 @@ def _layout(cfg: Config, env: Any) -> _SpaceLayout:
         if not isinstance(space, spaces.Discrete):
             raise config.ConfigError(
                 f"env pettingzoo: actions of {name!r} in {cfg.id} are {space}; allowed: Discrete, "
-                "for Q-learning needs a finite set; look for an option such as "
+                "because Q-learning needs a finite set; look for an option such as "
                 "env.options.kwargs.continuous_actions=false"
             )
-    whole = [env.observation_space(name) for name in names]
-    wrapped = tuple(isinstance(s, spaces.Dict) and "observation" in s.spaces for s in whole)
+    raw_spaces = [env.observation_space(name) for name in names]
+    in_dict = tuple(isinstance(s, spaces.Dict) and "observation" in s.spaces for s in raw_spaces)
     obs_spaces = tuple(
         space["observation"] if inside else space
-        for space, inside in zip(whole, wrapped, strict=True)
+        for space, inside in zip(raw_spaces, in_dict, strict=True)
     )
     shapes = tuple(_shape(space, obs_spaces) for space in obs_spaces)
     state_space = getattr(env, "state_space", None)
@@ -165,21 +162,26 @@ def _layout(cfg: Config, env: Any) -> _SpaceLayout:
         max_steps=_limit(cfg, env),
         obs_bounds=_bounds(obs_spaces),
     )
-    starts = tuple(int(space.start) for space in action_spaces)
-    return _SpaceLayout(names, obs_spaces, wrapped, starts, has_state, spec)
+    return _SpaceLayout(
+        spec=spec,
+        obs_spaces=obs_spaces,
+        in_dict=in_dict,
+        first_actions=tuple(int(space.start) for space in action_spaces),
+        has_state=has_state,
+    )
 
 
-def _shape(space: Any, others: tuple[Any, ...]) -> tuple[int, ...]:
+def _shape(space: Any, obs_spaces: tuple[Any, ...]) -> tuple[int, ...]:
     from gymnasium import spaces
 
-    alike = {getattr(other, "shape", None) for other in others} == {space.shape}
-    if isinstance(space, spaces.Box) and len(space.shape) == 3 and alike:
+    equal = {getattr(other, "shape", None) for other in obs_spaces} == {space.shape}
+    if isinstance(space, spaces.Box) and len(space.shape) == 3 and equal:
         return tuple(space.shape)
     return (spaces.flatdim(space),)
 
 
 def _bounds(obs_spaces: tuple[Any, ...]) -> tuple[float, float] | None:
-    """Of all entries; padding and agents that have left show 0."""
+    """Bounds of all entries, 0 included: of padding and of agents that have left."""
     lows = [getattr(space, "low", np.zeros(1)).min() for space in obs_spaces]
     highs = [getattr(space, "high", np.ones(1)).max() for space in obs_spaces]
     low, high = min(0.0, *map(float, lows)), max(0.0, *map(float, highs))
@@ -187,108 +189,94 @@ def _bounds(obs_spaces: tuple[Any, ...]) -> tuple[float, float] | None:
 
 
 def _limit(cfg: Config, env: Any) -> int:
-    owners: tuple[dict[str, Any], ...] = (dict(cfg.kwargs), vars(getattr(env, "unwrapped", env)))
-    known = [owner[name] for owner in owners for name in _LIMITS if owner.get(name)]
-    if cfg.max_steps is None and not known:
+    sources: tuple[dict[str, Any], ...] = (dict(cfg.kwargs), vars(getattr(env, "unwrapped", env)))
+    limits = [source[name] for source in sources for name in _LIMITS if source.get(name)]
+    if cfg.max_steps is None and not limits:
         raise config.ConfigError(
-            f"env pettingzoo: {cfg.id} does not say how long an episode may be; set "
-            "env.options.max_steps"
+            f"env pettingzoo: {cfg.id} states no time limit; set env.options.max_steps"
         )
-    return cfg.max_steps or int(known[0])
+    return cfg.max_steps or int(limits[0])
 
 
 def _start(cfg: Config, layout: _SpaceLayout) -> base.HostEpisodes:
-    """One environment; what changes is in `env` and `clock`."""
-    env = _open(cfg)
-    clock = {"step": 0}
+    """One environment; `env` and `step_count` hold the state."""
+    env, spec = _open(cfg), layout.spec
+    step_count = 0
 
     def reset(seed: int) -> TimeStep:
-        clock["step"] = 0
+        nonlocal step_count
+        step_count = 0
         observations, infos = env.reset(seed=seed)
-        return _show(layout, env, {*env.agents}, observations, infos)
+        return _timestep(layout, env, {*env.agents}, observations, infos)
 
     def step(actions: np.ndarray) -> TimeStep:
-        clock["step"] += 1
-        chosen = {
-            name: int(actions[i]) + layout.action_starts[i]
-            for i, name in enumerate(layout.names)
+        nonlocal step_count
+        step_count += 1
+        joint = {
+            name: int(actions[i]) + layout.first_actions[i]
+            for i, name in enumerate(spec.agent_names)
             if name in env.agents
         }
-        observations, rewards, terminations, truncations, infos = env.step(chosen)
-        own = [rewards.get(name, 0.0) if name in chosen else 0.0 for name in layout.names]
-        # A truncated agent could have gone on: its last observation is bootstrapped from.
-        cut = {name for name in chosen if truncations.get(name) and not terminations.get(name)}
-        over, late = not env.agents, clock["step"] >= layout.spec.max_steps
-        truncated = bool(cut) if over else late
+        observations, rewards, terminations, truncations, infos = env.step(joint)
+        # Values bootstrap from the last observation of a truncated agent, so its mask matters.
+        cut = {name for name in joint if truncations.get(name) and not terminations.get(name)}
+        ended = not env.agents
+        truncated = bool(cut) if ended else step_count >= spec.max_steps
+        reward = [rewards.get(name, 0.0) if name in joint else 0.0 for name in spec.agent_names]
         return dataclasses.replace(
-            _show(layout, env, cut | {*env.agents}, observations, infos),
-            reward=_floats(own),
-            terminated=_flag(over and not truncated),
-            truncated=_flag(truncated),
+            _timestep(layout, env, cut | {*env.agents}, observations, infos),
+            reward=np.array(reward, np.float32),
+            terminated=np.bool_(ended and not truncated),
+            truncated=np.bool_(truncated),
         )
 
     return base.HostEpisodes(reset, step, env.close)
 
 
-def _show(
+def _timestep(
     layout: _SpaceLayout, env: Any, able: set[str], observations: Any, infos: Any
 ) -> TimeStep:
-    """What the environment shows, without reward and end; `able` agents can act."""
+    """The time step without reward or end; `able` agents can act."""
     from gymnasium import spaces
 
     spec = layout.spec
     obs = np.zeros((spec.n_agents, *spec.obs_shape), np.float32)
     avail = np.zeros((spec.n_agents, spec.actions.width), bool)
-    avail[:, 0] = True  # what an agent that has left can do
-    for i, name in enumerate(layout.names):
-        seen, info = observations.get(name), infos.get(name, {})
+    avail[:, 0] = True  # the no-op of an agent that has left
+    for i, (name, shape) in enumerate(zip(spec.agent_names, spec.obs_shapes, strict=True)):
+        value, info = observations.get(name), infos.get(name, {})
         if name in able:
-            avail[i, : spec.actions.sizes[i]] = _mask(layout, i, seen, info)
-        if seen is not None:
-            bare = seen["observation"] if layout.wrapped[i] else seen
-            flat = np.asarray(spaces.flatten(layout.obs_spaces[i], bare), np.float32)
-            obs[(i, *map(slice, spec.obs_shapes[i]))] = flat.reshape(spec.obs_shapes[i])
-    state = env.state() if layout.has_state else _in_a_row(spec, obs)
-    shown: dict[str, Any] = {
+            avail[i, : spec.actions.sizes[i]] = _mask(spec, i, value, info)
+        if value is not None:
+            value = value["observation"] if layout.in_dict[i] else value
+            flat = np.asarray(spaces.flatten(layout.obs_spaces[i], value), np.float32)
+            obs[(i, *map(slice, shape))] = flat.reshape(shape)
+    unpadded = (obs[(i, *map(slice, shape))].ravel() for i, shape in enumerate(spec.obs_shapes))
+    state = env.state() if layout.has_state else np.concatenate([*unpadded])
+    arrays: dict[str, Any] = {  # NumPy arrays, where a `TimeStep` otherwise has those of JAX
         "obs": obs,
         "state": np.asarray(state, np.float32).reshape(-1),
         "avail_actions": avail,
+        "reward": np.zeros(spec.n_agents, np.float32),
+        "terminated": np.bool_(False),
+        "truncated": np.bool_(False),
     }
-    return TimeStep(
-        **shown,
-        reward=_floats([0.0] * spec.n_agents),
-        terminated=_flag(False),
-        truncated=_flag(False),
-        metrics={},
-    )
+    return TimeStep(**arrays, metrics={})
 
 
-def _mask(layout: _SpaceLayout, index: int, seen: Any, info: Any) -> Any:
-    """bool[n_actions] of an agent that can act. Raises: ConfigError for one that does not fit."""
-    found = [part["action_mask"] for part in (seen, info)
-             if isinstance(part, Mapping) and "action_mask" in part]  # fmt: skip
-    n_actions = layout.spec.actions.sizes[index]
-    if not found:
+def _mask(spec: EnvSpec, index: int, observation: Any, info: Any) -> Any:
+    """bool[n_actions] of an agent that can act. Raises: ConfigError for an invalid mask."""
+    n_actions = spec.actions.sizes[index]
+    for source in (observation, info):
+        if isinstance(source, Mapping) and "action_mask" in source:
+            mask = np.asarray(source["action_mask"], bool)
+            break
+    else:
         return np.ones(n_actions, bool)
-    mask = np.asarray(found[0], bool)
     if mask.shape != (n_actions,) or not mask.any():
         raise config.ConfigError(
-            f"env {layout.spec.name}: action_mask of {layout.names[index]!r} is "
-            f"{mask.astype(int).tolist()}; expected {n_actions} entries with at least one action; "
-            "give an agent that cannot act a no-op"
+            f"env {spec.name}: action_mask of {spec.agent_names[index]!r} is "
+            f"{mask.astype(int).tolist()}; expected {n_actions} entries with an available action; "
+            "give agents that cannot act a no-op"
         )
     return mask
-
-
-def _in_a_row(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
-    """All observations, without their padding."""
-    own = (obs[(i, *map(slice, shape))] for i, shape in enumerate(spec.obs_shapes))
-    return np.concatenate([values.reshape(-1) for values in own])
-
-
-def _floats(values: list[float]) -> Any:
-    return np.array(values, np.float32)
-
-
-def _flag(value: bool) -> Any:
-    return np.bool_(value)

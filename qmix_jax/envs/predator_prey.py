@@ -1,13 +1,13 @@
 """Predator-prey with punished miscoordination (Boehmer et al. 2020; Rashid et al. 2020, WQMIX).
 
-Agents chase prey on a bounded grid. A prey is caught when at least two agents next to it (not
-diagonally) choose to catch in the same step; too few of them are punished. Agents that took part
-are frozen: they and the caught prey leave the grid, they observe zeros and can only stay. With
-eight agents, the best return is four catches of ten: 40.
+Agents hunt prey on a bounded grid. A prey is caught when at least two agents next to it (not
+diagonally) choose to catch in the same step; fewer are punished. Agents that catch a prey are
+frozen: they and the prey leave the grid, and they observe zeros and can only stay. With eight
+agents the best return is four catches of 10 each: 40.
 
-A step: agents move one after another in random order, each unless its target cell is taken; then
-the prey, also in random order: it is caught, or punished attempts count, or it moves to a random
-free neighbouring cell. Deviation: none known from the authors' published code.
+In a step, agents move one after another in random order, unless the target cell is occupied. Then
+prey, also in random order, are caught, or attempts to catch them punished; uncaught ones move to a
+random free adjacent cell. Deviation: none known from the authors' published code.
 """
 
 from dataclasses import replace
@@ -23,39 +23,39 @@ from qmix_jax.envs import base
 from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep, record
 
 MOVES = np.array([[0, 1], [1, 0], [0, -1], [-1, 0], [0, 0], [0, 0]], np.int32)
-"""Row and column that each action adds: right, down, left, up, stay, catch."""
+"""(row, column) offset of each action: right, down, left, up, stay, catch."""
 STAY, CATCH = 4, 5
 _PLANES = 3
-"""Agents, prey, and the hares of the published code, of which this task has none: zeros."""
+"""Agents, prey, and hares, which the published code has and this task has not: zeros."""
 
 
 class Config(config.Model):
-    """The published task; every number can be changed."""
+    """The published task by default."""
 
     size: config.PositiveInt = 10
-    """Cells along each side of the grid."""
+    """Cells per side of the grid."""
     n_agents: config.PositiveInt = 8
     """N."""
     n_prey: config.PositiveInt = 8
-    """Prey at first."""
+    """Initial number of prey."""
     view_radius: Annotated[config.Int, Field(ge=0)] = 2
-    """Agents see a square of 2 r + 1 cells a side, themselves in the middle."""
+    """Agents observe a square of 2 r + 1 cells per side, centred on themselves."""
     catchers: config.PositiveInt = 2
-    """Agents that must catch the same prey together."""
+    """Agents needed to catch a prey."""
     capture_reward: float = 10.0
     """Team reward for each prey caught."""
     punishment: Annotated[float, Field(le=0)] = -2.0
-    """Team reward for each prey that some, but too few, agents try to catch."""
+    """Team reward for each prey that some agents, but too few, try to catch."""
     prey_rest: config.Fraction = 0.0
-    """Probability that a prey stays where it is."""
+    """Probability that a prey does not move."""
     max_steps: config.PositiveInt = 200
-    """Env steps per episode, at most."""
+    """Limit on env steps per episode."""
 
 
 @record
 class PredatorPreyState:
-    """Positions are rows and columns i32[., 2]; `active` bool[N] are not frozen, `alive` bool[M]
-    not caught; `step` i32[].
+    """Positions i32[., 2] are (row, column); `active` bool[N]: not frozen; `alive` bool[M]: not
+    caught; `step` i32[].
     """
 
     agents: Array
@@ -69,13 +69,10 @@ def make(cfg: Config) -> base.Env:
     """The task; metric `captures` is the number of prey caught.
 
     `terminated` when no prey or no active agent is left, `truncated` after `max_steps`. The state
-    is the grid, `[size, size, 3]` in a row. Moves off the grid are never available, catching only
-    next to a prey.
+    is the flattened grid `[size, size, 3]`. Moves off the grid are unavailable; catching is
+    available next to a prey.
 
-    Args:
-      cfg: the numbers.
-    Raises:
-      ConfigError: more agents and prey than cells.
+    Raises: ConfigError if there are more agents and prey than cells.
     """
     n_actors, cells = cfg.n_agents + cfg.n_prey, cfg.size**2
     if n_actors > cells:
@@ -86,29 +83,29 @@ def make(cfg: Config) -> base.Env:
     spec = _spec(cfg)
 
     def reset(key: Array) -> tuple[PredatorPreyState, TimeStep]:
-        chosen = jax.random.permutation(key, cells)[:n_actors]
-        places = jnp.stack([chosen // cfg.size, chosen % cfg.size], axis=1).astype(jnp.int32)
+        cell = jax.random.permutation(key, cells)[:n_actors]
+        positions = jnp.stack([cell // cfg.size, cell % cfg.size], axis=1).astype(jnp.int32)
         state = PredatorPreyState(
-            agents=places[: cfg.n_agents],
-            prey=places[cfg.n_agents :],
+            agents=positions[: cfg.n_agents],
+            prey=positions[cfg.n_agents :],
             active=jnp.ones((cfg.n_agents,), bool),
             alive=jnp.ones((cfg.n_prey,), bool),
             step=jnp.zeros((), jnp.int32),
         )
-        return state, _show(cfg, spec, state)
+        return state, _timestep(cfg, spec, state)
 
     def step(
         key: Array, env_state: PredatorPreyState, actions: Array
     ) -> tuple[PredatorPreyState, TimeStep]:
         key_agents, key_prey = jax.random.split(key)
         moved = _move_agents(cfg, key_agents, env_state, actions)
-        after, reward = _move_prey(cfg, key_prey, moved, actions)
-        after = replace(after, step=env_state.step + 1)
-        terminated = ~after.alive.any() | ~after.active.any()
-        truncated = (after.step >= cfg.max_steps) & ~terminated
-        captures = jnp.sum(~after.alive).astype(jnp.float32)
-        return after, replace(
-            _show(cfg, spec, after),
+        state, reward = _move_prey(cfg, key_prey, moved, actions)
+        state = replace(state, step=env_state.step + 1)
+        terminated = ~state.alive.any() | ~state.active.any()
+        truncated = (state.step >= cfg.max_steps) & ~terminated
+        captures = jnp.sum(~state.alive).astype(jnp.float32)
+        return state, replace(
+            _timestep(cfg, spec, state),
             reward=reward,
             terminated=terminated,
             truncated=truncated,
@@ -119,7 +116,7 @@ def make(cfg: Config) -> base.Env:
 
 
 def _scene(cfg: Config) -> base.Scene:
-    def look(state: PredatorPreyState) -> dict[str, Array]:
+    def arrays(state: PredatorPreyState) -> dict[str, Array]:
         return {
             "prey": state.prey,
             "prey_there": state.alive,
@@ -128,7 +125,7 @@ def _scene(cfg: Config) -> base.Scene:
         }
 
     piece = {"size": 0.72, "numbered": False, "offset": (0, 0)}
-    facts = {
+    constants = {
         "rows": cfg.size,
         "columns": cfg.size,
         "kinds": {
@@ -138,7 +135,7 @@ def _scene(cfg: Config) -> base.Scene:
         "actors": "agents",
         "marked_action": CATCH,
     }
-    return base.Scene("cells", look, facts)
+    return base.Scene("cells", arrays, constants)
 
 
 def _spec(cfg: Config) -> EnvSpec:
@@ -159,20 +156,20 @@ def _spec(cfg: Config) -> EnvSpec:
 
 
 def _inside(cfg: Config, cell: Array) -> Array:
-    """bool[...], is the cell i32[..., 2] on the grid?"""
+    """bool[...], whether cells i32[..., 2] are on the grid."""
     return ((cell >= 0) & (cell < cfg.size)).all(axis=-1)
 
 
-def _taken(state: PredatorPreyState, cell: Array) -> Array:
-    """bool[], does an active agent or a living prey stand on the cell i32[2]?"""
+def _occupied(state: PredatorPreyState, cell: Array) -> Array:
+    """bool[], whether an active agent or a living prey is on the cell i32[2]."""
     by_agent = state.active & (state.agents == cell).all(axis=1)
     by_prey = state.alive & (state.prey == cell).all(axis=1)
     return by_agent.any() | by_prey.any()
 
 
-def _adjacent(these: Array, those: Array) -> Array:
-    """bool[I, J], are the cells i32[I, 2] and i32[J, 2] neighbours?"""
-    return jnp.abs(these[:, None] - those).sum(axis=-1) == 1
+def _adjacent(a: Array, b: Array) -> Array:
+    """bool[I, J], whether cells i32[I, 2] and i32[J, 2] are adjacent."""
+    return jnp.abs(a[:, None] - b).sum(axis=-1) == 1
 
 
 def _move_agents(
@@ -182,9 +179,9 @@ def _move_agents(
 
     def move(state: PredatorPreyState, i: Array) -> tuple[PredatorPreyState, None]:
         target = state.agents[i] + moves[actions[i]]
-        free = state.active[i] & _inside(cfg, target) & ~_taken(state, target)
-        place = jnp.where(free, target, state.agents[i])
-        return replace(state, agents=state.agents.at[i].set(place)), None
+        free = state.active[i] & _inside(cfg, target) & ~_occupied(state, target)
+        position = jnp.where(free, target, state.agents[i])
+        return replace(state, agents=state.agents.at[i].set(position)), None
 
     return jax.lax.scan(move, state, jax.random.permutation(key, cfg.n_agents))[0]
 
@@ -192,45 +189,44 @@ def _move_agents(
 def _move_prey(
     cfg: Config, key: Array, state: PredatorPreyState, actions: Array
 ) -> tuple[PredatorPreyState, Array]:
-    """Catches, punishments and moves; the state and the team reward f32[]."""
+    """Catches, punishments and moves: the state, and the team reward f32[]."""
     key_order, key_rest, key_move = jax.random.split(key, 3)
     moves = jnp.asarray(MOVES[:4])
     resting = jax.random.uniform(key_rest, (cfg.n_prey,)) < cfg.prey_rest
-    taste = jax.random.uniform(key_move, (cfg.n_prey, len(moves)))
+    preference = jax.random.uniform(key_move, (cfg.n_prey, len(moves)))
 
-    def treat(carry: tuple[PredatorPreyState, Array], j: Array) -> tuple[Any, None]:
+    def catch_or_move(carry: tuple[PredatorPreyState, Array], j: Array) -> tuple[Any, None]:
         state, reward = carry
-        near = _adjacent(state.agents, state.prey[j][None])[:, 0]
-        catching = near & state.active & (actions == CATCH) & state.alive[j]
+        adjacent = _adjacent(state.agents, state.prey[j][None])[:, 0]
+        catching = adjacent & state.active & (actions == CATCH) & state.alive[j]
         caught = catching.sum() >= cfg.catchers
-        paid = jnp.where(catching.any(), cfg.punishment, 0.0)
-        paid = jnp.where(caught, cfg.capture_reward, paid)
+        reward_j = jnp.where(catching.any(), cfg.punishment, 0.0)
+        reward_j = jnp.where(caught, cfg.capture_reward, reward_j)
         targets = state.prey[j] + moves
-        free = _inside(cfg, targets) & ~jax.vmap(lambda cell: _taken(state, cell))(targets)
-        moves_on = free.any() & ~resting[j]
-        chosen = jnp.argmax(jnp.where(free, taste[j], -1.0))
-        place = jnp.where(moves_on, targets[chosen], state.prey[j])
-        after = replace(
+        free = _inside(cfg, targets) & ~jax.vmap(lambda cell: _occupied(state, cell))(targets)
+        target = targets[jnp.argmax(jnp.where(free, preference[j], -1.0))]
+        position = jnp.where(free.any() & ~resting[j], target, state.prey[j])
+        state = replace(
             state,
-            prey=state.prey.at[j].set(place),
+            prey=state.prey.at[j].set(position),
             alive=state.alive.at[j].set(state.alive[j] & ~caught),
             active=state.active & ~(caught & catching),
         )
-        return (after, reward + paid), None
+        return (state, reward + reward_j), None
 
     order = jax.random.permutation(key_order, cfg.n_prey)
-    return jax.lax.scan(treat, (state, jnp.zeros(())), order)[0]
+    return jax.lax.scan(catch_or_move, (state, jnp.zeros(())), order)[0]
 
 
-def _show(cfg: Config, spec: EnvSpec, state: PredatorPreyState) -> TimeStep:
+def _timestep(cfg: Config, spec: EnvSpec, state: PredatorPreyState) -> TimeStep:
     r = cfg.view_radius
     grid = jnp.zeros((cfg.size, cfg.size, _PLANES))
     grid = grid.at[state.agents[:, 0], state.agents[:, 1], 0].max(state.active.astype(jnp.float32))
     grid = grid.at[state.prey[:, 0], state.prey[:, 1], 1].max(state.alive.astype(jnp.float32))
     padded = jnp.pad(grid, ((r, r), (r, r), (0, 0)))
 
-    def window(place: Array) -> Array:
-        corner = (place[0], place[1], 0)
+    def window(position: Array) -> Array:
+        corner = (position[0], position[1], 0)
         return jax.lax.dynamic_slice(padded, corner, (2 * r + 1, 2 * r + 1, _PLANES)).ravel()
 
     can_move = _inside(cfg, state.agents[:, None] + jnp.asarray(MOVES[:CATCH]))

@@ -1,8 +1,8 @@
 """The two-step cooperative game that VDN cannot solve (Rashid et al. 2018, section 5.1).
 
-In state 1 only agent 1's action matters: A leads to 2A, B to 2B, without reward. The second joint
-action pays 7 in 2A whatever it is, and [[0, 1], [1, 8]] in 2B, and ends the episode. The best
-return is 8; a learner that misjudges 2B settles for 7.
+In state 1 only agent 1's action matters: A leads to 2A, B to 2B, without reward. Every second joint
+action pays 7 in 2A, and [[0, 1], [1, 8]] in 2B, and ends the episode. The best return is 8; a
+learner that cannot represent 2B gets 7.
 """
 
 from dataclasses import replace
@@ -22,19 +22,17 @@ PAYOFF = np.array([[[0.0, 0.0], [0.0, 0.0]], [[7.0, 7.0], [7.0, 7.0]], [[0.0, 1.
 
 
 class Config(config.Model):
-    """The game itself has no options."""
+    """The game has no options."""
 
     exact_gamma: config.Fraction = 0.99
-    """Discount of the exact tables in `decision_points`; the game does not read it."""
+    """Discount of the exact tables in `decision_points`; the game does not use it."""
 
 
 def make(cfg: Config) -> base.Env:
-    """The game; every agent observes the whole state as a one-hot vector.
+    """The game; every agent observes the state as a one-hot vector.
 
-    The time step after the last action shows the second state again: it is terminal.
+    The final time step repeats the second state.
 
-    Args:
-      cfg: the discount of the exact tables.
     Returns:
       An `Env` whose decision points are the three states.
     """
@@ -49,25 +47,25 @@ def make(cfg: Config) -> base.Env:
         max_steps=2,
     )
 
-    def show(stage: Array) -> TimeStep:
-        state = jax.nn.one_hot(stage, len(STATES), dtype=jnp.float32)
+    def timestep(index: Array) -> TimeStep:
+        state = jax.nn.one_hot(index, len(STATES), dtype=jnp.float32)
         return base.first_timestep(
             obs=jnp.stack([state, state]), state=state, avail_actions=jnp.ones((2, 2), bool)
         )
 
     def reset(key: Array) -> tuple[base.EnvState, TimeStep]:
         del key
-        stage = jnp.zeros((), jnp.int32)
-        return stage, show(stage)
+        index = jnp.zeros((), jnp.int32)
+        return index, timestep(index)
 
     def step(key: Array, env_state: Array, actions: Array) -> tuple[base.EnvState, TimeStep]:
         del key
         reward = jnp.asarray(PAYOFF, jnp.float32)[env_state, actions[0], actions[1]]
-        stage = jnp.where(env_state == 0, 1 + actions[0], env_state).astype(jnp.int32)
-        return stage, replace(show(stage), reward=reward, terminated=env_state > 0)
+        index = jnp.where(env_state == 0, 1 + actions[0], env_state).astype(jnp.int32)
+        return index, replace(timestep(index), reward=reward, terminated=env_state > 0)
 
-    def describe(shot: base.Frame) -> str:
-        return f"{base.played(shot)}\n{STATES[int(shot.state)]}"
+    def describe(frame: base.Frame) -> str:
+        return f"{base.describe_actions(frame)}\n{STATES[int(frame.state)]}"
 
     return base.team_env(
         spec,
@@ -98,15 +96,15 @@ def _decision_points(gamma: float) -> tuple[base.DecisionPoint, ...]:
 
 
 def _joint_tables(gamma: float, fit: Any) -> list[np.ndarray]:
-    """f32[2, 2] per state: backward induction in which every table is replaced by its fit."""
+    """f32[2, 2] per state, by backward induction that replaces every table by its fit."""
     second = [fit(payoff) for payoff in PAYOFF[1:]]
     first = gamma * np.array([[table.max()] * 2 for table in second])
     return [table.astype(np.float32) for table in (fit(first), *second)]
 
 
 def _independent_tables(gamma: float) -> list[np.ndarray]:
-    """f32[N, A] per state: each agent bootstraps from its own values, the other acts uniformly."""
+    """f32[N, A] per state: agents bootstrap from their own values; the other acts uniformly."""
     second = [np.stack(base.independent_fit(payoff)) for payoff in PAYOFF[1:]]
-    target = gamma * np.stack([own.max(axis=1) for own in second])
+    target = gamma * np.stack([values.max(axis=1) for values in second])
     first = np.stack([target[:, 0], np.full(2, target[:, 1].mean())])
     return [table.astype(np.float32) for table in (first, *second)]

@@ -61,7 +61,7 @@ def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
     if cfg.compile_cache:
         compile_cache.enable()
     stage = rollout.CollectorSetup(
-        envs.played_by(env, policies[policy]),
+        envs.with_policy(env, policies[policy]),
         lambda batch_size: {"act": (), "learn": ()},
         rollout.Recording(),
         episodes,

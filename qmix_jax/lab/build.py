@@ -28,14 +28,14 @@ class Lab(NamedTuple):
     page: pathlib.Path
 
     def summary(self) -> dict[str, str]:
-        """Fields of `repr`: the page, and the returns that each cell reached."""
+        """Fields of `repr`: the page, and the returns that seeds reached on each game."""
         reached = {
-            f"{cell.game} {cell.algo}": ", ".join(
-                f"{value:g} ({n}/{cell.seeds} seeds)" for value, n in cell.reached.items()
+            f"{result.game} {result.algo}": ", ".join(
+                f"{value:g} ({n}/{result.seeds} seeds)" for value, n in result.reached.items()
             )
-            for cell in self.cells
+            for result in self.results
         }
-        return {"pages": str(self.pages), **reached}
+        return {"page": str(self.page), **reached}
 
     __repr__, _repr_html_ = reprs.text, reprs.html
 

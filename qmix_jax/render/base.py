@@ -30,7 +30,7 @@ class Episode(NamedTuple):
     Attributes:
       spec: of its environment.
       states: tree [L+1, ...], env states; None if nothing draws or describes them.
-      scene: name -> array [L+1, ...], from `Scene.look`; None without a scene.
+      scene: name -> array [L+1, ...], from `Scene.arrays`; None without a scene.
       actions: i32[L, N] or f32[L, N, D].
       rewards: f32[L], the team's, or, if agents compete, the mean over those that are scored.
       ending: `won`, `lost`, `time limit` or `finished`.
@@ -58,11 +58,11 @@ class Episode(NamedTuple):
         """The argument of `Presentation.draw` and `describe`."""
         return envs.Frame(
             state=jax.tree.map(lambda x: x[step], self.states),
-            before=jax.tree.map(lambda x: x[step - 1], self.states) if step else None,
+            previous_state=jax.tree.map(lambda x: x[step - 1], self.states) if step else None,
             actions=self.actions[step - 1] if step else None,
             step=step,
             reward=float(self.rewards[step - 1]) if step else 0.0,
-            returned=self.return_after(step),
+            episode_return=self.return_after(step),
             names=self.spec.agent_names,
         )
 

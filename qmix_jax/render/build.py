@@ -37,7 +37,7 @@ class Rendered(NamedTuple):
       animation: a GIF; None if the environment can only be described.
       transcript: a text file; None if it can only be drawn.
       sheet: a contact sheet: a PNG of evenly spaced steps.
-      returned: the sum of the raw rewards, as in evaluation.
+      episode_return: the sum of the raw rewards, as in evaluation.
       steps: env steps.
       ending: `won`, `lost`, `time limit` or `finished`.
       metrics: the environment's, of this episode.
@@ -46,7 +46,7 @@ class Rendered(NamedTuple):
     animation: pathlib.Path | None
     transcript: pathlib.Path | None
     sheet: pathlib.Path
-    returned: float
+    episode_return: float
     steps: int
     ending: str
     metrics: dict[str, float]
@@ -214,7 +214,7 @@ def _play(
     def look(env_state: Any) -> dict[str, Any]:
         recorded = {}
         if presentation.scene and not presentation.draw:
-            recorded["scene"] = presentation.scene.look(env_state)
+            recorded["scene"] = presentation.scene.arrays(env_state)
         if presentation.draw or presentation.describe:
             recorded["state"] = jax.tree.map(_key_data, env_state)
         return recorded
@@ -282,7 +282,7 @@ def _write(
         animation=file if animated else None,
         transcript=transcript if described else None,
         sheet=sheet,
-        returned=float(np.sum(episode.rewards)),
+        episode_return=float(np.sum(episode.rewards)),
         steps=episode.length,
         ending=episode.ending,
         metrics=episode.metrics,
@@ -294,6 +294,6 @@ def _painter(presentation: envs.Presentation, episode: base.Episode) -> base.Pai
         draw = presentation.draw
         return base.Painter(lambda axes, time: draw(axes, episode.frame(round(time))))
     if presentation.scene:
-        return _PAINTERS[presentation.scene.painter](episode, presentation.scene.facts)
+        return _PAINTERS[presentation.scene.painter](episode, presentation.scene.constants)
     assert presentation.describe is not None  # see `_presentation`
     return text.make(episode, presentation.describe)

@@ -1,4 +1,4 @@
-"""Runs that were really trained, for a moment."""
+"""Briefly trained runs."""
 
 import pytest
 from toys import members
@@ -14,14 +14,14 @@ TINY = {
 
 @pytest.fixture(scope="package")
 def run_directory(tmp_path_factory):
-    """Of two members, in an environment whose package is not installed."""
+    """A run of two members."""
     cfg = members.load(**TINY, algo=members.SMALL["algo"])
     return qmix_jax.train(cfg, tmp_path_factory.mktemp("trained") / "run").directory
 
 
 @pytest.fixture(scope="package")
 def sampling_directory(tmp_path_factory):
-    """Of two members whose agents sample their actions, in a game of one step."""
+    """A run of two members that sample their actions, in a one-step game."""
     cfg = members.load(
         **TINY,
         env={"name": "matrix", "options": {"game": None, "payoff": [[0, 1, 5], [2, 7, 3]]}},

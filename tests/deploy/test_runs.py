@@ -1,4 +1,4 @@
-"""A run that was trained: loaded, evaluated and exported, and its files used elsewhere."""
+"""A trained run is loaded, evaluated and exported, and its files are used elsewhere."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from qmix_jax.deploy import agreement, export, policy, trained
 from qmix_jax.runs import metadata, storage
 from qmix_jax.types import Box, EnvSpec
 
-ALONE = """
+WITHOUT_PACKAGES = """
 import importlib.abc, sys
 
 class Refuse(importlib.abc.MetaPathFinder):
@@ -26,7 +26,7 @@ class Refuse(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Refuse())
 import numpy as np
-obs, avail_actions = np.load("seen.npz").values()
+obs, avail_actions = np.load("inputs.npz").values()
 """
 PACKAGES = ("qmix_jax", "flax", "optax", "chex", "jaxmarl", "pydantic", "hydra")
 
@@ -37,24 +37,24 @@ def exported(run_directory, tmp_path_factory):
 
 
 @pytest.fixture
-def seen():
-    """What two agents see in six steps of one environment."""
+def inputs():
+    """Observations and masks of two agents in six steps of one environment."""
     rng = np.random.default_rng(0)
     avail = rng.random((6, 2, 3)) < 0.6
     avail[..., 0] |= ~avail.any(axis=-1)
     return rng.random((6, 2, 2), dtype=np.float32) * [1, 5], avail
 
 
-def play(own, obs, avail):
-    state, actions = own.initial_state(), []
-    for one in zip(obs, avail, strict=True):
-        chosen, state = own.act(*one, state)
-        actions.append(chosen)
-    return np.stack(actions)
+def play(team, obs, avail):
+    state, steps = team.initial_state(), []
+    for obs_t, avail_t in zip(obs, avail, strict=True):
+        actions, state = team.act(obs_t, avail_t, state)
+        steps.append(actions)
+    return np.stack(steps)
 
 
 @pytest.mark.slow
-def test_a_policy_is_loaded_without_its_environment(run_directory, run_python):
+def test_load_policy_does_not_import_the_environment(run_directory, run_python):
     code = (
         "import sys, numpy, qmix_jax\n"
         f"policy = qmix_jax.load_policy({str(run_directory)!r})\n"
@@ -71,7 +71,7 @@ READERS = ("load_run", "load_policy", "evaluate_run", "resume", "rerun", "render
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_run_of_an_older_version_is_refused_in_one_line(name, run_directory, tmp_path):
+def test_runs_of_older_versions_are_refused_in_one_line(name, run_directory, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(run_directory, old)
     manifest = json.loads((old / "manifest.json").read_text())
@@ -84,7 +84,7 @@ def test_a_run_of_an_older_version_is_refused_in_one_line(name, run_directory, t
 
 
 def copied(directory, folder, change_manifest=lambda manifest: None, **values):
-    """A copy of a run with other dotted keys in its configuration and another manifest."""
+    """A copy of a run with changed keys of its configuration and a changed manifest."""
     shutil.copytree(directory, folder)
     mapping = metadata.read_config(folder / "config.yaml")
     for path, value in values.items():
@@ -97,7 +97,7 @@ def copied(directory, folder, change_manifest=lambda manifest: None, **values):
     return folder
 
 
-def test_the_manifest_gives_all_facts_of_an_environment_back(run_directory, tmp_path):
+def test_the_manifest_restores_the_spec(run_directory, tmp_path):
     spec = EnvSpec(
         name="rich",
         agent_names=("a", "b"),
@@ -116,38 +116,38 @@ def test_the_manifest_gives_all_facts_of_an_environment_back(run_directory, tmp_
         n_states=None,
     )
     written = storage.plain(dataclasses.asdict(spec))
-    own = copied(run_directory, tmp_path / "rich", lambda manifest: manifest.update(spec=written))
-    found = trained.read(own).spec
+    copy = copied(run_directory, tmp_path / "rich", lambda manifest: manifest.update(spec=written))
+    restored = trained.read(copy).spec
     for field in dataclasses.fields(spec):
-        before, now = (getattr(record, field.name) for record in (spec, found))
-        assert type(now) is type(before), field.name
-        np.testing.assert_array_equal(now, before, strict=isinstance(before, np.ndarray))
+        expected, value = (getattr(record, field.name) for record in (spec, restored))
+        assert type(value) is type(expected), field.name
+        np.testing.assert_array_equal(value, expected, strict=isinstance(expected, np.ndarray))
 
 
-def test_mixers_and_environments_need_not_be_importable(run_directory, tmp_path, seen):
+def test_mixers_and_environments_need_not_be_importable(run_directory, tmp_path, inputs):
     values = {"algo.mixer": {"name": "nowhere.mixer", "options": {"x": 1}}}
-    expected = play(qmix_jax.load_policy(run_directory), *seen)
-    own = copied(run_directory, tmp_path / "no_mixer", **values)
-    scores = qmix_jax.evaluate_run(own)
+    expected = play(qmix_jax.load_policy(run_directory), *inputs)
+    no_mixer = copied(run_directory, tmp_path / "no_mixer", **values)
+    scores = qmix_jax.evaluate_run(no_mixer)
     np.testing.assert_array_equal(
         scores.metrics["return"], qmix_jax.evaluate_run(run_directory).metrics["return"]
     )
-    nowhere = copied(own, tmp_path / "no_env", **{"env.name": "nowhere.env"})
-    np.testing.assert_array_equal(play(qmix_jax.load_policy(nowhere), *seen), expected)
+    no_env = copied(no_mixer, tmp_path / "no_env", **{"env.name": "nowhere.env"})
+    np.testing.assert_array_equal(play(qmix_jax.load_policy(no_env), *inputs), expected)
     with pytest.raises(config.ConfigError, match=r"env\.name='nowhere\.env': no module"):
-        qmix_jax.evaluate_run(nowhere)
+        qmix_jax.evaluate_run(no_env)
     value = {"algo.algorithm": "nowhere.algorithm"}
     with pytest.raises(config.ConfigError, match=r"no module 'nowhere' can be imported"):
-        qmix_jax.load_policy(copied(own, tmp_path / "no_algorithm", **value))
+        qmix_jax.load_policy(copied(no_mixer, tmp_path / "no_algorithm", **value))
 
 
-def test_the_best_member_and_its_score_follow_the_environments_metrics(run_directory, tmp_path):
+def test_the_best_member_follows_best_metrics(run_directory, tmp_path):
     def change(manifest):
         manifest["spec"]["best_metrics"] = [["win_rate", "max"], ["return", "min"]]
 
-    own = copied(run_directory, tmp_path / "min", change)
-    best = trained.read(own)
-    rows = storage.read_metrics(own / "metrics.csv")
+    copy = copied(run_directory, tmp_path / "min", change)
+    best = trained.read(copy)
+    rows = storage.read_metrics(copy / "metrics.csv")
     for member in range(2):
         returns = rows["eval/return"][(rows["seed"] == member) & (rows["kind"] == "eval")]
         assert best.scores["return"][member] == returns.min()
@@ -158,9 +158,9 @@ def test_members_and_parameters_can_be_chosen(run_directory):
     best, final = trained.read(run_directory, "best"), trained.read(run_directory, "final")
     rows = storage.read_metrics(run_directory / "metrics.csv")
     for member in range(2):
-        own = rows["eval/return"][(rows["seed"] == member) & (rows["kind"] == "eval")]
-        assert best.scores["return"][member] == own.max()
-        assert final.scores["return"][member] == own[-1]
+        returns = rows["eval/return"][(rows["seed"] == member) & (rows["kind"] == "eval")]
+        assert best.scores["return"][member] == returns.max()
+        assert final.scores["return"][member] == returns[-1]
     assert best.member("best") == np.argmax(best.scores["return"])
     about = qmix_jax.load_policy(run_directory, member=1, parameters="final").about["run"]
     assert (about["member"], about["seed"], about["parameters"]) == (1, 1, "final")
@@ -168,13 +168,13 @@ def test_members_and_parameters_can_be_chosen(run_directory):
         qmix_jax.load_policy(run_directory, parameters="last")
 
 
-def test_what_holds_no_policy_is_one_clear_error(run_directory, exported, tmp_path):
+def test_paths_without_a_policy_are_one_line_errors(run_directory, exported, tmp_path):
     with pytest.raises(config.ConfigError, match=r"config\.yaml.*give the config\.yaml of a run"):
         qmix_jax.load_policy(tmp_path)
     unfinished = tmp_path / "unfinished"
     shutil.copytree(run_directory, unfinished)
     (unfinished / "parameters_final.npz").unlink()
-    with pytest.raises(config.ConfigError, match="give the directory of a run that has ended"):
+    with pytest.raises(config.ConfigError, match="give the directory of a finished run"):
         qmix_jax.load_policy(unfinished)
     for name in policy.FILES:
         broken = tmp_path / name.replace(".", "_")
@@ -189,7 +189,7 @@ def test_what_holds_no_policy_is_one_clear_error(run_directory, exported, tmp_pa
 
 @pytest.mark.parametrize("name", policy.FILES)
 @pytest.mark.parametrize("number", [None, 1, 3])
-def test_an_export_of_another_format_is_to_be_made_again(name, number, exported, tmp_path):
+def test_exports_of_other_formats_are_refused(name, number, exported, tmp_path):
     def change(text):
         about = json.loads(text)
         about.pop("format") if number is None else about.update(format=number)
@@ -208,41 +208,41 @@ def test_an_export_of_another_format_is_to_be_made_again(name, number, exported,
     assert "\n" not in str(error.value)
 
 
-def test_exported_files_act_as_the_run_does(run_directory, exported, seen):
-    expected = play(qmix_jax.load_policy(run_directory), *seen)
+def test_exported_files_act_as_the_run_does(run_directory, exported, inputs):
+    expected = play(qmix_jax.load_policy(run_directory), *inputs)
     assert len(np.unique(expected)) > 1
     for path in (exported, *(exported / name for name in policy.FILES)):
-        own = qmix_jax.load_policy(path)
-        np.testing.assert_array_equal(play(own, *seen), expected)
+        team = qmix_jax.load_policy(path)
+        np.testing.assert_array_equal(play(team, *inputs), expected)
         np.testing.assert_array_equal(
-            play(own.agent("b"), *(x[:, 1] for x in seen)), expected[:, 1]
+            play(team.agent("b"), *(x[:, 1] for x in inputs)), expected[:, 1]
         )
-        assert own.about["run"]["member"] == trained.read(run_directory).member("best")
-        assert own.about["run"]["config"]["env"]["name"] == "toys.counting"
+        assert team.about["run"]["member"] == trained.read(run_directory).member("best")
+        assert team.about["run"]["config"]["env"]["name"] == "toys.counting"
 
 
 @pytest.mark.parametrize(
     ("heading", "refused", "obs"),
-    [("stablehlo", PACKAGES, "obs[:1]"), ("NumPy", (*PACKAGES, "jax", "jaxlib"), "obs[0]")],
+    [("JAX", PACKAGES, "obs[:1]"), ("NumPy", (*PACKAGES, "jax", "jaxlib"), "obs[0]")],
 )
-def test_the_exported_readme_is_right_where_this_package_is_not(
-    heading, refused, obs, run_directory, exported, seen, run_python_in, tmp_path
+def test_the_code_of_the_exported_readme_runs_without_this_package(
+    heading, refused, obs, run_directory, exported, inputs, run_python_in, tmp_path
 ):
     folder = tmp_path / "elsewhere"
     shutil.copytree(exported, folder)
-    np.savez(folder / "seen.npz", *seen)
-    section = (folder / "README.md").read_text().partition(heading)[2]
+    np.savez(folder / "inputs.npz", *inputs)
+    section = (folder / "README.md").read_text().partition(f"## Run with {heading}")[2]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
-    cut = f"obs, avail_actions = {obs}, {obs.replace('obs', 'avail_actions')}\n"
-    script = f"{ALONE.format(refused=refused)}{cut}{code}print(*np.ravel(actions))"
+    select = f"obs, avail_actions = {obs}, {obs.replace('obs', 'avail_actions')}\n"
+    script = f"{WITHOUT_PACKAGES.format(refused=refused)}{select}{code}print(*np.ravel(actions))"
     (folder / "use.py").write_text(script)
     result = run_python_in(folder, "use.py")
     assert result.returncode == 0, result.stderr
-    expected = play(qmix_jax.load_policy(run_directory), *(x[:1] for x in seen))[0]
+    expected = play(qmix_jax.load_policy(run_directory), *(x[:1] for x in inputs))[0]
     assert result.stdout.split() == [str(action) for action in expected]
 
 
-def test_an_export_says_what_it_takes_and_where_it_comes_from(run_directory, exported):
+def test_an_export_states_its_interface_and_origin(run_directory, exported):
     about = json.loads((exported / "metadata.json").read_text())
     assert about["interface"]["state"]["carry"] == [[2, 8], "float32"]
     assert about["interface"]["actions"] == {"kind": "discrete", "sizes": [3, 3]}
@@ -260,7 +260,7 @@ def test_an_export_says_what_it_takes_and_where_it_comes_from(run_directory, exp
         assert text in readme
 
 
-def test_an_export_replaces_an_earlier_one_and_nothing_else(run_directory, tmp_path):
+def test_an_export_replaces_an_earlier_one_but_no_other_files(run_directory, tmp_path):
     folder = tmp_path / "export"
     qmix_jax.export_run(run_directory, folder, formats=("stablehlo",), platforms=("cpu",))
     qmix_jax.export_run(run_directory, folder, formats=("numpy",))
@@ -268,12 +268,12 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(run_directory, tmp_p
     assert names == {"README.md", "metadata.json", "runner.py", "weights.npz"}
     assert "stablehlo" not in (folder / "README.md").read_text()
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(config.ConfigError, match="holds more than an earlier export"):
+    with pytest.raises(config.ConfigError, match="has files that are not from an export"):
         qmix_jax.export_run(run_directory, tmp_path, formats=("numpy",))
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
-def test_what_cannot_be_exported_is_refused_first(run_directory, tmp_path, monkeypatch):
+def test_invalid_exports_are_refused_before_writing(run_directory, tmp_path, monkeypatch):
     for arguments, message in (
         ({"formats": ("onnx",)}, "--format 'onnx': .*allowed: stablehlo, numpy"),
         ({"platforms": ("gpu",)}, "--platforms 'gpu': .*allowed: cpu, cuda, rocm, tpu"),
@@ -292,7 +292,7 @@ def _without_flatbuffers(self):
     raise ImportError("no flatbuffers")
 
 
-def test_a_platform_that_is_not_here_can_be_exported_for(run_directory, tmp_path):
+def test_another_platform_can_be_exported_for(run_directory, tmp_path):
     folder = qmix_jax.export_run(
         run_directory, tmp_path / "export", formats=("stablehlo",), platforms=("tpu",)
     )
@@ -300,11 +300,11 @@ def test_a_platform_that_is_not_here_can_be_exported_for(run_directory, tmp_path
         qmix_jax.load_policy(folder)
 
 
-def softmax_of_the_game(directory):
-    """Each agent's probabilities of 2 and 3 actions in the game of one step."""
+def action_probabilities(directory):
+    """Each agent's probabilities of its 2 and 3 actions in the one-step game."""
     run = trained.read(directory)
     state = qmix_jax.load_policy(directory).initial_state(1).arrays
-    _, head, _ = policy.make_step(run)(run.own(run.member("best")), *GAME, state)
+    _, head, _ = policy.make_step(run)(run.member_params(run.member("best")), *GAME, state)
     logits = np.where(GAME[1], head, -np.inf)[0]
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
@@ -315,18 +315,18 @@ GAME = np.ones((1, 2, 5), np.float32), np.array([[[True, True, False], [True] * 
 
 @pytest.mark.slow
 def test_a_policy_that_samples_is_evaluated_as_in_training(sampling_directory):
-    done = qmix_jax.evaluate_run(sampling_directory, parameters="final", seed="last")
+    result = qmix_jax.evaluate_run(sampling_directory, parameters="final", seed="last")
     rows = storage.read_metrics(sampling_directory / "metrics.csv")
     last = (rows["kind"] == "eval") & (rows["update"] == rows["update"].max())
     np.testing.assert_array_equal(
-        done.metrics["return"][:, 0], np.float32(rows["eval/return"][last])
+        result.metrics["return"][:, 0], np.float32(rows["eval/return"][last])
     )
 
 
 def test_a_policy_that_samples_acts_the_same_everywhere(sampling_directory, tmp_path):
     folder = qmix_jax.export_run(sampling_directory, tmp_path / "export", platforms=("cpu",))
-    own = qmix_jax.load_policy(sampling_directory)
-    assert own.about["interface"]["state"]["key"] == [[2], "uint32"]
+    team = qmix_jax.load_policy(sampling_directory)
+    assert team.about["interface"]["state"]["key"] == [[2], "uint32"]
     n = 4000
     obs, avail = (np.repeat(x, n, axis=0) for x in GAME)
     actions = {}
@@ -339,7 +339,7 @@ def test_a_policy_that_samples_acts_the_same_everywhere(sampling_directory, tmp_
         actions[name], _ = team.act(obs, avail, team.initial_state(n, seed=9))
     np.testing.assert_array_equal(actions["stablehlo"], actions["run"])
     assert (actions["numpy"] != actions["run"]).any()
-    probabilities = softmax_of_the_game(sampling_directory)
+    probabilities = action_probabilities(sampling_directory)
     for drawn in actions.values():
         counts = np.stack([np.sum(drawn == a, axis=0) for a in range(3)], axis=-1)
         expected = n * probabilities
@@ -355,102 +355,105 @@ def test_a_policy_that_samples_acts_the_same_everywhere(sampling_directory, tmp_
     assert abs(score.metrics["return"][0, 0] - mean) < 5 * error
 
 
-def test_the_readme_of_a_policy_that_samples_is_right(sampling_directory, tmp_path, monkeypatch):
+def test_the_code_in_the_readme_of_a_policy_that_samples_runs(
+    sampling_directory, tmp_path, monkeypatch
+):
     folder = qmix_jax.export_run(sampling_directory, tmp_path / "export", platforms=("cpu",))
     text = (folder / "README.md").read_text()
-    assert "drawing its actions at random" in text
+    assert "sampling its actions" in text
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     drawn = []
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        obs, avail = (x if "stablehlo" in code else x[0] for x in GAME)
+        obs, avail = (x if "policy.call" in code else x[0] for x in GAME)
         names = {"obs": obs, "avail_actions": avail}
         exec(code, names)
         drawn.append(np.ravel(names["actions"]))
-    own = qmix_jax.load_policy(sampling_directory)
-    expected, _ = own.act(*GAME, own.initial_state(1, seed=0))
+    team = qmix_jax.load_policy(sampling_directory)
+    expected, _ = team.act(*GAME, team.initial_state(1, seed=0))
     np.testing.assert_array_equal(drawn[0], expected[0])
     assert len(drawn) == 2 and drawn[1].shape == (2,)
 
 
 REFUSED = {
-    "the algorithm does not say how": (
+    "the algorithm states no head": (
         {"algo.options.head": "none"},
         "states no `Algorithm.head`",
     ),
-    "it says what is not so": (
+    "the algorithm states a wrong head": (
         {"algo.options": {"head": "argmax", "act": "argmin"}},
-        r"weights\.npz would act unlike the run: \d+ of its 128 actions differ",
+        r"weights\.npz does not act as the run does: \d+ of its 128 actions differ",
     ),
     "another temperature": (
         {"algo.options.temperature": 0.25},
         "does not sample from the softmax of its head",
     ),
-    "an agent of one's own": (
+    "a user-defined agent": (
         {"agent.name": "qmix_jax.agents.mlp"},
-        "agent 'qmix_jax.agents.mlp' has no NumPy runner",
+        "agent 'qmix_jax.agents.mlp' has no NumPy implementation",
     ),
-    "bfloat16": ({"precision": "bfloat16"}, "a bfloat16 run has no NumPy runner"),
+    "bfloat16": ({"precision": "bfloat16"}, "NumPy does not support bfloat16"),
 }
 
 
 @pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_numpy_cannot_do_is_exported_as_stablehlo_alone(
+def test_policies_that_numpy_does_not_support_are_exported_as_stablehlo_only(
     values, message, sampling_directory, tmp_path
 ):
-    own = copied(sampling_directory, tmp_path / "run", **values)
+    run = copied(sampling_directory, tmp_path / "run", **values)
     with pytest.raises(config.ConfigError, match=f"numpy: .*{message}.*use --format stablehlo"):
-        qmix_jax.export_run(own, tmp_path / "export", formats=("numpy",))
+        qmix_jax.export_run(run, tmp_path / "export", formats=("numpy",))
     assert not (tmp_path / "export").exists()
-    with pytest.warns(UserWarning, match=f"numpy is not written: .*{message}") as said:
-        folder = qmix_jax.export_run(own, tmp_path / "export", platforms=("cpu",))
-    assert len(said) == 1 and "\n" not in str(said[0].message)
+    with pytest.warns(UserWarning, match=f"numpy is not written: .*{message}") as warned:
+        folder = qmix_jax.export_run(run, tmp_path / "export", platforms=("cpu",))
+    assert len(warned) == 1 and "\n" not in str(warned[0].message)
     names = {path.name for path in folder.iterdir()}
     assert names == {"README.md", "metadata.json", "policy.stablehlo"}
     assert "weights.npz" not in (folder / "README.md").read_text()
     obs, avail = (np.repeat(x, 50, axis=0) for x in GAME)
     actions = []
-    for path in (own, folder):
+    for path in (run, folder):
         team = qmix_jax.load_policy(path)
         actions.append(team.act(obs, avail, team.initial_state(50, seed=1))[0])
     np.testing.assert_array_equal(*actions)
 
 
-def test_the_command_says_which_format_is_not_written(sampling_directory, tmp_path, capsys):
+def test_the_command_reports_the_format_that_is_not_written(sampling_directory, tmp_path, capsys):
     value = {"algo.options.head": "none"}
-    own = copied(sampling_directory, tmp_path / "run", **value)
-    assert main.main(["export", str(own), "--platforms", "cpu"]) == 0
+    run = copied(sampling_directory, tmp_path / "run", **value)
+    assert main.main(["export", str(run), "--platforms", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "numpy is not written" in line] == lines[-1:]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("forgotten", ["reset", "prev_actions", "avail", "carry"])
-def test_the_comparison_finds_a_program_that_forgets_something(forgotten, run_directory):
+@pytest.mark.parametrize("ignored", ["reset", "prev_actions", "avail", "carry"])
+def test_the_comparison_detects_a_program_that_ignores_an_input(ignored, run_directory):
     run = trained.read(run_directory)
     step = policy.make_step(run)
 
-    def forgetful(obs, avail, state):
-        if forgotten == "avail":
+    def faulty(obs, avail, state):
+        if ignored == "avail":
             avail = np.ones_like(avail)
         else:
-            state = {**state, forgotten: np.zeros_like(state[forgotten])}
-        return step(run.own(0), obs, avail, state)
+            state = {**state, ignored: np.zeros_like(state[ignored])}
+        return step(run.member_params(0), obs, avail, state)
 
-    played, about = agreement.play(run, 0), policy.about(run, 0)
-    assert "differ" in agreement.difference(played, about, forgetful)
-    assert agreement.difference(played, about, functools.partial(step, run.own(0))) is None
+    reference, about = agreement.reference_rollout(run, 0), policy.about(run, 0)
+    assert "differ" in agreement.difference(reference, about, faulty)
+    step = functools.partial(step, run.member_params(0))
+    assert agreement.difference(reference, about, step) is None
 
 
-def test_what_differs_is_not_written(run_directory, tmp_path, monkeypatch):
-    def forgetful(program):
+def test_a_format_that_differs_is_not_written(run_directory, tmp_path, monkeypatch):
+    def faulty(exported):
         def step(obs, avail, state):
-            return program.call(obs, avail, {**state, "carry": 0 * state["carry"]})
+            return exported.call(obs, avail, {**state, "carry": 0 * state["carry"]})
 
         return step
 
-    monkeypatch.setattr(policy, "step_of", forgetful)
-    with pytest.raises(config.ConfigError, match=r"policy\.stablehlo would act unlike the run"):
+    monkeypatch.setattr(policy, "program_step", faulty)
+    with pytest.raises(config.ConfigError, match=r"policy\.stablehlo does not act as the run does"):
         qmix_jax.export_run(run_directory, tmp_path / "export", formats=("stablehlo",))
     assert not (tmp_path / "export").exists()
     with pytest.warns(UserWarning, match="stablehlo is not written"):
@@ -458,39 +461,39 @@ def test_what_differs_is_not_written(run_directory, tmp_path, monkeypatch):
     assert not (folder / "policy.stablehlo").exists() and (folder / "weights.npz").exists()
 
 
-def test_neighbours_actions_are_not_given_to_a_policy(run_directory, tmp_path, monkeypatch):
-    made = trained.TrainedRun.algorithm
+def test_algorithms_that_need_mean_actions_are_refused(run_directory, tmp_path, monkeypatch):
+    original = trained.TrainedRun.algorithm
 
-    def needy(run):
-        algorithm = made(run)
+    def with_mean_action(run):
+        algorithm = original(run)
         return algorithm._replace(needs=algorithm.needs._replace(mean_action=True))
 
-    monkeypatch.setattr(trained.TrainedRun, "algorithm", needy)
+    monkeypatch.setattr(trained.TrainedRun, "algorithm", with_mean_action)
     for use in (qmix_jax.load_policy, qmix_jax.export_run):
         with pytest.raises(config.ConfigError, match="acts on the mean action of each agent's"):
             use(run_directory)
 
 
-def test_evaluation_of_the_last_episodes_is_the_runs_last_row(run_directory):
-    done = qmix_jax.evaluate_run(run_directory, parameters="final", seed="last")
+def test_seed_last_reproduces_the_last_row(run_directory):
+    result = qmix_jax.evaluate_run(run_directory, parameters="final", seed="last")
     rows = storage.read_metrics(run_directory / "metrics.csv")
     last = (rows["kind"] == "eval") & (rows["update"] == rows["update"].max())
-    assert done.episodes == 6 and done.members == (0, 1) and done.seeds == ()
-    for name, values in done.metrics.items():
+    assert result.episodes == 6 and result.members == (0, 1) and result.seeds == ()
+    for name, values in result.metrics.items():
         np.testing.assert_array_equal(values[:, 0], np.float32(rows[f"eval/{name}"][last]))
 
 
-def test_evaluation_plays_other_episodes_by_seed_and_in_other_scenarios(run_directory):
-    done = qmix_jax.evaluate_run(run_directory, episodes=16, seed=3, seeds=2, members="best")
-    again = qmix_jax.evaluate_run(run_directory, episodes=16, seed=4, members=done.members)
-    assert done.metrics["return"].shape == (1, 2) and done.seeds == (3, 4)
-    np.testing.assert_array_equal(done.metrics["return"][:, 1:], again.metrics["return"])
-    assert len(np.unique(done.metrics["return"])) == 2
+def test_evaluation_with_other_seeds_and_scenarios(run_directory):
+    result = qmix_jax.evaluate_run(run_directory, episodes=16, seed=3, seeds=2, members="best")
+    again = qmix_jax.evaluate_run(run_directory, episodes=16, seed=4, members=result.members)
+    assert result.metrics["return"].shape == (1, 2) and result.seeds == (3, 4)
+    np.testing.assert_array_equal(result.metrics["return"][:, 1:], again.metrics["return"])
+    assert len(np.unique(result.metrics["return"])) == 2
     short = qmix_jax.evaluate_run(run_directory, values={"env.options.limit": 1})
     assert (short.metrics["length"] == 1).all()
 
 
-def test_another_environment_must_have_the_same_shapes(run_directory):
+def test_invalid_evaluations_are_refused(run_directory):
     for values, message in (
         ({"env": {"name": "toys.image"}}, "env: only keys of env"),
         ({"gamma": 1}, "gamma: only keys of env"),
@@ -501,7 +504,7 @@ def test_another_environment_must_have_the_same_shapes(run_directory):
         ),
         (
             {"env.name": "pettingzoo", "env.options": {"id": "toys.parallel"}},
-            "is stepped in Python; play it with qmix_jax.load_policy",
+            "is stepped in Python; use qmix_jax.load_policy instead",
         ),
     ):
         with pytest.raises(config.ConfigError, match=message):
@@ -517,7 +520,7 @@ def test_another_environment_must_have_the_same_shapes(run_directory):
             qmix_jax.evaluate_run(run_directory, **arguments)
 
 
-def test_commands(run_directory, tmp_path, capsys):
+def test_evaluate_and_export_commands(run_directory, tmp_path, capsys):
     directory, out = str(run_directory), tmp_path / "score.json"
     arguments = [directory, "env.options.limit=4", "--members", "0,1", "--seed", "7"]
     assert main.main(["evaluate", *arguments, "--json", "--out", str(out)]) == 0

@@ -1,4 +1,4 @@
-"""Whole episodes of many copies of one environment."""
+"""Episodes of many copies of one environment."""
 
 from typing import Any, NamedTuple
 
@@ -9,9 +9,9 @@ import pytest
 
 
 class Episodes(NamedTuple):
-    """`first` is what `reset` showed, [E, ...]; the rest follows the steps, [E, T, ...], in NumPy.
+    """NumPy arrays: `first` of `reset`, [E, ...]; the others of every step, [E, T, ...].
 
-    `happened` bool[E, T] is False for steps after an episode's end.
+    `happened` bool[E, T] is False for steps after the end of an episode.
     """
 
     first: Any
@@ -29,20 +29,19 @@ class Episodes(NamedTuple):
 
 
 def play_episodes(env, policies, n_episodes=4, n_steps=None) -> Episodes:
-    """Plays `n_episodes` with each of `policies`: `(key, TimeStep) -> actions i32[N]`, one
-    program."""
+    """Plays `n_episodes` with each policy, `(key, TimeStep) -> actions i32[N]`, in one program."""
 
     def episode(key, policy_index):
         reset_key, scan_key = jax.random.split(key)
         env_state, first = env.reset(reset_key)
 
         def step(carry, key):
-            env_state, timestep, over = carry
+            env_state, timestep, ended = carry
             act_key, env_key = jax.random.split(key)
             actions = jnp.stack([policy(act_key, timestep) for policy in policies])[policy_index]
             env_state, timestep = env.step(env_key, env_state, actions)
-            carry = (env_state, timestep, over | timestep.terminated | timestep.truncated)
-            return carry, (timestep, env_state, ~over)
+            carry = (env_state, timestep, ended | timestep.terminated | timestep.truncated)
+            return carry, (timestep, env_state, ~ended)
 
         keys = jax.random.split(scan_key, n_steps or env.spec.max_steps)
         _, steps = jax.lax.scan(step, (env_state, first, jnp.zeros((), bool)), keys)

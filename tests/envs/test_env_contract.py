@@ -1,4 +1,4 @@
-"""What every environment promises, over every environment that ships."""
+"""The contract of environments, over all built-in ones."""
 
 import functools
 
@@ -10,14 +10,14 @@ import qmix_jax
 from qmix_jax import components
 from qmix_jax.conformance import simulated
 
-SLOW = ("compiled as not compiled",)
+SLOW = ("compiled equals eager",)
 PLAYED = tuple(check.name for check in simulated.CHECKS)
 HOSTED = {"pettingzoo"}
-"""Stepped in Python, with tests of their own."""
+"""Stepped in Python; tested separately."""
 QUICK = ("matrix_2x4", "two_step", "mmdp", "simple", "switch_riddle")
 """Environments that compile fast enough to be played twice."""
 FAST = (*QUICK, "matrix", "matrix_three_agents", "switch_riddle_5", "predator_prey")
-"""Environments whose long play is a fast test."""
+"""Environments whose full episodes are a fast test."""
 
 
 def _jaxmarl(id_, **options):
@@ -33,8 +33,7 @@ def hint_or_discard(key, timestep):
     return jnp.argmax(jnp.where(timestep.avail_actions, order, -1), axis=1).astype(jnp.int32)
 
 
-# (component, options), what does nothing (played throughout, it reaches the longest episode): an
-# action or a policy
+# (component, options), idle action or policy, which reaches the longest episode
 CASES = {
     "matrix": (("matrix", {}), 0),
     "matrix_2x4": (("matrix", {"game": None, "payoff": ((1, 2, 3, 4), (5, 6, 7, 8))}), 0),
@@ -108,27 +107,27 @@ def test_every_environment_is_tested():
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_conformance_suite_passes(case):
-    """What `qmix-jax check-env` asks of anyone's; below, what must hold in longer play."""
+    """As `qmix-jax check-env`; the tests below play full episodes."""
     (name, options), _ = CASES[case]
-    left_out = SLOW if case in QUICK else PLAYED
-    found = qmix_jax.check_env(name, options, episodes=4, skip=left_out)
-    assert found.passed, found.failures()
-    assert [a.name for a in found.answers if a.status == "not run"] == [*left_out]
+    skip = SLOW if case in QUICK else PLAYED
+    result = qmix_jax.check_env(name, options, episodes=4, skip=skip)
+    assert result.passed, result.failures()
+    assert [check.name for check in result.results if check.status == "not run"] == [*skip]
 
 
-def test_every_agent_can_always_act(episodes):
+def test_every_agent_has_an_available_action(episodes):
     assert episodes.first.avail_actions.any(axis=-1).all()
     assert episodes.steps.avail_actions.any(axis=-1)[episodes.happened].all()
 
 
-def test_missing_actions_are_never_available_and_padding_is_zero(case, episodes):
+def test_padding_actions_are_unavailable_and_padding_is_zero(case, episodes):
     spec = make(case).spec
     for i, size in enumerate(spec.actions.sizes):
         assert not episodes.steps.avail_actions[:, :, i, size:].any()
         assert not episodes.steps.obs[:, :, i, spec.obs_shapes[i][0] :].any()
 
 
-def test_the_longest_episode_is_the_specs(case, episodes):
+def test_the_longest_episode_has_max_steps(case, episodes):
     lengths = episodes.happened.sum(axis=1)
     assert (lengths[:4] == make(case).spec.max_steps).all()
     assert (lengths <= make(case).spec.max_steps).all()
@@ -141,21 +140,21 @@ def test_an_episode_ends_once_and_for_one_reason(episodes):
     assert episodes.final(terminated | truncated).all()
 
 
-def test_idling_is_cut_by_the_limit_unless_the_task_itself_ends(case, episodes):
-    by_task = case.startswith(("matrix", "two_step", "hanabi"))
-    assert (episodes.final(episodes.steps.terminated)[:4] == by_task).all()
-    assert (episodes.final(episodes.steps.truncated)[:4] != by_task).all()
+def test_idle_episodes_are_truncated_unless_the_horizon_is_part_of_the_task(case, episodes):
+    terminates = case.startswith(("matrix", "two_step", "hanabi"))
+    assert (episodes.final(episodes.steps.terminated)[:4] == terminates).all()
+    assert (episodes.final(episodes.steps.truncated)[:4] != terminates).all()
 
 
-def test_values_are_finite_and_metrics_wait_for_the_end(episodes):
+def test_values_are_finite_and_metrics_are_zero_before_the_end(episodes):
     for values in (episodes.steps.obs, episodes.steps.state, episodes.steps.reward):
         assert np.isfinite(values[episodes.happened]).all()
     for values in episodes.steps.metrics.values():
         np.testing.assert_array_equal(episodes.total(values), episodes.final(values))
 
 
-def test_values_stay_within_the_bounds_that_are_stated(case, episodes):
-    """SMAX units may be pushed a little past the map's edge."""
+def test_values_stay_within_their_bounds(case, episodes):
+    """SMAX units may be pushed slightly past the edge of the map."""
     spec = make(case).spec
     for field, bounds in (("obs", spec.obs_bounds), ("state", spec.state_bounds)):
         low, high = bounds or (-np.inf, np.inf)

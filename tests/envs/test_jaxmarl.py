@@ -1,6 +1,7 @@
-"""What is special about each JaxMARL suite."""
+"""Properties of SMAX, MPE and the switch riddle."""
 
 import types
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -40,10 +41,10 @@ def stop(key, timestep):
 
 
 def fight(key, timestep):
-    """Attacks what it can, otherwise mostly walks towards the enemy's side."""
+    """Attacks if possible, otherwise mostly walks towards the enemy's side."""
     action = jnp.arange(timestep.avail_actions.shape[1])
-    taste = jnp.where(action >= FIRST_ATTACK, 10.0, jnp.where(action == 1, 5.0, 0.0))
-    logits = jnp.where(timestep.avail_actions, taste, -jnp.inf)
+    preference = jnp.where(action >= FIRST_ATTACK, 10.0, jnp.where(action == 1, 5.0, 0.0))
+    logits = jnp.where(timestep.avail_actions, preference, -jnp.inf)
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
 
@@ -52,7 +53,7 @@ def fight(key, timestep):
 
 @pytest.fixture(scope="module")
 def battles(play):
-    """3m against an enemy that shoots: 24 episodes of doing nothing, then 24 of fighting."""
+    """3m against an enemy that shoots: 24 idle episodes, then 24 of fighting."""
     return play(make(scenario="3m"), (stop, fight), n_episodes=24)
 
 
@@ -64,7 +65,7 @@ def marches(play, random_policy):
 
 
 def test_the_table_of_sizes_is_complete():
-    assert set(SIZES) == set(smax.scenario_names())
+    assert set(SIZES) == set(smax.scenarios())
 
 
 @pytest.mark.parametrize("scenario", SIZES)
@@ -85,9 +86,9 @@ def test_sizes_of_every_scenario(scenario):
 
 
 @pytest.mark.slow
-def test_returns_stay_within_what_winning_explains(battles):
+def test_returns_are_bounded_by_damage_and_the_bonus(battles):
     rewards = battles.steps.reward
-    assert (rewards == rewards[..., :1]).all(), "the team's, for each of them"
+    assert (rewards == rewards[..., :1]).all(), "every ally receives the team reward"
     returns = battles.total(rewards[..., 0])
     wins = battles.final(battles.steps.metrics["win_rate"])
     assert 0 < wins[24:].sum() < 24
@@ -113,7 +114,7 @@ def test_a_loss_is_terminated_without_reward_for_winning(battles):
 
 
 @pytest.mark.slow
-def test_the_dead_see_nothing_and_can_only_stop(battles):
+def test_dead_allies_observe_zeros_and_can_only_stop(battles):
     alive = battles.env_states.state.unit_alive[:, :, :3]
     dead = ~alive & battles.happened[:, :, None]
     assert dead.any()
@@ -135,7 +136,7 @@ def test_a_timeout_with_both_teams_alive_is_truncated(marches):
 
 
 @pytest.mark.slow
-def test_the_normalised_state_is_bounded_where_the_raw_one_is_not(marches):
+def test_the_normalised_state_is_bounded_and_the_raw_one_is_not(marches):
     _, episodes = marches
     assert episodes.steps.state.min() >= -0.1
     assert episodes.steps.state.max() <= 1.1
@@ -143,8 +144,8 @@ def test_the_normalised_state_is_bounded_where_the_raw_one_is_not(marches):
 
 
 @pytest.mark.slow
-def test_eight_bits_hold_what_is_observed(marches, battles):
-    """Entries lie between the bounds; units pushed past the edge of the map are stored at it."""
+def test_observations_fit_their_bounds(marches, battles):
+    """Except for units pushed past the edge of the map, which 8-bit replay stores at the edge."""
     for env, episodes in (marches, (make(scenario="3m"), battles)):
         (low, high), obs = env.spec.obs_bounds, episodes.steps.obs
         assert obs.min() < low / 2 and obs.max() > high / 2, "the bounds are not idle"
@@ -154,9 +155,9 @@ def test_eight_bits_hold_what_is_observed(marches, battles):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["2s3z", "smacv2_5_units"])
-def test_observing_once_a_step_plays_the_battle_that_jaxmarl_plays(scenario):
-    theirs = adapter.construct(SMAX, {"scenario": smax.registered_scenario(scenario)})
-    ours = smax._ObservedOnce(theirs)
+def test_observing_once_per_step_does_not_change_the_battle(scenario):
+    original = adapter.construct(SMAX, {"scenario": smax.registered_scenario(scenario)})
+    observed_once = smax._ObservedOnce(original)
 
     def battle(key):
         key_reset, key_steps = jax.random.split(key)
@@ -164,7 +165,7 @@ def test_observing_once_a_step_plays_the_battle_that_jaxmarl_plays(scenario):
         def step(states, key):
             actions = {
                 agent: jax.random.randint(jax.random.fold_in(key, i), (), 0, 10)
-                for i, agent in enumerate(theirs.agents)
+                for i, agent in enumerate(original.agents)
             }
             key = jax.random.fold_in(key, 99)
             shown, after = zip(
@@ -176,32 +177,34 @@ def test_observing_once_a_step_plays_the_battle_that_jaxmarl_plays(scenario):
         def play_with(env):
             def play(key, state, actions):
                 obs, after, rewards, dones, _ = env.step_env(key, state, actions)
-                shown = {agent: (obs[agent], rewards[agent]) for agent in theirs.agents}
+                shown = {agent: (obs[agent], rewards[agent]) for agent in original.agents}
                 return (shown, obs["world_state"], dones["__all__"]), jax.tree.map(
                     jnp.asarray, after
                 )
 
             return play
 
-        plays = (play_with(theirs), play_with(ours))
-        first = tuple(jax.tree.map(jnp.asarray, env.reset(key_reset)[1]) for env in (theirs, ours))
+        plays = (play_with(original), play_with(observed_once))
+        first = tuple(
+            jax.tree.map(jnp.asarray, env.reset(key_reset)[1]) for env in (original, observed_once)
+        )
         return jax.lax.scan(step, first, jax.random.split(key_steps, 60))[1]
 
-    expected, found = jax.jit(jax.vmap(battle))(jax.random.split(jax.random.key(3), 8))
+    expected, result = jax.jit(jax.vmap(battle))(jax.random.split(jax.random.key(3), 8))
     assert expected[2].any(), "some battles end"
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), result, expected)
 
 
 @pytest.mark.slow
-def test_the_state_describes_each_ally_as_the_ally_sees_itself(marches, battles):
-    """JaxMARL normalises an agent's own block of the observation exactly so."""
+def test_agent_state_equals_each_allys_view_of_itself(marches, battles):
+    """JaxMARL normalises an agent's own block of the observation in the same way."""
     env, episodes = marches
-    own = episodes.steps.state[..., env.spec.agent_state]
-    np.testing.assert_allclose(own, episodes.steps.obs[..., -10:], atol=1e-6)
-    columns = make(scenario="3m").spec.agent_state
-    assert columns is not None
-    own = battles.steps.state[..., columns]
-    np.testing.assert_allclose(own, battles.steps.obs[..., -10:], atol=1e-6)
+    columns = episodes.steps.state[..., env.spec.agent_state]
+    np.testing.assert_allclose(columns, episodes.steps.obs[..., -10:], atol=1e-6)
+    agent_state = make(scenario="3m").spec.agent_state
+    assert agent_state is not None
+    columns = battles.steps.state[..., agent_state]
+    np.testing.assert_allclose(columns, battles.steps.obs[..., -10:], atol=1e-6)
 
 
 @pytest.mark.slow
@@ -261,7 +264,7 @@ def test_types_that_change_between_episodes_are_normalised_by_their_own_cooldown
         np.testing.assert_allclose(state[3:100:10], expected, rtol=1e-6)
 
 
-def test_the_raw_state_is_jaxmarls():
+def test_the_raw_state_equals_jaxmarls():
     scenario = smax.registered_scenario("3m")
     obs, _ = adapter.construct(SMAX, {"scenario": scenario}).reset(jax.random.key(5))
     _, timestep = make(scenario="3m", normalise_state=False).reset(jax.random.key(5))
@@ -270,7 +273,7 @@ def test_the_raw_state_is_jaxmarls():
 
 
 @pytest.mark.parametrize(
-    ("allies", "enemies", "by_task", "win"),
+    ("allies", "enemies", "terminates", "win"),
     [
         ([True, False], [False, False], True, True),
         ([False, False], [True, True], True, False),
@@ -278,14 +281,14 @@ def test_the_raw_state_is_jaxmarls():
         ([True, True], [False, True], False, False),
     ],
 )
-def test_win_loss_draw_and_time_limit(allies, enemies, by_task, win):
+def test_win_loss_draw_and_time_limit(allies, enemies, terminates, win):
     team = (("marine", 2),)
     scenario = smax.composed_scenario(team, team)
     _, suite = smax.build(SMAX, {"scenario": scenario}, normalise=True)
     alive = jnp.array(allies + enemies)
     after = types.SimpleNamespace(state=types.SimpleNamespace(unit_alive=alive))
-    found, metrics = suite.outcome(None, after, jnp.zeros(2, jnp.int32))
-    assert (bool(found), bool(metrics["win_rate"])) == (by_task, win)
+    result, metrics = suite.outcome(None, after, jnp.zeros(2, jnp.int32))
+    assert (bool(result), bool(metrics["win_rate"])) == (terminates, win)
 
 
 def test_five_marines_composed():
@@ -306,7 +309,7 @@ def test_a_composed_scenario_equals_the_registered_one():
 
 def test_unit_types_are_jaxmarls():
     env = adapter.construct(SMAX, {"scenario": smax.registered_scenario("3m")})
-    assert list(smax.UnitType.__args__) == env.unit_type_names
+    assert list(get_args(smax.UnitType)) == env.unit_type_names
 
 
 # MPE ------------------------------------------------------------------------------------------
@@ -327,7 +330,7 @@ def test_speaker_and_listener_are_padded_in_order():
     assert (env.spec.agent_groups, env.spec.agent_state) == ((0, 1), None)
 
 
-def test_an_action_that_the_speaker_lacks_never_reaches_the_environment():
+def test_padding_actions_are_played_as_the_last_action():
     env = make("MPE_simple_speaker_listener_v4")
     env_state, _ = env.reset(jax.random.key(0))
     after, _ = jax.jit(env.step)(jax.random.key(1), env_state, jnp.array([4, 0]))

@@ -1,4 +1,4 @@
-"""Every refusal of the JaxMARL adapter, and what its options look like once loaded."""
+"""Errors of the JaxMARL adapter, and loading and dumping of its options."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ def test_every_registered_environment_is_supported_or_refused():
 
 
 @pytest.mark.parametrize("id_", jaxmarl.REFUSED)
-def test_refused_by_name_with_a_reason(id_):
+def test_refusals_state_their_reason(id_):
     with pytest.raises(config.ConfigError) as info:
         jaxmarl.make(jaxmarl.Config(id=id_))
     assert "\n" not in str(info.value)
@@ -40,7 +40,7 @@ def test_refused_by_name_with_a_reason(id_):
         ("JaxRobotarium_rware", "jaxrobotarium"),
     ],
 )
-def test_reasons(id_, reason):
+def test_the_reason_fits_the_environment(id_, reason):
     with pytest.raises(config.ConfigError, match=reason):
         jaxmarl.make(jaxmarl.Config(id=id_))
 
@@ -90,7 +90,7 @@ def test_reasons(id_, reason):
         ({"id": "hanabi", "kwargs": {"num_agents": 6}}, "kwargs.num_agents=6 .*equal to 5"),
         (
             {"id": "hanabi", "kwargs": {"num_colors": 1}},
-            "deals 2 hands of 5 out of 10 cards and has none left to draw",
+            "deals 2 hands of 5 from 10 cards and has none left to draw",
         ),
         (
             {"id": "jaxnav", "kwargs": {"act_type": "Continuous"}},
@@ -102,7 +102,7 @@ def test_reasons(id_, reason):
         ),
     ],
 )
-def test_errors_say_where_and_what_is_allowed(options, message):
+def test_errors_state_place_and_allowed_values(options, message):
     with pytest.raises(config.ConfigError, match=message) as info:
         jaxmarl.make(jaxmarl.Config.model_validate(options))
     assert "\n" not in str(info.value)
@@ -122,7 +122,7 @@ def test_mistyped_options_are_refused_on_loading(options, message):
         config.load({"env": {"name": "jaxmarl", "options": options}})
 
 
-def test_what_jaxmarl_itself_rejects_becomes_one_line():
+def test_errors_of_jaxmarl_become_one_line():
     with pytest.raises(config.ConfigError, match=r"does not accept kwargs=.*minimum number"):
         adapter.construct("switch_riddle", {"num_agents": 1})
 

@@ -1,4 +1,4 @@
-"""What is special about Overcooked, Hanabi, the coin game and JaxNav."""
+"""Properties of Overcooked, Hanabi, the coin game and JaxNav."""
 
 import contextlib
 import io
@@ -31,13 +31,13 @@ ONION, PLATE, DISH = 3, 5, 9
 
 @pytest.fixture(scope="module")
 def kitchen():
-    """Episodes of one step, so that each shows the episode's metrics; and what a scene leads to."""
+    """`(position, direction, inventory) -> TimeStep` in one-step episodes, so metrics are final."""
     env = make("overcooked", shaped_reward=0.5, max_steps=1)
     start, _ = jax.jit(env.reset)(jax.random.key(0))
     step = step_of(env)
 
     def interact(place, facing, holding):
-        """The first cook's; the second stays in its corner (3, 1), facing down."""
+        """The first cook interacts; the second stays at (3, 1), facing down."""
         scene = replace(
             start,
             kitchen=start.kitchen.replace(
@@ -59,7 +59,7 @@ def test_an_onion_in_the_pot_pays_the_shaped_reward_only(kitchen):
     assert (bool(timestep.terminated), bool(timestep.truncated)) == (False, True)
 
 
-def test_a_soup_delivered_pays_twenty(kitchen):
+def test_delivering_a_soup_pays_twenty(kitchen):
     timestep = kitchen((3, 2), 1, DISH)
     np.testing.assert_array_equal(timestep.reward, [20, 20])
     assert timestep.metrics == {"sparse_return": 20, "shaped_return": 0}
@@ -76,7 +76,7 @@ def test_the_state_of_a_kitchen_by_hand(kitchen):
     assert state[26:-3].reshape(-1, 3)[1].tolist() == [0, 1, 0], "on the counter above"
 
 
-def test_kitchens_keep_the_shape_of_what_is_seen():
+def test_observations_keep_jaxmarls_shape():
     spec = make("overcooked", layout="asymm_advantages").spec
     assert (spec.name, spec.obs_shape) == ("overcooked/asymm_advantages", (5, 9, 26))
     assert spec.max_steps == 400
@@ -84,8 +84,8 @@ def test_kitchens_keep_the_shape_of_what_is_seen():
     assert (spec.obs_shape[:2], spec.n_agents) == ((5, 5), 2)
 
 
-def test_the_second_version_by_hand():
-    """An ingredient in the pot, and the state that shows it whatever the cooks see."""
+def test_overcooked_v2_by_hand():
+    """The state has the ingredient in the pot, whatever the cooks observe."""
     env = make("overcooked_v2", shaped_reward=2.0, agent_view_size=1)
     start, first = jax.jit(env.reset)(jax.random.key(0))
     agents = start.kitchen.agents
@@ -126,7 +126,7 @@ def game():
     return first, play
 
 
-def test_who_is_not_to_move_can_only_pass(game):
+def test_out_of_turn_only_the_no_op_is_available(game):
     first, play = game
     for timestep, waiting in ((first, 1), (play(0), 0)):
         np.testing.assert_array_equal(timestep.avail_actions[waiting], [False] * 6 + [True])
@@ -134,7 +134,7 @@ def test_who_is_not_to_move_can_only_pass(game):
         assert timestep.avail_actions[1 - waiting, 1]
 
 
-def test_a_card_played_rightly_pays_one_and_a_last_life_ends_the_game(game):
+def test_a_correct_card_pays_one_and_losing_the_last_life_ends_the_game(game):
     _, play = game
     right, wrong = play(0), play(1)
     np.testing.assert_array_equal([right.reward, wrong.reward], [[1, 1], [0, 0]])
@@ -143,7 +143,7 @@ def test_a_card_played_rightly_pays_one_and_a_last_life_ends_the_game(game):
 
 
 def test_the_state_of_a_game_by_hand(game):
-    """Per player: hand (4), colours and ranks hinted (2 + 2), to move (1)."""
+    """Per player: hand (4), hinted colours and ranks (2 + 2), turn (1)."""
     first, play = game
     players = np.asarray(first.state[:18]).reshape(2, 9)
     np.testing.assert_array_equal(players[:, -1], [1, 0])
@@ -166,7 +166,7 @@ def test_the_published_game():
 
 
 def test_coins_pay_the_team():
-    """Both step right; coins lie where a case says, on the other's way or one's own."""
+    """Both agents step right, onto the given coins."""
     env = make("coin_game")
     start, first = jax.jit(env.reset)(jax.random.key(0))
     step = step_of(env)
@@ -179,9 +179,9 @@ def test_coins_pay_the_team():
         (team,) = set(step(jax.random.key(1), state, jnp.array([0, 0]))[1].reward.tolist())
         return team
 
-    assert collect((0, 1), (2, 2)) == 2, "each its own"
-    assert collect((1, 1), (0, 1)) == -1, "red takes blue's"
-    assert collect((2, 2), (0, 1)) == -2, "each the other's"
+    assert collect((0, 1), (2, 2)) == 2, "each collects its own"
+    assert collect((1, 1), (0, 1)) == -1, "red collects blue's"
+    assert collect((2, 2), (0, 1)) == -2, "each collects the other's"
     assert env.spec.max_steps == 100
     np.testing.assert_array_equal(first.state, first.obs[0])
 
@@ -190,36 +190,36 @@ def test_coins_pay_the_team():
 
 
 @pytest.mark.parametrize(
-    ("arrived", "crashed", "by_task", "win"),
+    ("arrived", "crashed", "terminates", "win"),
     [
         ([True, True], [False, False], True, True),
         ([True, False], [False, True], True, False),
         ([True, False], [False, False], False, False),
     ],
 )
-def test_arriving_crashing_and_the_limit(arrived, crashed, by_task, win):
+def test_arriving_crashing_and_the_limit(arrived, crashed, terminates, win):
     after = types.SimpleNamespace(goal_reached=jnp.array(arrived), move_term=jnp.array(crashed))
-    found, metrics = jaxnav._outcome(None, after, jnp.zeros(2, jnp.int32))
-    assert (bool(found), bool(metrics["win_rate"])) == (by_task, win)
+    result, metrics = jaxnav._outcome(None, after, jnp.zeros(2, jnp.int32))
+    assert (bool(result), bool(metrics["win_rate"])) == (terminates, win)
 
 
 @pytest.mark.slow
-def test_robots_drive_as_jaxmarls_and_are_paid_together():
+def test_robots_drive_as_in_jaxmarl_and_share_the_reward():
     sizes = {"lidar_num_beams": 4, "num_agents": 2}
     env = make("jaxnav", **sizes)
-    theirs = adapter.construct("jaxnav", {**sizes, "act_type": "Discrete"})
+    original = adapter.construct("jaxnav", {**sizes, "act_type": "Discrete"})
     state, first = jax.jit(env.reset)(jax.random.key(3))
 
     def both(key, actions):
         with contextlib.redirect_stdout(io.StringIO()):
-            named = dict(zip(theirs.agents, actions, strict=True))
-            obs, _, rewards, _, _ = theirs.step_env(key, state, named)
+            named = dict(zip(original.agents, actions, strict=True))
+            obs, _, rewards, _, _ = original.step_env(key, state, named)
         return env.step(key, state, actions)[1], obs, rewards
 
     timestep, obs, rewards = jax.jit(both)(jax.random.key(4), jnp.array([10, 5]))
-    for i, agent in enumerate(theirs.agents):
+    for i, agent in enumerate(original.agents):
         np.testing.assert_array_equal(timestep.obs[i], obs[agent])
-    np.testing.assert_allclose(timestep.reward, [rewards[agent] for agent in theirs.agents])
+    np.testing.assert_allclose(timestep.reward, [rewards[agent] for agent in original.agents])
     total = float(sum(rewards.values()))
     assert float(env.team_reward(timestep.reward)) == pytest.approx(total, rel=1e-5)
     robots = np.asarray(first.state[:20]).reshape(2, 10)

@@ -1,4 +1,4 @@
-"""Named games, their exact fits, and payoffs of one's own."""
+"""Named games, their exact fits, and user-defined payoffs."""
 
 import itertools
 
@@ -32,32 +32,32 @@ ADDITIVE = {
 }
 
 
-def _team(env, timestep):
+def _team_reward(env, timestep):
     """The team reward, which every agent receives."""
     assert (timestep.reward == timestep.reward[..., :1]).all()
     return np.asarray(env.team_reward(timestep.reward))
 
 
 def _rewards(env):
-    """The reward of every joint action that exists, in the payoff's shape."""
+    """The reward of every joint action, in the shape of the payoff."""
     env_state, _ = env.reset(jax.random.key(0))
     joint = np.array(list(itertools.product(*map(range, env.spec.actions.sizes))), np.int32)
     step = jax.vmap(lambda actions: env.step(jax.random.key(1), env_state, actions)[1])
     timestep = step(joint)
     assert timestep.terminated.all()
     assert not timestep.truncated.any()
-    return _team(env, timestep).reshape(env.spec.actions.sizes)
+    return _team_reward(env, timestep).reshape(env.spec.actions.sizes)
 
 
 @pytest.mark.parametrize("game", PAYOFFS)
-def test_named_games_pay_what_they_should(game):
+def test_named_games_have_the_published_payoffs(game):
     env = matrix.make(matrix.Config(game=game, penalty=-25.0))
     np.testing.assert_allclose(_rewards(env), PAYOFFS[game], rtol=1e-6)
     np.testing.assert_allclose(env.game.decision_points[0].optimal, PAYOFFS[game], rtol=1e-6)
 
 
 @pytest.mark.parametrize("game", ADDITIVE)
-def test_additive_fits_are_the_known_ones(game):
+def test_additive_fits_of_named_games(game):
     (point,) = matrix.make(matrix.Config(game=game, penalty=-25.0)).game.decision_points
     np.testing.assert_allclose(point.exact["additive"], ADDITIVE[game], atol=6e-4)
 
@@ -87,7 +87,7 @@ def test_additive_fits_of_the_penalty_game(penalty, corner, edge, centre):
         ("2B", 0, 8, {8}),
     ],
 )
-def test_what_the_games_are_worth_and_what_an_additive_learner_gets(game, penalty, best, reached):
+def test_optima_and_the_payoffs_of_additive_learners(game, penalty, best, reached):
     """Ties in the fit leave several payoffs."""
     (point,) = matrix.make(matrix.Config(game=game, penalty=penalty)).game.decision_points
     fit = point.exact["additive"]
@@ -95,7 +95,7 @@ def test_what_the_games_are_worth_and_what_an_additive_learner_gets(game, penalt
     assert set(point.optimal[np.isclose(fit, fit.max())].tolist()) == reached
 
 
-def test_every_named_game_is_known_here():
+def test_every_named_game_is_tested():
     assert set(matrix.GAMES) == set(PAYOFFS) == set(ADDITIVE)
 
 
@@ -183,7 +183,7 @@ def test_exactly_one_of_game_and_payoff(options, message):
         ({"game": "CLIMBING"}, "options.game.*'CLIMB'"),
     ],
 )
-def test_bad_options_are_refused_with_their_place(options, message):
+def test_invalid_options_are_refused_by_path(options, message):
     with pytest.raises(config.ConfigError, match=message):
         config.load({"env": {"name": "matrix", "options": options}})
 

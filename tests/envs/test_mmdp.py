@@ -20,11 +20,10 @@ def test_every_joint_action(joint):
     np.testing.assert_array_equal(timestep.reward, [joint == (0, 0)] * 2)
     np.testing.assert_array_equal(timestep.obs, [[joint != (1, 1), joint == (1, 1)]] * 2)
     _, later = env.step(jax.random.key(2), after, jnp.array([0, 0]))
-    paid = joint != (1, 1)
-    assert (later.reward == paid).all(), "nothing pays in B, and nothing leads out of it"
+    assert (later.reward == (joint != (1, 1))).all(), "B pays nothing and cannot be left"
 
 
-def test_the_best_play_is_worth_63_397():
+def test_the_best_discounted_return_is_63_397():
     env = mmdp.make(mmdp.Config())
 
     def step(state, gamma_t):
@@ -49,6 +48,6 @@ def test_exact_tables_solve_the_optimality_equation():
     assert not b.optimal.any()
 
 
-def test_no_discount_has_no_tables():
+def test_a_discount_of_one_is_refused():
     with pytest.raises(config.ConfigError, match="infinite values; set it below 1"):
         mmdp.make(mmdp.Config(exact_gamma=1.0))

@@ -1,4 +1,4 @@
-"""The bridge: what a PettingZoo environment shows, and training that is stepped in Python."""
+"""Time steps of PettingZoo environments, and training that is stepped in Python."""
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ def make(**options):
 
 
 def play(env, *joint_actions):
-    """What is shown after each step, the start first."""
+    """The time steps of `reset` and of each step."""
     episodes = env.start()
     return [episodes.reset(0), *(episodes.step(np.array(actions)) for actions in joint_actions)]
 
@@ -42,7 +42,7 @@ def test_unequal_agents_are_padded():
 
 @pytest.mark.parametrize(("rule", "expected"), [("sum", 2.0), ("mean", 1.0)])
 def test_the_team_reward_is_the_sum_or_mean(rule, expected):
-    """The second action pays, also where a space does not count from 0."""
+    """The second action pays, also if a space does not start at 0."""
     env = make(reward=rule)
     both, one, none = (play(env, actions)[1].reward for actions in ((1, 1), (1, 0), (0, 0)))
     np.testing.assert_array_equal([both, one, none], [[1, 1], [1, 0], [0, 0]])
@@ -51,22 +51,22 @@ def test_the_team_reward_is_the_sum_or_mean(rule, expected):
     ]  # fmt: skip
 
 
-def test_masks_are_honoured_and_bad_ones_refused():
+def test_masks_set_available_actions():
     np.testing.assert_array_equal(play(make(), (2, 0))[1].avail_actions[0], [1, 1, 0])
     assert play(make(kwargs={"mask": False}), (2, 0))[1].avail_actions[0].all()
 
 
-def test_an_agent_that_leaves_shows_zeros_and_has_one_action():
-    shown = play(make(), *[(1, 1)] * 5)
-    assert not shown[4].terminated and not shown[5].truncated
-    for timestep in shown[4:]:
+def test_an_agent_that_leaves_observes_zeros_and_has_one_action():
+    timesteps = play(make(), *[(1, 1)] * 5)
+    assert not timesteps[4].terminated and not timesteps[5].truncated
+    for timestep in timesteps[4:]:
         np.testing.assert_array_equal(timestep.avail_actions[1], [1, 0, 0])
-    assert not shown[5].obs[1].any()
-    np.testing.assert_array_equal([step.reward for step in shown[4:]], [[1, 1], [1, 0]])
+    assert not timesteps[5].obs[1].any()
+    np.testing.assert_array_equal([step.reward for step in timesteps[4:]], [[1, 1], [1, 0]])
 
 
-def test_ends_are_told_apart():
-    """At a time limit the last observation can be bootstrapped from: its actions are available."""
+def test_termination_and_truncation_are_distinguished():
+    """At a time limit, values bootstrap from the last observation, so its mask is kept."""
     last = play(make(), *[(1, 1)] * 6)[-1]
     assert last.truncated and not last.terminated
     assert last.avail_actions[0].sum() == 3 and last.obs[0, 0] == 6
@@ -89,22 +89,22 @@ def test_ends_are_told_apart():
         ({"id": "toys.counting"}, "no parallel_env"),
     ],
 )
-def test_what_cannot_be_used_is_explained(options, message):
+def test_unsupported_environments_are_refused(options, message):
     with pytest.raises(config.ConfigError, match=message):
         make(**options)
 
 
-def test_it_refuses_to_be_compiled_and_other_collectors():
-    bridge = {"env": {"name": "pettingzoo", "options": {"id": "toys.parallel"}}}
+def test_compiling_it_and_other_collectors_are_refused():
+    mapping = {"env": {"name": "pettingzoo", "options": {"id": "toys.parallel"}}}
     with pytest.raises(config.ConfigError, match=r"set trainer\.collector=episode"):
-        program.build(config.load(bridge))
+        program.build(config.load(mapping))
     built = program.build(settings("toys.parallel", env_steps=100))
     with pytest.raises(config.ConfigError, match="stepped in Python"):
         jax.eval_shape(built.step.init, 0)
         built.step.collector.collect()
 
 
-def test_episodes_side_by_side():
+def test_environments_run_side_by_side():
     env = make(kwargs={"leaves": 2})
     stage = host_stepped.HostEnvPool(env)
 
@@ -122,9 +122,9 @@ def test_episodes_side_by_side():
 
 
 def test_a_real_environment_passes_the_suite():
-    found = qmix_jax.check_env("pettingzoo", {"id": SPREAD})
-    assert found.passed, found.failures()
-    assert found.env == f"pettingzoo/{SPREAD}"
+    result = qmix_jax.check_env("pettingzoo", {"id": SPREAD})
+    assert result.passed, result.failures()
+    assert result.env == f"pettingzoo/{SPREAD}"
 
 
 def settings(id_, **trainer):
@@ -149,16 +149,16 @@ def settings(id_, **trainer):
 
 
 @pytest.mark.slow
-def test_it_learns_and_repeats_itself(tmp_path):
+def test_it_learns_reproducibly(tmp_path):
     cfg = settings("toys.parallel", env_steps=1_000, log_every=200)
     (random, _) = qmix_jax.baseline(cfg).metrics["return"]
-    one, two = (qmix_jax.train(cfg, tmp_path / name) for name in "ab")
-    last = one.metrics["eval/return"][np.isfinite(one.metrics["eval/return"])][-2:]
+    first, second = (qmix_jax.train(cfg, tmp_path / name) for name in "ab")
+    last = first.metrics["eval/return"][np.isfinite(first.metrics["eval/return"])][-2:]
     assert random < 6 < 9 <= last.min(), (random, last)  # 10 at best
     for name in ("train/loss", "eval/return", "rollout/return"):
-        np.testing.assert_array_equal(one.metrics[name], two.metrics[name])
+        np.testing.assert_array_equal(first.metrics[name], second.metrics[name])
     again = qmix_jax.load_run(tmp_path / "a")
-    np.testing.assert_array_equal(again.metrics["eval/return"], one.metrics["eval/return"])
+    np.testing.assert_array_equal(again.metrics["eval/return"], first.metrics["eval/return"])
 
 
 @pytest.mark.slow

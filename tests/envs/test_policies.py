@@ -1,4 +1,4 @@
-"""Policies written by hand: uniform play, SMAX's heuristic, and a policy that plays itself."""
+"""Hand-written policies: uniform play, SMAX's heuristic, and environments played by a policy."""
 
 import types
 
@@ -16,14 +16,14 @@ UP, RIGHT, DOWN, LEFT, STOP, ATTACK = range(6)
 
 
 def evaluated(env, episodes, key):
-    """Means over episodes in which the environment's own policy plays."""
+    """Mean metrics of an environment in which a policy acts."""
     idle = rollout.Behaviour(lambda carry, seen, key: (carry, 0 * seen.prev_actions, {}))
     carry = {"act": (), "learn": ()}
     stage = rollout.CollectorSetup(env, lambda batch_size: carry, rollout.Recording(), episodes)
     return evaluate.evaluate(stage, idle, key)
 
 
-def test_uniform_play_takes_each_available_action_alike():
+def test_uniform_play_covers_available_actions():
     policy = base.uniform_policy(Discrete((3, 3)))
     avail = jnp.array([[True, False, True], [False, True, False]])
     timestep = base.first_timestep(jnp.zeros((2, 1)), jnp.zeros(1), avail)
@@ -34,7 +34,7 @@ def test_uniform_play_takes_each_available_action_alike():
     assert 150 < (actions[:, 0] == 2).sum() < 250
 
 
-def test_uniform_play_fills_the_box():
+def test_uniform_play_covers_the_box():
     policy = base.uniform_policy(Box((2, 2), -3.0, 1.0))
     act = jax.vmap(lambda key: policy.act(key, None, None, policy.initial)[0])
     actions = np.asarray(act(jax.random.split(jax.random.key(0), 400)))
@@ -43,14 +43,14 @@ def test_uniform_play_fills_the_box():
     np.testing.assert_allclose(actions.mean(axis=0), -1, atol=0.2)
 
 
-def test_a_policy_plays_itself_with_its_memory_and_starts_each_episode_anew():
-    """It alternates between (0, 0), which pays 1, and (0, 1), whatever the caller does."""
+def test_with_policy_carries_its_memory_and_resets_it():
+    """The policy alternates between (0, 0), which pays 1, and (0, 1)."""
     env = mmdp.make(mmdp.Config(max_steps=5))
 
     def act(key, env_state, timestep, memory):
         return jnp.stack([jnp.zeros_like(memory), memory]), 1 - memory
 
-    played = base.played_by(env, base.HeuristicPolicy(0, act))
+    played = base.with_policy(env, base.HeuristicPolicy(0, act))
     result = evaluated(played, 3, jax.random.key(0))
     assert float(result["return"]) == 3
 
@@ -86,14 +86,14 @@ def test_units_attack_the_nearest_enemy_in_range(heuristic):
     assert heuristic(positions, [[False, True], [True, False]]) == ([ATTACK + 1, ATTACK], [1, 0])
 
 
-def test_they_keep_their_target_while_they_can_attack_it(heuristic):
+def test_units_keep_their_target_while_it_is_in_range(heuristic):
     positions = [(0, 0), (4, 0), (1, 0), (3, 0)]
     assert heuristic(positions, BOTH, target=(1, 0)) == ([ATTACK + 1, ATTACK], [1, 0])
     only_first = [[True, False], [True, False]]
     assert heuristic(positions, only_first, target=(1, 1)) == ([ATTACK, ATTACK], [0, 0])
 
 
-def test_without_one_in_range_they_walk_to_the_nearest_alive(heuristic):
+def test_units_walk_to_the_nearest_living_enemy(heuristic):
     positions = [(0, 0), (20, 20), (2, 9), (30, 20)]
     assert heuristic(positions, NOBODY, target=(0, 1)) == ([UP, RIGHT], [-1, -1])
     alive = (True, True, False, True)
@@ -102,7 +102,7 @@ def test_without_one_in_range_they_walk_to_the_nearest_alive(heuristic):
     assert heuristic([(9, 9), (9, 9), (9, 0), (1, 8)], NOBODY)[0] == [LEFT, LEFT]
 
 
-def test_the_dead_stop(heuristic):
+def test_dead_units_stop(heuristic):
     positions = [(0, 0), (4, 0), (1, 0), (3, 0)]
     dead = (False, True, True, True)
     in_range = [[False, False], [True, True]]
@@ -113,6 +113,6 @@ def test_the_dead_stop(heuristic):
 def test_the_heuristic_wins_battles():
     """A random policy wins none of these."""
     env = jaxmarl.make(jaxmarl.Config(scenario="3m"))
-    played = base.played_by(env, env.game.heuristic)
+    played = base.with_policy(env, env.game.heuristic)
     run = jax.jit(lambda key: evaluated(played, 64, key))
     assert float(run(jax.random.key(0))["win_rate"]) > 0.3

@@ -1,4 +1,4 @@
-"""The two-step game: every transition, and tables that were once worked out by hand."""
+"""The two-step game: every transition, and tables computed by hand."""
 
 import itertools
 
@@ -47,7 +47,7 @@ def test_exact_tables():
         np.testing.assert_array_equal(point.obs, np.eye(3)[[i, i]])
 
 
-def test_the_discount_of_the_tables():
+def test_tables_use_the_discount():
     point = two_step.make(two_step.Config(exact_gamma=0.5)).game.decision_points[0]
     np.testing.assert_allclose(point.optimal, [[3.5, 3.5], [4, 4]], rtol=1e-6)
     np.testing.assert_allclose(point.exact["additive"], [[3.5, 3.5], [3.25, 3.25]], rtol=1e-6)

@@ -73,7 +73,7 @@ def test_every_painter_draws_an_animation_and_a_contact_sheet(painter, untrained
         assert len(sheet.convert("RGB").getcolors(10_000)) > 8
     assert result.animation.stat().st_size < 300_000 and result.sheet.stat().st_size < 250_000
     endings = ("won", "lost", "time limit", "finished")
-    assert np.isfinite(result.returned) and result.ending in endings
+    assert np.isfinite(result.episode_return) and result.ending in endings
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_games_without_a_picture_have_a_transcript(name, untrained, tmp_path):
     (result,) = qmix_jax.render_run(untrained(*overrides), out=tmp_path)
     assert result.animation is None and result.transcript is not None
     text = result.transcript.read_text()
-    for words in (*expected, result.ending, f"return {result.returned:g}"):
+    for words in (*expected, result.ending, f"return {result.episode_return:g}"):
         assert words in text
     assert text.count("\n[") == result.steps + 1, "a paragraph per step"
     with Image.open(result.sheet) as sheet:
@@ -94,13 +94,13 @@ def test_games_without_a_picture_have_a_transcript(name, untrained, tmp_path):
 def test_rendered_episodes_are_those_of_an_evaluation(untrained, tmp_path):
     folder = untrained("env=mpe_spread", "+env.options.kwargs.max_steps=3", "eval.episodes=3")
     played = qmix_jax.render_run(folder, episodes=3, seed=7, member=1, out=tmp_path)
-    assert len({episode.returned for episode in played}) == 3, "three different episodes"
+    assert len({episode.episode_return for episode in played}) == 3, "three different episodes"
     assert [episode.sheet.name for episode in played] == [f"episode_{i}.png" for i in range(3)]
     cfg = config.load(metadata.read_config(folder / "config.yaml"))
     params = parameters.load_parameters(folder / "parameters_best.npz")
     of_member = jax.tree.map(lambda x: x[1], params)
     expected = jax.jit(program.build(cfg).evaluate)(jax.random.key(7), of_member, 0)
-    mean = np.mean([episode.returned for episode in played])
+    mean = np.mean([episode.episode_return for episode in played])
     np.testing.assert_allclose(mean, expected["return"], rtol=1e-6)
 
 
@@ -118,7 +118,7 @@ def test_a_user_defined_environment_describes_itself(untrained, tmp_path):
     (result,) = qmix_jax.render_run(folder)
     assert result.animation is None and result.transcript == folder / "render" / "episode_0.txt"
     last = result.transcript.read_text().splitlines()[-1]
-    assert last == f"{result.ending} after {result.steps} steps, return {result.returned:g}"
+    assert last == f"{result.ending} after {result.steps} steps, return {result.episode_return:g}"
     with pytest.raises(qmix_jax.ConfigError, match=r"x\.gif.*ends in \.txt, or a folder"):
         qmix_jax.render_run(folder, out=tmp_path / "x.gif")
 

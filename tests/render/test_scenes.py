@@ -17,7 +17,7 @@ def environment(*overrides):
 
 def played(env, policy, look, steps, seed=0):
     """One episode: (recorded arrays [T+1, ...], actions [T, N], steps until the end)."""
-    played_env = envs.played_by(env, policy)
+    played_env = envs.with_policy(env, policy)
 
     def body(carry, key):
         state, ended, memory = carry
@@ -43,9 +43,9 @@ def played(env, policy, look, steps, seed=0):
 @pytest.mark.slow
 def test_drawn_shots_are_exactly_those_that_do_damage():
     env = environment("env=smax")
-    scene, _, steps = played(env, env.game.heuristic, env.presentation.scene.look, 60)
+    scene, _, steps = played(env, env.game.heuristic, env.presentation.scene.arrays, 60)
     scene = {name: values[: steps + 1] for name, values in scene.items()}
-    fired = ~np.isnan(battle._fired(scene, env.presentation.scene.facts))
+    fired = ~np.isnan(battle._fired(scene, env.presentation.scene.constants))
     shots = np.zeros(scene["health"][1:].shape)
     for step, unit in zip(*np.nonzero(fired), strict=True):
         target = scene["target"][step + 1][unit]
@@ -95,10 +95,12 @@ def test_other_environments_of_a_suite_are_drawn(name):
     env = environment(f"env={name}")
     assert env.presentation.scene is not None
     state, _ = jax.jit(env.reset)(jax.random.key(0))
-    scene = jax.tree.map(lambda x: np.asarray(x)[None], env.presentation.scene.look(state))
+    scene = jax.tree.map(lambda x: np.asarray(x)[None], env.presentation.scene.arrays(state))
     nothing = np.zeros((0, env.spec.n_agents), np.int32)
     episode = base.Episode(env.spec, None, scene, nothing, np.zeros(0), "finished", {})
-    painter = build._PAINTERS[env.presentation.scene.painter](episode, env.presentation.scene.facts)
+    painter = build._PAINTERS[env.presentation.scene.painter](
+        episode, env.presentation.scene.constants
+    )
     picture = np.asarray(pictures.animate(episode, painter).frame(0))[40:]
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 8, "not blank"
 
@@ -114,7 +116,7 @@ def test_mmdp_describes_its_state():
 def test_overcooked_uses_the_encoding_of_overcooked_v2():
     env = environment("env=overcooked")
     state, _ = env.reset(jax.random.key(0))
-    tiles = env.presentation.scene.facts["tiles"]
+    tiles = env.presentation.scene.constants["tiles"]
     ((y, x),) = np.argwhere(tiles == kitchen.POT)
     kinds = {"counter": kitchen.COUNTER, "hatch": kitchen.HATCH, "plates": kitchen.PLATES}
     assert all((tiles == kind).any() for kind in kinds.values())
@@ -128,7 +130,7 @@ def test_overcooked_uses_the_encoding_of_overcooked_v2():
             sparse=state.sparse,
             shaped=state.shaped,
         )
-        scene = env.presentation.scene.look(changed)
+        scene = env.presentation.scene.arrays(changed)
         assert (int(scene["lying"][y, x]), int(scene["timer"][y, x])) == (inside, timer)
         assert int(scene["lying"].sum()) == inside, "no object lies elsewhere"
 

@@ -1,4 +1,4 @@
-"""Two agents with continuous actions and one step: the team is paid for meeting a point."""
+"""A one-step game of two agents with continuous actions and a known optimum."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""A small environment that keeps its contract, and one fault at a time that breaks it."""
+"""A small environment that satisfies its contract, or violates it in one way at a time."""
 
 import dataclasses
 import random
@@ -12,7 +12,7 @@ from qmix_jax.envs import base
 from qmix_jax.types import Box, Discrete, EnvSpec
 
 LIMIT = 6
-kept = []
+leaked = []
 
 
 class Config(config.Model):
@@ -26,12 +26,12 @@ SPEC_FAULTS = {
     "a missing entry": {"obs_shapes": ((2,),)},
     "actions of a third agent": {"actions": Discrete((3, 2, 2))},
     "no actions": {"actions": Discrete((3, 0))},
-    "a box upside down": {"actions": Box(1, 1.0, -1.0)},
-    "agents of one name": {"agent_names": ("a", "a")},
+    "reversed box bounds": {"actions": Box(1, 1.0, -1.0)},
+    "duplicate agent names": {"agent_names": ("a", "a")},
     "no limit": {"max_steps": 0},
     "columns past the state": {"agent_state": np.array([[0], [9]], np.int32)},
-    "columns of the wrong type": {"agent_state": np.array([[0], [1]])},
-    "bounds upside down": {"obs_bounds": (1.0, 0.0)},
+    "columns of the wrong dtype": {"agent_state": np.array([[0], [1]])},
+    "reversed bounds": {"obs_bounds": (1.0, 0.0)},
     "bounds too narrow": {"obs_bounds": (0.0, 0.5)},
     "padding too small": {"obs_shape": (1,)},
     "a reserved metric": {"metric_names": ("return",)},
@@ -39,18 +39,18 @@ SPEC_FAULTS = {
     "a wrong state size": {"state_size": 4},
     "an unknown best metric": {"best_metrics": (("speed", "max"),)},
     "a best metric without a direction": {"best_metrics": (("distance", "most"),)},
-    "a scored agent that is not there": {"scored_agents": (0, 2)},
-    "nobody is scored": {"scored_agents": ()},
-    "a part that is not named": {"obs_blocks": (("own place", 1),)},
-    "a part named twice": {"obs_blocks": (("place", 1), ("place", 1))},
+    "an unknown scored agent": {"scored_agents": (0, 2)},
+    "no scored agents": {"scored_agents": ()},
+    "a missing observation block": {"obs_blocks": (("place", 1),)},
+    "a duplicate observation block": {"obs_blocks": (("place", 1), ("place", 1))},
     "neighbours of three": {"neighbours": np.ones((3, 3), bool)},
     "states of two numbers": {"n_states": 5},
-    "a sum of a team": {"zero_sum": True},
+    "a zero-sum team": {"zero_sum": True},
 }
 
 
 def make(cfg: Config):
-    """Two agents walk on a ring; the third action of the second one does not exist."""
+    """Two agents walk on a ring; the first has three actions, the second two."""
     fault = cfg.fault
     if fault == "no Env":
         return {"spec": None}
@@ -73,15 +73,15 @@ def make(cfg: Config):
     if fault == "a random spec":
         fields["max_steps"] = random.randint(6, 10**6)
     spec = EnvSpec(**fields)
-    exists = np.array([[True] * 3, [True, True, fault == "an action that does not exist"]])
+    exists = np.array([[True] * 3, [True, True, fault == "an available action that is padding"]])
 
     def show(state, reward):
         place, step = state["place"], state["step"]
         obs = jnp.stack([place, place[::-1]]).astype(jnp.float32)
-        shown = base.first_timestep(obs, place.astype(jnp.float32), jnp.asarray(exists))
+        timestep = base.first_timestep(obs, place.astype(jnp.float32), jnp.asarray(exists))
         terminated = (step >= 2) & (place[0] == place[1])
         return dataclasses.replace(
-            shown,
+            timestep,
             reward=reward,
             terminated=terminated,
             truncated=(step >= LIMIT) & ~terminated,
@@ -101,65 +101,70 @@ def make(cfg: Config):
         if fault == "randomness of Python":
             place = (place + random.randint(0, 10**6)) % 5
         after = {"place": place, "step": state["step"] + 1}
-        shown = show(after, place.sum().astype(jnp.float32))
-        if fault == "an auto-reset of its own":
-            over = shown.terminated | shown.truncated
+        timestep = show(after, place.sum().astype(jnp.float32))
+        if fault == "an auto-reset":
+            over = timestep.terminated | timestep.truncated
             fresh, first = reset(key)
             after = base.select(over, fresh, after)
-            shown = dataclasses.replace(shown, obs=jnp.where(over, first.obs, shown.obs))
-        return _after_step(fault, after, shown)
+            timestep = dataclasses.replace(timestep, obs=jnp.where(over, first.obs, timestep.obs))
+        return _after_step(fault, after, timestep)
 
-    if fault == "a team reward for each agent":
+    if fault == "one reward for two agents":
         return base.Env(spec, reset, step, base.first_agent)
     env = base.team_env(spec, reset, step)
-    rules = {"a rule for two numbers": lambda reward: reward, "a rule for a batch": jnp.sum}
-    return env._replace(team_reward=rules.get(fault, env.team_reward))
+    team_rewards = {
+        "a team reward that does not reduce": lambda reward: reward,
+        "a team reward that reduces the batch": jnp.sum,
+    }
+    return env._replace(team_reward=team_rewards.get(fault, env.team_reward))
 
 
-def _after_reset(fault, state, shown):
-    if fault == "a number of the living":
-        shown = dataclasses.replace(shown, alive=jnp.asarray(2, jnp.int32))
-    if fault == "neighbours as numbers":
-        shown = dataclasses.replace(shown, neighbours=jnp.ones((2, 2)))
+def _after_reset(fault, state, timestep):
+    if fault == "alive as a count":
+        timestep = dataclasses.replace(timestep, alive=jnp.asarray(2, jnp.int32))
+    if fault == "neighbours as floats":
+        timestep = dataclasses.replace(timestep, neighbours=jnp.ones((2, 2)))
     if fault == "a reward at reset":
-        shown = dataclasses.replace(shown, reward=jnp.ones(()))
+        timestep = dataclasses.replace(timestep, reward=jnp.ones(()))
     if fault == "a weak type":
         state["step"] = jnp.asarray(0)
     if fault == "a flag that becomes a number":
         state["flag"] = jnp.zeros((), bool)
-    return state, shown
+    return state, timestep
 
 
-def _after_step(fault, state, shown):
+def _after_step(fault, state, timestep):
     def change(**values):
-        return state, dataclasses.replace(shown, **values)
+        return state, dataclasses.replace(timestep, **values)
 
     if fault == "a new field in the state":
-        return {**state, "more": state["step"]}, shown
+        return {**state, "more": state["step"]}, timestep
     if fault == "a flag that becomes a number":
-        return {**state, "flag": jnp.ones((), jnp.int32)}, shown
+        return {**state, "flag": jnp.ones((), jnp.int32)}, timestep
     if fault == "a reward per agent":
         return change(reward=jnp.zeros((2,)))
-    if fault == "a death after the start":
+    if fault == "alive in step only":
         return change(alive=jnp.ones((2,), bool))
-    if fault == "whole numbers as observations":
-        return change(obs=shown.obs.astype(jnp.int32))
+    if fault == "integer observations":
+        return change(obs=timestep.obs.astype(jnp.int32))
     if fault == "three results":
-        return state, shown, {}
+        return state, timestep, {}
     if fault == "no action":
-        return change(avail_actions=shown.avail_actions & (state["step"] != 1))
+        return change(avail_actions=timestep.avail_actions & (state["step"] != 1))
     if fault == "no action at the end":
-        return change(avail_actions=shown.avail_actions & ~(shown.terminated | shown.truncated))
+        return change(
+            avail_actions=timestep.avail_actions & ~(timestep.terminated | timestep.truncated)
+        )
     if fault == "both ends":
         return change(truncated=state["step"] >= LIMIT, terminated=state["step"] >= LIMIT)
     if fault == "no end":
         return change(truncated=jnp.zeros((), bool))
     if fault == "not a number":
-        return change(obs=shown.obs / shown.obs[0, 0])
+        return change(obs=timestep.obs / timestep.obs[0, 0])
     if fault == "a callback":
         jax.debug.print("step {x}", x=state["step"])
     if fault == "a leak":
-        kept.append(state["step"] + 1)
+        leaked.append(state["step"] + 1)
     if fault == "no rewards":
         return change(reward=jnp.zeros(()))
-    return state, shown
+    return state, timestep

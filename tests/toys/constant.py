@@ -1,4 +1,4 @@
-"""One agent, nothing to decide, constant rewards: the value tells how ends are treated."""
+"""One agent with one action and constant rewards: its value shows how episode ends are treated."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ class Config(config.Model):
     length: config.PositiveInt = 5
     """Steps per episode."""
     truncates: bool = True
-    """The end is a time limit."""
+    """Whether episodes end by a time limit."""
     kinds: config.PositiveInt = 1
     """Each episode draws a reward per step from 0, 1, ..., kinds - 1 (1 if there is one kind), and
     shows it.

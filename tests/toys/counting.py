@@ -1,4 +1,4 @@
-"""Episodes of random length whose observations, rewards and ends can be checked by counting."""
+"""Episodes of random length with observations, rewards and ends that follow from the step count."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ class Config(config.Model):
     limit: config.PositiveInt = 5
     """Time limit in steps."""
     longest: config.PositiveInt = 7
-    """The task ends an episode after a length drawn from 1..longest, if the limit does not."""
+    """Episodes not truncated before terminate after 1..longest steps, drawn at random."""
 
 
 def make(cfg: Config) -> base.Env:

@@ -10,7 +10,7 @@ from qmix_jax.envs import base
 from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep
 
 PAYOFF = ((2.0, 1.0), (-1.0, 0.0))
-"""To the first agent; its row 0 and the second agent's column 1 are best, worth 1."""
+"""Of the first agent; its row 0 and the second agent's column 1 are optimal, with value 1."""
 
 
 class Config(config.Model):
@@ -21,7 +21,7 @@ class Config(config.Model):
 
 
 def make(cfg: Config) -> base.Env:
-    """One state, whose index 0 is the observation."""
+    """One state; its index 0 is the observation."""
     spec = EnvSpec(
         name="duel",
         agent_names=("row", "column"),

@@ -1,5 +1,5 @@
-"""A small environment in every form but a team's, one fault at a time that shows in play, and the
-same stepped in Python.
+"""A small environment in every form except the team form, with one fault at a time that shows in
+play, and the same environment stepped in Python.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ FORMS = {
     "tabular": {"n_states": N_PLACES},
     "crowd": {"obs_blocks": (("place", 1),)},
 }
-"""Form -> what its spec says besides."""
-RULES = {"continuous": base.averaged, "tabular": base.summed}
+"""Form -> further fields of its spec."""
+TEAM_REWARDS = {"continuous": base.mean_over_agents, "tabular": base.sum_over_agents}
 
 
 class Config(config.Model):
@@ -36,7 +36,7 @@ class Config(config.Model):
 
 
 def make(cfg: Config) -> base.Env:
-    """Agents push a token around a ring of five places, and are paid by where it is."""
+    """Agents push a token around a ring of five places; its place sets their rewards."""
     form, fault = cfg.form, cfg.fault
     names = ("a", "b", "c") if form == "crowd" else ("a", "b")
     fields = {"actions": Discrete(2), "agent_groups": (0,) * len(names), **FORMS[form]}
@@ -52,17 +52,17 @@ def make(cfg: Config) -> base.Env:
 
     def show(state, reward):
         place = state["place"].astype(jnp.float32)
-        seen = place + {"a place too many": 1.0, "half a place": 0.5}.get(fault, 0.0)
+        index = place + {"an index too large": 1.0, "a fractional index": 0.5}.get(fault, 0.0)
         avail = jnp.asarray(spec.actions.exists)
         if fault == "a masked box":
             avail = avail & (state["step"] != 2)
-        shown = base.first_timestep(jnp.full((len(names), 1), seen), place[None], avail)
-        shown = dataclasses.replace(shown, reward=reward, truncated=state["step"] >= LIMIT)
+        timestep = base.first_timestep(jnp.full((len(names), 1), index), place[None], avail)
+        timestep = dataclasses.replace(timestep, reward=reward, truncated=state["step"] >= LIMIT)
         if form != "crowd":
-            return shown
-        near = ~jnp.eye(3, dtype=bool) | (fault == "its own neighbour")
+            return timestep
+        neighbours = ~jnp.eye(3, dtype=bool) | (fault == "its own neighbour")
         alive = jnp.arange(3) < 4 - state["step"]
-        return dataclasses.replace(shown, alive=alive, neighbours=near)
+        return dataclasses.replace(timestep, alive=alive, neighbours=neighbours)
 
     def reset(key):
         place = jax.random.randint(key, (), 0, N_PLACES)
@@ -73,30 +73,30 @@ def make(cfg: Config) -> base.Env:
         del key
         pushed = jnp.sum(actions > 0).astype(jnp.int32)
         place = (state["place"] + pushed) % N_PLACES
-        paid = place.astype(jnp.float32) - 2.0
-        reward = jnp.stack([paid, -paid, 0.0 * paid][: len(names)])
-        if fault == "rewards that do not add up":
+        reward_a = place.astype(jnp.float32) - 2.0
+        reward = jnp.stack([reward_a, -reward_a, 0.0 * reward_a][: len(names)])
+        if fault == "rewards of nonzero sum":
             reward = jnp.abs(reward)
         state = {"place": place, "step": state["step"] + 1}
         return state, show(state, reward)
 
-    return base.Env(spec, reset, step, RULES.get(form))
+    return base.Env(spec, reset, step, TEAM_REWARDS.get(form))
 
 
 def stepped_in_python(env: base.Env) -> base.HostEnv:
-    """The same environment as one in Python."""
+    """The same environment as a `HostEnv`."""
 
     def start():
-        held = {}
+        current = {}
 
-        def shown(result):
-            held["state"], timestep = result
+        def to_numpy(result):
+            current["state"], timestep = result
             return jax.tree.map(np.asarray, timestep)
 
         return base.HostEpisodes(
-            reset=lambda seed: shown(env.reset(jax.random.key(seed))),
-            step=lambda actions: shown(env.step(jax.random.key(0), held["state"], actions)),
-            close=held.clear,
+            reset=lambda seed: to_numpy(env.reset(jax.random.key(seed))),
+            step=lambda actions: to_numpy(env.step(jax.random.key(0), current["state"], actions)),
+            close=current.clear,
         )
 
     return base.HostEnv(env.spec, start, env.team_reward)

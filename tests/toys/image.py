@@ -1,4 +1,4 @@
-"""Images to look at: each agent is paid for naming the row of its one bright cell."""
+"""Image observations: an agent is rewarded for choosing the row of its bright cell."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ class Config(config.Model):
     """Options."""
 
     length: config.PositiveInt = 3
-    """Steps per episode; the images change with each."""
+    """Steps per episode; the images change at every step."""
 
 
 def make(cfg: Config) -> base.Env:

@@ -1,4 +1,4 @@
-"""A parallel environment as PettingZoo's are: unequal agents, masks, one that leaves early."""
+"""A parallel environment like PettingZoo's: unequal agents, masks, an agent that leaves early."""
 
 import numpy as np
 from gymnasium import spaces
@@ -7,7 +7,7 @@ LIMIT = 6
 
 
 class _Env:
-    """`a` sees two numbers and has actions 1 to 3; `b` sees one of three symbols and has two.
+    """`a` observes two numbers and has actions 1 to 3; `b` observes a symbol of three and has two.
 
     Each agent is paid 1 for its second action. `a` may not repeat its third action.
     """
@@ -60,5 +60,5 @@ class _Env:
 
 
 def parallel_env(**kwargs):
-    """PettingZoo's name for the maker."""
+    """Makes the environment; the name is PettingZoo's."""
     return _Env(**kwargs)

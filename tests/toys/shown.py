@@ -1,4 +1,4 @@
-"""The counting environment, which says how it looks: as a picture, in words, or not at all."""
+"""The counting environment with a presentation: drawn, described, both or neither."""
 
 from typing import Literal
 
@@ -10,18 +10,18 @@ class Config(counting.Config):
     """Options."""
 
     how: Literal["draw", "describe", "both", "nothing", "unknown"] = "both"
-    """What the environment offers."""
+    """Kind of presentation."""
 
 
-def draw(axes, shot):
+def draw(axes, frame):
     axes.set_xlim(0, 10)
     axes.set_ylim(0, 10)
-    axes.bar([5], [1 + int(shot.state["step"])], color="#d55e00")
-    assert (shot.before is None) == (shot.step == 0)
+    axes.bar([5], [1 + int(frame.state["step"])], color="#d55e00")
+    assert (frame.previous_state is None) == (frame.step == 0)
 
 
-def describe(shot):
-    return f"step {int(shot.state['step'])} of {shot.names[0]}, paid {shot.reward:g}"
+def describe(frame):
+    return f"step {int(frame.state['step'])} of {frame.names[0]}, paid {frame.reward:g}"
 
 
 def make(cfg):

@@ -1,4 +1,4 @@
-"""Teams to deploy, with random parameters: every kind of network, and what they see."""
+"""Teams with random parameters for every kind of network, and their inputs."""
 
 import copy
 import dataclasses
@@ -44,12 +44,12 @@ TEAMS = {
     "flat images": ("mlp", {"torso": "flat"}, IMAGES, "default"),
     "states": ("gru", {}, TABULAR, "default"),
 }
-"""Name -> agent, its options, what it sees, and the precision."""
+"""Name -> agent, its options, spec, and precision."""
 BFLOAT16 = {
     "bfloat16": ("gru", GROUPS, UNEVEN, "bfloat16"),
     "bfloat16 images": ("mlp", {"cnn": CNN, "layer_norm": True}, IMAGES, "bfloat16"),
 }
-"""These have no NumPy runner."""
+"""Not supported in NumPy."""
 
 
 @functools.cache
@@ -75,7 +75,7 @@ def run_of(agent, spec, precision, directory, **more):
 
 
 class Episodes:
-    """What a team of the given sizes sees: T steps of B environments, with new episodes inside."""
+    """Random inputs of a team: T steps of B environments, in which episodes start at random."""
 
     def __init__(self, spec, steps=12, n_envs=3):
         rng = np.random.default_rng(3)
@@ -92,10 +92,10 @@ class Episodes:
         self.reset[0] = True
 
     def of_agent(self, i):
-        """The same as one agent sees it."""
-        alone = copy.copy(self)
-        alone.obs, alone.avail = self.obs[:, :, i], self.avail[:, :, i]
-        return alone
+        """The inputs of one agent."""
+        single = copy.copy(self)
+        single.obs, single.avail = self.obs[:, :, i], self.avail[:, :, i]
+        return single
 
     def played(self, policy, seed=0):
         """Actions [T, B, N, ...]."""
@@ -108,11 +108,11 @@ class Episodes:
 
 
 def trainers_actions(run, member, episodes, seed=0):
-    """What the algorithm itself does, as evaluation in training does it; the key of each step is
-    the second half of the one before, split.
+    """Actions of the algorithm as in evaluation; each step splits the key into the next one and the
+    one to act with.
     """
     algorithm = program.make_algorithm(run.config, run.spec)
-    params, act = run.own(member), samples.jit(algorithm.act)
+    params, act = run.member_params(member), samples.jit(algorithm.act)
     n_envs = episodes.obs.shape[1]
     carry = algorithm.initial_carry(n_envs)["act"]
     none = np.broadcast_to(run.spec.actions.none(), (n_envs, *run.spec.actions.shape))

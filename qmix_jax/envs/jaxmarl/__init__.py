@@ -1,9 +1,8 @@
-"""Cooperative, discrete JaxMARL environments, one module per suite.
+"""Cooperative JaxMARL environments with discrete actions, one module per suite.
 
 Every other registered environment is refused by name, with the reason.
 """
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -23,11 +22,11 @@ from qmix_jax.envs.jaxmarl import (
 )
 
 _SUITES = (smax, mpe, switch_riddle, overcooked, hanabi, coin_game, jaxnav)
-_SUITE_OF = {env_id: suite for suite in _SUITES for env_id in suite.IDS}
+_SUITE_OF = {env_id: suite for suite in _SUITES for env_id in suite.KWARGS}
 SUPPORTED = tuple(_SUITE_OF)
 
 _COMPETITIVE = "its agents compete, and value factorisation needs one team reward"
-_DILEMMA = "its payoffs are a social dilemma's, and value factorisation needs one team reward"
+_DILEMMA = "it is a social dilemma, and value factorisation needs one team reward"
 _CONTINUOUS = "its actions are continuous, and Q-learning needs a finite set"
 _ROBOTARIUM = (
     "not supported yet: it needs the jaxrobotarium package, which JaxMARL does not install"
@@ -35,32 +34,23 @@ _ROBOTARIUM = (
 REFUSED = {
     "SMAX": "it is self-play, both teams learn; use HeuristicEnemySMAX",
     "LearnedPolicyEnemySMAX": "it needs a trained enemy policy; use HeuristicEnemySMAX",
-    "MPE_simple_tag_v3": _COMPETITIVE,
-    "MPE_simple_world_comm_v3": _COMPETITIVE,
-    "MPE_simple_crypto_v3": _COMPETITIVE,
-    "MPE_simple_push_v3": _COMPETITIVE,
-    "MPE_simple_adversary_v3": _COMPETITIVE,
-    "MPE_simple_facmac_v1": _CONTINUOUS,
-    "MPE_simple_facmac_3a_v1": _CONTINUOUS,
-    "MPE_simple_facmac_6a_v1": _CONTINUOUS,
-    "MPE_simple_facmac_9a_v1": _CONTINUOUS,
-    "ant_4x2": _CONTINUOUS,
-    "halfcheetah_6x1": _CONTINUOUS,
-    "hopper_3x1": _CONTINUOUS,
-    "humanoid_9|8": _CONTINUOUS,
-    "walker2d_2x3": _CONTINUOUS,
-    "storm": _DILEMMA,
-    "storm_2p": _DILEMMA,
-    "storm_np": _DILEMMA,
-    "JaxRobotarium_navigation": _ROBOTARIUM,
-    "JaxRobotarium_discovery": _ROBOTARIUM,
-    "JaxRobotarium_material_transport": _ROBOTARIUM,
-    "JaxRobotarium_warehouse": _ROBOTARIUM,
-    "JaxRobotarium_arctic_transport": _ROBOTARIUM,
-    "JaxRobotarium_foraging": _ROBOTARIUM,
-    "JaxRobotarium_rware": _ROBOTARIUM,
-    "JaxRobotarium_predator_prey": _ROBOTARIUM,
-}
+    **{
+        f"MPE_simple_{name}_v3": _COMPETITIVE
+        for name in ("tag", "world_comm", "crypto", "push", "adversary")
+    },
+    **{f"MPE_simple_facmac{name}_v1": _CONTINUOUS for name in ("", "_3a", "_6a", "_9a")},
+    **dict.fromkeys(
+        ("ant_4x2", "halfcheetah_6x1", "hopper_3x1", "humanoid_9|8", "walker2d_2x3"), _CONTINUOUS
+    ),
+    **dict.fromkeys(("storm", "storm_2p", "storm_np"), _DILEMMA),
+    **{
+        f"JaxRobotarium_{name}": _ROBOTARIUM
+        for name in (
+            "navigation", "discovery", "material_transport", "warehouse", "arctic_transport",
+            "foraging", "rware", "predator_prey",
+        )
+    },
+}  # fmt: skip
 """Registered id -> why it is not supported."""
 
 
@@ -72,7 +62,7 @@ _AsMapping = PlainSerializer(dict, return_type=dict[str, Any])
 Team = Annotated[
     tuple[tuple[smax.UnitType, config.PositiveInt], ...], BeforeValidator(_pairs), _AsMapping
 ]
-"""A mapping in YAML, `{stalker: 2, zealot: 3}`; a tuple of pairs, so hashable, once validated."""
+"""A mapping in YAML, `{stalker: 2, zealot: 3}`; validated into a hashable tuple of pairs."""
 Kwargs = Annotated[
     tuple[tuple[str, bool | int | float | str], ...], BeforeValidator(_pairs), _AsMapping
 ]
@@ -90,7 +80,7 @@ class Config(config.Model):
     enemies: Team | None = None
     """SMAX only: number of enemy units by type."""
     normalise_state: bool = True
-    """SMAX only: bring JaxMARL's raw world state to [0, 1]."""
+    """SMAX only: scale JaxMARL's raw world state to [0, 1]."""
     kwargs: Kwargs = ()
     """JaxMARL keyword arguments (numbers, booleans, names), for example {max_steps: 50}."""
 
@@ -98,16 +88,14 @@ class Config(config.Model):
 def make(cfg: Config) -> base.Env:
     """Builds the environment; imports JaxMARL, which starts the JAX backend.
 
-    Args:
-      cfg: the choice.
     Returns:
       An `Env` without auto-reset; the suites' modules state reward, truncation, state and metrics.
     Raises:
-      ConfigError: unknown or refused id, unknown scenario, setting of another suite, bad kwargs.
+      ConfigError: unknown or refused id, unknown scenario, option of another suite, invalid kwargs.
     """
     _check_id(cfg.id)
     module = _SUITE_OF[cfg.id]
-    kwargs = _checked_kwargs(cfg, module.kwargs_model(cfg.id))
+    kwargs = _checked_kwargs(cfg, module.KWARGS[cfg.id])
     if module is smax:
         name, scenario = _scenario(cfg)
         env, suite = smax.build(cfg.id, {**kwargs, "scenario": scenario}, cfg.normalise_state)
@@ -115,7 +103,7 @@ def make(cfg: Config) -> base.Env:
     for field in ("scenario", "allies", "enemies"):
         if getattr(cfg, field) is not None:
             raise config.ConfigError(
-                f"env jaxmarl: {field}={getattr(cfg, field)!r} applies to {smax.IDS[0]} only, "
+                f"env jaxmarl: {field}={getattr(cfg, field)!r} applies to {smax.ID} only, "
                 f"not to id={cfg.id!r}; set {field} to null"
             )
     env, suite = module.build(cfg.id, kwargs)
@@ -123,15 +111,15 @@ def make(cfg: Config) -> base.Env:
 
 
 def _check_id(env_id: str) -> None:
-    supported = f"supported: {', '.join(SUPPORTED)}"
     if env_id in REFUSED:
         raise config.ConfigError(
-            f"env jaxmarl: id={env_id!r} is refused: {REFUSED[env_id]}; {supported}"
+            f"env jaxmarl: id={env_id!r} is refused: {REFUSED[env_id]}; "
+            f"supported: {', '.join(SUPPORTED)}"
         )
     if env_id not in SUPPORTED:
-        near = difflib.get_close_matches(env_id, SUPPORTED, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise config.ConfigError(f"env jaxmarl: id={env_id!r} is unknown; {hint}{supported}")
+        raise config.ConfigError(
+            f"env jaxmarl: id={env_id!r} is unknown; {config.suggest(env_id, SUPPORTED)}"
+        )
 
 
 def _checked_kwargs(cfg: Config, model: type[config.Model]) -> dict[str, Any]:
@@ -139,12 +127,11 @@ def _checked_kwargs(cfg: Config, model: type[config.Model]) -> dict[str, Any]:
         return model.model_validate(dict(cfg.kwargs)).model_dump(exclude_unset=True)
     except ValidationError as error:
         problem = error.errors()[0]
-    key, allowed = str(problem["loc"][0]), ", ".join(model.model_fields)
+    key = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, model.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise config.ConfigError(
-            f"env jaxmarl: kwargs.{key} is not an argument of {cfg.id}; {hint}allowed: {allowed}"
+            f"env jaxmarl: kwargs.{key} is not an argument of {cfg.id}; "
+            f"{config.suggest(key, tuple(model.model_fields))}"
         )
     reason = problem["msg"][0].lower() + problem["msg"][1:]
     raise config.ConfigError(
@@ -153,7 +140,7 @@ def _checked_kwargs(cfg: Config, model: type[config.Model]) -> dict[str, Any]:
 
 
 def _scenario(cfg: Config) -> tuple[str, Any]:
-    """Name and JaxMARL record of the SMAX scenario that the settings choose."""
+    """Name and JaxMARL record of the configured SMAX scenario."""
     composed = [team for team in (cfg.allies, cfg.enemies) if team is not None]
     if cfg.scenario is not None and composed:
         raise config.ConfigError(
@@ -165,7 +152,7 @@ def _scenario(cfg: Config) -> tuple[str, Any]:
     if not cfg.allies or not cfg.enemies:
         raise config.ConfigError(
             f"env jaxmarl: {cfg.id} needs a scenario, or units in both allies={cfg.allies!r} and "
-            f"enemies={cfg.enemies!r}; scenarios: {', '.join(smax.scenario_names())}"
+            f"enemies={cfg.enemies!r}; scenarios: {', '.join(smax.scenarios())}"
         )
     teams = ["+".join(f"{count}{unit}" for unit, count in t) for t in (cfg.allies, cfg.enemies)]
     return "_vs_".join(teams), smax.composed_scenario(cfg.allies, cfg.enemies)

@@ -1,4 +1,4 @@
-"""A JaxMARL environment as an `Env`; what its suite does in its own way is a `Suite`."""
+"""Adapts JaxMARL environments to `Env`; a `Suite` states what differs between suites."""
 
 import importlib
 import io
@@ -18,18 +18,18 @@ from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep
 
 
 class Suite(NamedTuple):
-    """What JaxMARL's common interface does not say.
+    """Facts that JaxMARL's common interface does not give.
 
     Attributes:
       max_steps: the true limit, in env steps.
-      state: `(what JaxMARL observes, env_state) -> f32[S]`.
+      state: `(observations of JaxMARL, env_state) -> f32[S]`.
       team_reward: as in `Env`.
-      outcome: `(env_state before, env_state after, actions i32[N]) -> (bool[], metrics)`: did the
-        task end the episode, and what the metrics are (scalars) if this step is its last.
-      variant: tells environments of one id apart, for people: a layout, a number of players.
+      outcome: `(env_state, next env_state, actions i32[N]) -> (bool[], metrics)`: if the step ends
+        the episode, whether it terminates, and the metrics (scalars) of the episode.
+      variant: distinguishes environments of one id by name: a layout, a number of players.
       metric_names: keys of those metrics.
       heuristic: as in `Game`.  scene, describe: as in `Presentation`.
-      avail_actions: `(env_state) -> bool[N, A]`, or None: every action that the agent has.
+      avail_actions: `(env_state) -> bool[N, A]`; None: all actions of every agent.
       agent_state, obs_bounds, state_bounds: as in `EnvSpec`.
     """
 
@@ -49,10 +49,10 @@ class Suite(NamedTuple):
 
 
 def quiet_import(module: str) -> Any:
-    """Imports a JaxMARL module without the lines that JaxMARL prints.
+    """Imports a JaxMARL module without its output.
 
-    While it is imported, JaxMARL replaces the standard streams by the interpreter's original ones,
-    so a plain redirection of the output would be undone: the originals are exchanged as well.
+    On import JaxMARL resets the standard streams to the interpreter's original ones, which would
+    undo a plain redirection, so the original is replaced as well.
     """
     streams = {name: getattr(sys, name) for name in ("stdout", "stderr", "__stdout__")}
     sys.stdout = sys.__stdout__ = io.StringIO()
@@ -64,14 +64,10 @@ def quiet_import(module: str) -> Any:
 
 
 def construct(env_id: str, kwargs: Mapping[str, Any]) -> Any:
-    """JaxMARL's own environment object.
-
-    Raises:
-      ConfigError: JaxMARL does not accept the arguments.
-    """
+    """Makes JaxMARL's environment. Raises: ConfigError if JaxMARL does not accept the arguments."""
     jaxmarl = quiet_import("jaxmarl")
     try:
-        with warnings.catch_warnings():  # about versions and defaults of its own
+        with warnings.catch_warnings():  # about JaxMARL's versions and defaults
             warnings.simplefilter("ignore")
             return jaxmarl.make(env_id, **kwargs)
     except (AssertionError, TypeError, ValueError) as error:
@@ -80,48 +76,47 @@ def construct(env_id: str, kwargs: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def obs_shapes(env: Any) -> dict[str, tuple[int, ...]]:
-    """True shape of everything that JaxMARL observes, found without running the environment."""
-    obs, _ = jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
-    return {name: leaf.shape for name, leaf in obs.items()}
+def reset_shapes(env: Any) -> Any:
+    """Shapes of (observations, env_state), without running the environment."""
+    return jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
 
 
-def concatenated(agents: list[str]) -> Callable[[Mapping[str, Array], Any], Array]:
-    """A state for suites that have none: the agents' observations in a row, unpadded."""
+def concatenate_obs(agents: list[str]) -> Callable[[Mapping[str, Array], Any], Array]:
+    """`Suite.state` if JaxMARL has none: all observations concatenated, unpadded."""
     return lambda obs, env_state: jnp.concatenate([obs[agent] for agent in agents])
 
 
-def time_limit(before: Any, after: Any, actions: Array) -> tuple[Array, dict[str, Array]]:
-    """The outcome where the task has no end of its own."""
-    del before, after, actions
-    return jnp.zeros((), bool), {}
-
-
-def own_columns(env: Any) -> np.ndarray | None:
-    """`EnvSpec.agent_state` of a concatenated state; None where sizes differ between agents."""
-    shapes = obs_shapes(env)
-    sizes = {shapes[agent] for agent in env.agents}
+def obs_columns(env: Any) -> np.ndarray | None:
+    """`Suite.agent_state` for `concatenate_obs`; None if sizes differ between agents."""
+    obs, _ = reset_shapes(env)
+    sizes = {obs[agent].shape for agent in env.agents}
     if len(sizes) > 1:
         return None
     ((size,),) = sizes
     return np.arange(len(env.agents) * size, dtype=np.int32).reshape(-1, size)
 
 
-def adapt(name: str, env: Any, suite: Suite) -> base.Env:
-    """Wraps `step_env`, which never resets, so the time step after the end is the true final one.
+def never_terminates(state: Any, next_state: Any, actions: Array) -> tuple[Array, dict[str, Array]]:
+    """`Suite.outcome` if episodes end only at the time limit."""
+    del state, next_state, actions
+    return jnp.zeros((), bool), {}
 
-    An action that an agent lacks (padding, never available) is played as its last own action.
+
+def adapt(name: str, env: Any, suite: Suite) -> base.Env:
+    """Wraps `step_env`, which never resets, so final time steps are the true ones.
+
+    Padding actions, which are never available, are played as the agent's last action.
 
     Args:
-      name: shown to people.
+      name: of the environment.
       env: a JaxMARL environment with discrete actions; observations are vectors, padded to the
         longest, or images `[height, width, channels]` of one shape.
-      suite: the rest.
+      suite: its other facts.
     """
     spec = _spec(f"{name}/{suite.variant}" if suite.variant else name, env, suite)
     n_actions = np.array(spec.actions.sizes, np.int32)
 
-    def show(obs: Mapping[str, Array], env_state: Any) -> TimeStep:
+    def to_timestep(obs: Mapping[str, Array], env_state: Any) -> TimeStep:
         avail = spec.actions.exists
         if suite.avail_actions is not None:
             avail = suite.avail_actions(env_state)
@@ -134,22 +129,22 @@ def adapt(name: str, env: Any, suite: Suite) -> base.Env:
 
     def reset(key: Array) -> tuple[base.EnvState, TimeStep]:
         obs, env_state = env.reset(key)
-        return _strong(env_state), show(obs, env_state)
+        return _strongly_typed(env_state), to_timestep(obs, env_state)
 
     def step(key: Array, env_state: Any, actions: Array) -> tuple[base.EnvState, TimeStep]:
         actions = jnp.minimum(actions, n_actions - 1)
         named = {agent: actions[i] for i, agent in enumerate(spec.agent_names)}
-        obs, after, rewards, dones, _ = env.step_env(key, env_state, named)
-        over = dones["__all__"]
-        by_task, metrics = suite.outcome(env_state, after, actions)
+        obs, next_state, rewards, dones, _ = env.step_env(key, env_state, named)
+        ended = dones["__all__"]
+        terminates, metrics = suite.outcome(env_state, next_state, actions)
         timestep = replace(
-            show(obs, after),
+            to_timestep(obs, next_state),
             reward=_f32(jnp.stack([rewards[agent] for agent in spec.agent_names])),
-            terminated=_strong(over & by_task),
-            truncated=_strong(over & ~by_task),
-            metrics={name: jnp.where(over, _f32(metrics[name]), 0.0) for name in metrics},
+            terminated=_strongly_typed(ended & terminates),
+            truncated=_strongly_typed(ended & ~terminates),
+            metrics={name: jnp.where(ended, _f32(metrics[name]), 0.0) for name in metrics},
         )
-        return _strong(after), timestep
+        return _strongly_typed(next_state), timestep
 
     return base.Env(
         spec,
@@ -162,16 +157,16 @@ def adapt(name: str, env: Any, suite: Suite) -> base.Env:
 
 
 def _spec(name: str, env: Any, suite: Suite) -> EnvSpec:
-    obs, env_state = jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
-    own_shapes = tuple(obs[agent].shape for agent in env.agents)
+    obs, env_state = reset_shapes(env)
+    obs_shapes = tuple(obs[agent].shape for agent in env.agents)
     n_actions = tuple(int(env.action_space(agent).n) for agent in env.agents)
     return EnvSpec(
         name=name,
         agent_names=tuple(env.agents),
-        agent_groups=base.group_indices(tuple(zip(own_shapes, n_actions, strict=True))),
+        agent_groups=base.group_indices(tuple(zip(obs_shapes, n_actions, strict=True))),
         actions=Discrete(n_actions),
-        obs_shapes=own_shapes,
-        obs_shape=max(own_shapes),
+        obs_shapes=obs_shapes,
+        obs_shape=max(obs_shapes),
         state_size=jax.eval_shape(suite.state, obs, env_state).shape[0],
         max_steps=suite.max_steps,
         metric_names=suite.metric_names,
@@ -182,13 +177,14 @@ def _spec(name: str, env: Any, suite: Suite) -> EnvSpec:
 
 
 def _pad(obs: Array, shape: tuple[int, ...]) -> Array:
-    return jnp.pad(_f32(obs), [(0, wide - own) for own, wide in zip(obs.shape, shape, strict=True)])
+    padding = [(0, padded - size) for size, padded in zip(obs.shape, shape, strict=True)]
+    return jnp.pad(_f32(obs), padding)
 
 
 def _f32(value: Array) -> Array:
     return jax.lax.convert_element_type(value, jnp.float32)
 
 
-def _strong(tree: Any) -> Any:
-    """Arrays with fixed types, so that a state can be carried: JaxMARL mixes in Python numbers."""
+def _strongly_typed(tree: Any) -> Any:
+    """Removes the weak types that Python numbers in JaxMARL cause, so that a scan can carry it."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)

@@ -1,8 +1,8 @@
 """JaxMARL's cooperative particle environments (Lowe et al. 2017) with discrete actions.
 
-State: the agents' observations in a row, unpadded. Team reward: the sum over agents. They have no
-end but the time limit, so episodes are `truncated`, after `max_steps + 1` env steps: JaxMARL tests
-its limit before it counts the step.
+State: all observations concatenated, unpadded. Team reward: the sum over agents. Episodes end only
+at the time limit, so they are `truncated`, after `max_steps + 1` env steps: JaxMARL tests its limit
+before it counts the step.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class MPEKwargs(config.Model):
     action_type: Literal["Discrete"] | None = None
     """Continuous actions are refused: Q-learning needs a finite set."""
     max_steps: config.PositiveInt | None = None
-    """JaxMARL's limit (25); episodes have one env step more."""
+    """JaxMARL's limit (25); episodes are one env step longer."""
     dt: config.PositiveFloat | None = None
     """Seconds per env step (0.1)."""
     damping: config.Fraction | None = None
@@ -36,7 +36,7 @@ class MPEKwargs(config.Model):
 
 
 class SimpleKwargs(MPEKwargs):
-    """Those of `MPE_simple_v3`."""
+    """Keyword arguments of `MPE_simple_v3`."""
 
     num_agents: config.PositiveInt | None = None
     """N (1)."""
@@ -45,63 +45,57 @@ class SimpleKwargs(MPEKwargs):
 
 
 class ReferenceKwargs(MPEKwargs):
-    """Those of `MPE_simple_reference_v3`."""
+    """Keyword arguments of `MPE_simple_reference_v3`."""
 
     local_ratio: config.Fraction | None = None
-    """Weight of an agent's own reward against the team's (0.5)."""
+    """Weight of each agent's local reward against the team's (0.5)."""
 
 
 class SpreadKwargs(SimpleKwargs, ReferenceKwargs):
-    """Those of `MPE_simple_spread_v3`; three agents and three landmarks by default."""
+    """Keyword arguments of `MPE_simple_spread_v3`; by default three agents and three landmarks."""
 
 
-_KWARGS: dict[str, type[MPEKwargs]] = {
+KWARGS: dict[str, type[MPEKwargs]] = {
     "MPE_simple_v3": SimpleKwargs,
     "MPE_simple_spread_v3": SpreadKwargs,
     "MPE_simple_speaker_listener_v4": MPEKwargs,
     "MPE_simple_reference_v3": ReferenceKwargs,
 }
-IDS = tuple(_KWARGS)
-
-
-def kwargs_model(env_id: str) -> type[config.Model]:
-    """The model of the keyword arguments of `env_id` (JaxMARL itself ignores unknown ones)."""
-    return _KWARGS[env_id]
+"""Environment -> the keyword arguments it takes; JaxMARL itself ignores unknown ones."""
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
-    """JaxMARL's environment and how to read it."""
+    """JaxMARL's environment and its facts."""
     env = adapter.construct(env_id, kwargs)
     suite = adapter.Suite(
         max_steps=env.max_steps + 1,
-        state=adapter.concatenated(env.agents),
-        team_reward=base.summed,
-        outcome=adapter.time_limit,
-        agent_state=adapter.own_columns(env),
+        state=adapter.concatenate_obs(env.agents),
+        team_reward=base.sum_over_agents,
+        outcome=adapter.never_terminates,
+        agent_state=adapter.obs_columns(env),
         scene=_scene(env_id, env),
     )
     return env, suite
 
 
 def _scene(env_id: str, env: Any) -> base.Scene:
-    """Agents first, then landmarks; `message` is what each agent says (-1: nothing), `goal` the
-    landmark that each agent is to reach (-1: any).
+    """Agents first, then landmarks; `message` is each agent's message (-1: none), `goal` is the
+    landmark that each agent must reach (-1: any).
     """
-    n = env.num_agents
+    n_agents = env.num_agents
     talks = np.asarray(env.silent) == 0
     goals = {
         "MPE_simple_reference_v3": lambda state: state.goal,
         "MPE_simple_speaker_listener_v4": lambda state: jnp.stack([-1, state.goal]),
     }
 
-    def look(state: Any) -> dict[str, Array]:
-        said = jnp.where(talks & state.c.any(axis=1), jnp.argmax(state.c, axis=1), -1)
-        nowhere = jnp.full((n,), -1, jnp.int32)
+    def arrays(state: Any) -> dict[str, Array]:
+        any_landmark = jnp.full((n_agents,), -1, jnp.int32)
         return {
             "place": state.p_pos,
-            "message": said,
-            "goal": goals.get(env_id, lambda _: nowhere)(state).astype(jnp.int32),
+            "message": jnp.where(talks & state.c.any(axis=1), jnp.argmax(state.c, axis=1), -1),
+            "goal": goals.get(env_id, lambda _: any_landmark)(state).astype(jnp.int32),
         }
 
-    facts = {"agents": n, "radii": np.asarray(env.rad), "talk": talks}
-    return base.Scene("particles", look, facts)
+    constants = {"agents": n_agents, "radii": np.asarray(env.rad), "talk": talks}
+    return base.Scene("particles", arrays, constants)

@@ -1,14 +1,13 @@
 """JaxMARL's Overcooked (Carroll et al. 2019) and Overcooked v2 (Gessler et al. 2025): cooks share a
-kitchen and are paid for the soups that they deliver.
+kitchen and are rewarded for delivering soups.
 
 Observations are JaxMARL's images `[height, width, channels]`, unscaled. Team reward: agent 0's (all
-cooks get the same), plus `shaped_reward` times the sum of the cooks' shaped rewards (onions in
-pots, plates, soups) if asked for. Metrics: `sparse_return`, what deliveries paid, and
-`shaped_return`, the shaped rewards before weighting. There is no end but the time limit:
-`truncated` after `max_steps`.
+cooks receive the same), plus `shaped_reward` times the sum of the cooks' shaped rewards (onions in
+pots, plates, soups). Metrics: `sparse_return`, the rewards for deliveries, and `shaped_return`, the
+shaped rewards before weighting. Episodes end only at the time limit: `truncated` after `max_steps`.
 
-State, JaxMARL has none: for each cook the cell as one-hot over the floor, direction and what is
-held; what lies on each piece of furniture; pots (and the recipe in v2). All entries in [0, 1].
+State (JaxMARL has none): per cook the cell as one-hot over the floor, direction and inventory; the
+object on each piece of furniture; pots (and the recipe in v2). All entries are in [0, 1].
 """
 
 from collections.abc import Callable, Mapping
@@ -24,9 +23,9 @@ from qmix_jax.envs import base
 from qmix_jax.envs.jaxmarl import adapter
 from qmix_jax.types import Array, record
 
-_COOKING = 20
-"""Steps that a soup cooks for, in both versions; the highest number in an observation."""
-_MOST = 3
+_COOK_TIME = 20
+"""Env steps to cook a soup, in both versions; the highest value in an observation."""
+_SOUP_SIZE = 3
 """Ingredients of a soup."""
 
 
@@ -34,51 +33,45 @@ class OvercookedKwargs(config.Model):
     """Arguments that may be set; null is the default."""
 
     layout: str | None = None
-    """A registered kitchen (cramped_room)."""
+    """A registered layout (cramped_room)."""
     shaped_reward: Annotated[float, Field(ge=0)] | None = None
-    """Weight of the shaped rewards in the team reward (0); this project's, not JaxMARL's."""
+    """Weight of the shaped rewards in the team reward (0); not an argument of JaxMARL."""
     max_steps: config.PositiveInt | None = None
     """Env steps per episode (400)."""
     random_reset: bool | None = None
-    """Random positions, pots and things held at first (false)."""
+    """Random initial positions, pots and inventories (false)."""
 
 
 class OvercookedV2Kwargs(OvercookedKwargs):
-    """Those of Overcooked v2."""
+    """Arguments of Overcooked v2."""
 
     agent_view_size: config.PositiveInt | None = None
-    """Cells seen in each direction; null for the whole kitchen (null)."""
+    """Cells visible in each direction; null for the full kitchen (null)."""
     random_agent_positions: bool | None = None
     """Cooks start anywhere in their room (false)."""
     start_cooking_interaction: bool | None = None
-    """A full pot cooks only once a cook starts it (false)."""
+    """A full pot cooks only after a cook starts it (false)."""
     negative_rewards: bool | None = None
-    """Wrong soups cost what right ones pay (false)."""
+    """Wrong soups cost as much as correct ones pay (false)."""
     sample_recipe_on_delivery: bool | None = None
-    """A new recipe after each delivery, not only each episode (false)."""
+    """A new recipe after each delivery, not only in each episode (false)."""
     indicate_successful_delivery: bool | None = None
-    """Show right deliveries in the observation (false)."""
+    """Observe correct deliveries (false)."""
 
 
-_KWARGS: dict[str, type[OvercookedKwargs]] = {
+KWARGS: dict[str, type[OvercookedKwargs]] = {
     "overcooked": OvercookedKwargs,
     "overcooked_v2": OvercookedV2Kwargs,
 }
-IDS = tuple(_KWARGS)
-
-
-def kwargs_model(env_id: str) -> type[config.Model]:
-    """The model of the keyword arguments of `env_id`."""
-    return _KWARGS[env_id]
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
-    """JaxMARL's environment and how to read it.
+    """JaxMARL's environment and its facts.
 
     Raises: ConfigError for an unknown layout.
     """
-    own = {"layout": "cramped_room", "shaped_reward": 0.0, **kwargs}
-    name, weight = own.pop("layout"), own.pop("shaped_reward")
+    kwargs = {"layout": "cramped_room", "shaped_reward": 0.0, **kwargs}
+    name, weight = kwargs.pop("layout"), kwargs.pop("shaped_reward")
     module = adapter.quiet_import(f"jaxmarl.environments.{env_id}.layouts")
     layouts = getattr(module, f"{env_id}_layouts")
     if name not in layouts:
@@ -86,39 +79,39 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
             f"env jaxmarl: kwargs.layout={name!r} of {env_id} is unknown; "
             f"{config.suggest(name, tuple(layouts))}"
         )
-    kitchen = adapter.construct(env_id, {**own, "layout": layouts[name]})
-    first = env_id == "overcooked"
-    floor, look = (_survey if first else _survey_v2)(kitchen)
-    picture = (_scene if first else _scene_v2)(kitchen)
-    env = _Scored(kitchen, weight)
-    _, shapes = jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
-    cook_shape = jax.eval_shape(lambda state: _cooks(look(state.kitchen), floor), shapes).shape
+    kitchen = adapter.construct(env_id, {**kwargs, "layout": layouts[name]})
+    is_v1 = env_id == "overcooked"
+    floor, read = (_reader if is_v1 else _reader_v2)(kitchen)
+    scene = (_scene if is_v1 else _scene_v2)(kitchen)
+    env = _WithReturns(kitchen, weight)
+    _, env_state = adapter.reset_shapes(env)
+    cook_shape = jax.eval_shape(lambda state: _cooks(read(state.kitchen), floor), env_state).shape
     suite = adapter.Suite(
         max_steps=kitchen.max_steps,
-        state=lambda obs, env_state: _state(look(env_state.kitchen), floor),
+        state=lambda obs, env_state: _state(read(env_state.kitchen), floor),
         team_reward=base.first_agent,
         outcome=_outcome,
         variant=name,
         metric_names=("sparse_return", "shaped_return"),
         agent_state=np.arange(np.prod(cook_shape), dtype=np.int32).reshape(cook_shape),
-        obs_bounds=(0.0, float(_COOKING)),
+        obs_bounds=(0.0, float(_COOK_TIME)),
         state_bounds=(0.0, 1.0),
-        scene=picture,
+        scene=scene,
     )
     return env, suite
 
 
 @record
 class _OvercookedState:
-    """JaxMARL's state, and the episode's sums f32[]."""
+    """JaxMARL's state, and the episode's sums of both rewards, f32[]."""
 
     kitchen: Any
     sparse: Array
     shaped: Array
 
 
-class _Scored:
-    """The same environment, whose state sums both kinds of reward, and which pays for both."""
+class _WithReturns:
+    """The same environment, which pays both kinds of reward and sums them in its state."""
 
     def __init__(self, env: Any, weight: float) -> None:
         self._env = env
@@ -128,122 +121,122 @@ class _Scored:
         return getattr(self._env, name)
 
     def reset(self, key: Array) -> tuple[Mapping[str, Array], _OvercookedState]:
-        """As JaxMARL's."""
+        """As in JaxMARL."""
         obs, kitchen = self._env.reset(key)
         return obs, _OvercookedState(kitchen=kitchen, sparse=jnp.zeros(()), shaped=jnp.zeros(()))
 
     def step_env(self, key: Array, state: _OvercookedState, actions: Mapping[str, Array]) -> Any:
-        """As JaxMARL's, but the reward of every agent is the team's."""
-        obs, kitchen, *rest = self._env.step_env(key, state.kitchen, actions)
-        rewards, dones, info = rest
+        """As in JaxMARL, with the team reward for every agent."""
+        obs, kitchen, *others = self._env.step_env(key, state.kitchen, actions)
+        rewards, dones, info = others
         sparse = rewards[self._env.agents[0]]
         shaped = sum(info["shaped_reward"].values(), jnp.zeros(()))
-        after = _OvercookedState(
+        next_state = _OvercookedState(
             kitchen=kitchen, sparse=state.sparse + sparse, shaped=state.shaped + shaped
         )
-        team = dict.fromkeys(self._env.agents, sparse + self._weight * shaped)
-        rest = (team, dones, info)
-        return obs, after, *rest
+        rewards = dict.fromkeys(self._env.agents, sparse + self._weight * shaped)
+        others = (rewards, dones, info)
+        return obs, next_state, *others
 
 
 def _outcome(
-    before: Any, after: _OvercookedState, actions: Array
+    state: Any, next_state: _OvercookedState, actions: Array
 ) -> tuple[Array, dict[str, Array]]:
-    del before, actions
-    metrics = {"sparse_return": after.sparse, "shaped_return": after.shaped}
+    del state, actions
+    metrics = {"sparse_return": next_state.sparse, "shaped_return": next_state.shaped}
     return jnp.zeros((), bool), metrics
 
 
-class _Scene(NamedTuple):
-    """What changes in a kitchen.
+class _Kitchen(NamedTuple):
+    """The variable parts of a kitchen.
 
     Attributes:
-      cell: i32[N], row by row.  facing: i32[N].  held: f32[N, K].
-      lying: f32[F, K], on each piece of furniture.  rest: f32[R], pots and recipe.
+      cell: i32[N], of each cook, row by row.  direction: i32[N].  inventory: f32[N, K].
+      objects: f32[F, K], on each piece of furniture.  pots: f32[R], and the recipe in v2.
     """
 
     cell: Array
-    facing: Array
-    held: Array
-    lying: Array
-    rest: Array
+    direction: Array
+    inventory: Array
+    objects: Array
+    pots: Array
 
 
-_Look = Callable[[Any], _Scene]
+_Reader = Callable[[Any], _Kitchen]
 
 
-def _cooks(scene: _Scene, floor: np.ndarray) -> Array:
+def _cooks(kitchen: _Kitchen, floor: np.ndarray) -> Array:
     """f32[N, F]."""
-    place = (scene.cell[:, None] == floor).astype(jnp.float32)
-    facing = jax.nn.one_hot(scene.facing, 4, dtype=jnp.float32)
-    return jnp.concatenate([place, facing, scene.held], axis=1)
+    cell = (kitchen.cell[:, None] == floor).astype(jnp.float32)
+    direction = jax.nn.one_hot(kitchen.direction, 4, dtype=jnp.float32)
+    return jnp.concatenate([cell, direction, kitchen.inventory], axis=1)
 
 
-def _state(scene: _Scene, floor: np.ndarray) -> Array:
-    return jnp.concatenate([_cooks(scene, floor).ravel(), scene.lying.ravel(), scene.rest])
+def _state(kitchen: _Kitchen, floor: np.ndarray) -> Array:
+    return jnp.concatenate([_cooks(kitchen, floor).ravel(), kitchen.objects.ravel(), kitchen.pots])
 
 
-def _survey(env: Any) -> tuple[np.ndarray, _Look]:
-    """Floor cells and how to look at Overcooked: pots are onions in them, time to cook, ready."""
+def _reader(env: Any) -> tuple[np.ndarray, _Reader]:
+    """Floor cells, and a reader of v1 states; a pot is (onions, time left, ready)."""
     common = adapter.quiet_import("jaxmarl.environments.overcooked.common")
     kinds = np.array([common.OBJECT_TO_INDEX[name] for name in ("onion", "plate", "dish")])
     furniture = np.asarray(env.layout["wall_idx"])
     floor = np.setdiff1d(np.arange(env.height * env.width), furniture)
 
-    def look(state: Any) -> _Scene:
+    def read(state: Any) -> _Kitchen:
         pad = (state.maze_map.shape[0] - env.height) // 2
         cells = state.maze_map[pad:-pad, pad:-pad].reshape(-1, 3)
         pots = state.pot_pos[:, 1] * env.width + state.pot_pos[:, 0]
-        # A status of 23 is an empty pot, each onion takes one; from 20 on it counts down to 0.
+        # An empty pot has status 23; each onion subtracts 1; from 20 it counts down to 0.
         status = cells[pots, 2].astype(jnp.float32)
-        onions = jnp.minimum(_COOKING + _MOST - status, _MOST) / _MOST
-        cooking = jnp.where(status < _COOKING, status / _COOKING, 0.0)
+        onions = jnp.minimum(_COOK_TIME + _SOUP_SIZE - status, _SOUP_SIZE) / _SOUP_SIZE
+        cooking = jnp.where(status < _COOK_TIME, status / _COOK_TIME, 0.0)
         ready = (status == 0).astype(jnp.float32)
-        return _Scene(
+        return _Kitchen(
             cell=(state.agent_pos[:, 1] * env.width + state.agent_pos[:, 0]).astype(jnp.int32),
-            facing=state.agent_dir_idx,
-            held=(state.agent_inv[:, None] == kinds).astype(jnp.float32),
-            lying=(cells[furniture, :1] == kinds).astype(jnp.float32),
-            rest=jnp.concatenate([onions, cooking, ready]),
+            direction=state.agent_dir_idx,
+            inventory=(state.agent_inv[:, None] == kinds).astype(jnp.float32),
+            objects=(cells[furniture, :1] == kinds).astype(jnp.float32),
+            pots=jnp.concatenate([onions, cooking, ready]),
         )
 
-    return floor, look
+    return floor, read
 
 
-def _survey_v2(env: Any) -> tuple[np.ndarray, _Look]:
-    """Floor cells and how to look at Overcooked v2: an object is bits for plate and cooked, and two
-    bits per ingredient that count it.
+def _reader_v2(env: Any) -> tuple[np.ndarray, _Reader]:
+    """Floor cells, and a reader of v2 states; an object is a bit each for plate and cooked, and a
+    two-bit count per ingredient.
     """
     common = adapter.quiet_import("jaxmarl.environments.overcooked_v2.common")
     empty = np.asarray(env.layout.static_objects).ravel() == common.StaticObject.EMPTY
     floor, furniture = np.flatnonzero(empty), np.flatnonzero(~empty)
     counts = 2 * (1 + np.arange(env.layout.num_ingredients))
     shift = np.array([0, 1, *counts])
-    most = np.array([1, 1] + [_MOST] * len(counts))
+    maximum = np.array([1, 1] + [_SOUP_SIZE] * len(counts))
 
-    def parts(objects: Array) -> Array:
-        return ((objects[..., None] >> shift) & most) / most
+    def unpack(objects: Array) -> Array:
+        return ((objects[..., None] >> shift) & maximum) / maximum
 
-    def look(state: Any) -> _Scene:
+    def read(state: Any) -> _Kitchen:
         cells = state.grid.reshape(-1, 3)[furniture]
-        timers = cells[:, 2] / _COOKING
-        return _Scene(
+        timers = cells[:, 2] / _COOK_TIME
+        return _Kitchen(
             cell=state.agents.pos.y * env.width + state.agents.pos.x,
-            facing=state.agents.dir,
-            held=parts(state.agents.inventory),
-            lying=parts(cells[:, 1]),
-            rest=jnp.concatenate([timers, parts(state.recipe)]),
+            direction=state.agents.dir,
+            inventory=unpack(state.agents.inventory),
+            objects=unpack(cells[:, 1]),
+            pots=jnp.concatenate([timers, unpack(state.recipe)]),
         )
 
-    return floor, look
+    return floor, read
 
 
 _PLATE, _COOKED, _ONION = 1, 2, 4
-"""A thing in bits, as Overcooked v2 writes it; three onions are three times one."""
+"""Bits of an object in Overcooked v2; three onions are three times one onion."""
 
 
 def _scene(env: Any) -> base.Scene:
-    """Overcooked in the words of v2, which the painter of kitchens knows."""
+    """A v1 kitchen in the encoding of v2, which the painter `kitchen` reads."""
     common = adapter.quiet_import("jaxmarl.environments.overcooked.common")
     v2 = adapter.quiet_import("jaxmarl.environments.overcooked_v2.common").StaticObject
     tiles = np.zeros(env.height * env.width, np.int32)
@@ -257,33 +250,33 @@ def _scene(env: Any) -> base.Scene:
     for name, kind in kinds.items():
         tiles[np.asarray(env.layout[name])] = kind
     tiles = tiles.reshape(env.height, env.width)
-    things = np.zeros(len(common.OBJECT_TO_INDEX), np.int32)
-    soup = _PLATE | _COOKED | _MOST * _ONION
+    objects = np.zeros(len(common.OBJECT_TO_INDEX), np.int32)
+    soup = _PLATE | _COOKED | _SOUP_SIZE * _ONION
     for name, bits in (("onion", _ONION), ("plate", _PLATE), ("dish", soup)):
-        things[common.OBJECT_TO_INDEX[name]] = bits
+        objects[common.OBJECT_TO_INDEX[name]] = bits
 
-    def look(env_state: _OvercookedState) -> dict[str, Array]:
+    def arrays(env_state: _OvercookedState) -> dict[str, Array]:
         state = env_state.kitchen
         pad = (state.maze_map.shape[0] - env.height) // 2
         cells = state.maze_map[pad:-pad, pad:-pad].astype(jnp.int32)
         status, pot = cells[..., 2], tiles == v2.POT
-        inside = jnp.clip(_COOKING + _MOST - status, 0, _MOST) * _ONION
-        inside = inside | jnp.where(status == 0, _COOKED, 0)
+        contents = jnp.clip(_COOK_TIME + _SOUP_SIZE - status, 0, _SOUP_SIZE) * _ONION
+        contents = contents | jnp.where(status == 0, _COOKED, 0)
         return {
-            "lying": jnp.where(pot, inside, jnp.asarray(things)[cells[..., 0]]),
-            "timer": jnp.where(pot & (status < _COOKING), status, 0),
+            "lying": jnp.where(pot, contents, jnp.asarray(objects)[cells[..., 0]]),
+            "timer": jnp.where(pot & (status < _COOK_TIME), status, 0),
             "x": state.agent_pos[:, 0].astype(jnp.int32),
             "y": state.agent_pos[:, 1].astype(jnp.int32),
             "facing": state.agent_dir_idx,
-            "held": jnp.asarray(things)[state.agent_inv.astype(jnp.int32)],
-            "recipe": jnp.asarray(_MOST * _ONION),
+            "held": jnp.asarray(objects)[state.agent_inv.astype(jnp.int32)],
+            "recipe": jnp.asarray(_SOUP_SIZE * _ONION),
         }
 
-    return base.Scene("kitchen", look, {"tiles": tiles, "cooking": _COOKING})
+    return base.Scene("kitchen", arrays, {"tiles": tiles, "cooking": _COOK_TIME})
 
 
 def _scene_v2(env: Any) -> base.Scene:
-    def look(env_state: _OvercookedState) -> dict[str, Array]:
+    def arrays(env_state: _OvercookedState) -> dict[str, Array]:
         state = env_state.kitchen
         return {
             "lying": state.grid[..., 1],
@@ -296,4 +289,4 @@ def _scene_v2(env: Any) -> base.Scene:
         }
 
     tiles = np.asarray(env.layout.static_objects)
-    return base.Scene("kitchen", look, {"tiles": tiles, "cooking": _COOKING})
+    return base.Scene("kitchen", arrays, {"tiles": tiles, "cooking": _COOK_TIME})
