@@ -51,12 +51,12 @@ def start(
             "start: a session runs in one process; set population.distributed=false, or use "
             "qmix_jax.train without callbacks"
         )
-    (job,) = launching.settle([Job(cfg, directory, command)])
-    if compatibility.ended(job.config, job.path):
+    (job,) = launching.prepare_jobs([Job(cfg, directory, command)])
+    if compatibility.has_ended(job.config, job.path):
         raise config.ConfigError(
-            f"start: {launching.had_ended(job)}, or read it with qmix_jax.load_run"
+            f"start: {launching.ended_message(job)}, or read it with qmix_jax.load_run"
         )
-    return launching.start(job)
+    return launching.start_session(job)
 
 
 def train(
@@ -88,11 +88,11 @@ def train(
     if cfg.population.distributed:
         result = _train_distributed(Job(cfg, directory, command), callbacks)
         return _checked(result)
-    (job,) = launching.settle([Job(cfg, directory, command)])
-    if compatibility.ended(job.config, job.path):
-        print(f"resume: {launching.had_ended(job)}", flush=True)
+    (job,) = launching.prepare_jobs([Job(cfg, directory, command)])
+    if compatibility.has_ended(job.config, job.path):
+        print(f"resume: {launching.ended_message(job)}", flush=True)
         return _checked(load_run(job.path))
-    with launching.start(job) as session:
+    with launching.start_session(job) as session:
         while session.step():
             _call(callbacks, session)
     result = session.result()
@@ -105,7 +105,7 @@ def _train_distributed(job: Job, callbacks: Sequence[Callable[[Session], Any]]) 
         raise config.ConfigError(
             "train: callbacks are called in one process; set population.distributed=false"
         )
-    done = distributed.train([job], launching.LaunchOptions(alone=True))
+    done = distributed.train([job], launching.LaunchOptions(single=True))
     (result,) = done.results
     if result is None:
         raise KeyboardInterrupt  # a signal came before every process had begun
@@ -161,7 +161,7 @@ def train_many(
     root = None if directory is None else pathlib.Path(directory)
     done = distributed.train(jobs, launching.LaunchOptions(root, halving, objective, programs))
     if done.shown:
-        labels, index = [job.label for job in jobs], root and root / sweep_index.NAME
+        labels, index = [job.label for job in jobs], root and root / sweep_index.INDEX_FILE
         tables.sweep(labels, done.results, index, done.objective.caption, done.objective.maximise)
     return tuple(done.results)
 
@@ -181,8 +181,8 @@ def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None 
     """
     path = pathlib.Path(directory)
     cfg = metadata.read_run_config(path)
-    parts = [path, *path.glob(f"{rows.PART}*")]
-    if not any(checkpoint.whole_steps(part / checkpoint.FOLDER) for part in parts):
+    parts = [path, *path.glob(f"{rows.PART_PREFIX}*")]
+    if not any(checkpoint.complete_steps(part / checkpoint.FOLDER) for part in parts):
         raise config.ConfigError(
             f"resume: no checkpoint in {str(path / checkpoint.FOLDER)!r}; give the directory of "
             "the whole sweep if the run trained in one; resume=auto with hydra.run.dir starts again"
@@ -204,10 +204,10 @@ def resume_many(
     """
     path = pathlib.Path(directory)
     try:
-        known = json.loads((path / sweep_index.JOBS).read_text(encoding="utf-8"))
+        known = json.loads((path / sweep_index.SWEEP_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise config.ConfigError(
-            f"resume: cannot read {str(path / sweep_index.JOBS)!r} ({error}); give the directory "
+            f"resume: cannot read {str(path / sweep_index.SWEEP_FILE)!r} ({error}); give the directory "
             "of a fused sweep, or repeat its command with resume=auto and its hydra.sweep.dir"
         ) from error
     jobs = [
@@ -225,7 +225,7 @@ def resume_many(
 
 def is_sweep(directory: str | os.PathLike[str]) -> bool:
     """Whether a directory is a sweep's."""
-    return (pathlib.Path(directory) / sweep_index.JOBS).is_file()
+    return (pathlib.Path(directory) / sweep_index.SWEEP_FILE).is_file()
 
 
 def _changed(
@@ -249,7 +249,7 @@ def plan_runs(
     """
     _check(configs)
     found = groups.split(configs)
-    for line in (*launching.prepare(configs), *launching.group_lines(found)):
+    for line in (*launching.prepare_devices(configs), *launching.describe_groups(found)):
         print(line)
     plans = []
     for group in launching.build_groups([Job(cfg) for cfg in configs], found):

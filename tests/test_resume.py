@@ -214,7 +214,7 @@ def test_a_longer_run_begins_as_the_shorter_one(whole, programs, tmp_path):
 
 def test_nothing_is_lost_where_no_checkpoint_was_made_yet(cut, programs, whole, tmp_path):
     path = cut_run(tmp_path / "run", programs, cut, at=0)
-    assert not checkpoint.whole_steps(path / checkpoint.FOLDER)
+    assert not checkpoint.complete_steps(path / checkpoint.FOLDER)
     before = (path / "metrics.csv").read_text()
     result = train(small(), path, programs)
     assert (path / "metrics.interrupted-1.csv").read_text() == before
@@ -230,7 +230,7 @@ def test_without_the_replay_it_is_collected_anew(cut, signalled, programs, whole
     assert not any("replay" in name for name in found.load())
     signalled(1)  # while it is collected
     assert train(small(**never), path, programs).interrupted
-    assert checkpoint.whole_steps(path / checkpoint.FOLDER)[-1] == found.step, "as it was"
+    assert checkpoint.complete_steps(path / checkpoint.FOLDER)[-1] == found.step, "as it was"
     result = train(small(**never), path, programs)
     assert "it was collected anew" in capsys.readouterr().out
     assert all(np.isfinite(leaf).all() for leaf in members.leaves(result.parameters))
@@ -240,7 +240,7 @@ def test_without_the_replay_it_is_collected_anew(cut, signalled, programs, whole
 
 
 def test_the_checkpoint_at_the_end_has_no_replay_unless_asked_for(whole, reference):
-    assert len(checkpoint.whole_steps(whole.directory / checkpoint.FOLDER)) == 1, "nor the others"
+    assert len(checkpoint.complete_steps(whole.directory / checkpoint.FOLDER)) == 1, "nor the others"
     assert not any("replay" in name for name in state(whole.directory))
     assert any("replay" in name for name in state(reference("iql on two_step")[0].directory))
 
@@ -318,7 +318,7 @@ def test_a_new_run_still_refuses_a_used_directory(whole, tmp_path):
     folder = shutil.copytree(whole.directory / checkpoint.FOLDER, tmp_path / checkpoint.FOLDER)
     with pytest.raises(config.ConfigError, match=r"has checkpoints of another run; choose"):
         api.train(small(resume=None), tmp_path)
-    assert checkpoint.whole_steps(folder), "it is still there"
+    assert checkpoint.complete_steps(folder), "it is still there"
 
 
 # Several runs

@@ -217,7 +217,7 @@ def test_seconds_end_a_run_at_once_and_it_is_evaluated(tmp_path):
 BAD_RULES = {
     r"unknown stop.metric='eval/retrun' on two_step; did you mean 'eval/return'\? allowed: "
     r"eval/return, .*eval/length": {"metric": "eval/retrun", "at": 1.0},
-    r"stop.metric=eval/return decides nothing; set stop.at or stop.patience": {
+    r"no rule uses stop.metric=eval/return; set stop.at or stop.patience": {
         "metric": "eval/return"
     },
 }
@@ -240,7 +240,7 @@ def verdicts(rules, values, **more):
     watch = stopping.StopRules(config.StopConfig(**rules), spec(**more))
     found = []
     for value in values:
-        watch.see({watch.metric: np.array([value - 1, value + 1])})
+        watch.update({watch.metric: np.array([value - 1, value + 1])})
         found.append(watch.verdict(0.0))
     return watch.metric, [text is not None for text in found]
 
@@ -260,18 +260,18 @@ def test_rules_by_hand():
 
 
 def test_the_best_follows_the_environment():
-    order = scores.order((("cost", "min"), ("win_rate", "max")), ("return", "cost", "win_rate"))
+    order = scores.ranking((("cost", "min"), ("win_rate", "max")), ("return", "cost", "win_rate"))
     kept = best.BestParameters(3, order)
-    kept.see({"cost": np.array([5.0, 5, 5]), "win_rate": np.array([0.5] * 3)}, {"x": np.zeros(3)})
-    kept.see({"cost": np.array([4.0, 6, 5]), "win_rate": np.array([0, 1, 0.6])}, {"x": np.ones(3)})
+    kept.update({"cost": np.array([5.0, 5, 5]), "win_rate": np.array([0.5] * 3)}, {"x": np.zeros(3)})
+    kept.update({"cost": np.array([4.0, 6, 5]), "win_rate": np.array([0, 1, 0.6])}, {"x": np.ones(3)})
     np.testing.assert_array_equal(kept.parameters["x"], [1, 0, 1])
-    assert scores.order((("win_rate", "max"),), ("length", "return")) == [("return", 1)]
+    assert scores.ranking((("win_rate", "max"),), ("length", "return")) == [("return", 1)]
 
 
 def test_the_default_objective_follows_the_environment():
     cost = spec(best_metrics=(("cost", "min"),))
-    assert scores.Objective().on([spec()])[::2] == ("eval/win_rate", True)
-    assert scores.Objective().on([cost, cost])[::2] == ("eval/cost", False)
-    assert scores.Objective("eval/return").on([cost]).metric == "eval/return"
-    with pytest.raises(config.ConfigError, match="cost, win_rate, of which some"):
-        scores.Objective().on([cost, spec()])
+    assert scores.Objective().resolve([spec()])[::2] == ("eval/win_rate", True)
+    assert scores.Objective().resolve([cost, cost])[::2] == ("eval/cost", False)
+    assert scores.Objective("eval/return").resolve([cost]).metric == "eval/return"
+    with pytest.raises(config.ConfigError, match="by cost, win_rate, some maximised and some min"):
+        scores.Objective().resolve([cost, spec()])

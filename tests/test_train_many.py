@@ -83,7 +83,7 @@ def test_the_jobs_differ(together):
 
 def test_the_index_names_every_job(together):
     folder, results = together
-    index = json.loads((folder / sweep_index.NAME).read_text())
+    index = json.loads((folder / sweep_index.INDEX_FILE).read_text())
     assert [job["directory"] for job in index["jobs"]] == ["0", "1", "2"]
     assert [job["overrides"] for job in index["jobs"]] == ["job 0", "job 1", "job 2"]
     assert {job["status"] for job in index["jobs"]} == {"finished"}
@@ -106,7 +106,7 @@ def test_a_diverging_member_is_frozen_and_its_neighbours_do_not_notice(tmp_path,
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(second.parameters))
     evaluated = second.metrics["eval/return"][second.metrics["kind"] == "eval"]
     assert np.isfinite(evaluated).all()
-    index = json.loads((tmp_path / sweep_index.NAME).read_text())
+    index = json.loads((tmp_path / sweep_index.INDEX_FILE).read_text())
     assert len(index["jobs"][1]["failures"]) == 2
     manifest = json.loads((tmp_path / "1" / "manifest.json").read_text())
     assert set(manifest["reached"]["failures"]) == {"0", "1"}
@@ -120,7 +120,7 @@ def test_two_programs_where_a_static_key_differs(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "2 jobs in 2 compiled programs" in printed
     assert "static keys differ: trainer.gradient_steps" in printed
-    index = json.loads((tmp_path / sweep_index.NAME).read_text())
+    index = json.loads((tmp_path / sweep_index.INDEX_FILE).read_text())
     assert index["separated_by"] == ["trainer.gradient_steps"]
     assert [job["group"] for job in index["jobs"]] == [0, 1]
 
@@ -142,12 +142,12 @@ def test_the_objective_is_the_interquartile_mean_of_the_last_evaluations():
         "env_steps": np.array([line[1] for line in lines]),
         "eval/return": np.array([line[2] for line in lines], float),
     }
-    assert scores.Objective().of(metrics) == (3 + 4) / 2, "means 1, 3, 4, 100: the middle half"
-    assert scores.Objective(last=1).of(metrics) == (5 + 4) / 2
+    assert scores.Objective().score(metrics) == (3 + 4) / 2, "means 1, 3, 4, 100: the middle half"
+    assert scores.Objective(last=1).score(metrics) == (5 + 4) / 2
     metrics["eval/win_rate"] = metrics["eval/return"] / 200
-    assert scores.Objective().of(metrics) == pytest.approx(3.5 / 200)
-    assert scores.Objective("eval/return").of(metrics) == 3.5
-    assert np.isnan(scores.Objective("eval/none").of(metrics))
+    assert scores.Objective().score(metrics) == pytest.approx(3.5 / 200)
+    assert scores.Objective("eval/return").score(metrics) == 3.5
+    assert np.isnan(scores.Objective("eval/none").score(metrics))
 
 
 KEPT = []

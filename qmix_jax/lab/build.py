@@ -71,7 +71,7 @@ def _ended(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
 
     Raises: ConfigError for one of another configuration.
     """
-    reached = record.reached(path)
+    reached = record.read_summary(path)
     if reached is None or reached["interrupted"]:
         return False
     found = metadata.read_run_config(path)

@@ -60,7 +60,7 @@ def make(
         best_parameters=outcome.best_parameters,
         interrupted=outcome.interrupted,
         failures=outcome.failures,
-        objective=objective.of(columns),
+        objective=objective.score(columns),
         pruned=outcome.pruned,
         stopped=outcome.stopped,
     )

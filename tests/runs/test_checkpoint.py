@@ -52,19 +52,19 @@ def test_the_newest_are_kept(keep, tmp_path):
     steps = [5, 10, 100, 1000]
     save(tmp_path, *steps[:2], keep=keep)
     save(tmp_path, *steps[2:], keep=keep)
-    assert checkpoint.whole_steps(tmp_path / "checkpoints") == steps[-keep:]
+    assert checkpoint.complete_steps(tmp_path / "checkpoints") == steps[-keep:]
     assert newest(tmp_path).load()["state/x"][0, 0] == 1000
 
 
 def test_when_it_is_time(tmp_path):
     with checkpoint.CheckpointStore(tmp_path, settings(every_s=1e6), print) as store:
-        assert store.wants(1, last=False), "the first one at once"
+        assert store.due(1, last=False), "the first one at once"
         store.save(1, META, arrays(1))
-        store.finish()
-        assert not store.wants(2, last=False) and store.wants(2, last=True)
-        assert not store.wants(1, last=True), "it is there"
+        store.wait()
+        assert not store.due(2, last=False) and store.wants(2, last=True)
+        assert not store.due(1, last=True), "it is there"
     with checkpoint.CheckpointStore(tmp_path, settings(enabled=False), print) as store:
-        assert not store.wants(3, last=True)
+        assert not store.due(3, last=True)
 
 
 def test_the_callers_logger_is_as_it_was(tmp_path):
@@ -83,10 +83,10 @@ def test_a_full_disk_keeps_the_last_one_and_training_goes_on(tmp_path, monkeypat
 
     with checkpoint.CheckpointStore(tmp_path, settings(), notes.append) as store:
         store.save(10, META, arrays(10))
-        store.finish()
+        store.wait()
         monkeypatch.setattr(parameters, "write_arrays", full)
         store.save(20, META, arrays(20))
-        store.finish()
+        store.wait()
         (line,) = notes
         assert line.startswith("checkpoint: cannot write that of env step 20 in ")
         assert "(No space left on device); the one of env step 10 is kept" in line
@@ -178,8 +178,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_the_cost_is_told():
-    assert checkpoint.cost(settings(every_s=60.0), 3 * 10**9) == (
+    assert checkpoint.describe(settings(every_s=60.0), 3 * 10**9) == (
         "checkpoint every 60 s, the newest 2 kept, up to 3GB of replay in each"
     )
-    assert "without the replay" in checkpoint.cost(settings(replay="never"), 3 * 10**9)
-    assert "cannot go on" in checkpoint.cost(settings(enabled=False), 1)
+    assert "without the replay" in checkpoint.describe(settings(replay="never"), 3 * 10**9)
+    assert "cannot go on" in checkpoint.describe(settings(enabled=False), 1)

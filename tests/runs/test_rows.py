@@ -84,7 +84,7 @@ def test_a_sink_that_cannot_start_is_not_tried_for_every_job(tmp_path):
 
 
 def test_parts_of_a_run_write_where_the_run_is(tmp_path):
-    path = storage.claim(tmp_path / f"{rows.PART}1")
+    path = storage.claim(tmp_path / f"{rows.PART_PREFIX}1")
     with rows.open_rows(load(own()), path, NAMES, print):
         pass
     assert recorded(tmp_path)

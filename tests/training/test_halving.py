@@ -67,7 +67,7 @@ def first_scores(solo, update_fraction, alive):
         metrics, arithmetic = solo[job].metrics, solo[job].plan
         (rung,) = arithmetic.rungs((update_fraction,))
         seen = {k: v[metrics["update"] <= rung] for k, v in metrics.items()}
-        found[job] = api.Objective().of(seen)
+        found[job] = api.Objective().score(seen)
     return found
 
 
@@ -102,7 +102,7 @@ def test_everybody_is_bitwise_what_it_is_alone_as_far_as_it_went(solo, halved):
 
 @pytest.mark.slow
 def test_members_that_take_turns_need_one_program_per_static_group(halved):
-    assert len(halved[2]._kept) == 2
+    assert len(halved[2]._cache) == 2
 
 
 @pytest.mark.slow
