@@ -1,4 +1,4 @@
-"""A logger of one's own: keeps what it gets in a file, or breaks where it is told to."""
+"""A user-defined logger: records its rows in a file, or fails on request."""
 
 import json
 import pathlib
@@ -13,13 +13,13 @@ class Config(config.Model):
     """Options."""
 
     breaks: Literal["make", "write", "close"] | None = None
-    """Where it raises."""
+    """The function that raises."""
     after: config.Count = 0
-    """Calls of `write` that go well."""
+    """Calls of `write` before it raises."""
 
 
 def make(cfg: Config, run: base.RunInfo) -> base.Logger:
-    """Appends to `recorded.jsonl` of the run directory: a line for itself, and one per row."""
+    """Appends to `recorded.jsonl` of the run directory: a line per call and per row."""
 
     def act(step: str, *records: object) -> None:
         with pathlib.Path(run.directory, "recorded.jsonl").open("a") as file:
