@@ -404,7 +404,7 @@ def test_a_single_run_of_a_sweep_is_not_resumed(programs, kill_at, tmp_path):
         api.train_many(jobs(tmp_path), tmp_path, programs=programs)
     with pytest.raises(config.ConfigError, match=r"of 2 run\(s\) trained together, but this is 1"):
         qmix_jax.resume(tmp_path / "0")
-    with pytest.raises(config.ConfigError, match=r"no checkpoint in .* of the uninterrupted sweep"):
+    with pytest.raises(config.ConfigError, match=r"no checkpoint in .* of the .*sweep"):
         qmix_jax.resume(tmp_path / "1")
     job = jobs(tmp_path)[1]
     before = files(job.directory)

@@ -23,7 +23,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"seeds": 2, "seed": 3, "hparams": {"td_lambda": 0.7}},
     {"trainer": {"log_every": 300}},
 )
-"""Two jobs that share a program, and a job with another program and fewer members than processes."""
+"""Two jobs that share a program, and another one with fewer members than processes."""
 ONE_DEVICE: dict[str, Any] = {"devices": 1}
 """All processes then compile equal programs, and only the first one compiles."""
 RESUMING: dict[str, Any] = {"resume": "auto", "checkpoint": {"every_s": 0.0}}
