@@ -109,7 +109,7 @@ def _train_distributed(job: Job, callbacks: Sequence[Callable[[Session], Any]]) 
     (result,) = done.results
     if result is None:
         raise KeyboardInterrupt  # a signal came before every process had begun
-    if done.shown:
+    if done.is_main:
         results.show(result)
     return result
 
@@ -160,7 +160,7 @@ def train_many(
         )
     root = None if directory is None else pathlib.Path(directory)
     done = distributed.train(jobs, launching.LaunchOptions(root, halving, objective, programs))
-    if done.shown:
+    if done.is_main:
         labels, index = [job.label for job in jobs], root and root / sweep_index.INDEX_FILE
         tables.sweep(labels, done.results, index, done.objective.caption, done.objective.maximise)
     return tuple(done.results)
@@ -207,8 +207,9 @@ def resume_many(
         known = json.loads((path / sweep_index.SWEEP_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise config.ConfigError(
-            f"resume: cannot read {str(path / sweep_index.SWEEP_FILE)!r} ({error}); give the directory "
-            "of a fused sweep, or repeat its command with resume=auto and its hydra.sweep.dir"
+            f"resume: cannot read {str(path / sweep_index.SWEEP_FILE)!r} ({error}); give the "
+            "directory of a fused sweep, or repeat its command with resume=auto and its "
+            "hydra.sweep.dir"
         ) from error
     jobs = [
         Job(

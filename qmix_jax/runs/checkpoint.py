@@ -163,8 +163,7 @@ def explain_write_errors(path: pathlib.Path, runs: Sequence[pathlib.Path]) -> It
     Args:
       path: directory of the run or sweep.
       runs: run directories, in training order.
-    Raises:
-      WriteError: the disk refused a write of the block.
+    Raises: WriteError.
     """
     try:
         yield

@@ -106,21 +106,14 @@ def write_json(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None
 
 
 def write_config(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None:
-    """Writes a nested mapping of scalars and lists as YAML, atomically.
-
-    `yaml.safe_load` and OmegaConf read back equal values.
-    """
+    """Writes YAML atomically; `yaml.safe_load` and OmegaConf read back equal values."""
     text = yaml.dump(storage.plain(mapping), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     with storage.atomic(path) as file:
         file.write(text.encode())
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a YAML mapping, for example from `write_config`.
-
-    Raises:
-      ConfigError: the file is missing, not YAML, or not a mapping.
-    """
+    """Reads a YAML mapping. Raises: ConfigError if it is missing, not YAML or not a mapping."""
     try:
         mapping = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -140,12 +133,9 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_run_config(
     directory: pathlib.Path, find: Callable = components.find
 ) -> config.ExperimentConfig:
-    """Reads the configuration of a run.
+    """Reads the configuration of a run; `find` as for `config.load`.
 
-    Args:
-      find: as for `config.load`.
-    Raises:
-      ConfigError: the directory has no configuration, or an older version wrote it.
+    Raises: ConfigError if the directory has none, or an older version wrote it.
     """
     read_manifest(directory)
     return config.load(read_config(directory / "config.yaml"), find)
@@ -154,8 +144,7 @@ def read_run_config(
 def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     """Reads the manifest of a run; empty if the directory has none.
 
-    Raises:
-      ConfigError: an older version wrote it, or it is not JSON.
+    Raises: ConfigError if an older version wrote it, or it is not JSON.
     """
     path = directory / "manifest.json"
     try:

@@ -29,13 +29,7 @@ def save_parameters(path: str | os.PathLike[str], params: Mapping[str, Any]) -> 
 
 
 def load_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a file of `save_parameters`.
-
-    Returns:
-      Nested dicts of NumPy arrays [P, ...].
-    Raises:
-      ConfigError: the file is missing, or not a file of parameters.
-    """
+    """Reads a file of `save_parameters` as nested dicts of arrays [P, ...]. Raises: ConfigError."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -1,7 +1,6 @@
 """Files of a run other than its metrics: configuration, manifest, parameters, learning curves."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -58,13 +57,11 @@ def begin(
     compile_s: float,
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Writes `config.yaml` and the manifest of a run that starts or resumes.
+    """Writes `config.yaml` and the manifest of a run that starts or resumes; returns the manifest.
 
     Args:
       members: the population; it may also hold members of other runs.
       extra: further fields of the manifest.
-    Returns:
-      The manifest.
     """
     layout, program = members.layout, group.program
     manifest = metadata.manifest(
@@ -99,25 +96,16 @@ def finish(job: jobs.Job, manifest: Mapping[str, Any], outcome: outcomes.Outcome
     updates = fields.pop("update")
     reached = {"updates": updates, "gradient_steps": updates * plan["gradient_steps"], **fields}
     metadata.write_json(path / "manifest.json", {**manifest, "reached": reached})
-    title = f"{cfg.name}: {cfg.algo.name} on {plan['env']}"
-    draw_curves(path / "metrics.csv", path / "curves.png", title)
+    draw_curves(path, f"{cfg.name}: {cfg.algo.name} on {plan['env']}")
 
 
-def draw_curves(
-    metrics_path: str | os.PathLike[str], png_path: str | os.PathLike[str], title: str
-) -> pathlib.Path:
-    """Draws the learning curves of a run into a PNG file.
+def draw_curves(run: pathlib.Path, title: str) -> None:
+    """Draws `curves.png` of a run directory from its `metrics.csv`.
 
     Args:
-      metrics_path: a `metrics.csv`.
-      png_path: the picture; replaced if it exists.
       title: experiment, algorithm and environment; the number of seeds is appended.
-    Returns:
-      The path of the picture.
-    Raises:
-      ConfigError: the metrics are missing or have no values to draw.
+    Raises: ConfigError if the metrics are missing or have no values to draw.
     """
-    figure = learning_curves.figure(storage.read_metrics(metrics_path), title)
-    with storage.atomic(png_path) as file:
+    figure = learning_curves.figure(storage.read_metrics(run / "metrics.csv"), title)
+    with storage.atomic(run / "curves.png") as file:
         figure.savefig(file, format="png", dpi=150)
-    return pathlib.Path(png_path)

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from qmix_jax import components, config
 from qmix_jax.loggers import base
@@ -13,19 +13,12 @@ PART_PREFIX = ".part-"
 """Begins the names of subfolders in which single processes train their members of a run."""
 
 
-class _LoggerChoice(NamedTuple):
-    """A logger in a configuration: the name of its module, and options."""
-
-    name: str
-    options: config.Model
-
-
 def check(cfg: config.ExperimentConfig) -> None:
     """Raises: ConfigError if a logger is unavailable: missing extra, no login."""
-    for choice in _chosen_loggers(cfg):
-        module = components.find("loggers", choice.name)
+    for name, options in _chosen_loggers(cfg):
+        module = components.find("loggers", name)
         if hasattr(module, "check"):
-            module.check(choice.options)
+            module.check(options)
 
 
 class JobRows(contextlib.AbstractContextManager["JobRows"]):
@@ -109,12 +102,13 @@ def open_rows(
     return JobRows(files, loggers, note)
 
 
-def _chosen_loggers(cfg: config.ExperimentConfig) -> Iterator[_LoggerChoice]:
+def _chosen_loggers(cfg: config.ExperimentConfig) -> Iterator[tuple[str, config.Model]]:
+    """Yields (module, options) of each logger."""
     for name in ("tensorboard", "wandb"):
         if (options := getattr(cfg.logger, name)) is not None:
-            yield _LoggerChoice(name, options)
-    if cfg.logger.custom is not None:
-        yield _LoggerChoice(cfg.logger.custom.name, cfg.logger.custom.options)
+            yield name, options
+    if (custom := cfg.logger.custom) is not None:
+        yield custom.name, custom.options
 
 
 @contextlib.contextmanager

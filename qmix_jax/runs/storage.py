@@ -26,12 +26,9 @@ class InUseError(config.ConfigError):
 
 
 def claim(directory: str | os.PathLike[str], resume: bool = False) -> pathlib.Path:
-    """Creates a run directory and checks that it is writable.
+    """Creates a run directory, which with `resume` may already hold the run.
 
-    Args:
-      resume: whether the directory may already hold the run.
-    Raises:
-      ConfigError: it cannot be created or written, or has the metrics of another run.
+    Raises: ConfigError if it is not writable, or has the metrics of another run.
     """
     path = pathlib.Path(directory)
     try:
@@ -49,11 +46,7 @@ def claim(directory: str | os.PathLike[str], resume: bool = False) -> pathlib.Pa
 
 @contextlib.contextmanager
 def claimed(directories: Mapping[pathlib.Path, bool]) -> Iterator[None]:
-    """Claims run directories; on a `ConfigError` of the block, removes those still empty.
-
-    Args:
-      directories: run directory -> whether it may already hold the run.
-    """
+    """Claims directories (name -> `resume`); on a `ConfigError`, removes those still empty."""
     for directory, resume in directories.items():
         claim(directory, resume)
     try:
@@ -92,29 +85,29 @@ def set_aside(directory: pathlib.Path) -> str | None:
     return f"{stem}.csv"
 
 
-def sort_rows(directory: str | os.PathLike[str]) -> None:
+def sort_rows(directory: pathlib.Path) -> None:
     """Sorts rows by update, training before evaluation: as if all slices had trained together."""
-    path = pathlib.Path(directory)
-    header, *lines = (path / "metrics.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    json_lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    header, *lines = _read_lines(directory / "metrics.csv")
+    json_lines = _read_lines(directory / "metrics.jsonl")
     rows = [json.loads(line) for line in json_lines]
     order = sorted(range(len(rows)), key=lambda i: (rows[i]["update"], rows[i]["kind"] == "eval"))
     for name, head, body in (("metrics.csv", [header], lines), ("metrics.jsonl", [], json_lines)):
-        with atomic(path / name) as file:
+        with atomic(directory / name) as file:
             file.write("".join([*head, *(body[i] for i in order)]).encode())
 
 
-def merge_metrics(
-    directory: str | os.PathLike[str], parts: Sequence[str | os.PathLike[str]]
-) -> None:
+def merge_metrics(directory: pathlib.Path, parts: Sequence[pathlib.Path]) -> None:
     """Merges the metrics of run directories, which hold parts of a run's members, in order."""
     for name, n_head in (("metrics.csv", 1), ("metrics.jsonl", 0)):
-        texts = [pathlib.Path(part, name).read_text(encoding="utf-8") for part in parts]
-        files = [text.splitlines(keepends=True) for text in texts]
+        files = [_read_lines(part / name) for part in parts]
         rows = [row for lines in files for row in lines[n_head:]]
-        with atomic(pathlib.Path(directory, name)) as file:
+        with atomic(directory / name) as file:
             file.write("".join([*files[0][:n_head], *rows]).encode())
     sort_rows(directory)
+
+
+def _read_lines(path: pathlib.Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True)
 
 
 class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
@@ -162,12 +155,9 @@ class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
         return [os.fstat(file.fileno()).st_size for file in (self._csv, self._jsonl)]
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends rows and flushes.
+        """Appends rows, which map all of `KEYS` and any of the columns to text or scalars.
 
-        Args:
-          rows: all of `KEYS` and any of the columns -> text or scalars.
-        Raises:
-          ValueError: a row lacks one of `KEYS` or has an unknown column.
+        Raises: ValueError for a missing key or an unknown column.
         """
         for row in rows:
             values = {name: _scalar(value) for name, value in row.items()}
@@ -188,8 +178,7 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Returns:
       Column -> array with one entry per row: f64, NaN for empty cells; `kind` is text.
-    Raises:
-      ConfigError: the file cannot be read.
+    Raises: ConfigError if the file cannot be read.
     """
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
@@ -244,13 +233,7 @@ def _scalar(value: Any) -> Any:
 
 
 def check_resumable(directory: pathlib.Path, sizes: Sequence[int], columns: Sequence[str]) -> None:
-    """Checks that the metrics of a checkpoint can be continued.
-
-    Args:
-      sizes, columns: as in `MetricsFiles`.
-    Raises:
-      ConfigError: files are missing, too short, or have other columns.
-    """
+    """Raises: ConfigError if files are missing, shorter than `sizes`, or have other columns."""
     for name, size in zip(_METRICS, sizes, strict=True):
         path = directory / name
         if not path.is_file() or path.stat().st_size < size:

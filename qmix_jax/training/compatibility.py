@@ -22,14 +22,9 @@ MAY_CHANGE = (
 def check_config(
     previous: Mapping[str, Any], cfg: config.ExperimentConfig, run: pathlib.Path
 ) -> None:
-    """Checks that a configuration may resume a run.
+    """Checks that a configuration may resume a run with the `previous` one, from `config.dump`.
 
-    Args:
-      previous: configuration of the run, from `config.dump`.
-      cfg: configuration now.
-      run: its directory.
-    Raises:
-      ConfigError: another key than `MAY_CHANGE` has changed.
+    Raises: ConfigError if another key than `MAY_CHANGE` has changed.
     """
     planned = metadata.read_manifest(run).get("plan", {}).get("capacity")
     was_derived, capacity = previous["replay"]["capacity"] is None, cfg.replay.capacity
@@ -55,8 +50,7 @@ def resumed_config(cfg: config.ExperimentConfig, run: pathlib.Path) -> config.Ex
 
     A replay capacity that was derived from the number of env steps stays when that number changes.
 
-    Raises:
-      ConfigError: the run there has another configuration, or cannot be lengthened.
+    Raises: ConfigError if the run there has another configuration, or cannot be lengthened.
     """
     if cfg.resume is None or not (run / "config.yaml").is_file():
         return cfg
@@ -99,8 +93,7 @@ def find_checkpoint(
       runs: the jobs; the first one's directory has the checkpoints.
       note: shows the user a line.
       halving: of the jobs, if any.
-    Raises:
-      ConfigError: the checkpoint is damaged or of other jobs, or exists but `resume` is not set.
+    Raises: ConfigError if it is damaged or of other jobs, or exists although `resume` is null.
     """
     folder = runs[0].path / checkpoint.FOLDER
     if runs[0].config.resume is None:
@@ -136,13 +129,10 @@ def find_checkpoint(
 def check_progress(
     saved: checkpoint.SavedCheckpoint, groups: Sequence[jobs.Group], n_fit: int | None
 ) -> None:
-    """Checks that the training in a checkpoint can continue.
+    """Checks that the training in a checkpoint can continue, with `n_fit` members (None: all).
 
-    Args:
-      n_fit: number of members that fit into memory; None for all.
-    Raises:
-      ConfigError: more members are in training than fit; the checkpoint is past the end; or the
-        runs are to be longer although some have ended.
+    Raises: ConfigError if more members are in training than fit, the checkpoint is past the end, or
+      the runs are to be longer although some have ended.
     """
     if saved.meta["halving"] or saved.meta["outcomes"]:
         _refuse_longer(saved, [job for group in groups for job in group.jobs])
@@ -206,10 +196,8 @@ def _describe(n_runs: int, halving: Sequence[Any] | None) -> str:
 def manifest_history(
     run: pathlib.Path, checkpoints: pathlib.Path, env_steps: int | None = None
 ) -> dict[str, Any]:
-    """Returns fields of the manifest of a run that starts, or resumes at `env_steps`.
-
-    Args:
-      checkpoints: folder of its checkpoints, maybe in the directory of another run.
+    """Returns fields of the manifest of a run that starts, or resumes at `env_steps`; its folder of
+    `checkpoints` may be in the directory of another run.
     """
     fields = {"checkpoints": os.path.relpath(checkpoints, run)}
     if env_steps is None:

@@ -108,7 +108,7 @@ def _train_share(
         n_total = progress.count(sum(job.config.seeds for job in jobs), "member")
         print(f"{processes.count} processes: this one trains {n_members} of {n_total}", flush=True)
     options = options._replace(
-        directory=None, shown=processes.first, should_stop=processes.stopping
+        directory=None, show_progress=processes.first, should_stop=processes.stopping
     )
     prepared = launching.prepare_jobs(list(share.values()))
     trained = launching.train(prepared, options).results if share else []

@@ -160,7 +160,7 @@ def round_entry_points(
     }
     state = context.shapes(functions["init"], context.seed)
     start = context.shapes(functions["begin"], state, context.numbers, context.index)
-    batch = _empty(program.spec, context.size * member.n_envs, member.behaviour)
+    batch = _empty(program.spec, context.size * member.n_envs, program.behaviour)
     data = jax.tree.map(context.placed, member.data(batch, context.size))
     empty_tally = train_step.Loop(member.learn).empty_tally
     tally = context.shapes(context.program_of(empty_tally), state, context.numbers, data)
@@ -176,7 +176,7 @@ def round_entry_points(
     }
 
     def calls(compiled: dict[str, Any]) -> dict[str, Callable]:
-        pool = HostEnvPool(member.env, member.behaviour)
+        pool = HostEnvPool(member.env, program.behaviour)
         members = _Round(member, compiled, pool, context.size)
         return {"init": compiled["init"], "train": members.train, "evaluate": members.evaluate}
 
@@ -213,11 +213,6 @@ class _Member(NamedTuple):
     def waves(self) -> int:
         """W of an evaluation: episodes per environment."""
         return -(-self.program.stage.n_envs // self.n_envs)
-
-    @property
-    def behaviour(self) -> dict[str, Any]:
-        """Name -> shape and dtype of what acting stores."""
-        return self.program.behaviour
 
     def begin(
         self, state: train_step.TrainState, hparams: HParams, update_index: Array

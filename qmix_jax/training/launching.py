@@ -27,7 +27,7 @@ class LaunchOptions(NamedTuple):
       directory: of the sweep, for its index; None for no index.
       halving, objective, programs: as for `qmix_jax.train_many`.
       single: one run, without the headings of a sweep.
-      shown: whether this process shows progress.
+      show_progress: whether this process does.
       should_stop: whether to end early, given whether a signal asked this process to.
     """
 
@@ -36,12 +36,12 @@ class LaunchOptions(NamedTuple):
     objective: scores.Objective = scores.Objective()
     programs: compiled_programs.Programs | None = None
     single: bool = False
-    shown: bool = True
+    show_progress: bool = True
     should_stop: Callable[[bool], bool] = bool
 
 
 class LaunchContext(NamedTuple):
-    """What sessions share.
+    """Shared by the sessions of a launch.
 
     Attributes:
       options: with the objective resolved for the environments.
@@ -64,12 +64,12 @@ class LaunchResult(NamedTuple):
     Attributes:
       results: one per job; None for jobs that a signal prevented from starting.
       objective: what they are compared by.
-      shown: whether this process shows them.
+      is_main: whether this process reports them: process 0.
     """
 
     results: list[results.Result | None]
     objective: scores.Objective
-    shown: bool = True
+    is_main: bool = True
 
 
 def train(jobs: Sequence[Job], options: LaunchOptions) -> LaunchResult:
@@ -92,10 +92,7 @@ def train(jobs: Sequence[Job], options: LaunchOptions) -> LaunchResult:
 
 
 def start_session(job: Job) -> session.Session:
-    """Opens the session of one prepared job; closing it closes all of the launch.
-
-    Raises: ConfigError.
-    """
+    """Opens the session of one prepared job, which closes the launch too. Raises: ConfigError."""
     with contextlib.ExitStack() as stack:
         context = stack.enter_context(_launch([job], LaunchOptions(single=True)))
         return session.Session(
@@ -110,8 +107,7 @@ def start_session(job: Job) -> session.Session:
 def prepare_jobs(jobs: Sequence[Job]) -> list[Job]:
     """Sets the directory of each job, and adapts its configuration to a run that is there already.
 
-    Raises:
-      ConfigError: two jobs share a directory, or a run there cannot be resumed.
+    Raises: ConfigError if two jobs share a directory, or a run there cannot be resumed.
     """
     return [
         job._replace(config=compatibility.resumed_config(job.config, path), directory=path)
@@ -128,7 +124,9 @@ def job_directories(jobs: Sequence[Job]) -> list[pathlib.Path]:
         )
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     paths = [
-        pathlib.Path(job.directory or f"runs/{job.config.name}/{job.config.algo.name}/{now}")
+        pathlib.Path(
+            job.directory or pathlib.Path("runs", job.config.name, job.config.algo.name, now)
+        )
         for job in jobs
     ]
     for i, path in enumerate(paths):
@@ -207,7 +205,7 @@ def _launch(jobs: Sequence[Job], options: LaunchOptions) -> Iterator[LaunchConte
     with (
         storage.claimed({job.path: job.config.resume is not None for job in jobs}),
         checkpoint.explain_write_errors(options.directory or paths[0], paths),
-        progress.Progress(shown=options.shown) as display,
+        progress.Progress(shown=options.show_progress) as display,
         signals.SignalListener(
             lambda: display.note("stopping after this call; Ctrl-C again ends at once"),
             display.abandon,

@@ -183,11 +183,9 @@ class Training:
         return self._population.parameters(self._states)
 
     def select(self, members: Sequence[int], compiled: population.Population | None) -> None:
-        """Continues with some of the members, unchanged.
+        """Continues with some of the members (indices in the group), unchanged.
 
-        Args:
-          members: indices in the group.
-          compiled: their population; None without members, which frees the states.
+        `compiled`: their population; None without members, which frees the states.
         """
         places = [self.members.index(member) for member in members]
         self.members = list(members)

@@ -67,9 +67,7 @@ class Programs:
             self._cache[key], n_fit = _compile(group, size, display)
             return self._cache[key], n_fit
         members = cached.rebind(group.seeds, group.hparams)
-        needed = _add_checkpoint_copy(group, members.memory)
-        n_fit = needed.fit(memory_limit(group), _n_running(members.layout))
-        _check_fit(group, needed, used, n_fit)
+        n_fit = _n_fit(group, members.memory, used, _n_running(members.layout))
         return members, min(n_members, n_fit)
 
 
@@ -138,8 +136,7 @@ def memory_limit(group: Group) -> int:
 def footprint(group: Group, limit: int | None) -> Footprint:
     """Estimates the memory of training: state from shapes, temporaries by compiling one member.
 
-    Args:
-      limit: bytes; by default `population.memory`, or the memory of the devices.
+    `limit`: bytes; by default `population.memory`, or the memory of the devices.
     """
     cfg, n_members = group.config, len(group.seeds)
     used = devices.local(n_members, cfg.population.devices)
@@ -173,11 +170,9 @@ def _compile(
         seconds = time.perf_counter() - started
         parts = ", ".join(f"{name} {s:.1f}" for name, s in members.compile_seconds.items())
         display.note(f"compiled in {seconds:.1f} s (in parallel: {parts})")
-        needed = _add_checkpoint_copy(group, members.memory)
-        n_fit = needed.fit(memory_limit(group), _n_running(layout))
+        n_fit = _n_fit(group, members.memory, used, _n_running(layout))
         if layout.n_members <= n_fit:
             break
-        _check_fit(group, needed, used, n_fit)
         if layout.batching == "map":  # the same program serves fewer rounds
             layout = layout._replace(n_members=n_fit // layout.size * layout.size)
             break
@@ -206,10 +201,7 @@ def _n_states_that_fit(group: Group, used: Sequence[Device]) -> int:
     with user_code.explained(group.config):
         state = jax.eval_shape(group.program.step.init, group.seeds[0])
     estimate = memory.MemoryEstimate(memory.parts(state), temporaries=0)
-    needed = _add_checkpoint_copy(group, estimate)
-    n_fit = needed.fit(memory_limit(group), len(used))
-    _check_fit(group, needed, used, n_fit)
-    return n_fit
+    return _n_fit(group, estimate, used, len(used))
 
 
 def check_together(compiled: Sequence[CompiledPopulation]) -> None:
@@ -237,14 +229,18 @@ def _add_checkpoint_copy(group: Group, needed: memory.MemoryEstimate) -> memory.
     return needed._replace(copies=needed.kept - replay)
 
 
-def _check_fit(
-    group: Group, needed: memory.MemoryEstimate, used: Sequence[Device], n_fit: int
-) -> None:
-    """Raises: ConfigError if less than one member per device fits, or not all without slices."""
-    n_members, slices = len(group.seeds), group.config.population.slices
+def _n_fit(
+    group: Group, estimate: memory.MemoryEstimate, used: Sequence[Device], n_running: int | None
+) -> int:
+    """Number of members that fit at a time.
+
+    Raises: ConfigError if less than one per device fits, or not all without slices.
+    """
+    needed, limit = _add_checkpoint_copy(group, estimate), memory_limit(group)
+    n_fit, n_members = needed.fit(limit, n_running), len(group.seeds)
+    slices, human = group.config.population.slices, progress.human
     if n_fit >= (len(used) if slices else n_members):
-        return
-    human, limit = progress.human, memory_limit(group)
+        return n_fit
     parts = ", ".join(f"{name} {human(size)}B" for name, size in needed.parts.items() if size)
     wanted = "one" if slices else f"{n_members} (population.slices=false)"
     running = f" and {human(needed.temporaries)}B while it trains" if needed.temporaries else ""

@@ -83,10 +83,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def step(self) -> bool:
         """Trains for one compiled call, some seconds, then writes the rows, evaluation and
-        checkpoint that are due.
-
-        Returns:
-          Whether anything was trained: False after the end of the schedule or an early end.
+        checkpoint that are due. Returns False if nothing is left to train.
         """
         with self._close_on_error():
             if (due := self._next_training()) is None:
@@ -97,24 +94,17 @@ class Session(contextlib.AbstractContextManager["Session"]):
             return True
 
     def evaluate(self) -> dict[str, np.ndarray]:
-        """Evaluates the members now, with the episodes that a scheduled evaluation would play.
+        """Evaluates the members now: `eval/<name>` -> f32[P].
 
-        Writes nothing and leaves `best_parameters` unchanged, so learning curves do not depend on
-        such calls.
-
-        Returns:
-          `eval/<name>` -> f32[P].
+        Plays the episodes of a scheduled evaluation, but writes nothing and leaves
+        `best_parameters` unchanged.
         """
         if self._active is None:
             raise config.ConfigError("session: it has ended; nothing is in training")
         return self._active.evaluation()
 
     def save(self) -> None:
-        """Makes a checkpoint now, unless this update has one.
-
-        Raises:
-          ConfigError: checkpoints are disabled.
-        """
+        """Makes a checkpoint now, unless this update has one. Raises: ConfigError if disabled."""
         if not self.config.checkpoint.enabled:
             raise config.ConfigError("session: save() needs checkpoint.enabled=true")
         if self._segment < len(self._schedule) and not self._closed:
@@ -253,7 +243,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if gather:
             programs.check_together(self._compiled)
         n_fit = self._compiled[0].n_fit
-        arrays = self._load_checkpoint(saved, n_fit) if saved else {}
+        arrays = self._load(saved, n_fit) if saved else {}
         started = [tuple(span) for span in saved.meta["spans"]] if saved else []
         self._schedule = (
             schedule.rungs(self._groups, self._rungs)
@@ -270,14 +260,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         else:
             self._begin(self._schedule[0])
 
-    def _load_checkpoint(
-        self, saved: checkpoint.SavedCheckpoint, n_fit: int
-    ) -> dict[str, np.ndarray]:
-        """Checks a checkpoint before anything is written; returns its arrays.
-
-        Raises:
-          ConfigError: it is damaged, of another program, past the end, or has too many members.
-        """
+    def _load(self, saved: checkpoint.SavedCheckpoint, n_fit: int) -> dict[str, np.ndarray]:
+        """Returns the arrays of a checkpoint, checked before anything is written."""
         compatibility.check_progress(saved, self._groups, None if self._rungs else n_fit)
         for key, sizes in zip(self._keys, saved.meta["sizes"], strict=True):
             columns = self._compiled[key[0]].columns
