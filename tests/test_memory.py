@@ -77,7 +77,7 @@ def test_slices_do_not_change_results(tmp_path, capsys):
 def test_too_little_memory_is_refused_before_compiling(tmp_path, monkeypatch):
     monkeypatch.setattr(population, "compile_programs", None)
     cfg = members.load(population={"memory": "2KB"})
-    with pytest.raises(config.ConfigError, match=r"memory: a member takes .*2kB for one; lower"):
+    with pytest.raises(config.ConfigError, match=r"memory: a member .*2kB are available for one"):
         api.train(cfg, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -100,10 +100,10 @@ def test_a_program_too_large_after_compiling_is_refused(tmp_path):
     member = needed()
     settings = {"batching": "map", "devices": 1, "memory": member.kept + member.temporaries // 2}
     job = api.Job(members.load(seeds=1, population=settings), tmp_path / "run")
-    with pytest.raises(config.ConfigError, match=r"memory: a member takes"):
+    with pytest.raises(config.ConfigError, match=r"memory: a member needs"):
         api.train_many([job], tmp_path)
     (entry,) = json.loads((tmp_path / "index.json").read_text())["jobs"]
-    assert entry["status"] == "failed" and "memory: a member takes" in entry["failures"][0]
+    assert entry["status"] == "failed" and "memory: a member needs" in entry["failures"][0]
     assert not (tmp_path / "run").exists()
 
 

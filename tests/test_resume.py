@@ -75,7 +75,7 @@ def train(cfg, directory, programs):
 @pytest.fixture(autouse=True)
 def _short_calls(monkeypatch):
     """Makes each compiled call one update, so that a run can be killed after any."""
-    monkeypatch.setattr(loop, "_CALL_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "_CHUNK_SECONDS", 0.0)
 
 
 @pytest.fixture

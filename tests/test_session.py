@@ -36,7 +36,7 @@ def load(**more):
 @pytest.fixture(autouse=True)
 def _short_calls(monkeypatch):
     """Makes each compiled call one update."""
-    monkeypatch.setattr(loop, "_CALL_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "_CHUNK_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

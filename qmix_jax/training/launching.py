@@ -84,9 +84,9 @@ def train(jobs: Sequence[Job], options: LaunchOptions) -> LaunchResult:
     ):
         for line in () if options.single else describe_groups(context.config_groups):
             context.display.note(line)
-        for number, group_results, seconds in _train_groups(context, index):
-            index.finish(number, group_results, seconds)
-            finished |= zip(context.config_groups[number].jobs, group_results, strict=True)
+        for i, group_results, seconds in _train_groups(context, index):
+            index.finish(i, group_results, seconds)
+            finished |= zip(context.config_groups[i].jobs, group_results, strict=True)
     ordered = [finished.get(i) for i in range(len(jobs))]
     return LaunchResult(ordered, context.options.objective)
 
@@ -230,29 +230,30 @@ def _train_groups(
 
     Groups train in turn; with successive halving, all in one session.
     """
-    numbers = list(range(len(context.groups)))
+    indices = range(len(context.groups))
     if context.options.halving:
-        yield from _train_session(numbers, context, index)
+        yield from _train_session(indices, context, index)
         return
-    for number in numbers:
+    for i in indices:
         if context.should_stop():
             return
-        yield from _train_session([number], context, index)
+        yield from _train_session([i], context, index)
 
 
 def _train_session(
-    numbers: Sequence[int], context: LaunchContext, index: sweep_index.SweepIndex
+    indices: Sequence[int], context: LaunchContext, index: sweep_index.SweepIndex
 ) -> Iterator[tuple[int, list[results.Result], outcomes.WallTime]]:
     """Trains groups in one session, or reads them back if all have ended."""
-    chosen, options = [context.groups[number] for number in numbers], context.options
-    if all(compatibility.has_ended(job.config, job.path) for group in chosen for job in group.jobs):
-        for number, group in zip(numbers, chosen, strict=True):
-            yield number, _read_results(group, context), outcomes.WallTime(*[math.nan] * 3)
+    session_groups, options = [context.groups[i] for i in indices], context.options
+    jobs = [job for group in session_groups for job in group.jobs]
+    if all(compatibility.has_ended(job.config, job.path) for job in jobs):
+        for i, group in zip(indices, session_groups, strict=True):
+            yield i, _read_results(group, context), outcomes.WallTime(*[math.nan] * 3)
         return
-    for number in numbers:
-        index.start(number)
+    for i in indices:
+        index.start(i)
     with session.Session(
-        chosen,
+        session_groups,
         # Without later use a program is freed with its group: some 40 would fill the process's
         # table of memory maps.
         options.programs or compiled_programs.Programs(),
@@ -264,15 +265,15 @@ def _train_session(
     ) as running:
         while running.step():
             pass
-    for g, number in enumerate(numbers):
-        yield number, running.results(g), running.seconds(g)
+    for g, i in enumerate(indices):
+        yield i, running.results(g), running.seconds(g)
 
 
 def _read_results(group: Group, context: LaunchContext) -> list[results.Result]:
     """Reads the results of a group that had ended."""
-    found = []
     for job in group.jobs:
         context.display.note(f"{group.heading}{ended_message(job)}")
-        outcome = record.read_outcome(job.path)
-        found.append(results.make(job, outcome, group.program, context.options.objective))
-    return found
+    return [
+        results.make(job, record.read_outcome(job.path), group.program, context.options.objective)
+        for job in group.jobs
+    ]

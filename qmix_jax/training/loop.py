@@ -1,4 +1,4 @@
-"""Trains members of a group: compiled calls, and the rows and evaluations between them."""
+"""Trains members of a group in chunks, with rows and evaluations between them."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,8 @@ from qmix_jax.runs import jobs, outcomes, scores
 from qmix_jax.runs import rows as run_rows
 from qmix_jax.training import best, stopping
 
-_CALL_SECONDS = 4.0
-"""Target length of a compiled call: long enough to hide its overhead, short enough for Ctrl-C."""
+_CHUNK_SECONDS = 4.0
+"""Target length of a chunk: long enough to hide the overhead of a call, short enough for Ctrl-C."""
 
 _COUNTERS = (
     "update", "passed", "evaluated", "row_update", "row_s", "row_steps", "train_s", "eval_s",
@@ -131,18 +131,18 @@ class Training:
         self._evaluate()
 
     def step(self, until: int, should_stop: Callable[[], bool]) -> None:
-        """Trains for one compiled call, then writes the rows and evaluation that are due.
+        """Trains for one chunk, then writes the rows and evaluation that are due.
 
         Args:
           until: one of the plan's stops; `reached(until)` is False.
-          should_stop: called after the compiled call; if True, what is due is left to the resumed
+          should_stop: called after the chunk; if True, what is due is left to the resumed
             run, unless the plan is done.
         """
         warm_up = self._update < 0
         stop = 0 if warm_up else self._next_stop(until)
         assert stop is not None, "called although `reached(until)`"
         if self._update < stop:
-            self._train(min(self._call_length(), stop - self._update))
+            self._train(min(self._chunk_length(), stop - self._update))
         if warm_up and self._update == 0:
             # Neither the speed nor the metrics of the warm-up describe training.
             self._tallies = self._population.empty_tallies()
@@ -257,7 +257,7 @@ class Training:
           members: population of the snapshot's `members`; None if it has none.
           snapshot: its arrays are dropped once they are on the devices.
           n_resumed: number of times the run was resumed, including this one.
-          should_stop: called between the compiled calls that collect a new replay.
+          should_stop: called between the chunks that collect a new replay.
         Returns:
           Whether the replay was collected anew, because the snapshot has none.
         """
@@ -300,7 +300,7 @@ class Training:
         n_collects, n_done = min(n_collects, n_full), 0
         first = -plan.warm_up_collects - n_full * n_resumed  # negative: nothing is learnt
         while n_done < n_collects and not should_stop():
-            length = min(self._call_length(), n_collects - n_done)
+            length = min(self._chunk_length(), n_collects - n_done)
             started = time.perf_counter()
             tallies = members.empty_tallies()
             self._states, _ = members.train(self._states, tallies, first + n_done, length)
@@ -323,9 +323,9 @@ class Training:
         passed, update = self._passed, self._update
         return next((s for s in self._stops if passed < s <= until and s >= update), None)
 
-    def _call_length(self) -> int:
-        """Updates of the next compiled call; 1 while their speed is unknown."""
-        return max(1, int(_CALL_SECONDS / self._per_update_s)) if self._per_update_s else 1
+    def _chunk_length(self) -> int:
+        """Updates of the next chunk; 1 while their speed is unknown."""
+        return max(1, int(_CHUNK_SECONDS / self._per_update_s)) if self._per_update_s else 1
 
     def _train(self, n_updates: int) -> None:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A session trains groups of jobs through a schedule, with their files and checkpoints."""
+"""A session trains groups of jobs: open, restore, step (train, evaluate, checkpoint), close."""
 
 import contextlib
 import pathlib
@@ -78,152 +78,6 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._segment = self._n_resumed = 0
         with self._close_on_error():
             self._open()
-
-    # Driving
-
-    def step(self) -> bool:
-        """Trains for one compiled call, some seconds, then writes the rows, evaluation and
-        checkpoint that are due. Returns False if nothing is left to train.
-        """
-        with self._close_on_error():
-            if (due := self._next_training()) is None:
-                return False
-            training, until = due
-            training.step(until, self._stopping)
-            self._save(last=training.over)
-            return True
-
-    def evaluate(self) -> dict[str, np.ndarray]:
-        """Evaluates the members now: `eval/<name>` -> f32[P].
-
-        Plays the episodes of a scheduled evaluation, but writes nothing and leaves
-        `best_parameters` unchanged.
-        """
-        if self._active is None:
-            raise config.ConfigError("session: it has ended; nothing is in training")
-        return self._active.evaluation()
-
-    def save(self) -> None:
-        """Makes a checkpoint now, unless this update has one. Raises: ConfigError if disabled."""
-        if not self.config.checkpoint.enabled:
-            raise config.ConfigError("session: save() needs checkpoint.enabled=true")
-        if self._segment < len(self._schedule) and not self._closed:
-            with self._close_on_error():
-                self._save(last=True)
-
-    def stop(self) -> None:
-        """Ends early, as Ctrl-C does: the next `step` saves and returns False, and the result is
-        `interrupted`.
-        """
-        self._stop_requested = True
-
-    def close(self) -> None:
-        """Ends the session, early if `step` has more to do, and writes the final files."""
-        if self._closed:
-            return
-        with self._close_on_error():
-            self._stop_requested |= self._segment < len(self._schedule)
-            while self.step():
-                pass
-            if not self._interrupted:
-                self._store.remove_old()
-            self._files.close()
-            for g, training in enumerate(self._trainings):
-                self._end_jobs(g, training.jobs if training else ())
-            self._finish([key for key in self._keys if key not in self._finished])
-        self._closed = True
-        self._stack.close()
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            self.close()
-        elif not self._closed:
-            self._closed = True
-            self._stack.__exit__(kind, error, trace)
-
-    @contextlib.contextmanager
-    def _close_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
-
-    # Reading
-
-    @property
-    def config(self) -> config.ExperimentConfig:
-        """The configuration of the run."""
-        return self._groups[0].config
-
-    @property
-    def plan(self) -> plan.Plan:
-        """The arithmetic of the run."""
-        return self._groups[0].program.plan
-
-    @property
-    def program(self) -> program.Program:
-        """The pure functions of one member, for example to inspect `parameters` with."""
-        return self._groups[0].program
-
-    @property
-    def directory(self) -> pathlib.Path:
-        """The run directory."""
-        return self._groups[0].jobs[0].path
-
-    @property
-    def update(self) -> int:
-        """Updates done by the members in training."""
-        return max(self._active.update, 0) if self._active else self._outcomes[0, 0].update
-
-    @property
-    def env_steps(self) -> int:
-        """Env steps done by each member in training, warm-up included."""
-        return self._active.env_steps if self._active else self._outcomes[0, 0].env_steps
-
-    @property
-    def parameters(self) -> Any:
-        """A host copy of the online parameters, a nested dict of arrays [P, ...]: of the members in
-        training (a slice if memory is short), after `close` of all. States on the devices are
-        donated to the next call.
-        """
-        return self._active.parameters() if self._active else self._outcomes[0, 0].parameters
-
-    @property
-    def metrics(self) -> dict[str, np.ndarray]:
-        """The rows so far: columns of `metrics.csv` -> array with one entry per row."""
-        return storage.read_metrics(self.directory / "metrics.csv")
-
-    def result(self) -> results.Result:
-        """The result of the run; closes the session."""
-        return self.results(0)[0]
-
-    def results(self, group: int) -> list[results.Result]:
-        """The result of each run of a group; closes the session."""
-        self.close()
-        if (group, 0) not in self._outcomes:
-            raise config.ConfigError(
-                "session: it was ended by an error and has no result; resume it from its directory"
-            )
-        return [
-            results.make(
-                job, self._outcomes[group, i], self._groups[group].program, self._objective
-            )
-            for i, job in enumerate(self._groups[group].jobs)
-        ]
-
-    def seconds(self, group: int) -> outcomes.WallTime:
-        """Wall time of a group so far."""
-        training = self._trainings[group]
-        now = training.seconds if training else (0.0, 0.0)
-        pairs = zip(self._earlier_s[group], now, strict=True)
-        return outcomes.WallTime(self._compiled[group].seconds, *map(sum, pairs))
-
-    @property
-    def _active(self) -> loop.Training | None:
-        """The training of the first group, if members are in training."""
-        training = self._trainings[0]
-        return training if training and training.members else None
 
     # Opening
 
@@ -330,7 +184,19 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._trainings[g] = training
         return training
 
-    # The schedule
+    # Training
+
+    def step(self) -> bool:
+        """Trains for one chunk, some seconds, then writes the rows, evaluation and
+        checkpoint that are due. Returns False if nothing is left to train.
+        """
+        with self._close_on_error():
+            if (due := self._next_training()) is None:
+                return False
+            training, until = due
+            training.step(until, self._stopping)
+            self._save(last=training.over)
+            return True
 
     def _next_training(self) -> tuple[loop.Training, int] | None:
         """Returns (the training to step, the update to reach); ends what is done."""
@@ -357,27 +223,6 @@ class Session(contextlib.AbstractContextManager["Session"]):
         elif self._segment < len(self._schedule) and self._sliced:
             self._end_slice(segment.group)
 
-    def _interrupt(self, training: loop.Training) -> None:
-        """Ends early with a checkpoint; initialises the other members, so that results have all."""
-        self._save(last=True)  # before rows that an uninterrupted run would not have
-        self._interrupted = True
-        training.write_train_row()
-        for segment in self._schedule[self._segment + 1 :]:
-            started = self._trainings[segment.group]
-            if started is not None and started.span != segment.span:
-                self._end_slice(segment.group)
-            if self._trainings[segment.group] is None:
-                self._begin(segment)
-        self._segment = len(self._schedule)
-
-    def _stop_jobs(self, g: int, verdicts: Mapping[int, str]) -> None:
-        """Ends jobs by their stop rules."""
-        for i, verdict in verdicts.items():
-            job = self._groups[g].jobs[i]
-            name = f"{job.label or job.path}: " if len(self._keys) > 1 else ""
-            self._display.note(f"{name}ended by {verdict}")
-        self._end_jobs(g, list(verdicts))
-
     def _halve(self, rung: int) -> None:
         """Ends the worse jobs of all groups at a rung."""
         assert self._rungs is not None
@@ -401,6 +246,27 @@ class Session(contextlib.AbstractContextManager["Session"]):
             f"{job_scores[ranked[n_best - 1]]:.4g}; dropped: {dropped or 'none'}"
         )
 
+    def _stop_jobs(self, g: int, verdicts: Mapping[int, str]) -> None:
+        """Ends jobs by their stop rules."""
+        for i, verdict in verdicts.items():
+            job = self._groups[g].jobs[i]
+            name = f"{job.label or job.path}: " if len(self._keys) > 1 else ""
+            self._display.note(f"{name}ended by {verdict}")
+        self._end_jobs(g, list(verdicts))
+
+    def _interrupt(self, training: loop.Training) -> None:
+        """Ends early with a checkpoint; initialises the other members, so that results have all."""
+        self._save(last=True)  # before rows that an uninterrupted run would not have
+        self._interrupted = True
+        training.write_train_row()
+        for segment in self._schedule[self._segment + 1 :]:
+            started = self._trainings[segment.group]
+            if started is not None and started.span != segment.span:
+                self._end_slice(segment.group)
+            if self._trainings[segment.group] is None:
+                self._begin(segment)
+        self._segment = len(self._schedule)
+
     def _end_slice(self, g: int) -> None:
         training = self._trainings[g]
         assert training is not None, "the slice has started"
@@ -422,22 +288,15 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if not self._sliced:
             self._finish([(g, i) for i in chosen])
 
-    def _finish(self, keys: Sequence[_Key]) -> None:
-        """Writes the final files of jobs."""
-        for key in keys:
-            if self._sliced and not self._interrupted:  # else the rows are resumed as they are
-                storage.sort_rows(self._job(key).path)
-            record.finish(self._job(key), self._manifests[key], self._outcomes[key])
-            self._finished.add(key)
-
-    @property
-    def _sliced(self) -> bool:
-        return self._rungs is None and len(self._schedule) > 1
-
-    def _job(self, key: _Key) -> jobs.Job:
-        return self._groups[key[0]].jobs[key[1]]
-
     # Checkpoints
+
+    def save(self) -> None:
+        """Makes a checkpoint now, unless this update has one. Raises: ConfigError if disabled."""
+        if not self.config.checkpoint.enabled:
+            raise config.ConfigError("session: save() needs checkpoint.enabled=true")
+        if self._segment < len(self._schedule) and not self._closed:
+            with self._close_on_error():
+                self._save(last=True)
 
     def _save(self, last: bool) -> None:
         """Makes a checkpoint if one is due, or it is the `last` one."""
@@ -469,3 +328,144 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 f"{g}/{name}": x for name, x in (snapshot.arrays if snapshot else {}).items()
             }
         self._store.save(step, meta, arrays)
+
+    # Ending
+
+    def stop(self) -> None:
+        """Ends early, as Ctrl-C does: the next `step` saves and returns False, and the result is
+        `interrupted`.
+        """
+        self._stop_requested = True
+
+    def close(self) -> None:
+        """Ends the session, early if `step` has more to do, and writes the final files."""
+        if self._closed:
+            return
+        with self._close_on_error():
+            self._stop_requested |= self._segment < len(self._schedule)
+            while self.step():
+                pass
+            if not self._interrupted:
+                self._store.remove_old()
+            self._files.close()
+            for g, training in enumerate(self._trainings):
+                self._end_jobs(g, training.jobs if training else ())
+            self._finish([key for key in self._keys if key not in self._finished])
+        self._closed = True
+        self._stack.close()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            self.close()
+        elif not self._closed:
+            self._closed = True
+            self._stack.__exit__(kind, error, trace)
+
+    @contextlib.contextmanager
+    def _close_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def _finish(self, keys: Sequence[_Key]) -> None:
+        """Writes the final files of jobs."""
+        for key in keys:
+            if self._sliced and not self._interrupted:  # else the rows are resumed as they are
+                storage.sort_rows(self._job(key).path)
+            record.finish(self._job(key), self._manifests[key], self._outcomes[key])
+            self._finished.add(key)
+
+    # Reading
+
+    def evaluate(self) -> dict[str, np.ndarray]:
+        """Evaluates the members now: `eval/<name>` -> f32[P].
+
+        Plays the episodes of a scheduled evaluation, but writes nothing and leaves
+        `best_parameters` unchanged.
+        """
+        if self._active is None:
+            raise config.ConfigError("session: it has ended; nothing is in training")
+        return self._active.evaluation()
+
+    @property
+    def config(self) -> config.ExperimentConfig:
+        """The configuration of the run."""
+        return self._groups[0].config
+
+    @property
+    def plan(self) -> plan.Plan:
+        """The arithmetic of the run."""
+        return self._groups[0].program.plan
+
+    @property
+    def program(self) -> program.Program:
+        """The pure functions of one member, for example to inspect `parameters` with."""
+        return self._groups[0].program
+
+    @property
+    def directory(self) -> pathlib.Path:
+        """The run directory."""
+        return self._groups[0].jobs[0].path
+
+    @property
+    def update(self) -> int:
+        """Updates done by the members in training."""
+        return max(self._active.update, 0) if self._active else self._outcomes[0, 0].update
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps done by each member in training, warm-up included."""
+        return self._active.env_steps if self._active else self._outcomes[0, 0].env_steps
+
+    @property
+    def parameters(self) -> Any:
+        """A host copy of the online parameters, a nested dict of arrays [P, ...]: of the members in
+        training (a slice if memory is short), after `close` of all. States on the devices are
+        donated to the next call.
+        """
+        return self._active.parameters() if self._active else self._outcomes[0, 0].parameters
+
+    @property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """The rows so far: columns of `metrics.csv` -> array with one entry per row."""
+        return storage.read_metrics(self.directory / "metrics.csv")
+
+    def result(self) -> results.Result:
+        """The result of the run; closes the session."""
+        return self.results(0)[0]
+
+    def results(self, group: int) -> list[results.Result]:
+        """The result of each run of a group; closes the session."""
+        self.close()
+        if (group, 0) not in self._outcomes:
+            raise config.ConfigError(
+                "session: it was ended by an error and has no result; resume it from its directory"
+            )
+        return [
+            results.make(
+                job, self._outcomes[group, i], self._groups[group].program, self._objective
+            )
+            for i, job in enumerate(self._groups[group].jobs)
+        ]
+
+    def seconds(self, group: int) -> outcomes.WallTime:
+        """Wall time of a group so far."""
+        training = self._trainings[group]
+        now = training.seconds if training else (0.0, 0.0)
+        pairs = zip(self._earlier_s[group], now, strict=True)
+        return outcomes.WallTime(self._compiled[group].seconds, *map(sum, pairs))
+
+    @property
+    def _active(self) -> loop.Training | None:
+        """The training of the first group, if members are in training."""
+        training = self._trainings[0]
+        return training if training and training.members else None
+
+    @property
+    def _sliced(self) -> bool:
+        return self._rungs is None and len(self._schedule) > 1
+
+    def _job(self, key: _Key) -> jobs.Job:
+        return self._groups[key[0]].jobs[key[1]]

@@ -88,7 +88,7 @@ def signal_after(calls: int, number: signal.Signals) -> None:
             os.kill(os.getpid(), number)
             time.sleep(0.2)  # for the listener
 
-    loop._CALL_SECONDS, loop._wait = 0.0, wait
+    loop._CHUNK_SECONDS, loop._wait = 0.0, wait
 
 
 def resume(folder: pathlib.Path, population: Mapping[str, Any], failing: bool) -> None:
