@@ -67,15 +67,19 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an uncompressed `.npz` archive; `np.savez` cannot write every name."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
+            _write_array(archive, f"{name}.npy", array)
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    with archive.open(name, "w", force_zip64=True) as entry:
+        np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def _flatten(node: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
     if isinstance(node, Mapping) and (node or not path):
+        if bad := [key for key in node if not isinstance(key, str) or not key or "/" in key]:
+            raise ValueError(f"parameters: key {bad[0]!r} under {path!r} must be text without '/'")
         for key, child in node.items():
-            if not isinstance(key, str) or not key or "/" in key:
-                raise ValueError(f"parameters: key {key!r} under {path!r} must be text without '/'")
             yield from _flatten(child, f"{path}/{key}" if path else key)
     elif isinstance(node, Mapping):
         yield f"{path}/", np.zeros(0, np.float32)

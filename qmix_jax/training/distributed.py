@@ -67,8 +67,10 @@ def _train_parts(
             _merge(jobs[i], parts[i])
         processes.gather("written", None)
     finished = [
-        None if i in parts and not parts[i].folders else results.load_run(path, options.objective)
-        for i, path in enumerate(job.path for job in jobs)
+        results.load_run(job.path, options.objective)
+        if i not in parts or parts[i].folders
+        else None
+        for i, job in enumerate(jobs)
     ]
     if main:
         _finish_groups(index, config_groups, finished, parts)
