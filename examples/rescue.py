@@ -1,4 +1,4 @@
-"""An environment of one's own: two rescuers on a grid must both reach a victim to carry it out."""
+"""A custom environment: two rescuers on a grid must reach a victim at the same time."""
 
 import jax
 import jax.numpy as jnp
@@ -9,21 +9,21 @@ from qmix_jax.types import Discrete, EnvSpec, TimeStep
 
 
 class Config(config.Model):
-    """Options, with their defaults; `+env.options.size=5` sets one."""
+    """Options with defaults; `+env.options.size=5` sets one."""
 
     size: config.PositiveInt = 4
     max_steps: config.PositiveInt = 20
 
 
 def make(cfg: Config) -> base.Env:
-    """The environment: its facts, and two pure functions."""
+    """Returns the environment: static facts and two pure functions."""
     moves = jnp.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])  # stay, up, down, left, right
     spec = EnvSpec(
         name=f"rescue/{cfg.size}x{cfg.size}",
         agent_names=("medic", "carrier"),
         agent_groups=(0, 0),
         actions=Discrete(5),
-        obs_shapes=((4,), (4,)),  # where I am, and where the victim is
+        obs_shapes=((4,), (4,)),  # position of the agent and of the victim
         obs_shape=(4,),
         state_size=6,
         max_steps=cfg.max_steps,
@@ -32,11 +32,11 @@ def make(cfg: Config) -> base.Env:
         state_bounds=(0.0, 1.0),
     )
 
-    def show(places: jax.Array, step: jax.Array, reward: jax.Array) -> TimeStep:
-        """`places` i32[3, 2]: the two rescuers and the victim."""
-        scaled = places / max(1, cfg.size - 1)
-        targets = places[:2, None] + moves[None]  # what each move of each rescuer leads to
-        saved = jnp.all(places[:2] == places[2:]) & (step > 0)
+    def observe(positions: jax.Array, step: jax.Array, reward: jax.Array) -> TimeStep:
+        """`positions` i32[3, 2]: the two rescuers and the victim."""
+        scaled = positions / max(1, cfg.size - 1)
+        targets = positions[:2, None] + moves[None]  # position after each move of each rescuer
+        saved = jnp.all(positions[:2] == positions[2:]) & (step > 0)
         return TimeStep(
             obs=jnp.concatenate([scaled[:2], jnp.stack([scaled[2]] * 2)], axis=1),
             state=scaled.reshape(6),
@@ -48,16 +48,16 @@ def make(cfg: Config) -> base.Env:
         )
 
     def reset(key: jax.Array) -> tuple[dict[str, jax.Array], TimeStep]:
-        places = jax.random.randint(key, (3, 2), 0, cfg.size)
-        state = {"places": places, "step": jnp.zeros((), jnp.int32)}
-        return state, show(places, state["step"], jnp.zeros(()))
+        positions = jax.random.randint(key, (3, 2), 0, cfg.size)
+        state = {"positions": positions, "step": jnp.zeros((), jnp.int32)}
+        return state, observe(positions, state["step"], jnp.zeros(()))
 
     def step(key, state, actions):
-        del key  # nothing is random after the start
-        places = state["places"].at[:2].add(moves[actions])
-        saved = jnp.all(places[:2] == places[2:])
-        reward = jnp.where(saved, 10.0, -0.1).astype(jnp.float32)  # one for the whole team
-        state = {"places": places, "step": state["step"] + 1}
-        return state, show(places, state["step"], reward)
+        del key  # transitions are deterministic
+        positions = state["positions"].at[:2].add(moves[actions])
+        saved = jnp.all(positions[:2] == positions[2:])
+        reward = jnp.where(saved, 10.0, -0.1).astype(jnp.float32)  # shared by the team
+        state = {"positions": positions, "step": state["step"] + 1}
+        return state, observe(positions, state["step"], reward)
 
     return base.team_env(spec, reset, step)

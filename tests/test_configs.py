@@ -1,5 +1,4 @@
-"""Every YAML file composes and loads, lists every key with a comment, and agrees with the
-models."""
+"""Every YAML file composes, loads, comments every key, and lists the defaults of the models."""
 
 import functools
 import itertools
@@ -18,10 +17,10 @@ ROOT = composition.directory()
 FILES = sorted(ROOT.rglob("*.yaml"))
 ALL = composition.choices()
 CHOICES = {group: [name for name in names if name != "custom"] for group, names in ALL.items()}
-"""`own` waits for the user's module."""
+"""Choices without `custom`, which needs a user-defined module."""
 
 compose = functools.cache(composition.compose)
-"""It takes a tenth of a second; nothing here changes the mapping it gives."""
+"""Cached: a call takes a tenth of a second. Tests must not change the mapping."""
 
 PAIRS = [(group, choice) for group, names in CHOICES.items() for choice in names]
 
@@ -38,7 +37,7 @@ def test_the_public_names_exist():
             node = node[part]
 
 
-def test_defaults_are_the_models_own():
+def test_defaults_equal_those_of_the_models():
     assert compose() == config.dump(config.load({}))
 
 
@@ -51,18 +50,19 @@ def test_every_choice_composes_and_loads(group, choice):
 
 @pytest.mark.parametrize(("group", "choice"), PAIRS)
 def test_every_key_is_listed(group, choice):
-    """Loading adds no key, so `a.b=c` works for every key there is."""
+    """Loading adds no key, so `a.b=c` works for every key."""
     mapping = compose(f"{group}={choice}")
     assert _paths(mapping) == _paths(config.dump(config.load(mapping)))
 
 
 OF_PAIRS = {path.stem for path in (ROOT / "experiment_algo").iterdir()}
-"""`<experiment>_<algorithm>`: files with values for a pair of them."""
+"""`<experiment>_<algorithm>`: files with values for that pair."""
 
 
 def with_choice(experiment, group, choice):
-    """The mapping of `experiment=... group=...`, composed where more than the group itself may
-    change: composing takes long.
+    """Returns the mapping of `experiment=... group=...`.
+
+    Composing is slow, so it merges two cached mappings if only the group can change.
     """
     alone, chosen = compose(f"experiment={experiment}"), compose(f"{group}={choice}")
     if alone[group] != compose()[group] or f"{experiment}_{choice}" in OF_PAIRS:
@@ -88,8 +88,8 @@ def test_every_experiment_takes_every_agent(experiment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", ["algo", "agent"])
-def test_a_choice_changes_its_own_group_alone(group):
-    """Every experiment with one choice, and every choice with an experiment."""
+def test_a_choice_changes_its_group_only(group):
+    """Tests every experiment with one choice, and every choice with one experiment."""
     for experiment, choice in zip(
         CHOICES["experiment"], itertools.cycle(CHOICES[group]), strict=False
     ):
@@ -97,7 +97,7 @@ def test_a_choice_changes_its_own_group_alone(group):
         assert composed == with_choice(experiment, group, choice)
 
 
-def test_a_module_of_ones_own_brings_its_own_options():
+def test_a_custom_module_defines_its_options():
     mapping = compose("env=custom", "env.name=toys.counting", "+env.options.limit=4")
     loaded = config.load(mapping)
     assert loaded.env.options == counting.Config(limit=4)
@@ -191,7 +191,7 @@ def test_two_step_is_the_published_setting():
     ("experiment", "preset"), list(itertools.product(CHOICES["experiment"], CHOICES["trainer"]))
 )
 def test_every_experiment_can_be_planned(experiment, preset):
-    """The run arithmetic holds: windows, capacity, warm-up, budget."""
+    """Windows, capacity, warm-up and budget fit together."""
     algo = "pqn_qmix" if preset == "pqn" else "qmix"
     mapping = compose(f"experiment={experiment}", f"trainer={preset}", f"algo={algo}")
     loaded = config.load(mapping)
@@ -223,7 +223,7 @@ def _paths(node, prefix=""):
     return {prefix}.union(*(_paths(value, f"{prefix}.{key}") for key, value in node.items()))
 
 
-def test_python_composes_what_the_command_line_does():
+def test_compose_config_equals_the_command_line():
     overrides = ("experiment=smax_2s3z", "algo=vdn", "seeds=3")
     cfg = qmix_jax.compose_config(*overrides)
     assert cfg == config.load(composition.compose(*overrides))

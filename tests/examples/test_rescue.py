@@ -1,4 +1,4 @@
-"""The example environment keeps the contract and can be learnt in seconds."""
+"""The example environment satisfies the contract and is learnt in seconds."""
 
 import numpy as np
 import pytest
@@ -21,17 +21,17 @@ SETTINGS = {
 }
 
 
-def test_it_keeps_the_contract():
-    found = qmix_jax.check_env("examples.rescue", {"size": 3}, episodes=4)
-    assert found.passed, found.failures()
+def test_rescue_satisfies_the_env_contract():
+    result = qmix_jax.check_env("examples.rescue", {"size": 3}, episodes=4)
+    assert result.passed, result.failures()
 
 
 @pytest.mark.slow
-def test_it_is_learnt(tmp_path):
+def test_qmix_learns_rescue(tmp_path):
     config = qmix_jax.load_config(SETTINGS)
     (random,) = qmix_jax.baseline(config).metrics["win_rate"]
     result = qmix_jax.train(config, tmp_path / "run")
     rates = result.metrics["eval/win_rate"]
-    learnt = rates[np.isfinite(rates)][-3:].mean()
+    trained = rates[np.isfinite(rates)][-3:].mean()
     assert random < 0.3
-    assert learnt > random + 0.4, (random, learnt)
+    assert trained > random + 0.4, (random, trained)
