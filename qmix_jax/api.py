@@ -52,12 +52,12 @@ def start(
             "start: a session runs in one process; set population.distributed=false, or use "
             "qmix_jax.train without callbacks"
         )
-    (job,) = launching.settle([Job(cfg, directory, command)])
-    if compatibility.ended(job.config, job.path):
+    (job,) = launching.prepare_jobs([Job(cfg, directory, command)])
+    if compatibility.has_ended(job.config, job.path):
         raise config.ConfigError(
-            f"start: {launching.had_ended(job)}, or read it with qmix_jax.load_run"
+            f"start: {launching.ended_message(job)}, or read it with qmix_jax.load_run"
         )
-    return launching.start(job)
+    return launching.start_session(job)
 
 
 def train(
@@ -92,11 +92,11 @@ def train(
     _check([cfg])
     if cfg.population.distributed:
         return _require_finite(_train_distributed(Job(cfg, directory, command), callbacks))
-    (job,) = launching.settle([Job(cfg, directory, command)])
-    if compatibility.ended(job.config, job.path):
-        print(f"resume: {launching.had_ended(job)}", flush=True)
+    (job,) = launching.prepare_jobs([Job(cfg, directory, command)])
+    if compatibility.has_ended(job.config, job.path):
+        print(f"resume: {launching.ended_message(job)}", flush=True)
         return _require_finite(load_run(job.path))
-    with launching.start(job) as session:
+    with launching.start_session(job) as session:
         while session.step():
             _call(callbacks, session)
     result = session.result()
@@ -121,11 +121,11 @@ def _train_distributed(job: Job, callbacks: Sequence[Callable[[Session], Any]]) 
         raise config.ConfigError(
             "train: callbacks need a single process; set population.distributed=false"
         )
-    launched = distributed.train([job], launching.LaunchOptions(alone=True))
+    launched = distributed.train([job], launching.LaunchOptions(single=True))
     (result,) = launched.results
     if result is None:
         raise KeyboardInterrupt  # a signal arrived before every process had started
-    if launched.shown:
+    if launched.is_main:
         results.show(result)
     return result
 
@@ -171,11 +171,11 @@ def train_many(
         )
     root = None if directory is None else pathlib.Path(directory)
     launched = distributed.train(jobs, launching.LaunchOptions(root, halving, objective, programs))
-    if launched.shown:
+    if launched.is_main:
         tables.sweep(
             [job.label for job in jobs],
             launched.results,
-            root and root / sweep_index.NAME,
+            root and root / sweep_index.INDEX_FILE,
             launched.objective.caption,
             launched.objective.maximise,
         )
@@ -199,8 +199,8 @@ def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None 
     """
     path = pathlib.Path(directory)
     cfg = metadata.read_run_config(path)
-    parts = [path, *path.glob(f"{rows.PART}*")]
-    if not any(checkpoint.whole_steps(part / checkpoint.FOLDER) for part in parts):
+    parts = [path, *path.glob(f"{rows.PART_PREFIX}*")]
+    if not any(checkpoint.complete_steps(part / checkpoint.FOLDER) for part in parts):
         raise config.ConfigError(
             f"resume: no checkpoint in {str(path / checkpoint.FOLDER)!r}; if the run was part of a "
             "sweep, give the directory of the sweep; resume=auto with hydra.run.dir starts again"
@@ -224,11 +224,12 @@ def resume_many(
     """
     path = pathlib.Path(directory)
     try:
-        sweep = json.loads((path / sweep_index.JOBS).read_text(encoding="utf-8"))
+        sweep = json.loads((path / sweep_index.SWEEP_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise config.ConfigError(
-            f"resume: cannot read {str(path / sweep_index.JOBS)!r} ({error}); give the directory "
-            "of a fused sweep, or repeat its command with resume=auto and its hydra.sweep.dir"
+            f"resume: cannot read {str(path / sweep_index.SWEEP_FILE)!r} ({error}); give the "
+            "directory of a fused sweep, or repeat its command with resume=auto and its "
+            "hydra.sweep.dir"
         ) from error
     jobs = [
         Job(
@@ -245,7 +246,7 @@ def resume_many(
 
 def is_sweep(directory: str | os.PathLike[str]) -> bool:
     """Returns whether a directory is that of a sweep."""
-    return (pathlib.Path(directory) / sweep_index.JOBS).is_file()
+    return (pathlib.Path(directory) / sweep_index.SWEEP_FILE).is_file()
 
 
 def _resumed(
@@ -272,7 +273,7 @@ def plan_runs(
     """
     _check(configs)
     split = groups.split(configs)
-    for line in (*launching.prepare(configs), *launching.group_lines(split)):
+    for line in (*launching.prepare_devices(configs), *launching.describe_groups(split)):
         print(line)
     footprints = []
     for group in launching.build_groups([Job(cfg) for cfg in configs], split):

@@ -74,7 +74,7 @@ def test_a_sweep_goes_on_as_a_whole(swept, capsys):
 REFUSED = [
     ("resume=nowhere", "resume: 'nowhere' is no directory; give that of a run or a sweep, or"),
     ("resume=.", "config: cannot read 'config.yaml'"),
-    ("resume=RUN seeds=3", "was trained with seeds=1 (now 3); leave that as it was"),
+    ("resume=RUN seeds=3", "was trained with seeds=1 (now 3); change it back, or"),
     ("resume=RUN algo=vdn", "was trained with algo.name='qmix' (now 'vdn'), "),
     ("resume=RUN hparams.gama=1", "config: unknown key 'hparams.gama'; did you mean"),
     ("resume=RUN eval.every=0", "config: eval.every=0: input should be greater than 0"),

@@ -1,6 +1,5 @@
-"""Killed without warning at random moments, a run still comes to the numbers it would have had."""
+"""A run killed at random moments resumes to the results of an uninterrupted run."""
 
-import csv
 import os
 import random
 import signal
@@ -10,11 +9,11 @@ import time
 
 import numpy as np
 import pytest
+from toys.comparison import rows
 
 from qmix_jax.runs import checkpoint
 
 KILLS = int(os.environ.get("QMIX_JAX_KILLS", "1"))
-MACHINE = ("time_s", "perf/env_steps_per_s")
 RUN = (
     "experiment=two_step",
     "seeds=3",
@@ -24,12 +23,6 @@ RUN = (
     "checkpoint.every_s=0.1",
     "resume=auto",
 )
-
-
-def rows(directory):
-    """The metrics as text, without what depends on the machine."""
-    with (directory / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in MACHINE} for row in csv.DictReader(file)]
 
 
 def start(folder, environment):
@@ -51,10 +44,10 @@ def size(folder):
 
 
 def kill_at_random(folder, environment, seconds):
-    """Kills a process that goes on, so long after it began to write; True if it was training."""
+    """Kills a resumed process `seconds` after its first write; returns whether it was training."""
     process = start(folder, environment)
-    before = size(folder)
-    while size(folder) == before and process.poll() is None:
+    first_size = size(folder)
+    while size(folder) == first_size and process.poll() is None:
         time.sleep(0.01)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
@@ -64,8 +57,8 @@ def kill_at_random(folder, environment, seconds):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 90 * KILLS)
-def test_killed_at_random_moments_it_comes_to_the_same_numbers(tmp_path, environment):
-    finish(tmp_path / "whole", environment)
+def test_a_run_killed_at_random_moments_resumes_to_equal_results(tmp_path, environment):
+    finish(tmp_path / "uninterrupted", environment)
     random_moments = random.Random(KILLS)
     kills = rounds = 0
     while kills < KILLS:
@@ -73,14 +66,14 @@ def test_killed_at_random_moments_it_comes_to_the_same_numbers(tmp_path, environ
         for _ in range(5):
             if kills < KILLS and kill_at_random(folder, environment, random_moments.random()):
                 kills += 1
-                found = checkpoint.newest(folder / checkpoint.FOLDER)
-                assert found is None or found.load()  # damaged ones raise
+                saved = checkpoint.newest(folder / checkpoint.FOLDER)
+                assert saved is None or saved.load()  # raises if damaged
         finish(folder, environment)
         rounds += 1
-        assert rows(folder) == rows(tmp_path / "whole")
+        assert rows(folder) == rows(tmp_path / "uninterrupted")
         for name in ("parameters_final.npz", "parameters_best.npz"):
-            with np.load(folder / name) as one, np.load(tmp_path / "whole" / name) as other:
-                assert one.files == other.files
-                for key in one.files:
-                    np.testing.assert_array_equal(one[key], other[key])
-    print(f"{kills} kills in {rounds} run(s), all went on to the same numbers")
+            with np.load(folder / name) as a, np.load(tmp_path / "uninterrupted" / name) as b:
+                assert a.files == b.files
+                for key in a.files:
+                    np.testing.assert_array_equal(a[key], b[key])
+    print(f"{kills} kills in {rounds} run(s), all resumed to equal results")

@@ -1,4 +1,4 @@
-"""What members take, what fits, and slices of a population that does not."""
+"""Memory of members, what fits, and slices of a population that does not."""
 
 import json
 import time
@@ -38,7 +38,7 @@ def test_fit_by_hand():
 
 
 NO_COPIES = {"checkpoint": {"enabled": False}}
-"""Only what members keep and what programs add counts."""
+"""Without checkpoints: memory is the state of members and the temporaries of programs."""
 
 
 def needed():
@@ -46,14 +46,14 @@ def needed():
 
 
 @pytest.mark.slow
-def test_slices_change_nothing(tmp_path, capsys):
-    """Of batched members; `test_resume.py` has slices of members that take turns."""
-    one = needed()
+def test_slices_do_not_change_results(tmp_path, capsys):
+    """With batched members; `test_resume.py` has slices of members that take turns."""
+    member = needed()
     settings = {"population": {"batching": "vmap", "devices": 1}, **NO_COPIES}
     jobs = [members.load(seeds=2, **settings), members.load(seed=7, seeds=2, **settings)]
     together = api.train_many([api.Job(cfg, tmp_path / f"a{i}") for i, cfg in enumerate(jobs)])
     capsys.readouterr()
-    limit = int(3.4 * (one.kept + one.temporaries))
+    limit = int(3.4 * (member.kept + member.temporaries))
     small = {**settings, "population": {**settings["population"], "memory": limit}}
     sliced = api.train_many(
         [
@@ -62,28 +62,28 @@ def test_slices_change_nothing(tmp_path, capsys):
         ]
     )
     assert "memory: 4 members in 2 slices of 3" in capsys.readouterr().out
-    for whole, parts in zip(together, sliced, strict=True):
-        np.testing.assert_array_equal(whole.metrics["seed"], parts.metrics["seed"])
-        np.testing.assert_array_equal(whole.metrics["update"], parts.metrics["update"])
-        np.testing.assert_array_equal(whole.metrics["kind"], parts.metrics["kind"])
+    for expected, result in zip(together, sliced, strict=True):
+        np.testing.assert_array_equal(expected.metrics["seed"], result.metrics["seed"])
+        np.testing.assert_array_equal(expected.metrics["update"], result.metrics["update"])
+        np.testing.assert_array_equal(expected.metrics["kind"], result.metrics["kind"])
         for a, b in zip(
-            members.leaves(whole.parameters), members.leaves(parts.parameters), strict=True
+            members.leaves(expected.parameters), members.leaves(result.parameters), strict=True
         ):
             np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
     rows = (sliced[1].directory / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == len(storage.read_metrics(sliced[1].directory / "metrics.csv")["seed"])
 
 
-def test_too_little_memory_is_one_line_before_anything_is_compiled(tmp_path, monkeypatch):
+def test_too_little_memory_is_refused_before_compiling(tmp_path, monkeypatch):
     monkeypatch.setattr(population, "compile_programs", None)
     cfg = members.load(population={"memory": "2KB"})
-    with pytest.raises(config.ConfigError, match=r"memory: a member takes .*2kB for one; lower"):
+    with pytest.raises(config.ConfigError, match=r"memory: a member .*2kB are available for one"):
         api.train(cfg, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_members_that_do_not_fit_together_are_refused_where_slices_are_off(tmp_path, monkeypatch):
+def test_members_that_do_not_fit_are_refused_without_slices(tmp_path, monkeypatch):
     limit = int(2.5 * needed().kept)
     monkeypatch.setattr(population, "compile_programs", None)
     settings = {"batching": "map", "devices": 1, "memory": limit, "slices": False}
@@ -96,57 +96,58 @@ def test_members_that_do_not_fit_together_are_refused_where_slices_are_off(tmp_p
 
 
 @pytest.mark.slow
-def test_what_turns_out_too_large_when_compiled_leaves_nothing_but_the_reason(tmp_path):
-    one = needed()
-    settings = {"batching": "map", "devices": 1, "memory": one.kept + one.temporaries // 2}
+def test_a_program_too_large_after_compiling_is_refused(tmp_path):
+    member = needed()
+    settings = {"batching": "map", "devices": 1, "memory": member.kept + member.temporaries // 2}
     job = api.Job(members.load(seeds=1, population=settings), tmp_path / "run")
-    with pytest.raises(config.ConfigError, match=r"memory: a member takes"):
+    with pytest.raises(config.ConfigError, match=r"memory: a member needs"):
         api.train_many([job], tmp_path)
-    (kept,) = json.loads((tmp_path / "index.json").read_text())["jobs"]
-    assert kept["status"] == "failed" and "memory: a member takes" in kept["failures"][0]
+    (entry,) = json.loads((tmp_path / "index.json").read_text())["jobs"]
+    assert entry["status"] == "failed" and "memory: a member needs" in entry["failures"][0]
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("given", "bytes_"), [("24GiB", 24 * 2**30), ("1.5 MB", 1_500_000), (1e6, 10**6), ("12", 12)]
+    ("text", "n_bytes"), [("24GiB", 24 * 2**30), ("1.5 MB", 1_500_000), (1e6, 10**6), ("12", 12)]
 )
-def test_bytes_may_have_units(given, bytes_):
-    assert members.load(population={"memory": given}).population.memory == bytes_
+def test_bytes_may_have_units(text, n_bytes):
+    assert members.load(population={"memory": text}).population.memory == n_bytes
 
 
-@pytest.mark.parametrize("given", ["24 parsecs", "GiB", 0, -1, "1e3GB"])
-def test_other_texts_are_no_bytes(given):
+@pytest.mark.parametrize("text", ["24 parsecs", "GiB", 0, -1, "1e3GB"])
+def test_other_sizes_are_refused(text):
     with pytest.raises(config.ConfigError, match=r"population.memory="):
-        members.load(population={"memory": given})
+        members.load(population={"memory": text})
 
 
 @pytest.mark.slow
-def test_plan_says_what_training_would_need(capsys):
+def test_plan_estimates_memory(capsys):
     cfg = members.load(seeds=4, population={"batching": "map", "devices": 2}, **NO_COPIES)
-    one = needed()
+    member = needed()
     (plan,) = api.plan_runs([cfg], memory=10**9)
     assert isinstance(plan, programs.Footprint)
-    assert plan.memory.parts == one.parts and plan.together == 4
+    assert plan.memory.parts == member.parts and plan.together == 4
     printed = capsys.readouterr().out
     assert "1 job in 1 compiled program" in printed
     assert "4 members at a time, 1 slice" in printed
-    (plan,) = api.plan_runs([cfg], memory=3 * one.kept + 2 * one.temporaries)
+    (plan,) = api.plan_runs([cfg], memory=3 * member.kept + 2 * member.temporaries)
     assert plan.together == 3
-    (plan,) = api.plan_runs([cfg], memory=one.kept)
+    (plan,) = api.plan_runs([cfg], memory=member.kept)
     assert plan.together == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("replay", "share"), [("running", 1.0), ("never", 0.8)])
-def test_a_checkpoint_holds_members_twice(replay, share, capsys):
+def test_checkpoints_need_a_second_copy_of_members(replay, share, capsys):
     cfg = members.load(seeds=4, population={"devices": 2}, checkpoint={"replay": replay})
     (plan,) = api.plan_runs([cfg], memory=10**9)
-    one = plan.memory
-    assert one.copies == one.kept - (one.parts["replay"] if replay == "never" else 0)
-    assert one.copies / one.kept == pytest.approx(share, abs=0.01)
+    member = plan.memory
+    without = member.parts["replay"] if replay == "never" else 0
+    assert member.copies == member.kept - without
+    assert member.copies / member.kept == pytest.approx(share, abs=0.01)
     assert "for checkpoints" in capsys.readouterr().out
-    limit = 3 * (one.kept + one.copies) + 2 * one.temporaries
-    assert (one.fit(limit, running=2), one.fit(limit - 1, running=2)) == (3, 2)
+    limit = 3 * (member.kept + member.copies) + 2 * member.temporaries
+    assert (member.fit(limit, running=2), member.fit(limit - 1, running=2)) == (3, 2)
 
 
 PLANNED = (("two_step", "vmap"), ("smax_3m", "map"))
@@ -155,36 +156,35 @@ TOGETHER = 4
 
 @pytest.fixture
 def analyses(monkeypatch):
-    """Program -> the compiler's own memory analysis, of the population compiled last."""
-    found = {}
+    """Program -> the compiler's memory analysis, for the last compiled population."""
+    analyses = {}
     compile_all = population._compile
 
-    def keeping(*arguments):
+    def compile_and_analyse(*arguments):
         compiled, seconds = compile_all(*arguments)
-        found.update({name: one.memory_analysis() for name, one in compiled.items()})
+        analyses.update({name: program.memory_analysis() for name, program in compiled.items()})
         return compiled, seconds
 
-    monkeypatch.setattr(population, "_compile", keeping)
-    return found
+    monkeypatch.setattr(population, "_compile", compile_and_analyse)
+    return analyses
 
 
 def measured_bytes(analyses, rounds):
-    """Bytes of all members on one device while the largest program runs one of the rounds: the
-    arguments of `train` are alive throughout, in every round; the state that `init` makes is one.
+    """Peak bytes of all members on one device, while the largest program runs one of the rounds.
+
+    The arguments of `train` stay in memory in every round; `init` outputs one of them.
     """
-    kept = rounds * analyses["train"].argument_size_in_bytes
-    made = {
-        name: one.output_size_in_bytes - one.alias_size_in_bytes for name, one in analyses.items()
-    }
-    made["init"] = 0
-    return kept + max(made[name] + one.temp_size_in_bytes for name, one in analyses.items())
+    state = rounds * analyses["train"].argument_size_in_bytes
+    outputs = {name: a.output_size_in_bytes - a.alias_size_in_bytes for name, a in analyses.items()}
+    outputs["init"] = 0
+    return state + max(outputs[name] + a.temp_size_in_bytes for name, a in analyses.items())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "batching"), PLANNED)
-def test_the_plan_foretells_the_compilers_own_analysis(experiment, batching, analyses):
-    """Within 15 %, in all and of the temporaries alone, at the experiments' own sizes: the plan has
-    seen one member, the compiler four. Nothing runs.
+def test_the_plan_agrees_with_the_compilers_analysis(experiment, batching, analyses):
+    """Within 15 %, at the sizes of the experiments: the plan compiles one member, the test four.
+    Nothing runs.
     """
     overrides = (
         f"experiment={experiment}",
@@ -193,17 +193,16 @@ def test_the_plan_foretells_the_compilers_own_analysis(experiment, batching, ana
         "checkpoint.enabled=false",
     )
     cfg = config.load(composition.compose(*overrides))
-    whole = jobs.Group([jobs.Job(cfg)], program.build(cfg))
-    needed = programs.footprint(whole, limit=10**15).memory
-    numbers = [program.hparams(cfg.hparams)] * TOGETHER
+    group = jobs.Group([jobs.Job(cfg)], program.build(cfg))
+    needed = programs.footprint(group, limit=10**15).memory
+    hparams = [program.hparams(cfg.hparams)] * TOGETHER
     running = 1 if batching == "map" else TOGETHER
-    places = population.layout(TOGETHER, jax.devices()[:1], batching)
-    many = population.compile_programs(
-        whole.program, places, whole.seeds, numbers, cfg.precision, time.perf_counter
+    layout = population.layout(TOGETHER, jax.devices()[:1], batching)
+    compiled = population.compile_programs(
+        group.program, layout, group.seeds, hparams, cfg.precision, time.perf_counter
     )
-    assert many.memory.parts == needed.parts, "exact: shapes alone"
-    kept = TOGETHER * needed.kept
-    planned = kept + running * needed.temporaries
+    assert compiled.memory.parts == needed.parts, "exact: shapes alone"
+    planned = TOGETHER * needed.kept + running * needed.temporaries
     assert needed.fit(planned, running if batching == "map" else None) == TOGETHER
-    measured = measured_bytes(analyses, places.rounds)
+    measured = measured_bytes(analyses, layout.rounds)
     assert planned == pytest.approx(measured, rel=0.15)

@@ -1,4 +1,4 @@
-"""Two processes on one machine train what one process does, and neither outlives the other."""
+"""Two processes write the results of one, and both end if one fails."""
 
 import json
 import os
@@ -9,10 +9,9 @@ import sys
 import types
 
 import jax
-import numpy as np
 import pytest
-from test_train_many import rows
 from toys import members, worker
+from toys.comparison import assert_equal, rows
 
 from qmix_jax import config
 from qmix_jax.machine import process_group
@@ -26,13 +25,13 @@ FILES = {
 
 
 def free_port():
-    with socket.socket() as one:
-        one.bind(("", 0))
-        return one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]
 
 
 def start_two(folder, *arguments):
-    """Two processes of `python <arguments>` that know of each other."""
+    """Starts two processes of `python <arguments>` that form a process group."""
     common = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -53,8 +52,8 @@ def start_two(folder, *arguments):
     ]
 
 
-def ends(processes, seconds=300):
-    """Exit code and output of each."""
+def wait(processes, seconds=300):
+    """Returns exit code and output of each process."""
     outputs = []
     try:
         for process in processes:
@@ -69,42 +68,43 @@ def ends(processes, seconds=300):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    ours = worker.ONE_DEVICE
-    return folder, worker.one(folder, ours) + worker.many(folder, ours)
+    population = worker.ONE_DEVICE
+    return folder, worker.train_one(folder, population) + worker.train_many(folder, population)
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, alone):
-    """After `alone`, whose compiled programs are in the cache."""
-    folder = tmp_path_factory.mktemp("two")
-    found = ends(start_two(folder, "-m", "toys.worker", "train", ""))
-    assert [one.code for one in found] == [0, 0], "\n".join(one.err for one in found)
-    return folder, found
+def distributed(tmp_path_factory, alone):
+    """Runs after `alone`, whose compiled programs are in the cache."""
+    folder = tmp_path_factory.mktemp("distributed")
+    ended = wait(start_two(folder, "-m", "toys.worker", "train", ""))
+    assert [process.code for process in ended] == [0, 0], "\n".join(
+        process.err for process in ended
+    )
+    return folder, ended
 
 
 RUNS = ["one", "0", "1", "2"]
 """One run of three seeds; two jobs of one program; a job with fewer seeds than processes."""
 
 
-def equal(spread, whole):
-    """Two run directories hold the same."""
+def assert_equal_runs(spread, whole):
+    """Checks that two run directories have equal contents."""
     assert {path.name for path in spread.iterdir()} == FILES
     assert rows(spread) == rows(whole)
     assert len(rows(spread)) > 5
-    text = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (spread, whole)]
-    assert text[0] == text[1]
+    lines = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (spread, whole)]
+    assert lines[0] == lines[1]
     for name in ("parameters_final.npz", "parameters_best.npz"):
         pair = [parameters.load_parameters(folder / name) for folder in (spread, whole)]
         assert jax.tree.structure(pair[0]) == jax.tree.structure(pair[1])
-        for a, b in zip(*map(jax.tree.leaves, pair), strict=True):
-            np.testing.assert_array_equal(a, b)
+        assert_equal(*pair)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
-def test_two_processes_write_what_one_does(two, alone, run):
-    spread, whole = two[0] / run, alone[0] / run
-    equal(spread, whole)
+def test_two_processes_write_equal_runs(distributed, alone, run):
+    spread, whole = distributed[0] / run, alone[0] / run
+    assert_equal_runs(spread, whole)
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (spread, whole)]
     shares = {"one": [2, 1], "0": [2, 1], "1": [2, 1], "2": [1, 0]}
     assert manifests[0]["members_of_processes"] == shares[run]
@@ -114,8 +114,8 @@ def test_two_processes_write_what_one_does(two, alone, run):
 
 
 @pytest.mark.slow
-def test_both_processes_return_everything_and_the_first_one_talks(two, alone):
-    folder, (first, second) = two
+def test_both_processes_return_all_results_and_the_first_one_prints(distributed, alone):
+    folder, (first, second) = distributed
     expected = [result.objective for result in alone[1]]
     for index in range(2):
         assert json.loads((folder / f"objectives-{index}.json").read_text()) == expected
@@ -124,37 +124,39 @@ def test_both_processes_return_everything_and_the_first_one_talks(two, alone):
 
 
 @pytest.mark.slow
-def test_processes_save_checkpoints_independently(two):
-    """Each writes into its own folder; none waits for another."""
+def test_processes_save_checkpoints_independently(distributed):
+    """Each writes to its own folder, without waiting for the other."""
     for index in range(2):
-        assert json.loads((two[0] / f"notes-{index}.json").read_text()) == []
-        (last,) = (two[0] / f"alone-{index}" / checkpoint.FOLDER).glob("[0-9]*")
+        assert json.loads((distributed[0] / f"notes-{index}.json").read_text()) == []
+        (last,) = (distributed[0] / f"alone-{index}" / checkpoint.FOLDER).glob("[0-9]*")
         assert last.name == "39"
 
 
 @pytest.mark.slow
-def test_the_index_names_every_job(two, alone):
-    found, expected = (
-        json.loads((folder / "index.json").read_text()) for folder, _ in (two, alone)
+def test_the_index_lists_every_job(distributed, alone):
+    index, expected = (
+        json.loads((folder / "index.json").read_text()) for folder, _ in (distributed, alone)
     )
-    assert found["jobs"] == expected["jobs"]
-    assert {job["status"] for job in found["jobs"]} == {"finished"}
+    assert index["jobs"] == expected["jobs"]
+    assert {job["status"] for job in index["jobs"]} == {"finished"}
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_after_a_signal_and_after_a_kill(alone, tmp_path):
-    """Both hear of a signal to one of them; each goes on from its own part, and so they do when
-    that one was killed and the other one gave up.
-    """
-    found = ends(start_two(tmp_path, "-m", "toys.worker", "go on", "1"))
-    assert [one.code for one in found] == [1, -9], "\n".join(one.err for one in found)
-    assert "error: process 1 of 2 is lost" in found[0].err
+def test_two_processes_resume_after_a_signal_and_after_a_kill(alone, tmp_path):
+    """A signal to one process ends both, a kill of one makes the other fail; both then resume."""
+    ended = wait(start_two(tmp_path, "-m", "toys.worker", "resume", "1"))
+    assert [process.code for process in ended] == [1, -9], "\n".join(
+        process.err for process in ended
+    )
+    assert "error: process 1 of 2 is lost" in ended[0].err
     assert (tmp_path / "1" / ".part-1").exists()
-    found = ends(start_two(tmp_path, "-m", "toys.worker", "go on", "1"))
-    assert [one.code for one in found] == [0, 0], "\n".join(one.err for one in found)
-    assert "resume: from " in found[0].out or "has ended" in found[0].out
+    ended = wait(start_two(tmp_path, "-m", "toys.worker", "resume", "1"))
+    assert [process.code for process in ended] == [0, 0], "\n".join(
+        process.err for process in ended
+    )
+    assert "resume: from " in ended[0].out or "has ended" in ended[0].out
     for run in RUNS[1:3]:
-        equal(tmp_path / run, alone[0] / run)
+        assert_equal_runs(tmp_path / run, alone[0] / run)
     manifest = json.loads((tmp_path / "1" / "manifest.json").read_text())
     assert manifest["members_of_processes"] == [2, 1] and manifest["resumed"]
 
@@ -162,18 +164,18 @@ def test_two_processes_go_on_after_a_signal_and_after_a_kill(alone, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_failure_ends_all_processes_with_one_line(tmp_path, failing):
-    found = ends(start_two(tmp_path, "-m", "toys.worker", "fails", str(failing)))
-    assert [one.code for one in found] == [1, 1]
+    ended = wait(start_two(tmp_path, "-m", "toys.worker", "fail", str(failing)))
+    assert [process.code for process in ended] == [1, 1]
     expected = f"error: process {failing} of 2 failed: the disk is full"
-    assert found[1 - failing].err.splitlines()[-1] == expected
-    assert "Traceback" not in found[1 - failing].err
-    left = {path.name for path in (tmp_path / "one").iterdir()}
-    assert left == {".part-0", ".part-1"}, "nothing is put together, nothing is thrown away"
+    assert ended[1 - failing].err.splitlines()[-1] == expected
+    assert "Traceback" not in ended[1 - failing].err
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert names == {".part-0", ".part-1"}, "parts are neither merged nor removed"
 
 
 @pytest.mark.slow
-def test_a_killed_process_does_not_keep_the_first_waiting(tmp_path):
-    first, second = ends(start_two(tmp_path, "-m", "toys.worker", "killed", "1"))
+def test_the_first_process_ends_if_the_other_is_killed(tmp_path):
+    first, second = wait(start_two(tmp_path, "-m", "toys.worker", "kill", "1"))
     assert second.code == -9
     assert first.code == 1
     assert "error: process 1 of 2 is lost: no sign of life for 3 s" in first.err
@@ -203,7 +205,7 @@ DISTRIBUTED = {"population": {"distributed": True}}
         (("127.0.0.1:1234", "2", "2"), r"JAX_PROCESS_ID=2 with JAX_NUM_PROCESSES=2; allowed: 0 to"),
     ],
 )
-def test_unusable_variables_are_one_line(monkeypatch, values, message):
+def test_bad_environment_variables_are_one_line(monkeypatch, values, message):
     for name, value in zip(process_group.VARIABLES, values, strict=True):
         monkeypatch.setenv(name, value)
     with pytest.raises(config.ConfigError, match=message):
@@ -211,8 +213,8 @@ def test_unusable_variables_are_one_line(monkeypatch, values, message):
 
 
 def test_a_port_in_use_is_one_line(monkeypatch):
-    with socket.create_server(("", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.create_server(("", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
         for name, value in zip(process_group.VARIABLES, (address, "2", "0"), strict=True):
             monkeypatch.setenv(name, value)
         with pytest.raises(
@@ -221,7 +223,7 @@ def test_a_port_in_use_is_one_line(monkeypatch):
             process_group.join([members.load(**DISTRIBUTED)])
 
 
-def test_jobs_agree_on_whether_they_are_distributed():
+def test_jobs_must_agree_on_population_distributed():
     with pytest.raises(config.ConfigError, match="for some jobs only"):
         process_group.join([members.load(), members.load(**DISTRIBUTED)])
 

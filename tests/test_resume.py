@@ -1,6 +1,5 @@
-"""A run that is cut anywhere goes on to the same numbers as one that never was."""
+"""A run killed anywhere resumes to the results of an uninterrupted run."""
 
-import csv
 import json
 import os
 import random
@@ -11,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from toys import members
+from toys.comparison import assert_equal, rows
 
 import qmix_jax
 from qmix_jax import api, config
@@ -20,7 +20,7 @@ from qmix_jax.training import launching, loop
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 
 CUTS = int(os.environ.get("QMIX_JAX_CUTS", "1"))
-"""Random cut points of each case."""
+"""Random points at which each case is killed."""
 
 IQL = {"name": "iql", "algorithm": "iql", "mixer": None}
 SHORT = {"env_steps": 400, "log_every": 90}
@@ -51,28 +51,15 @@ CASES = {
         "env": {"name": "pettingzoo", "options": {"id": "toys.parallel"}},
     },
 }
-MACHINE = ("time_s", "perf/env_steps_per_s")
 
 
-class Cut(BaseException):
-    """Stands for the end of a process: nothing but `finally` runs after it."""
+class Killed(BaseException):
+    """Simulates a killed process: only `finally` blocks run after it."""
 
 
 def load(case, **more):
     fixed = {"seeds": 3, "seed": 4, "resume": "auto", "checkpoint": {"every_s": 0.0}}
-    both = {**CASES[case], **fixed}
-    return members.load(**{**both, **more})
-
-
-def rows(directory):
-    """The metrics as text, without what depends on the machine."""
-    with (directory / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in MACHINE} for row in csv.DictReader(file)]
-
-
-def same(a, b):
-    for x, y in zip(members.leaves(a), members.leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
+    return members.load(**{**CASES[case], **fixed, **more})
 
 
 def state(directory):
@@ -87,22 +74,22 @@ def train(cfg, directory, programs):
 
 @pytest.fixture(autouse=True)
 def _short_calls(monkeypatch):
-    """A call is one update, so that a cut can come after any."""
-    monkeypatch.setattr(loop, "_CALL_SECONDS", 0.0)
+    """Makes each compiled call one update, so that a run can be killed after any."""
+    monkeypatch.setattr(loop, "_CHUNK_SECONDS", 0.0)
 
 
 @pytest.fixture
 def at_call(monkeypatch):
-    """`at_call(n, act)`: `act()` comes once, in the n-th compiled call from now on."""
-    proper = loop._wait
+    """`at_call(n, act)`: calls `act()` once, in the n-th compiled call from now on."""
+    original = loop._wait
 
     def after(calls, act):
-        left = iter(range(calls))
+        remaining = iter(range(calls))
 
         def wait(tree):
-            proper(tree)
-            if next(left, None) is None:
-                monkeypatch.setattr(loop, "_wait", proper)
+            original(tree)
+            if next(remaining, None) is None:
+                monkeypatch.setattr(loop, "_wait", original)
                 act()
 
         monkeypatch.setattr(loop, "_wait", wait)
@@ -111,38 +98,38 @@ def at_call(monkeypatch):
 
 
 @pytest.fixture
-def cut(at_call):
-    """`cut(n)`: the n-th compiled call from now on ends the process."""
+def kill_at(at_call):
+    """`kill_at(n)`: the n-th compiled call from now on ends the process."""
 
-    def end():
-        raise Cut
+    def kill():
+        raise Killed
 
-    return lambda calls: at_call(calls, end)
+    return lambda calls: at_call(calls, kill)
 
 
 @pytest.fixture
-def signalled(at_call):
-    """`signalled(n)`: SIGTERM comes during the n-th compiled call from now on."""
+def signal_at(at_call):
+    """`signal_at(n)`: SIGTERM arrives during the n-th compiled call from now on."""
 
     def send():
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.2)  # the listener hears it
+        time.sleep(0.2)  # for the listener
 
     return lambda calls: at_call(calls, send)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """Case -> (its run without a cut, the compiled programs, with the replay at the end)."""
-    made = {}
+    """Case -> (result of an uninterrupted run that saves its replay at the end, its programs)."""
+    references = {}
 
     def get(case):
-        if case not in made:
+        if case not in references:
             programs = api.Programs()
             cfg = load(case, checkpoint={"replay": "always", "every_s": 1e6})
             folder = tmp_path_factory.mktemp("reference") / "run"
-            made[case] = (train(cfg, folder, programs), programs)
-        return made[case]
+            references[case] = (train(cfg, folder, programs), programs)
+        return references[case]
 
     return get
 
@@ -150,24 +137,24 @@ def reference(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(CUTS))
 @pytest.mark.parametrize("case", CASES)
-def test_cut_anywhere_it_goes_on_to_the_same_numbers(case, number, reference, cut, tmp_path):
-    whole, programs = reference(case)
+def test_a_run_killed_anywhere_resumes_to_equal_results(case, number, reference, kill_at, tmp_path):
+    uninterrupted, programs = reference(case)
     cfg = load(case, checkpoint={"replay": "always", "every_s": 0.0})
-    n_calls = whole.plan.n_updates + whole.plan.warm_up_collects
-    cut(random.Random(f"{case} {number}").randrange(1, n_calls))
-    with pytest.raises(Cut):
+    n_calls = uninterrupted.plan.n_updates + uninterrupted.plan.warm_up_collects
+    kill_at(random.Random(f"{case} {number}").randrange(1, n_calls))
+    with pytest.raises(Killed):
         train(cfg, tmp_path / "run", programs)
     again = train(cfg, tmp_path / "run", programs)
-    same(again.parameters, whole.parameters)
-    same(again.best_parameters, whole.best_parameters)
-    assert rows(again.directory) == rows(whole.directory)
-    before, after = state(whole.directory), state(again.directory)
+    assert_equal(again.parameters, uninterrupted.parameters)
+    assert_equal(again.best_parameters, uninterrupted.best_parameters)
+    assert rows(again.directory) == rows(uninterrupted.directory)
+    before, after = state(uninterrupted.directory), state(again.directory)
     assert before.keys() == after.keys()
     for name, values in before.items():
         np.testing.assert_array_equal(values, after[name], err_msg=name)
 
 
-# One small program for all that follows
+# One small program for the following tests
 
 
 @pytest.fixture(scope="module")
@@ -179,69 +166,71 @@ def small(**more):
     return load("iql on two_step", **{"seeds": 2, **more})
 
 
-def cut_run(folder, programs, cut, at=9, **more):
-    """A run that ended without a word after so many calls."""
-    cut(at)
-    with pytest.raises(Cut):
+def killed_run(folder, programs, kill_at, at=9, **more):
+    """The directory of a run killed in compiled call `at`."""
+    kill_at(at)
+    with pytest.raises(Killed):
         train(small(**more), folder, programs)
     return folder
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, programs):
-    return train(small(), tmp_path_factory.mktemp("whole") / "run", programs)
+def uninterrupted(tmp_path_factory, programs):
+    return train(small(), tmp_path_factory.mktemp("uninterrupted") / "run", programs)
 
 
-def test_a_run_that_has_ended_is_read_back(whole, monkeypatch):
+def test_a_finished_run_is_read_back(uninterrupted, monkeypatch):
     monkeypatch.setattr(launching, "build", None)
-    again = api.train(small(), whole.directory)
-    same(again.parameters, whole.parameters)
-    assert rows(again.directory) == rows(whole.directory)
+    again = api.train(small(), uninterrupted.directory)
+    assert_equal(again.parameters, uninterrupted.parameters)
+    assert rows(again.directory) == rows(uninterrupted.directory)
 
 
-def test_a_longer_run_begins_as_the_shorter_one(whole, programs, tmp_path):
-    shutil.copytree(whole.directory, tmp_path / "run")
+def test_a_lengthened_run_keeps_the_rows_of_the_shorter_one(uninterrupted, programs, tmp_path):
+    shutil.copytree(uninterrupted.directory, tmp_path / "run")
     longer = small(trainer={**TWO_STEP["trainer"], "env_steps": 600})
     result = train(longer, tmp_path / "run", programs)
-    assert result.plan.n_updates > whole.plan.n_updates
-    found, before = rows(result.directory), rows(whole.directory)
-    assert found[: len(before)] == before
-    assert int(found[-1]["env_steps"]) == result.plan.env_steps
+    assert result.plan.n_updates > uninterrupted.plan.n_updates
+    longer_rows, shorter_rows = rows(result.directory), rows(uninterrupted.directory)
+    assert longer_rows[: len(shorter_rows)] == shorter_rows
+    assert int(longer_rows[-1]["env_steps"]) == result.plan.env_steps
     manifest = json.loads((result.directory / "manifest.json").read_text())
-    assert [one["env_steps"] for one in manifest["resumed"]] == [whole.plan.env_steps]
+    assert [entry["env_steps"] for entry in manifest["resumed"]] == [uninterrupted.plan.env_steps]
     assert manifest["reached"]["updates"] == result.plan.n_updates
 
 
-def test_nothing_is_lost_where_no_checkpoint_was_made_yet(cut, programs, whole, tmp_path):
-    path = cut_run(tmp_path / "run", programs, cut, at=0)
-    assert not checkpoint.whole_steps(path / checkpoint.FOLDER)
+def test_without_a_checkpoint_old_rows_are_renamed(kill_at, programs, uninterrupted, tmp_path):
+    path = killed_run(tmp_path / "run", programs, kill_at, at=0)
+    assert not checkpoint.complete_steps(path / checkpoint.FOLDER)
     before = (path / "metrics.csv").read_text()
     result = train(small(), path, programs)
     assert (path / "metrics.interrupted-1.csv").read_text() == before
-    assert rows(path) == rows(whole.directory)
-    same(result.parameters, whole.parameters)
+    assert rows(path) == rows(uninterrupted.directory)
+    assert_equal(result.parameters, uninterrupted.parameters)
 
 
 @pytest.mark.slow
-def test_without_the_replay_it_is_collected_anew(cut, signalled, programs, whole, tmp_path, capsys):
+def test_a_replay_that_was_not_saved_is_collected_anew(
+    kill_at, signal_at, programs, uninterrupted, tmp_path, capsys
+):
     never = {"checkpoint": {"replay": "never", "every_s": 0.0}}
-    path = cut_run(tmp_path / "run", programs, cut, at=12, **never)
-    found = checkpoint.newest(path / checkpoint.FOLDER)
-    assert not any("replay" in name for name in found.load())
-    signalled(1)  # while it is collected
+    path = killed_run(tmp_path / "run", programs, kill_at, at=12, **never)
+    saved = checkpoint.newest(path / checkpoint.FOLDER)
+    assert not any("replay" in name for name in saved.load())
+    signal_at(1)  # during the collection
     assert train(small(**never), path, programs).interrupted
-    assert checkpoint.whole_steps(path / checkpoint.FOLDER)[-1] == found.step, "as it was"
+    assert checkpoint.complete_steps(path / checkpoint.FOLDER)[-1] == saved.step, "unchanged"
     result = train(small(**never), path, programs)
     assert "it was collected anew" in capsys.readouterr().out
     assert all(np.isfinite(leaf).all() for leaf in members.leaves(result.parameters))
-    assert len(rows(path)) == len(rows(whole.directory))
+    assert len(rows(path)) == len(rows(uninterrupted.directory))
     with pytest.raises(AssertionError):
-        same(result.parameters, whole.parameters)
+        assert_equal(result.parameters, uninterrupted.parameters)
 
 
-def test_the_checkpoint_at_the_end_has_no_replay_unless_asked_for(whole, reference):
-    assert len(checkpoint.whole_steps(whole.directory / checkpoint.FOLDER)) == 1, "nor the others"
-    assert not any("replay" in name for name in state(whole.directory))
+def test_the_last_checkpoint_has_a_replay_only_with_replay_always(uninterrupted, reference):
+    assert len(checkpoint.complete_steps(uninterrupted.directory / checkpoint.FOLDER)) == 1
+    assert not any("replay" in name for name in state(uninterrupted.directory))
     assert any("replay" in name for name in state(reference("iql on two_step")[0].directory))
 
 
@@ -253,72 +242,74 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("text", CHANGED)
-def test_another_run_is_refused_with_the_difference(text, whole, monkeypatch):
+def test_a_changed_configuration_is_refused_with_the_difference(text, uninterrupted, monkeypatch):
     monkeypatch.setattr(launching, "build", None)
-    before = {path: path.read_bytes() for path in whole.directory.glob("*.*")}
+    before = {path: path.read_bytes() for path in uninterrupted.directory.glob("*.*")}
     with pytest.raises(config.ConfigError) as error:
-        api.train(small(**CHANGED[text]), whole.directory)
-    assert f"was trained with {text}; leave that as it was" in str(error.value)
-    assert {path: path.read_bytes() for path in whole.directory.glob("*.*")} == before
+        api.train(small(**CHANGED[text]), uninterrupted.directory)
+    assert f"was trained with {text}; change it back, or" in str(error.value)
+    assert {path: path.read_bytes() for path in uninterrupted.directory.glob("*.*")} == before
 
 
 @pytest.mark.slow
-def test_a_longer_run_that_is_cut_goes_on_with_the_same_replay(programs, cut, tmp_path):
-    """Its size followed from the number of env steps at first, and must not do so again."""
+def test_a_lengthened_run_keeps_its_replay_capacity(programs, kill_at, tmp_path):
+    """The capacity was derived from the first number of env steps, and is not derived again."""
     derived = {"batch_size": 4, "capacity": None}
     longer = {"trainer": {**TWO_STEP["trainer"], "env_steps": 900}, "replay": derived}
     cfg = small(replay=derived)
-    begun = train(cfg, tmp_path / "derived", programs)
-    cut(20)
-    with pytest.raises(Cut):
-        train(small(**longer), begun.directory, programs)
-    again = train(small(**longer), begun.directory, programs)
-    assert again.config.replay.capacity == begun.plan.capacity
+    first = train(cfg, tmp_path / "derived", programs)
+    kill_at(20)
+    with pytest.raises(Killed):
+        train(small(**longer), first.directory, programs)
+    again = train(small(**longer), first.directory, programs)
+    assert again.config.replay.capacity == first.plan.capacity
 
 
 def files(directory):
     return {path: path.read_bytes() for path in directory.glob("*.*")}
 
 
-def test_a_run_cannot_become_shorter(cut, programs, tmp_path):
-    path = cut_run(tmp_path / "run", programs, cut, at=50)
+def test_a_shortened_run_is_refused(kill_at, programs, tmp_path):
+    path = killed_run(tmp_path / "run", programs, kill_at, at=50)
     before = files(path)
     shorter = small(trainer={**TWO_STEP["trainer"], "env_steps": 100})
     with pytest.raises(config.ConfigError, match=r"ends at env step 1\d\d, but .* raise it"):
         train(shorter, path, programs)
-    assert files(path) == before, "it is as it was"
+    assert files(path) == before, "unchanged"
 
 
-def test_a_checkpoint_of_another_program_is_refused(cut, programs, tmp_path):
-    path = cut_run(tmp_path / "run", programs, cut)
-    found = checkpoint.newest(path / checkpoint.FOLDER)
-    file = found.path / "default" / checkpoint.ARRAYS
-    other = {name: values[..., :1] for name, values in found.load().items()}
+def test_a_checkpoint_of_another_program_is_refused(kill_at, programs, tmp_path):
+    path = killed_run(tmp_path / "run", programs, kill_at)
+    saved = checkpoint.newest(path / checkpoint.FOLDER)
+    file = saved.path / "default" / checkpoint.ARRAYS
+    other = {name: values[..., :1] for name, values in saved.load().items()}
     with file.open("wb") as opened:
         np.savez(opened, **other)
-    with pytest.raises(config.ConfigError, match=r"is not of this program .*to start again"):
+    with pytest.raises(config.ConfigError, match=r"is of another program .*to start again"):
         train(small(), path, programs)
 
 
-def test_rows_that_are_gone_are_told(cut, programs, tmp_path):
-    path = cut_run(tmp_path / "run", programs, cut, at=40)
+def test_missing_rows_are_refused(kill_at, programs, tmp_path):
+    path = killed_run(tmp_path / "run", programs, kill_at, at=40)
     (path / "metrics.jsonl").write_text("")
     with pytest.raises(config.ConfigError, match=r"metrics.jsonl' is missing or shorter"):
         train(small(), path, programs)
 
 
-def test_without_a_directory_there_is_nothing_to_go_on_from():
-    with pytest.raises(config.ConfigError, match=r"resume=auto resumes in a directory"):
+def test_resume_needs_a_directory():
+    with pytest.raises(config.ConfigError, match=r"resume=auto needs a directory"):
         api.train(small())
 
 
-def test_a_new_run_still_refuses_a_used_directory(whole, tmp_path):
+def test_a_new_run_refuses_a_used_directory(uninterrupted, tmp_path):
     with pytest.raises(config.ConfigError, match=r"already has metrics.csv of another run"):
-        api.train(small(resume=None), whole.directory)
-    folder = shutil.copytree(whole.directory / checkpoint.FOLDER, tmp_path / checkpoint.FOLDER)
+        api.train(small(resume=None), uninterrupted.directory)
+    folder = shutil.copytree(
+        uninterrupted.directory / checkpoint.FOLDER, tmp_path / checkpoint.FOLDER
+    )
     with pytest.raises(config.ConfigError, match=r"has checkpoints of another run; choose"):
         api.train(small(resume=None), tmp_path)
-    assert checkpoint.whole_steps(folder), "it is still there"
+    assert checkpoint.complete_steps(folder), "not removed"
 
 
 # Several runs
@@ -328,12 +319,12 @@ SETTINGS = ({"hparams": {"gamma": 0.9}}, {"seed": 7, "seeds": 1}, {"trainer": {"
 
 
 def jobs(folder, **more):
-    made = []
+    sweep = []
     for i, values in enumerate(SETTINGS):
         trainer = {**TWO_STEP["trainer"], **values.get("trainer", {})}
         cfg = small(**{**values, **more, "trainer": trainer})
-        made.append(api.Job(cfg, folder / str(i), label=str(i)))
-    return made
+        sweep.append(api.Job(cfg, folder / str(i), label=str(i)))
+    return sweep
 
 
 HALVING = api.Halving((0.4,), keep=0.4)
@@ -352,16 +343,16 @@ def sweeps(tmp_path_factory, programs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("halving", "at"), [(None, 15), (None, 50), (HALVING, 50), (HALVING, 80)])
-def test_a_sweep_goes_on_where_it_was_cut(halving, at, sweeps, programs, cut, tmp_path):
-    cut(at)
-    with pytest.raises(Cut):
+def test_a_killed_sweep_resumes_to_equal_results(halving, at, sweeps, programs, kill_at, tmp_path):
+    kill_at(at)
+    with pytest.raises(Killed):
         api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)
     results = qmix_jax.resume_many(tmp_path) if at == 50 else None
     if results is None:
         results = api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)
     for result, expected in zip(results, sweeps[halving], strict=True):
-        same(result.parameters, expected.parameters)
-        same(result.best_parameters, expected.best_parameters)
+        assert_equal(result.parameters, expected.parameters)
+        assert_equal(result.best_parameters, expected.best_parameters)
         assert rows(result.directory) == rows(expected.directory)
         assert result.pruned == expected.pruned
     index = json.loads((tmp_path / "index.json").read_text())
@@ -370,55 +361,57 @@ def test_a_sweep_goes_on_where_it_was_cut(halving, at, sweeps, programs, cut, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("halving", "at"), [(HALVING, 1), (None, 45)])
-def test_a_sweep_goes_on_after_a_signal(halving, at, sweeps, programs, signalled, tmp_path):
-    signalled(at)
+def test_a_signalled_sweep_resumes_to_equal_results(
+    halving, at, sweeps, programs, signal_at, tmp_path
+):
+    signal_at(at)
     first = api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)
     assert any(result is None or result.interrupted for result in first)
     results = api.train_many(jobs(tmp_path), tmp_path, programs=programs, halving=halving)
     for result, expected in zip(results, sweeps[halving], strict=True):
-        same(result.parameters, expected.parameters)
+        assert_equal(result.parameters, expected.parameters)
         assert rows(result.directory) == rows(expected.directory)
         assert (result.pruned, result.interrupted) == (expected.pruned, False)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["cut", "signal"])
-def test_slices_go_on_where_they_were_cut(how, programs, cut, signalled, tmp_path):
+@pytest.mark.parametrize("end", ["kill", "signal"])
+def test_slices_resume_to_equal_results(end, programs, kill_at, signal_at, tmp_path):
     fixed = {"seeds": 5, "population": {"devices": 1, "batching": "map"}}
-    expected = train(load("iql on two_step", **fixed), tmp_path / "whole", programs)
-    kept = programs.get
-    few = type("Few", (), {"get": lambda self, *a: (kept(*a)[0], 2)})()
+    expected = train(load("iql on two_step", **fixed), tmp_path / "uninterrupted", programs)
+    get = programs.get
+    few = type("Few", (), {"get": lambda self, *a: (get(*a)[0], 2)})()
     n_calls = expected.plan.n_updates + expected.plan.warm_up_collects
-    if how == "cut":
-        cut(int(1.5 * n_calls))
-        with pytest.raises(Cut):
+    if end == "kill":
+        kill_at(int(1.5 * n_calls))
+        with pytest.raises(Killed):
             train(load("iql on two_step", **fixed), tmp_path / "run", few)
     else:
-        signalled(int(1.5 * n_calls))
+        signal_at(int(1.5 * n_calls))
         assert train(load("iql on two_step", **fixed), tmp_path / "run", few).interrupted
-    found = checkpoint.newest(tmp_path / "run" / checkpoint.FOLDER)
-    assert found.meta["spans"] == [[0, 2], [2, 4]] and found.meta["leg"] == 1
-    assert found.meta["outcomes"]["0"]["update"] == expected.plan.n_updates
+    saved = checkpoint.newest(tmp_path / "run" / checkpoint.FOLDER)
+    assert saved.meta["spans"] == [[0, 2], [2, 4]] and saved.meta["leg"] == 1
+    assert saved.meta["outcomes"]["0"]["update"] == expected.plan.n_updates
     result = train(load("iql on two_step", **fixed), tmp_path / "run", few)
-    same(result.parameters, expected.parameters)
-    same(result.best_parameters, expected.best_parameters)
+    assert_equal(result.parameters, expected.parameters)
+    assert_equal(result.best_parameters, expected.best_parameters)
     assert rows(result.directory) == rows(expected.directory)
 
 
-def test_one_run_of_a_sweep_does_not_go_on_alone(programs, cut, tmp_path):
-    cut(20)
-    with pytest.raises(Cut):
+def test_a_single_run_of_a_sweep_is_not_resumed(programs, kill_at, tmp_path):
+    kill_at(20)
+    with pytest.raises(Killed):
         api.train_many(jobs(tmp_path), tmp_path, programs=programs)
     with pytest.raises(config.ConfigError, match=r"of 2 run\(s\) trained together, but this is 1"):
         qmix_jax.resume(tmp_path / "0")
-    with pytest.raises(config.ConfigError, match=r"no checkpoint in .* of the whole sweep"):
+    with pytest.raises(config.ConfigError, match=r"no checkpoint in .* of the .*sweep"):
         qmix_jax.resume(tmp_path / "1")
-    one = jobs(tmp_path)[1]
-    before = files(one.directory)
+    job = jobs(tmp_path)[1]
+    before = files(job.directory)
     with pytest.raises(
         config.ConfigError, match=r"the checkpoints of all are in .*/0/checkpoints'"
     ):
-        api.train(one.config, one.directory)
-    assert files(one.directory) == before
+        api.train(job.config, job.directory)
+    assert files(job.directory) == before
     with pytest.raises(config.ConfigError, match=r"cannot read .*sweep.json"):
         qmix_jax.resume_many(tmp_path / "0")

@@ -1,6 +1,5 @@
-"""Many configurations in one program: each as if alone, whatever its neighbours do."""
+"""Configurations that share a program train as if each were alone."""
 
-import csv
 import json
 import types
 
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from toys import members
+from toys.comparison import assert_equal, rows
 
 from qmix_jax import api, config
 from qmix_jax.runs import scores, sweep_index
@@ -21,18 +21,6 @@ SETTINGS = (
     {"seeds": 2, "seed": 3, "hparams": {"td_lambda": 0.7, "target_period": 3}},
     {"seed": 9, "hparams": {"epsilon": 0.2, "huber_delta": 0.5, "target_tau": 0.5}},
 )
-MACHINE = ("time_s", "perf/env_steps_per_s")
-
-
-def rows(directory):
-    """The metrics as text, without what depends on the machine."""
-    with (directory / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in MACHINE} for row in csv.DictReader(file)]
-
-
-def same(a, b):
-    for x, y in zip(members.leaves(a), members.leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
 
 
 def run(folder, settings):
@@ -58,14 +46,15 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_each_job_is_bitwise_what_it_is_alone(together, alone):
+def test_each_job_equals_the_job_trained_alone(together, alone):
     folder, results = together
     for i, (result, solo) in enumerate(zip(results, alone, strict=True)):
-        same(result.parameters, solo.parameters)
-        same(result.best_parameters, solo.best_parameters)
+        assert_equal(result.parameters, solo.parameters)
+        assert_equal(result.best_parameters, solo.best_parameters)
         assert rows(folder / str(i)) == rows(solo.directory)
         files = [
-            {p.name for p in path.iterdir()} - {"checkpoints"}  # of all in the first one's
+            {p.name for p in path.iterdir()}
+            - {"checkpoints"}  # those of all jobs are in the first directory
             for path in (folder / str(i), solo.directory)
         ]
         assert files[0] == files[1]
@@ -74,16 +63,16 @@ def test_each_job_is_bitwise_what_it_is_alone(together, alone):
         ).read_text()
 
 
-def test_the_jobs_differ(together):
+def test_jobs_differ(together):
     _, results = together
     kernels = [result.parameters["agent"]["head"]["kernel"][0] for result in results]
     assert not np.array_equal(kernels[0], kernels[1])
     assert not np.array_equal(kernels[1], kernels[2])
 
 
-def test_the_index_names_every_job(together):
+def test_the_index_lists_every_job(together):
     folder, results = together
-    index = json.loads((folder / sweep_index.NAME).read_text())
+    index = json.loads((folder / sweep_index.INDEX_FILE).read_text())
     assert [job["directory"] for job in index["jobs"]] == ["0", "1", "2"]
     assert [job["overrides"] for job in index["jobs"]] == ["job 0", "job 1", "job 2"]
     assert {job["status"] for job in index["jobs"]} == {"finished"}
@@ -94,11 +83,11 @@ def test_the_index_names_every_job(together):
 
 
 @pytest.mark.slow
-def test_a_diverging_member_is_frozen_and_its_neighbours_do_not_notice(tmp_path, alone):
+def test_a_diverging_member_is_frozen_and_others_train_on(tmp_path, alone):
     settings = (SETTINGS[0], {"seeds": 2, "hparams": DIVERGING}, SETTINGS[2])
     first, second, third = run(tmp_path, settings)
-    same(first.parameters, alone[0].parameters)
-    same(third.parameters, alone[2].parameters)
+    assert_equal(first.parameters, alone[0].parameters)
+    assert_equal(third.parameters, alone[2].parameters)
     assert rows(tmp_path / "2") == rows(alone[2].directory)
     assert not first.failures and not third.failures
     assert set(second.failures) == {0, 1}
@@ -106,26 +95,26 @@ def test_a_diverging_member_is_frozen_and_its_neighbours_do_not_notice(tmp_path,
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(second.parameters))
     evaluated = second.metrics["eval/return"][second.metrics["kind"] == "eval"]
     assert np.isfinite(evaluated).all()
-    index = json.loads((tmp_path / sweep_index.NAME).read_text())
+    index = json.loads((tmp_path / sweep_index.INDEX_FILE).read_text())
     assert len(index["jobs"][1]["failures"]) == 2
     manifest = json.loads((tmp_path / "1" / "manifest.json").read_text())
     assert set(manifest["reached"]["failures"]) == {"0", "1"}
 
 
 @pytest.mark.slow
-def test_two_programs_where_a_static_key_differs(tmp_path, capsys):
+def test_jobs_that_differ_in_a_static_key_get_two_programs(tmp_path, capsys):
     results = run(tmp_path, ({"trainer": {"env_steps": 200}},
                              {"trainer": {"env_steps": 200, "gradient_steps": 3}}))  # fmt: skip
     assert all(result.metrics["update"].max() > 0 for result in results)
     printed = capsys.readouterr().out
     assert "2 jobs in 2 compiled programs" in printed
     assert "static keys differ: trainer.gradient_steps" in printed
-    index = json.loads((tmp_path / sweep_index.NAME).read_text())
+    index = json.loads((tmp_path / sweep_index.INDEX_FILE).read_text())
     assert index["separated_by"] == ["trainer.gradient_steps"]
     assert [job["group"] for job in index["jobs"]] == [0, 1]
 
 
-def test_mistakes_are_found_before_anything_is_compiled(tmp_path):
+def test_bad_jobs_are_refused_before_compiling(tmp_path):
     cfg = members.small()
     with pytest.raises(config.ConfigError, match=r"jobs 0 and 1 both write to"):
         api.train_many([api.Job(cfg, tmp_path / "x"), api.Job(cfg, tmp_path / "x")])
@@ -142,22 +131,22 @@ def test_the_objective_is_the_interquartile_mean_of_the_last_evaluations():
         "env_steps": np.array([line[1] for line in lines]),
         "eval/return": np.array([line[2] for line in lines], float),
     }
-    assert scores.Objective().of(metrics) == (3 + 4) / 2, "means 1, 3, 4, 100: the middle half"
-    assert scores.Objective(last=1).of(metrics) == (5 + 4) / 2
+    assert scores.Objective().score(metrics) == (3 + 4) / 2, "means 1, 3, 4, 100: the middle half"
+    assert scores.Objective(last=1).score(metrics) == (5 + 4) / 2
     metrics["eval/win_rate"] = metrics["eval/return"] / 200
-    assert scores.Objective().of(metrics) == pytest.approx(3.5 / 200)
-    assert scores.Objective("eval/return").of(metrics) == 3.5
-    assert np.isnan(scores.Objective("eval/none").of(metrics))
+    assert scores.Objective().score(metrics) == pytest.approx(3.5 / 200)
+    assert scores.Objective("eval/return").score(metrics) == 3.5
+    assert np.isnan(scores.Objective("eval/none").score(metrics))
 
 
-KEPT = []
+CACHES = []
 
 
 class Idle:
-    """Stands for a session that has nothing to train; `KEPT` has its programs."""
+    """A session without training that adds its program cache to `CACHES`."""
 
     def __init__(self, groups, compiled, *rest):
-        KEPT.append(compiled)
+        CACHES.append(compiled)
 
     def __enter__(self):
         return self
@@ -185,14 +174,16 @@ class Idle:
         return types.SimpleNamespace(compile_s=0.0, train_s=0.0, eval_s=0.0)
 
 
-def test_a_program_goes_with_its_group_unless_the_caller_keeps_it(tmp_path, monkeypatch):
-    """Dozens of programs would fill the process's table of memory maps."""
+def test_programs_are_freed_with_their_group_unless_the_caller_shares_a_cache(
+    tmp_path, monkeypatch
+):
+    """Dozens of programs would fill the table of memory maps of the process."""
     monkeypatch.setattr(session, "Session", Idle)
     configs = [members.load(trainer={"gradient_steps": steps}) for steps in (1, 2)]
-    kept = api.Programs()
-    for i, programs in enumerate((None, kept)):
+    shared = api.Programs()
+    for i, programs in enumerate((None, shared)):
         jobs = [api.Job(cfg, tmp_path / f"{i}{k}") for k, cfg in enumerate(configs)]
         api.train_many(jobs, programs=programs)
-    assert len(KEPT) == 4
-    assert KEPT[0] is not KEPT[1]
-    assert KEPT[2] is KEPT[3] is kept
+    assert len(CACHES) == 4
+    assert CACHES[0] is not CACHES[1]
+    assert CACHES[2] is CACHES[3] is shared

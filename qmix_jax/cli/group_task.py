@@ -72,7 +72,7 @@ class GroupTask:
         return engine().helpers.DelayedSubmission(self)
 
     def _seconds(self) -> dict[str, float]:
-        index = json.loads((self._directory / sweep_index.NAME).read_text(encoding="utf-8"))
+        index = json.loads((self._directory / sweep_index.INDEX_FILE).read_text(encoding="utf-8"))
         (group,) = index["groups"]
         times = {name: group[name] for name in ("compile_s", "train_s", "eval_s")}
         return {name: math.nan if time is None else time for name, time in times.items()}

@@ -154,7 +154,7 @@ class _Search:
                 jobs, halving=self._halving, objective=self._objective, programs=self._programs
             )
         except checkpoint.WriteError as error:
-            said = str(error).partition("; mend that")[0]
+            said = str(error).partition("; fix the disk")[0]
             print(f"error: {said}; mend that and repeat the command", file=sys.stderr)
             raise SystemExit(1) from None
 

@@ -87,7 +87,7 @@ def launch(
     sweep = pathlib.Path(root.hydra.sweep.dir).absolute()
     executor = _executor(cluster, chosen, sweep / FOLDER)
     paths = _claim(jobs)
-    index = sweep_index.SweepIndex(sweep, [job.label for job in jobs], paths, found)
+    index = sweep_index.SweepIndex(sweep, jobs, found)
     tasks = [
         group_task.GroupTask(
             [jobs[i]._replace(directory=paths[i].absolute()) for i in one.jobs],
@@ -165,7 +165,7 @@ def _claim(jobs: Sequence[api.Job]) -> list[pathlib.Path]:
     """Run directories that hold nothing, unless the sweep goes on: whatever a job finds there later
     is its own.
     """
-    paths = launching.directories(jobs)
+    paths = launching.job_directories(jobs)
     resume = all(job.config.resume is not None for job in jobs)
     for path in paths:
         storage.claim(path, resume)

@@ -46,7 +46,7 @@ class TrainedRun(NamedTuple):
         """
         count = self.config.seeds
         if which == "best":
-            ranked = scores.order(self.spec.best_metrics, self.scores)
+            ranked = scores.ranking(self.spec.best_metrics, self.scores)
             columns = [sign * self.scores[name] for name, sign in ranked if name in self.scores]
             known = np.nan_to_num(np.array(columns).reshape(-1, count), nan=-math.inf)
             return max(range(count), key=lambda member: (*known[:, member], -member))
@@ -81,7 +81,7 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> TrainedRun:
         raise config.ConfigError(f"policy: parameters={kind!r}; {config.suggest(kind, kinds)}")
     root = pathlib.Path(directory)
     cfg = metadata.read_run_config(root, find)
-    if record.reached(root) is None:
+    if record.read_summary(root) is None:
         raise config.ConfigError(
             f"policy: {str(root)!r} has no final results; give the directory of a finished run"
         )
@@ -136,7 +136,7 @@ def _scores(metrics: Mapping[str, np.ndarray], kind: Kind, spec: EnvSpec) -> dic
     tables = {name: table for name, table in tables.items() if table.size}
     if not tables:
         return {}
-    ranked = [sign * tables[name] for name, sign in scores.order(spec.best_metrics, tables)]
+    ranked = [sign * tables[name] for name, sign in scores.ranking(spec.best_metrics, tables)]
     members, evaluations = next(iter(tables.values())).shape
     chosen = [
         max(range(evaluations), key=lambda k: (*(table[i, k] for table in ranked), -k))

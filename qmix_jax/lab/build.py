@@ -80,7 +80,7 @@ def _finished(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
 
     Raises: ConfigError for a run of another configuration.
     """
-    reached = record.reached(path)
+    reached = record.read_summary(path)
     if reached is None or reached["interrupted"]:
         return False
     changed = groups.differing_keys(metadata.read_run_config(path), cfg)

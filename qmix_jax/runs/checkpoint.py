@@ -1,8 +1,8 @@
 """Checkpoints of runs that share a program: a folder with one subfolder per checkpoint.
 
 Orbax manages the folder: it writes in the background, renames a complete checkpoint into place and
-deletes old ones. A checkpoint itself is `meta.json` and `arrays.npz`, which NumPy reads alone.
-Every process writes its own; Orbax's own format would write host arrays in process 0 only.
+deletes old ones. A checkpoint is `meta.json` and `arrays.npz`, readable with NumPy alone. Every
+process writes its own; in Orbax's own format only process 0 would write host arrays.
 """
 
 import contextlib
@@ -26,14 +26,16 @@ from qmix_jax.runs import parameters, storage
 FOLDER = "checkpoints"
 META, ARRAYS = "meta.json", "arrays.npz"
 _FORMAT = 2
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO
+)  # fmt: skip
 
 
 class SavedCheckpoint(NamedTuple):
     """Attributes:
     path: its folder.
-    step: env steps of a member, with those of earlier slices, or of all programs of a halving.
-    meta: what JSON has.
+    step: env steps of a member, summed over slices, or over all programs of a halving.
+    meta: contents of `meta.json`.
     """
 
     path: pathlib.Path
@@ -44,7 +46,7 @@ class SavedCheckpoint(NamedTuple):
         """Name -> array. Raises: ConfigError if damaged."""
         # NumPy leaves a file open that it cannot read.
         with (
-            _damage_told(self.path),
+            _explain_damage(self.path),
             (self.path / "default" / ARRAYS).open("rb") as file,
             np.load(file, allow_pickle=False) as archive,
         ):
@@ -52,12 +54,12 @@ class SavedCheckpoint(NamedTuple):
 
 
 class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
-    """A folder of checkpoints, for one process at a time; nothing where they are switched off."""
+    """Writes the checkpoints of a run directory and locks it; one process at a time."""
 
     def __init__(
         self, run: pathlib.Path, settings: config.CheckpointConfig, note: Callable[[str], None]
     ) -> None:
-        """`run`: an existing run directory; `note` takes lines for the user."""
+        """`run`: an existing run directory; `note` shows the user a line."""
         self.path = run / FOLDER
         self._settings = settings
         self._note = note
@@ -67,74 +69,74 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
         self._manager: Any = None
 
     def __enter__(self) -> "CheckpointStore":
-        """Raises: ConfigError where another process trains here, or nothing can be written."""
+        """Raises: ConfigError if another process trains here, or the folder is not writable."""
         self._stack.enter_context(lock(self.path.parent))
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._stack:
-            self.finish()
+            self.wait()
             self._close()
 
-    def wants(self, step: int, last: bool) -> bool:
-        """Whether to save now: where it is time for another one, or always the `last` one."""
+    def due(self, step: int, last: bool) -> bool:
+        """Whether to save now: `checkpoint.every_s` has passed, or this is the `last` one."""
         if last:
-            self.finish()  # it may be this one that is being written
-        if not self._settings.enabled or step in whole_steps(self.path):
+            self.wait()  # it may be the one being written
+        if not self._settings.enabled or step in complete_steps(self.path):
             return False
         busy = self._manager is not None and self._manager.is_saving_in_progress()
-        late = time.monotonic() - self._saved_at >= self._settings.every_s
-        return last or (late and not busy)
+        elapsed = time.monotonic() - self._saved_at
+        return last or (elapsed >= self._settings.every_s and not busy)
 
     def save(self, step: int, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Writes a checkpoint in the background; the arrays must not change any more.
 
-        One that cannot be written is a line for the user: training goes on, and the last whole one
-        stays.
+        If it cannot be written, the user sees a line, training continues, and the last complete
+        checkpoint stays.
         """
-        self.finish()
+        self.wait()
         from qmix_jax.runs import _orbax
 
         self._saving, self._saved_at = step, time.monotonic()
         try:
             if self._manager is None:
                 self._stack.enter_context(_orbax.quiet())
-                self._drop_unfinished()
+                self._remove_incomplete()
                 self._manager = _orbax.manager(self.path, self._settings.keep)
             write = functools.partial(_write, {"format": _FORMAT, **meta}, dict(arrays))
             self._manager.save(step, args=_orbax.FolderArgs(write), force=True)
         except OSError as error:
-            self._give_up(error)
+            self._abandon(error)
 
-    def finish(self) -> None:
-        """Waits until the last one is whole, or known to be none."""
+    def wait(self) -> None:
+        """Waits until the checkpoint being written is complete or has failed."""
         if self._manager is None:
             return
         try:
             self._manager.wait_until_finished()
         except OSError as error:
-            self._give_up(error)
+            self._abandon(error)
 
-    def end(self) -> None:
-        """Training is done: of earlier checkpoints, with replays that nobody needs, none stays."""
-        self.finish()
+    def remove_old(self) -> None:
+        """After training, removes all but the last checkpoint: the others hold unneeded replays."""
+        self.wait()
         if self._settings.replay == "running":
-            for step in whole_steps(self.path)[:-1]:
+            for step in complete_steps(self.path)[:-1]:
                 shutil.rmtree(self.path / str(step), ignore_errors=True)
 
-    def _give_up(self, error: OSError) -> None:
-        """Says so, and gives a full disk its space back."""
-        steps = whole_steps(self.path)
-        kept = f"the one of env step {steps[-1]:,} is kept" if steps else "there is none yet"
+    def _abandon(self, error: OSError) -> None:
+        """Reports a failed checkpoint and removes its files, which may fill the disk."""
+        steps = complete_steps(self.path)
+        last = f"the last one is of env step {steps[-1]:,}" if steps else "there is no earlier one"
         self._note(
-            f"checkpoint: cannot write that of env step {self._saving:,} in {str(self.path)!r} "
-            f"({error.strerror or error}); {kept}, and training goes on"
+            f"checkpoint: cannot write env step {self._saving:,} to {str(self.path)!r} "
+            f"({error.strerror or error}); {last}; training continues"
         )
         self._close()
-        self._drop_unfinished()
+        self._remove_incomplete()
 
-    def _drop_unfinished(self) -> None:
-        """What a killed process or a full disk left of a checkpoint."""
+    def _remove_incomplete(self) -> None:
+        """Removes what a killed process or a full disk left of a checkpoint."""
         for path in self.path.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -151,85 +153,84 @@ def _write(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: pa
 
 
 class WriteError(RuntimeError):
-    """A run's files can no longer be written; what was written is kept."""
+    """The files of a run can no longer be written; those written so far remain."""
 
 
 @contextlib.contextmanager
-def telling_what_is_kept(path: pathlib.Path, runs: Sequence[pathlib.Path]) -> Iterator[None]:
-    """Around training: a disk that is full or gone becomes one line on how to go on.
+def explain_write_errors(path: pathlib.Path, runs: Sequence[pathlib.Path]) -> Iterator[None]:
+    """Turns errors of a full or missing disk into one line that says how to resume.
 
     Args:
-      path: of the run or sweep.
-      runs: run directories, in the order in which they train.
-    Raises:
-      WriteError: the disk did not take what the block wrote.
+      path: directory of the run or sweep.
+      runs: run directories, in training order.
+    Raises: WriteError.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in _DISK_ERRORS:
             raise
-        found = list(filter(None, (whole_steps(run / FOLDER) for run in runs)))
-        kept = f" and the checkpoint of env step {found[-1][-1]:,}" if found else ""
+        steps = list(filter(None, (complete_steps(run / FOLDER) for run in runs)))
+        saved = f" and the checkpoint of env step {steps[-1][-1]:,}" if steps else ""
         raise WriteError(
-            f"run directory: cannot write to {str(path)!r} ({error.strerror}); its rows so far"
-            f"{kept} are kept; mend that and go on: qmix-jax train resume={path}"
+            f"run directory: cannot write to {str(path)!r} ({error.strerror}); the metrics so far"
+            f"{saved} remain; fix the disk, then resume: qmix-jax train resume={path}"
         ) from error
 
 
 def newest(folder: pathlib.Path) -> SavedCheckpoint | None:
-    """The newest checkpoint of a folder, None if there is none. Raises: ConfigError if damaged."""
-    steps = whole_steps(folder)
+    """Returns the newest checkpoint of a folder, if any. Raises: ConfigError if damaged."""
+    steps = complete_steps(folder)
     if not steps:
         return None
     path = folder / str(steps[-1])
-    with _damage_told(path):
+    with _explain_damage(path):
         meta = json.loads((path / "default" / META).read_text(encoding="utf-8"))
-        found = meta["format"]
-    if found != _FORMAT:
+        version = meta["format"]
+    if version != _FORMAT:
         raise config.ConfigError(
-            f"checkpoint: {str(path)!r} has format {found}, and this version reads format "
-            f"{_FORMAT}; continue with the version of qmix_jax that wrote it (manifest.json names "
-            "it), or start again in another directory"
+            f"checkpoint: {str(path)!r} has format {version}, but this version reads format "
+            f"{_FORMAT}; resume with the version of qmix_jax that wrote it (see manifest.json), or "
+            "start again in another directory"
         )
     return SavedCheckpoint(path, steps[-1], meta)
 
 
 @contextlib.contextmanager
-def _damage_told(path: pathlib.Path) -> Iterator[None]:
-    """Whatever cannot be read is one line that says what is left."""
+def _explain_damage(path: pathlib.Path) -> Iterator[None]:
+    """Turns read errors into one line that names the checkpoint before, if any."""
     try:
         yield
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        steps = [step for step in whole_steps(path.parent) if step < int(path.name)]
-        before = f"go on from env step {steps[-1]:,}, the one before" if steps else "begin anew"
+        steps = [step for step in complete_steps(path.parent) if step < int(path.name)]
+        fix = f"resume from env step {steps[-1]:,}, the one before" if steps else "start again"
         reason = " ".join(str(error).split()) or type(error).__name__
         raise config.ConfigError(
-            f"checkpoint: {str(path)!r} is damaged or not of this program ({reason}); remove that "
-            f"folder to {before}"
+            f"checkpoint: {str(path)!r} is damaged or of another program ({reason}); remove that "
+            f"folder to {fix}"
         ) from error
 
 
-def whole_steps(folder: pathlib.Path) -> list[int]:
-    """Steps of the checkpoints that were written to their end, rising."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(int(path.name) for path in found if path.name.isdecimal())
+def complete_steps(folder: pathlib.Path) -> list[int]:
+    """Returns the steps of all complete checkpoints, ascending."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(int(path.name) for path in paths if path.name.isdecimal())
 
 
 @contextlib.contextmanager
 def lock(run: pathlib.Path) -> Iterator[None]:
-    """Only one process at a time trains into a run directory. Raises: ConfigError.
+    """Locks a run directory against other training processes. Raises: ConfigError.
 
-    The kernel frees the lock when its process ends, however it does.
+    The kernel releases the lock when the process ends, even if it is killed.
     """
     path = run / FOLDER
     try:
         path.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(path / ".lock")
-        held.acquire(timeout=0)
+        file_lock = filelock.FileLock(path / ".lock")
+        file_lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise storage.InUseError(
-            f"run directory: another process is training in {str(run)!r}; wait for its end, or "
+            f"run directory: another process is training in {str(run)!r}; wait until it ends, or "
             "choose another hydra.run.dir"
         ) from error
     except OSError as error:
@@ -240,14 +241,14 @@ def lock(run: pathlib.Path) -> Iterator[None]:
     try:
         yield
     finally:
-        held.release()
+        file_lock.release()
 
 
-def cost(settings: config.CheckpointConfig, replay: int) -> str:
-    """A line on what checkpoints take, from the bytes of all members' replay."""
+def describe(settings: config.CheckpointConfig, replay: int) -> str:
+    """Describes checkpoints in a line; `replay`: bytes of all members' replay."""
     if not settings.enabled:
-        return "no checkpoints: a run cut short cannot go on (checkpoint.enabled=false)"
-    held = f"up to {progress.human(replay)}B of replay in each"
+        return "no checkpoints: an interrupted run cannot be resumed (checkpoint.enabled=false)"
+    size = f"up to {progress.human(replay)}B of replay in each"
     if settings.replay == "never":
-        held = "without the replay"
-    return f"checkpoint every {settings.every_s:g} s, the newest {settings.keep} kept, {held}"
+        size = "without the replay"
+    return f"checkpoint every {settings.every_s:g} s, keeping the newest {settings.keep}, {size}"

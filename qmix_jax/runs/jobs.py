@@ -1,4 +1,4 @@
-"""Runs to train, and groups of them that share a program, as records."""
+"""Jobs to train, and groups of jobs that share a compiled program."""
 
 import os
 import pathlib
@@ -10,13 +10,13 @@ from qmix_jax.types import HParams
 
 
 class Job(NamedTuple):
-    """One run to train.
+    """A configuration to train.
 
     Attributes:
       config: from `qmix_jax.load_config`.
       directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`.
-      command: what to record as the command; by default a call of `qmix_jax.train`.
-      label: what tells this job from the others, for tables.
+      command: recorded as the command; by default a call of `qmix_jax.train`.
+      label: tells this job from others in tables.
     """
 
     config: config.ExperimentConfig
@@ -26,7 +26,7 @@ class Job(NamedTuple):
 
     @property
     def path(self) -> pathlib.Path:
-        """The directory, once it is known."""
+        """The directory, set once the job is launched."""
         assert self.directory is not None, "set when the jobs are launched"
         return pathlib.Path(self.directory)
 
@@ -41,10 +41,12 @@ class Job(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Attributes:
-    jobs: runs whose configurations differ only in what is traced.
-    program: of all of them.
-    heading: what the first line begins with; empty for a lone run.
+    """Jobs that share a compiled program.
+
+    Attributes:
+      jobs: their configurations differ only in traced keys.
+      program: shared by all of them.
+      heading: begins the first line shown; empty for a single job.
     """
 
     jobs: Sequence[Job]
@@ -53,17 +55,17 @@ class Group(NamedTuple):
 
     @property
     def config(self) -> config.ExperimentConfig:
-        """Of the first run."""
+        """Configuration of the first job."""
         return self.jobs[0].config
 
     @property
     def seeds(self) -> list[int]:
-        """Of all members, in order."""
+        """Seeds of all members, in order."""
         return [job.config.seed + i for job in self.jobs for i in range(job.config.seeds)]
 
     @property
     def hparams(self) -> list[HParams]:
-        """Of all members, in order."""
+        """Hyper-parameters of all members, in order."""
         return [
             hparams
             for job in self.jobs
@@ -72,5 +74,5 @@ class Group(NamedTuple):
 
     @property
     def owners(self) -> list[int]:
-        """The job of each member."""
+        """Index of each member's job."""
         return [i for i, job in enumerate(self.jobs) for _ in range(job.config.seeds)]

@@ -1,4 +1,4 @@
-"""What a run was: its configuration, command, versions and hardware, in files for people."""
+"""Configuration, command, versions and hardware of a run: `config.yaml` and `manifest.json`."""
 
 import datetime
 import hashlib
@@ -8,24 +8,34 @@ import pathlib
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+import yaml
+
 import qmix_jax
 from qmix_jax import components, config
-from qmix_jax.machine import devices as host
+from qmix_jax.machine import devices as machine_devices
 from qmix_jax.runs import storage
 from qmix_jax.types import Device
 
 LAYOUT = 2
-"""Of run directories: what files there are and what is in them."""
+"""Version of the layout of run directories: their files and the contents of these."""
 
 _PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "chex", "jaxmarl", "hydra-core", "numpy"
 )  # fmt: skip
-_PLAIN_KEY = re.compile(
-    r"(?!(true|false|yes|no|on|off|y|n|null)$)[A-Za-z]\w*", re.IGNORECASE | re.ASCII
+
+
+class _Dumper(yaml.SafeDumper):
+    """Also quotes text that OmegaConf reads as a number and YAML 1.1 does not, such as `1e-5`."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[\d_]+\.?[\d_]*[eE][-+]?\d+$"),
+    list("-+0123456789"),
 )
 
 
@@ -35,16 +45,16 @@ def manifest(
     devices: Sequence[Device],
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything needed to repeat a run; no host name, no user name.
+    """Returns everything needed to repeat a run, without host or user name.
 
     Args:
-      config_mapping: the resolved configuration, as from `config.dump`.
-      command: what started the run.
-      devices: the devices it uses.
-      extra: more fields, for example compile seconds, parameter counts and the plan.
+      config_mapping: the resolved configuration, from `config.dump`.
+      command: the command that started the run.
+      devices: the devices used.
+      extra: further fields, for example compile seconds, parameter counts and the plan.
     Returns:
-      A mapping of plain values for `write_json`. `versions` has None for what is not installed;
-      `git` is None where the package does not come from a repository.
+      A mapping for `write_json`. In `versions`, None marks a package that is not installed; `git`
+      is None if the package is not in a repository.
     """
     return {
         "layout": LAYOUT,
@@ -57,22 +67,21 @@ def manifest(
             "kind": devices[0].device_kind,
             "count": len(devices),
         },
-        "cpu_count": host.cores(),
-        **of_config(config_mapping),
+        "cpu_count": machine_devices.cores(),
+        **config_fields(config_mapping),
         **storage.plain(extra),
     }
 
 
-def of_config(config_mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a manifest that hold the configuration."""
+def config_fields(config_mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the manifest's fields `config` and `config_hash`."""
     values = storage.plain(config_mapping)
-    canonical = json.dumps(values, sort_keys=True)
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     return {"config": values, "config_hash": digest[:12]}
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python, this package and what it stands on; None for what is not installed."""
+    """Versions of Python, this package and its main dependencies; None if not installed."""
     return {
         "python": platform.python_version(),
         **{package: _version(package) for package in _PACKAGES},
@@ -90,27 +99,21 @@ def describe() -> str:
 
 
 def write_json(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None:
-    """Writes indented JSON, all or nothing; NaN and infinity become null."""
+    """Writes indented JSON atomically; NaN and infinity become null."""
     text = json.dumps(storage.plain(mapping), indent=2, ensure_ascii=False, allow_nan=False)
     with storage.atomic(path) as file:
         file.write(f"{text}\n".encode())
 
 
 def write_config(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None:
-    """Writes a nested mapping of scalars and lists as YAML, all or nothing."""
-    text = "\n".join(_yaml(storage.plain(mapping), 0)) or "{}"
+    """Writes YAML atomically; `yaml.safe_load` and OmegaConf read back equal values."""
+    text = yaml.dump(storage.plain(mapping), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     with storage.atomic(path) as file:
-        file.write(f"{text}\n".encode())
+        file.write(text.encode())
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what `write_config` wrote, or any YAML mapping.
-
-    Raises:
-      ConfigError: no such file, not YAML, or not a mapping.
-    """
-    import yaml  # comes with hydra-core; nothing else here needs it
-
+    """Reads a YAML mapping. Raises: ConfigError if it is missing, not YAML or not a mapping."""
     try:
         mapping = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -130,67 +133,42 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_run_config(
     directory: pathlib.Path, find: Callable = components.find
 ) -> config.ExperimentConfig:
-    """The configuration of the run in a directory.
+    """Reads the configuration of a run; `find` as for `config.load`.
 
-    Args:
-      find: as for `config.load`.
-    Raises:
-      ConfigError: there is none, or an older version wrote it.
+    Raises: ConfigError if the directory has none, or an older version wrote it.
     """
     read_manifest(directory)
     return config.load(read_config(directory / "config.yaml"), find)
 
 
 def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
-    """The manifest of the run in a directory, empty if there is none.
+    """Reads the manifest of a run; empty if the directory has none.
 
-    Raises:
-      ConfigError: it is of an older version, or no JSON.
+    Raises: ConfigError if an older version wrote it, or it is not JSON.
     """
     path = directory / "manifest.json"
     try:
         if not path.is_file():
             return {}
-        found = json.loads(path.read_text(encoding="utf-8"))
-        layout = found.get("layout", 1)
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        layout = fields.get("layout", 1)
     except (OSError, ValueError, AttributeError) as error:
         raise config.ConfigError(
-            f"run directory: {str(path)!r} is not the manifest of a run; it was damaged or written "
-            "by something else"
+            f"run directory: {str(path)!r} is damaged or not the manifest of a run; give another "
+            "directory, or restore the file"
         ) from error
     if layout != LAYOUT:
         raise config.ConfigError(
-            f"run directory: {str(path)!r} is of layout {layout}, and this version reads layout "
+            f"run directory: {str(path)!r} has layout {layout}, but this version reads layout "
             f"{LAYOUT}; use the version of qmix_jax that wrote it, or train again in another "
             "directory"
         )
-    return found
+    return fields
 
 
 def command(directory: pathlib.Path) -> str | None:
-    """What started the run in a directory; None where that is not known."""
+    """The command that started the run in a directory; None if unknown."""
     return read_manifest(directory).get("command")
-
-
-def _yaml(mapping: Mapping[str, Any], depth: int) -> Iterator[str]:
-    """Block style for mappings; every other value is JSON, which is YAML too."""
-    for key, value in mapping.items():
-        name = key if _PLAIN_KEY.fullmatch(key) else json.dumps(key)
-        if isinstance(value, dict) and value:
-            yield f"{'  ' * depth}{name}:"
-            yield from _yaml(value, depth + 1)
-        else:
-            yield f"{'  ' * depth}{name}: {_yaml_value(value)}"
-
-
-def _yaml_value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(_yaml_value(item) for item in value)}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{json.dumps(k)}: {_yaml_value(v)}' for k, v in value.items())}}}"
-    if isinstance(value, float):  # YAML 1.1 reads 1e-05 as text and 1.0e-05 as a number
-        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _version(package: str) -> str | None:
@@ -204,13 +182,13 @@ def _git(file: pathlib.Path) -> dict[str, Any] | None:
     """Commit of the repository that tracks `file`, and whether tracked files differ from it."""
     try:
         _run_git(file, "ls-files", "--error-unmatch", file.name)
-        found = _run_git(file, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        commit = _run_git(file, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": found.removesuffix("-dirty"), "dirty": found.endswith("-dirty")}
+    return {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")}
 
 
 def _run_git(file: pathlib.Path, *arguments: str) -> str:
     command = ["git", "-C", str(file.parent), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    return done.stdout.strip()
+    process = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    return process.stdout.strip()

@@ -1,4 +1,4 @@
-"""The outcome of training a job's members."""
+"""Outcomes of training, before they become a run's final files and `Result`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,27 +10,29 @@ import numpy as np
 from qmix_jax.runs import parameters
 
 _PREFIX = "outcomes/"
+_TREES = {"parameters": "final", "best_parameters": "best"}
+"""Array fields of an `Outcome` -> their names in a checkpoint."""
 
 
 class NonFiniteError(RuntimeError):
-    """A member's loss or gradient was not finite; every file is written, the member's last finite
-    parameters among them.
+    """A member's loss or gradient was not finite. All files are written, with the last finite
+    parameters of that member.
     """
 
 
 @dataclasses.dataclass
 class Outcome:
-    """The outcome of training a job's members.
+    """Outcome of training the members of a job.
 
     Attributes:
-      parameters, best_parameters: numpy trees [P, ...]: at the end (of a frozen member: before it
-        failed), and at each member's best evaluation.
+      parameters, best_parameters: numpy trees [P, ...]: the last ones (of a frozen member: those
+        before it failed), and those of each member's best evaluation.
       update, env_steps: updates and env steps done.
       train_s, eval_s: wall seconds.
       interrupted: ended early by a signal or by `Session.stop`.
-      failures: member -> what was not finite and when; such a member is frozen, others are not.
+      failures: member -> which metric was not finite, and when; only that member is frozen.
       pruned: ended early by successive halving.
-      stopped: the stop rule that ended it, None where none did.
+      stopped: the stop rule that ended it, if any.
     """
 
     parameters: Any
@@ -44,45 +46,44 @@ class Outcome:
     pruned: bool = False
     stopped: str | None = None
 
-    def numbers(self) -> dict[str, Any]:
-        """All but the arrays, as JSON takes it."""
-        arrays = ("parameters", "best_parameters")
+    def to_json(self) -> dict[str, Any]:
+        """All fields except the arrays."""
         names = [field.name for field in dataclasses.fields(self)]
-        return {name: getattr(self, name) for name in names if name not in arrays}
+        return {name: getattr(self, name) for name in names if name not in _TREES}
 
     @classmethod
-    def made_of(cls, numbers: Mapping[str, Any], final: Any, best: Any) -> "Outcome":
-        """From `numbers`, as JSON gives them back, and the parameters."""
-        failures = {int(member): text for member, text in numbers["failures"].items()}
-        return cls(final, best, **{**numbers, "failures": failures})
+    def from_json(cls, fields: Mapping[str, Any], final: Any, best: Any) -> "Outcome":
+        """Rebuilds an outcome from `to_json`, read back, and its parameters."""
+        failures = {int(member): text for member, text in fields["failures"].items()}
+        return cls(final, best, **{**fields, "failures": failures})
 
 
 class WallTime(NamedTuple):
-    """Wall seconds that a group took."""
+    """Wall seconds of a group."""
 
     compile_s: float
     train_s: float
     eval_s: float
 
 
-def join(outcomes: Sequence[Outcome]) -> Outcome:
-    """The outcome of a job whose members trained one part after another."""
+def concatenate(outcomes: Sequence[Outcome]) -> Outcome:
+    """Outcome of a job whose members were trained in parts, in the order of the members."""
     first, *others = outcomes
     if not others:
         return first
 
-    def rows(name: str) -> Any:
+    def stack(name: str) -> Any:
         trees = [getattr(outcome, name) for outcome in outcomes]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *trees)
 
-    failures, members = {}, 0
+    failures, n_members = {}, 0
     for outcome in outcomes:
-        failures |= {members + member: text for member, text in outcome.failures.items()}
-        members += len(jax.tree.leaves(outcome.parameters)[0])
+        failures |= {n_members + member: text for member, text in outcome.failures.items()}
+        n_members += len(jax.tree.leaves(outcome.parameters)[0])
     return dataclasses.replace(
         first,
-        parameters=rows("parameters"),
-        best_parameters=rows("best_parameters"),
+        parameters=stack("parameters"),
+        best_parameters=stack("best_parameters"),
         update=min(outcome.update for outcome in outcomes),
         env_steps=min(outcome.env_steps for outcome in outcomes),
         train_s=sum(outcome.train_s for outcome in outcomes),
@@ -93,24 +94,24 @@ def join(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def pack(
-    chosen: Mapping[int, Outcome],
+    outcomes: Mapping[int, Outcome],
 ) -> tuple[dict[int, dict[str, Any]], dict[str, np.ndarray]]:
-    """Outcomes by number as a checkpoint holds them: what JSON has, and arrays by name."""
+    """Splits outcomes, by number, into JSON fields and named arrays, for a checkpoint."""
     arrays = {
-        f"{_PREFIX}{number}/{which}/{name}": values
-        for number, outcome in chosen.items()
-        for which, tree in (("final", outcome.parameters), ("best", outcome.best_parameters))
-        for name, values in parameters.flatten(tree).items()
+        f"{_PREFIX}{number}/{key}/{name}": values
+        for number, outcome in outcomes.items()
+        for field, key in _TREES.items()
+        for name, values in parameters.flatten(getattr(outcome, field)).items()
     }
-    return {number: outcome.numbers() for number, outcome in chosen.items()}, arrays
+    return {number: outcome.to_json() for number, outcome in outcomes.items()}, arrays
 
 
 def unpack(
-    numbers: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
+    fields: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
 ) -> dict[int, Outcome]:
-    """What `pack` gave, among other arrays."""
+    """Inverts `pack`; `arrays` may hold others too."""
     trees = parameters.nest(parameters.below(_PREFIX, arrays))
     return {
-        int(number): Outcome.made_of(reached, trees[number]["final"], trees[number]["best"])
-        for number, reached in numbers.items()
+        int(number): Outcome.from_json(values, trees[number]["final"], trees[number]["best"])
+        for number, values in fields.items()
     }

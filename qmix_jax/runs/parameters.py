@@ -1,4 +1,4 @@
-"""Network parameters as a plain `.npz` file: readable without this package, without pickle."""
+"""Network parameters as a plain `.npz` file: readable without this package and without pickle."""
 
 import os
 import zipfile
@@ -12,16 +12,16 @@ from qmix_jax.runs import storage
 
 
 def save_parameters(path: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
-    """Writes nested parameters, all or nothing.
+    """Writes nested parameters atomically.
 
-    An entry is named after its path, as `agent/gru/recurrent_kernel`; an empty mapping is kept as
-    an empty entry whose name ends in `/`.
+    Entries are named by their path, such as `agent/gru/recurrent_kernel`; an empty mapping is an
+    empty entry whose name ends in `/`.
 
     Args:
-      path: the file, as a rule `*.npz`.
-      params: nested mappings of arrays [P, ...] with a dtype that NumPy itself has.
+      path: the file, usually `*.npz`.
+      params: nested mappings of arrays [P, ...] of bools, integers or floats of NumPy.
     Raises:
-      ValueError: a key that is not text or has a `/` in it, or a leaf that is no such array.
+      ValueError: a key is not a string or contains `/`, or a leaf is no such array.
     """
     flat = flatten(params)
     with storage.atomic(path) as file:
@@ -29,13 +29,7 @@ def save_parameters(path: str | os.PathLike[str], params: Mapping[str, Any]) -> 
 
 
 def load_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what `save_parameters` wrote.
-
-    Returns:
-      Nested dicts of NumPy arrays [P, ...].
-    Raises:
-      ConfigError: no such file, or not a file of parameters.
-    """
+    """Reads a file of `save_parameters` as nested dicts of arrays [P, ...]. Raises: ConfigError."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -47,25 +41,30 @@ def load_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays by path, as `save_parameters` names them. Raises: as it does."""
+    """Returns arrays by path, named and checked as in `save_parameters`."""
     return dict(_flatten(params, ""))
 
 
 def nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The nested dicts of what `flatten` gave."""
+    """Inverts `flatten`."""
     params: dict[str, Any] = {}
     for name, array in arrays.items():
-        _insert(params, name.split("/"), array)
+        *parents, leaf = name.split("/")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        if leaf:
+            node[leaf] = array
     return params
 
 
 def below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays whose names begin so, without that beginning."""
+    """Returns the arrays whose names start with a prefix, named without it."""
     return {k.removeprefix(prefix): values for k, values in arrays.items() if k.startswith(prefix)}
 
 
 def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an uncompressed `.npz` archive; NumPy's own writer cannot name every entry."""
+    """Writes an uncompressed `.npz` archive; `np.savez` cannot write every name."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             _write_array(archive, f"{name}.npy", array)
@@ -78,9 +77,10 @@ def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None
 
 def _flatten(node: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
     if isinstance(node, Mapping) and (node or not path):
+        if bad := [key for key in node if not isinstance(key, str) or not key or "/" in key]:
+            raise ValueError(f"parameters: key {bad[0]!r} under {path!r} must be text without '/'")
         for key, child in node.items():
-            name = _checked(key, path)
-            yield from _flatten(child, f"{path}/{name}" if path else name)
+            yield from _flatten(child, f"{path}/{key}" if path else key)
     elif isinstance(node, Mapping):
         yield f"{path}/", np.zeros(0, np.float32)
     elif getattr(getattr(node, "dtype", None), "kind", "") in ("b", "i", "u", "f"):
@@ -88,17 +88,3 @@ def _flatten(node: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
     else:
         kind = getattr(node, "dtype", type(node).__name__)
         raise ValueError(f"parameters: {path!r} is {kind}; expected an array of numbers or bools")
-
-
-def _checked(key: Any, path: str) -> str:
-    if not isinstance(key, str) or not key or "/" in key:
-        raise ValueError(f"parameters: key {key!r} under {path!r} must be text without '/'")
-    return key
-
-
-def _insert(params: dict[str, Any], keys: list[str], array: np.ndarray) -> None:
-    *parents, leaf = keys
-    for parent in parents:
-        params = params.setdefault(parent, {})
-    if leaf:
-        params[leaf] = array

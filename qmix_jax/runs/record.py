@@ -1,7 +1,6 @@
-"""The files of one run besides its metrics."""
+"""Files of a run other than its metrics: configuration, manifest, parameters, learning curves."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,18 +10,18 @@ from qmix_jax.console import learning_curves
 from qmix_jax.runs import jobs, metadata, outcomes, parameters, storage
 
 COMMAND = "qmix_jax.train"
-"""What is recorded as the command where none is given."""
+"""The command recorded by default."""
 
 FILES = (
     "curves.png", "metrics.csv", "parameters_best.npz", "parameters_final.npz", "manifest.json",
 )  # fmt: skip
-"""What a person opens, in this order."""
+"""Files of a finished run, in the order in which the summary lists them."""
 
 
-def reached(path: pathlib.Path) -> dict[str, Any] | None:
-    """What the run in a directory came to, from its manifest; None where none has ended there.
+def read_summary(path: pathlib.Path) -> dict[str, Any] | None:
+    """Reads `reached` of a finished run's manifest: steps, seconds, failures; None if unfinished.
 
-    Raises: ConfigError for a directory of an older version.
+    Raises: ConfigError if an older version wrote the directory.
     """
     if not all((path / name).is_file() for name in FILES):
         return None
@@ -30,28 +29,24 @@ def reached(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def read_outcome(path: pathlib.Path) -> outcomes.Outcome:
-    """What training returned, from a run directory.
-
-    Raises:
-      ConfigError: the run has not ended.
-    """
-    found = reached(path)
-    if found is None:
+    """Reads the outcome of a finished run. Raises: ConfigError if it has not finished."""
+    summary = read_summary(path)
+    if summary is None:
         raise config.ConfigError(
-            f"run directory: {str(path)!r} lacks what a run writes at its end; give that of a run "
-            "that has ended, or resume it: qmix-jax train resume=DIR"
+            f"run directory: {str(path)!r} lacks the final files of a run; give the directory of a "
+            "finished run, or resume this one: qmix-jax train resume=DIR"
         )
-    numbers = {**found, "update": found["updates"]}
-    del numbers["updates"], numbers["gradient_steps"]
-    return outcomes.Outcome.made_of(
-        numbers,
+    fields = {**summary, "update": summary["updates"]}
+    del fields["updates"], fields["gradient_steps"]
+    return outcomes.Outcome.from_json(
+        fields,
         parameters.load_parameters(path / "parameters_final.npz"),
         parameters.load_parameters(path / "parameters_best.npz"),
     )
 
 
-def settings(cfg: config.ExperimentConfig) -> dict[str, Any]:
-    """What is recorded as the configuration: whether a run was resumed is no setting of it."""
+def recorded_config(cfg: config.ExperimentConfig) -> dict[str, Any]:
+    """Returns the configuration to write: without `resume`, which does not describe the run."""
     return config.dump(cfg.model_copy(update={"resume": None}))
 
 
@@ -60,31 +55,31 @@ def begin(
     job: jobs.Job,
     members: population.Population,
     compile_s: float,
-    more: Mapping[str, Any],
+    extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Writes configuration and manifest of a run that begins or resumes; the manifest.
+    """Writes `config.yaml` and the manifest of a run that starts or resumes; returns the manifest.
 
     Args:
-      members: maybe a larger population than this run's own members.
-      more: further fields.
+      members: the population; it may also hold members of other runs.
+      extra: further fields of the manifest.
     """
-    places, program = members.layout, group.program
+    layout, program = members.layout, group.program
     manifest = metadata.manifest(
-        settings(job.config),
+        recorded_config(job.config),
         job.command or COMMAND,
-        places.devices,
+        layout.devices,
         {
             "compile_s": {"total": compile_s, **members.compile_seconds},
             "parameters_per_member": members.parameter_counts,
             "plan": {**dataclasses.asdict(program.plan), "env": program.spec.name},
             "population": {
-                "members": places.n_members,
-                "inert_members": places.padding,
-                "batching": places.batching,
+                "members": layout.n_members,
+                "inert_members": layout.padding,
+                "batching": layout.batching,
             },
             "precision": job.config.precision,
             "spec": dataclasses.asdict(program.spec),
-            **more,
+            **extra,
         },
     )
     metadata.write_config(job.path / "config.yaml", manifest["config"])
@@ -93,33 +88,24 @@ def begin(
 
 
 def finish(job: jobs.Job, manifest: Mapping[str, Any], outcome: outcomes.Outcome) -> None:
-    """Writes parameters, curves and the finished manifest; `outcome` of this run's members."""
+    """Writes parameters, the finished manifest and learning curves of a job."""
     path, cfg, plan = job.path, job.config, manifest["plan"]
     parameters.save_parameters(path / "parameters_final.npz", outcome.parameters)
     parameters.save_parameters(path / "parameters_best.npz", outcome.best_parameters)
-    numbers = outcome.numbers()
-    updates = numbers.pop("update")
-    reached = {"updates": updates, "gradient_steps": updates * plan["gradient_steps"], **numbers}
+    fields = outcome.to_json()
+    updates = fields.pop("update")
+    reached = {"updates": updates, "gradient_steps": updates * plan["gradient_steps"], **fields}
     metadata.write_json(path / "manifest.json", {**manifest, "reached": reached})
-    title = f"{cfg.name}: {cfg.algo.name} on {plan['env']}"
-    curves(path / "metrics.csv", path / "curves.png", title)
+    draw_curves(path, f"{cfg.name}: {cfg.algo.name} on {plan['env']}")
 
 
-def curves(
-    metrics_path: str | os.PathLike[str], png_path: str | os.PathLike[str], title: str
-) -> pathlib.Path:
-    """Draws the learning curves of a run into a PNG file.
+def draw_curves(run: pathlib.Path, title: str) -> None:
+    """Draws `curves.png` of a run directory from its `metrics.csv`.
 
     Args:
-      metrics_path: its `metrics.csv`.
-      png_path: the picture, replaced if it exists.
-      title: experiment, algorithm and environment; the number of seeds is added.
-    Returns:
-      The path of the picture.
-    Raises:
-      ConfigError: there is no such file, or it has no values to draw.
+      title: experiment, algorithm and environment; the number of seeds is appended.
+    Raises: ConfigError if the metrics are missing or have no values to draw.
     """
-    drawing = learning_curves.figure(storage.read_metrics(metrics_path), title)
-    with storage.atomic(png_path) as file:
-        drawing.savefig(file, format="png", dpi=150)
-    return pathlib.Path(png_path)
+    figure = learning_curves.figure(storage.read_metrics(run / "metrics.csv"), title)
+    with storage.atomic(run / "curves.png") as file:
+        figure.savefig(file, format="png", dpi=150)

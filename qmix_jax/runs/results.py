@@ -136,7 +136,7 @@ def make(
         best_parameters=outcome.best_parameters,
         interrupted=outcome.interrupted,
         failures=outcome.failures,
-        objective=objective.of(metrics),
+        objective=objective.score(metrics),
         pruned=outcome.pruned,
         stopped=outcome.stopped,
     )

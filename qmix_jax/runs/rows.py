@@ -3,70 +3,62 @@
 import contextlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from qmix_jax import components, config
 from qmix_jax.loggers import base
 from qmix_jax.runs import storage
 
-PART = ".part-"
-"""Folders of a run directory that begin so are run directories of single processes."""
-
-
-class _LoggerChoice(NamedTuple):
-    """A logger of a configuration: what it is called, and what its module is called and told."""
-
-    label: str
-    module: str
-    options: config.Model
+PART_PREFIX = ".part-"
+"""Begins the names of subfolders in which single processes train their members of a run."""
 
 
 def check(cfg: config.ExperimentConfig) -> None:
-    """Raises: ConfigError for a logger that cannot be had: a missing extra, no login."""
-    for chosen in _chosen(cfg):
-        module = components.find("loggers", chosen.module)
+    """Raises: ConfigError if a logger is unavailable: missing extra, no login."""
+    for name, options in _chosen_loggers(cfg):
+        module = components.find("loggers", name)
         if hasattr(module, "check"):
-            module.check(chosen.options)
+            module.check(options)
 
 
 class JobRows(contextlib.AbstractContextManager["JobRows"]):
-    """The rows of one run on their way to everything that is open.
+    """Writes the rows of one run to its files and loggers.
 
     Attributes:
-      files: `metrics.csv` and `metrics.jsonl`; what goes wrong there goes wrong with the run.
+      files: `metrics.csv` and `metrics.jsonl`; their errors end the run, those of loggers do not.
     """
 
     def __init__(
-        self, files: storage.MetricsFiles, open_loggers: dict[str, base.Logger], note: Callable
+        self, files: storage.MetricsFiles, loggers: dict[str, base.Logger], note: Callable
     ) -> None:
-        """`note` shows the user a line."""
+        """`loggers`: open ones, by name; `note` shows the user a line."""
         self.files = files
-        self._open, self._note = open_loggers, note
+        self._loggers, self._note = loggers, note
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends rows, one per member at a time."""
+        """Appends one row per member."""
         rows = list(rows)
         self.files.write(rows)
         finite = [
             {name: value for name, value in storage.plain(row).items() if value is not None}
             for row in rows
         ]
-        for label, logger in list(self._open.items()):
-            with _off(label, self._note) as failure:
+        for name, logger in list(self._loggers.items()):
+            with _disable_on_error(name, self._note) as errors:
                 logger.write(finite)
-            if failure:
-                self._close(label, failed=True)
+            if errors:
+                self._close(name, failed=True)
 
     def __exit__(self, *error: Any) -> None:
         try:
             self.files.__exit__(*error)
         finally:
-            for label in list(self._open):
-                self._close(label, failed=error[0] is not None)
+            for name in list(self._loggers):
+                self._close(name, failed=error[0] is not None)
 
-    def _close(self, label: str, failed: bool) -> None:
-        with _off(label, self._note):
-            self._open.pop(label).close(failed)
+    def _close(self, name: str, failed: bool) -> None:
+        with _disable_on_error(name, self._note):
+            self._loggers.pop(name).close(failed)
 
 
 def open_rows(
@@ -77,65 +69,63 @@ def open_rows(
     sizes: Sequence[int] | None = None,
     failed: set[str] | None = None,
 ) -> JobRows:
-    """Opens everything that the rows of one run go to.
+    """Opens the files and loggers of a run.
 
     Args:
-      cfg: of the run.
-      path: its directory, claimed.
+      cfg: configuration of the run.
+      path: its directory, already claimed.
       names: columns of all metrics that any row will have, in order.
       note: shows the user a line.
-      sizes: bytes of the files of a resumed run (`storage.MetricsFiles`); None for a new one.
-      failed: loggers that failed to start for another run, to which those of this one are added;
-        they are not tried again.
+      sizes: bytes of the files of a resumed run (`storage.MetricsFiles`); None for a new run.
+      failed: loggers that failed to start for another run; they are skipped, and those that fail
+        now are added.
     Raises:
-      ConfigError: the directory already holds metrics.
+      ConfigError: the directory already has metrics.
     """
     files = storage.MetricsFiles(path, names, sizes)
     run = base.RunInfo(
-        directory=path.parent if path.name.startswith(PART) else path,
+        directory=path.parent if path.name.startswith(PART_PREFIX) else path,
         config=config.dump(cfg),
         seeds=tuple(range(cfg.seed, cfg.seed + cfg.seeds)),
         columns=tuple(names),
         resumed_after=None if sizes is None else _last_steps(path),
     )
-    tried = failed if failed is not None else set()
-    found: dict[str, base.Logger] = {}
-    for chosen in _chosen(cfg):
-        if chosen.label in tried:
+    failed = set() if failed is None else failed
+    loggers: dict[str, base.Logger] = {}
+    for name, options in _chosen_loggers(cfg):
+        if name in failed:
             continue
-        with _off(chosen.label, note) as failure:
-            module = components.find("loggers", chosen.module)
-            found[chosen.label] = module.make(chosen.options, run)
-            note(f"logger {chosen.label}: {found[chosen.label].where}")
-        tried.update({chosen.label} if failure else ())
-    return JobRows(files, found, note)
+        with _disable_on_error(name, note) as errors:
+            loggers[name] = components.find("loggers", name).make(options, run)
+            note(f"logger {name}: {loggers[name].where}")
+        failed.update({name} if errors else ())
+    return JobRows(files, loggers, note)
 
 
-def _chosen(cfg: config.ExperimentConfig) -> Iterator[_LoggerChoice]:
-    for label in ("tensorboard", "wandb"):
-        if (options := getattr(cfg.logger, label)) is not None:
-            yield _LoggerChoice(label, label, options)
-    if cfg.logger.custom is not None:
-        yield _LoggerChoice(
-            cfg.logger.custom.name, cfg.logger.custom.name, cfg.logger.custom.options
-        )
+def _chosen_loggers(cfg: config.ExperimentConfig) -> Iterator[tuple[str, config.Model]]:
+    """Yields (module, options) of each logger."""
+    for name in ("tensorboard", "wandb"):
+        if (options := getattr(cfg.logger, name)) is not None:
+            yield name, options
+    if (custom := cfg.logger.custom) is not None:
+        yield custom.name, custom.options
 
 
 @contextlib.contextmanager
-def _off(label: str, note: Callable[[str], None]) -> Iterator[list[Exception]]:
-    """Whatever goes wrong with a logger is one line, and in the list; the run goes on."""
-    failure: list[Exception] = []
+def _disable_on_error(name: str, note: Callable[[str], None]) -> Iterator[list[Exception]]:
+    """Reports an error of a logger in one line, and in the list; the run continues."""
+    errors: list[Exception] = []
     try:
-        yield failure
-    except Exception as error:  # anything at all: loggers are other people's code
-        failure.append(error)
+        yield errors
+    except Exception as error:  # any error: loggers may be user-defined
+        errors.append(error)
         reason = (str(error).splitlines() or [""])[0]
         kind = type(error).__name__
-        note(f"logger {label}: {kind}: {reason}; it is switched off, the run goes on")
+        note(f"logger {name}: {kind}: {reason}; logger disabled, the run continues")
 
 
 def _last_steps(path: pathlib.Path) -> dict[int, int]:
-    """Seed -> env steps of its last row, of a resumed run."""
+    """Seed -> env steps of its last row, in a resumed run."""
     rows = storage.read_metrics(path / "metrics.csv")
     steps = zip(rows["seed"].astype(int), rows["env_steps"].astype(int), strict=True)
     return {int(seed): int(step) for seed, step in sorted(steps)}

@@ -1,38 +1,34 @@
-"""Files of a run directory: claiming it, writing metrics as they come, reading them back."""
+"""Claims run directories; writes and reads their metrics."""
 
 import contextlib
 import csv
 import io
-import itertools
 import json
 import math
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from qmix_jax import config
 
 KEYS = ("kind", "env_steps", "update", "gradient_step", "seed")
-"""First columns of `metrics.csv`; every row has them."""
+"""First columns of `metrics.csv`, which every row has."""
 
 _METRICS = ("metrics.csv", "metrics.jsonl")
 
 
 class InUseError(config.ConfigError):
-    """Another process trains in the run directory."""
+    """Another process is training in the run directory."""
 
 
 def claim(directory: str | os.PathLike[str], resume: bool = False) -> pathlib.Path:
-    """Creates the run directory and proves that files can be written there.
+    """Creates a run directory, which with `resume` may already hold the run.
 
-    Args:
-      resume: the run may be there already.
-    Raises:
-      ConfigError: it cannot be created or written, or it holds the metrics of another run.
+    Raises: ConfigError if it is not writable, or has the metrics of another run.
     """
     path = pathlib.Path(directory)
     try:
@@ -50,38 +46,33 @@ def claim(directory: str | os.PathLike[str], resume: bool = False) -> pathlib.Pa
 
 @contextlib.contextmanager
 def claimed(directories: Mapping[pathlib.Path, bool]) -> Iterator[None]:
-    """Claims run directories; those still empty go again where a run cannot be honoured.
-
-    Args:
-      directories: each with whether its run may be there already.
-    """
+    """Claims directories (name -> `resume`); on a `ConfigError`, removes those still empty."""
     for directory, resume in directories.items():
         claim(directory, resume)
     try:
         yield
     except InUseError:
-        raise  # what is there is the other process's
+        raise  # the files are the other process's
     except config.ConfigError:
-        for directory in itertools.filterfalse(_filled, directories):
-            _remove(directory)
+        for directory in directories:
+            _remove_empty(directory)
         raise
 
 
-def _filled(directory: pathlib.Path) -> bool:
-    """Whether there is more than the lock of a run that did not begin."""
-    return any(path.is_file() and path.name != ".lock" for path in directory.rglob("*"))
-
-
-def _remove(directory: pathlib.Path) -> None:
-    for path in list(directory.rglob(".lock")):
+def _remove_empty(directory: pathlib.Path) -> None:
+    """Removes a directory that holds at most the lock of a run that did not start."""
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    if any(path.name != ".lock" for path in files):
+        return
+    for path in files:
         path.unlink()
         path.parent.rmdir()
-    with contextlib.suppress(OSError):  # an empty folder of somebody else's
+    with contextlib.suppress(OSError):  # it has an empty subfolder that is not ours
         directory.rmdir()
 
 
 def set_aside(directory: pathlib.Path) -> str | None:
-    """Renames the metrics in a directory, if any, to `metrics.interrupted-<n>.*`; the new name."""
+    """Renames metrics, if any, to `metrics.interrupted-<n>.*`; returns the new name."""
     used = [name for name in _METRICS if (directory / name).exists()]
     if not used:
         return None
@@ -94,59 +85,36 @@ def set_aside(directory: pathlib.Path) -> str | None:
     return f"{stem}.csv"
 
 
-def sort_rows(directory: str | os.PathLike[str]) -> None:
-    """Puts rows of members that trained one after another into the order of a run in which they
-    trained together: by update, training rows before evaluations.
-    """
-    path = pathlib.Path(directory)
-    header, *lines = (path / "metrics.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    records = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    keys = [json.loads(record) for record in records]
-    order = sorted(range(len(lines)), key=lambda i: (keys[i]["update"], keys[i]["kind"] == "eval"))
-    for name, head, rows in (("metrics.csv", [header], lines), ("metrics.jsonl", [], records)):
-        with atomic(path / name) as file:
-            file.write("".join([*head, *(rows[i] for i in order)]).encode())
+def sort_rows(directory: pathlib.Path) -> None:
+    """Sorts rows by update, training before evaluation: as if all slices had trained together."""
+    header, *lines = _read_lines(directory / "metrics.csv")
+    json_lines = _read_lines(directory / "metrics.jsonl")
+    rows = [json.loads(line) for line in json_lines]
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["update"], rows[i]["kind"] == "eval"))
+    for name, head, body in (("metrics.csv", [header], lines), ("metrics.jsonl", [], json_lines)):
+        with atomic(directory / name) as file:
+            file.write("".join([*head, *(body[i] for i in order)]).encode())
 
 
-def merge(directory: str | os.PathLike[str], parts: Sequence[str | os.PathLike[str]]) -> None:
-    """Writes the metrics of run directories with the same columns as those of one run, whose
-    members are the parts' in this order.
-    """
+def merge_metrics(directory: pathlib.Path, parts: Sequence[pathlib.Path]) -> None:
+    """Merges the metrics of run directories, which hold parts of a run's members, in order."""
     for name, n_head in (("metrics.csv", 1), ("metrics.jsonl", 0)):
-        texts = [pathlib.Path(part, name).read_text(encoding="utf-8") for part in parts]
-        files = [text.splitlines(keepends=True) for text in texts]
+        files = [_read_lines(part / name) for part in parts]
         rows = [row for lines in files for row in lines[n_head:]]
-        with atomic(pathlib.Path(directory, name)) as file:
+        with atomic(directory / name) as file:
             file.write("".join([*files[0][:n_head], *rows]).encode())
     sort_rows(directory)
 
 
-class RowWriter(Protocol):
-    """Where a run's rows go, one per member at a time."""
-
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None: ...
-
-
-class SharedRows:
-    """Rows of a population that several runs share: each row to its run's files."""
-
-    def __init__(self, files: Sequence[RowWriter]) -> None:
-        """The files of each member, in the order of the members."""
-        self._files = files
-
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Takes one row per member."""
-        pairs = zip(self._files, rows, strict=True)
-        for _, group in itertools.groupby(pairs, key=lambda pair: id(pair[0])):
-            owned = list(group)
-            owned[0][0].write(row for _, row in owned)
+def _read_lines(path: pathlib.Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True)
 
 
 class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
-    """`metrics.csv` (wide) and `metrics.jsonl` (only present keys), one row per (kind, step, seed).
+    """Writes `metrics.csv` (all columns) and `metrics.jsonl` (present keys), a row per (kind, step,
+    seed).
 
-    An empty cell means that the row has no such value. Numbers are written so that reading them
-    gives the same number again; JSON has no NaN and no infinity, so there they are `null`.
+    Empty cells are missing values. Numbers read back exactly; NaN and infinity are `null` in JSON.
     """
 
     def __init__(
@@ -159,18 +127,18 @@ class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
 
         Args:
           directory: an existing run directory.
-          columns: names of all metrics that any row will have, in the order of the columns.
-          sizes: what `sizes` was when a checkpoint was made: both files go on there, and rows
-            after it are dropped. None for new files.
+          columns: names of all metrics that any row will have, in order.
+          sizes: `sizes` at a checkpoint: later rows are dropped. None for new files.
         Raises:
-          ConfigError: the directory already holds metrics, or less than `sizes` says.
+          ConfigError: the directory already has metrics, or files shorter than `sizes`.
         """
         path = pathlib.Path(directory)
         if sizes is None:
             _refuse_used(path)
         else:
-            check_sizes(path, sizes, (*KEYS, *columns))
-            _cut(path, sizes)
+            check_resumable(path, sizes, columns)
+            for name, size in zip(_METRICS, sizes, strict=True):
+                os.truncate(path / name, size)
         mode = "x" if sizes is None else "a"
         self._csv = (path / "metrics.csv").open(mode, encoding="utf-8", newline="")
         self._jsonl = (path / "metrics.jsonl").open(mode, encoding="utf-8")
@@ -181,18 +149,15 @@ class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
 
     @property
     def sizes(self) -> list[int]:
-        """Bytes of both files on the disk: a checkpoint must not outlive its rows."""
+        """Bytes of both files, flushed to disk: a checkpoint must not outlive its rows."""
         for file in (self._csv, self._jsonl):
             os.fsync(file.fileno())
         return [os.fstat(file.fileno()).st_size for file in (self._csv, self._jsonl)]
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends rows and flushes.
+        """Appends rows, which map all of `KEYS` and any of the columns to text or scalars.
 
-        Args:
-          rows: mappings with all of `KEYS` and any of the columns; values are text or scalars.
-        Raises:
-          ValueError: a row lacks one of `KEYS` or has an unknown one.
+        Raises: ValueError for a missing key or an unknown column.
         """
         for row in rows:
             values = {name: _scalar(value) for name, value in row.items()}
@@ -205,16 +170,15 @@ class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
 
     def __exit__(self, *_: object) -> None:
         with self._csv, self._jsonl:
-            pass  # both are closed, whatever a full disk makes of the first one
+            pass  # closes both, even if the first one raises
 
 
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads a `metrics.csv`, also one that is still being written (an unfinished line is left out).
+    """Reads a `metrics.csv`; ignores an unfinished last line.
 
     Returns:
-      Column name -> array with one entry per row: f64, NaN where the cell is empty; `kind` is text.
-    Raises:
-      ConfigError: there is no such file.
+      Column -> array with one entry per row: f64, NaN for empty cells; `kind` is text.
+    Raises: ConfigError if the file cannot be read.
     """
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
@@ -222,8 +186,8 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise config.ConfigError(
             f"metrics: cannot read {str(path)!r} ({error.strerror}); give the metrics.csv of a run"
         ) from error
-    finished = text[: text.rfind("\n") + 1]
-    header, *rows = csv.reader(io.StringIO(finished)) if finished else [list(KEYS)]
+    complete = text[: text.rfind("\n") + 1]
+    header, *rows = csv.reader(io.StringIO(complete)) if complete else [list(KEYS)]
     cells = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
     columns = {
         name: np.array([float(cell) if cell else math.nan for cell in cells.get(name, ())])
@@ -235,7 +199,7 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` once the block has ended without an error."""
+    """Opens a binary file that replaces `path` if the block ends without an error."""
     target = pathlib.Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -247,7 +211,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def plain(value: Any) -> Any:
-    """A nested value made of what JSON has: arrays become lists, NaN and infinity become None."""
+    """Converts a nested value for JSON: arrays to lists, NaN and infinity to None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -261,35 +225,29 @@ def plain(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """A Python scalar; an f32 becomes the shortest decimal that rounds to it (0.1)."""
+    """Converts to a Python scalar; an f32 to the shortest decimal that rounds to it (0.1)."""
     if value is None or isinstance(value, str | bool | int):
         return value
     number = np.asarray(value)[()]
     return float(str(number)) if number.dtype == np.float32 else number.item()
 
 
-def check_sizes(directory: pathlib.Path, sizes: Sequence[int], columns: Sequence[str]) -> None:
-    """Raises: ConfigError where rows that a checkpoint counts on are gone, or of other columns."""
+def check_resumable(directory: pathlib.Path, sizes: Sequence[int], columns: Sequence[str]) -> None:
+    """Raises: ConfigError if files are missing, shorter than `sizes`, or have other columns."""
     for name, size in zip(_METRICS, sizes, strict=True):
         path = directory / name
         if not path.is_file() or path.stat().st_size < size:
             raise config.ConfigError(
-                f"resume: {str(path)!r} is missing or shorter than when the checkpoint was made "
-                f"({size} bytes); bring it back, or remove the newest folder in `checkpoints`"
+                f"resume: {str(path)!r} is missing or shorter than at the checkpoint ({size} "
+                "bytes); restore it, or remove the newest folder in `checkpoints`"
             )
     with (directory / _METRICS[0]).open(encoding="utf-8") as file:
-        found = file.readline().rstrip("\n").split(",")
-    if found != list(columns):
+        header = file.readline().rstrip("\n").split(",")
+    if header != [*KEYS, *columns]:
         raise config.ConfigError(
             f"resume: {str(directory / _METRICS[0])!r} has other columns than this version writes; "
-            "go on with the version of manifest.json"
+            "resume with the version in manifest.json"
         )
-
-
-def _cut(directory: pathlib.Path, sizes: Sequence[int]) -> None:
-    """Drops the rows after a checkpoint."""
-    for name, size in zip(_METRICS, sizes, strict=True):
-        os.truncate(directory / name, size)
 
 
 def _refuse_used(directory: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""`index.json` of a sweep: its jobs, where they are, which program each shared, and how it went."""
+"""Files of a sweep: `sweep.json` (its jobs, to resume it) and `index.json` (progress, results)."""
 
 import contextlib
 import math
@@ -8,83 +8,86 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from qmix_jax import config, groups
-from qmix_jax.runs import metadata, scores
+from qmix_jax.runs import jobs as run_jobs
+from qmix_jax.runs import metadata, outcomes, scores
 
-NAME = "index.json"
-JOBS = "sweep.json"
-"""What a sweep was asked for, to go on with it."""
+INDEX_FILE = "index.json"
+SWEEP_FILE = "sweep.json"
 
 
 @contextlib.contextmanager
-def asked(
+def record_jobs(
     directory: str | os.PathLike[str] | None,
-    jobs: Sequence[Any],
-    paths: Sequence[pathlib.Path],
+    jobs: Sequence[run_jobs.Job],
     halving: Sequence[Any] | None,
     objective: scores.Objective,
 ) -> Iterator[None]:
-    """Writes `sweep.json` around the training of `jobs`, which are `api.Job`; an earlier one comes
-    back where they are refused. Nothing without a directory.
+    """Writes `sweep.json` before the jobs train; on a `ConfigError`, restores an earlier one.
+
+    Does nothing without a directory.
     """
     if directory is None:
         yield
         return
     root = pathlib.Path(directory)
-    before = (root / JOBS).read_bytes() if (root / JOBS).is_file() else None
+    path = root / SWEEP_FILE
+    previous = path.read_bytes() if path.is_file() else None
     root.mkdir(parents=True, exist_ok=True)
-    whole = {
+    sweep = {
         "objective": list(objective),
         "halving": halving,
         "jobs": [
             {
-                "directory": os.path.relpath(path, root),
+                "directory": os.path.relpath(job.path, root),
                 "overrides": job.label,
                 "command": job.command,
                 "config": config.dump(job.config),
             }
-            for job, path in zip(jobs, paths, strict=True)
+            for job in jobs
         ],
     }
-    metadata.write_json(root / JOBS, whole)
+    metadata.write_json(path, sweep)
     try:
         yield
     except config.ConfigError:
-        if before is not None:
-            (root / JOBS).write_bytes(before)
+        if previous is not None:
+            path.write_bytes(previous)
         raise
 
 
-class SweepIndex:
-    """The file, rewritten whole whenever a group starts or ends."""
+class SweepIndex(contextlib.AbstractContextManager["SweepIndex"]):
+    """Writes `index.json`, anew whenever a group changes: jobs, directories, groups, results.
+
+    As a context manager it marks the groups in training as failed if an error ends the sweep.
+    """
 
     def __init__(
         self,
         directory: str | os.PathLike[str] | None,
-        labels: Sequence[str],
-        paths: Sequence[pathlib.Path],
-        found: Sequence[groups.ConfigGroup],
+        jobs: Sequence[run_jobs.Job],
+        config_groups: Sequence[groups.ConfigGroup],
         objective: scores.Objective = scores.Objective(),  # noqa: B008
     ) -> None:
-        """Writes all jobs as `waiting`; `directory` None keeps no file."""
-        self.path = None if directory is None else pathlib.Path(directory) / NAME
-        group_of = {job: number for number, group in enumerate(found) for job in group.jobs}
+        """Writes all jobs as `waiting`; without a directory, nothing is ever written."""
+        self.path = None if directory is None else pathlib.Path(directory) / INDEX_FILE
+        group_of = {job: number for number, group in enumerate(config_groups) for job in group.jobs}
         self._jobs: list[dict[str, Any]] = [
             {
                 "job": i,
-                "overrides": label,
-                "directory": self._relative(path),
+                "overrides": job.label,
+                "directory": self._relative(job.path),
                 "group": group_of[i],
                 "status": "waiting",
             }
-            for i, (label, path) in enumerate(zip(labels, paths, strict=True))
+            for i, job in enumerate(jobs)
         ]
-        self._groups: list[dict[str, Any]] = [{"jobs": list(group.jobs)} for group in found]
+        self._groups: list[dict[str, Any]] = [{"jobs": list(group.jobs)} for group in config_groups]
         self._objective = objective
-        self._keys = list(groups.separating_keys(found))
+        self._keys = list(groups.separating_keys(config_groups))
         self._write()
 
     def submit(self, number: int, job_id: str, logs: Sequence[pathlib.Path]) -> None:
-        """A group is in the hands of a scheduler, which calls it `job_id`."""
+        """Marks a group as submitted to a scheduler as `job_id`."""
         self._groups[number] |= {
             "submitted_as": job_id,
             "logs": [self._relative(log) for log in logs],
@@ -92,46 +95,38 @@ class SweepIndex:
         self._mark(number, "submitted")
 
     def start(self, number: int) -> None:
-        """A group begins."""
+        """Marks a group as training."""
         self._mark(number, "training")
 
     def stop(self, number: int, status: str, error: str | None = None) -> None:
-        """A group has ended without results; `error` is one line."""
+        """Marks a group that ended without results; `error` is one line."""
         if error is not None:
             for i in self._groups[number]["jobs"]:
                 self._jobs[i]["failures"] = [error]
         self._mark(number, status)
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator["SweepIndex"]:
-        """Marks the groups in training as failed where an error ends the sweep."""
-        try:
-            yield self
-        except Exception as error:
-            training = {job["group"] for job in self._jobs if job["status"] == "training"}
-            for number in sorted(training):
-                self.stop(number, "failed", str(error).partition("\n")[0])
-            raise
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        training = {job["group"] for job in self._jobs if job["status"] == "training"}
+        for number in sorted(training):
+            self.stop(number, "failed", str(error).partition("\n")[0])
 
-    def finish(self, number: int, results: Sequence[Any], trained: Any) -> None:
-        """A group has ended.
+    def finish(self, number: int, results: Sequence[Any], seconds: Any) -> None:
+        """Writes the results of a group.
 
         Args:
-          results: `api.Result`, or what has its `objective`, `interrupted` and `failures`, in the
-            order of the group's jobs.
-          trained: what has `compile_s`, `train_s` and `eval_s`.
+          results: in the order of the group's jobs, with the fields `objective`, `interrupted`,
+            `failures`, `pruned` and `stopped` of `Result`.
+          seconds: has the fields of `outcomes.WallTime`.
         """
-        entry = self._groups[number]
-        entry |= {
-            "compile_s": trained.compile_s,
-            "train_s": trained.train_s,
-            "eval_s": trained.eval_s,
-        }
-        for i, result in zip(entry["jobs"], results, strict=True):
-            value = result.objective
+        group = self._groups[number]
+        group |= {name: getattr(seconds, name) for name in outcomes.WallTime._fields}
+        for i, result in zip(group["jobs"], results, strict=True):
+            ended = "pruned" if result.pruned else "finished"
             self._jobs[i] |= {
-                "status": _status(result),
-                "objective": None if math.isnan(value) else value,
+                "status": "interrupted" if result.interrupted else ended,
+                "objective": None if math.isnan(result.objective) else result.objective,
                 "failures": list(result.failures.values()),
                 "stopped": result.stopped,
             }
@@ -143,24 +138,16 @@ class SweepIndex:
         self._write()
 
     def _relative(self, path: pathlib.Path) -> str:
-        if self.path is None:
-            return str(path)
-        return os.path.relpath(path, self.path.parent)
+        return str(path) if self.path is None else os.path.relpath(path, self.path.parent)
 
     def _write(self) -> None:
         if self.path is None:
             return
-        whole = {
+        index = {
             "objective": self._objective._asdict(),
             "separated_by": self._keys,
             "groups": self._groups,
             "jobs": self._jobs,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        metadata.write_json(self.path, whole)
-
-
-def _status(result: Any) -> str:
-    if result.interrupted:
-        return "interrupted"
-    return "pruned" if result.pruned else "finished"
+        metadata.write_json(self.path, index)

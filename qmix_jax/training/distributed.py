@@ -1,8 +1,8 @@
-"""Jobs trained by several processes.
+"""Trains jobs by several processes.
 
-Each process trains its share of every group's members, as runs of its own in folders
-`.part-<process>` of the run directories. When all are done, process 0 merges the parts, as if one
-process had trained all members. Every process must see the same file system.
+Each process trains its share of every group's members, in subfolders `.part-<process>` of the run
+directories. At the end process 0 merges these parts, as if one process had trained all members. All
+processes must see the same file system.
 """
 
 import dataclasses
@@ -13,183 +13,191 @@ from typing import Any, NamedTuple
 
 from qmix_jax import config, groups
 from qmix_jax.console import progress
-from qmix_jax.machine import process_group as teams
-from qmix_jax.runs import jobs, metadata, outcomes, record, results, rows, storage, sweep_index
+from qmix_jax.machine import process_group
+from qmix_jax.runs import metadata, outcomes, record, results, rows, storage, sweep_index
+from qmix_jax.runs.jobs import Job
 from qmix_jax.training import compatibility, launching
 
 
-def train(given: Sequence[jobs.Job], how: launching.LaunchOptions) -> launching.LaunchResult:
-    """Trains jobs: by this process, or with `population.distributed` by all of them, each of which
-    gets all results.
+def train(jobs: Sequence[Job], options: launching.LaunchOptions) -> launching.LaunchResult:
+    """Trains jobs: in this process or, with `population.distributed`, in all processes, each of
+    which returns all results.
 
     Raises:
-      ConfigError: a setting that cannot be honoured.
-      ProcessError: another process failed or is lost; what there is stays in the parts' folders.
+      ConfigError: a setting cannot be honoured.
+      ProcessError: another process failed or is lost; the parts' folders remain.
     """
-    with teams.join([job.config for job in given]) as team:
-        if team.count == 1:
-            return launching.train(launching.settle(given), how)
-        if any(job.config.stop != config.StopConfig() for job in given):
+    with process_group.join([job.config for job in jobs]) as processes:
+        if processes.count == 1:
+            return launching.train(launching.prepare_jobs(jobs), options)
+        if any(job.config.stop != config.StopConfig() for job in jobs):
             raise config.ConfigError(
-                "stop: the mean over a run's members decides, and processes do not know each "
-                "other's evaluations; leave stop.* null, or set population.distributed=false"
+                "stop: the mean over a run's members decides, but a process does not know the "
+                "evaluations of the others; leave stop.* null, or set population.distributed=false"
             )
-        paths = team.paths("directories", launching.directories(given))
-        settled = launching.settle(
-            [job._replace(directory=path) for job, path in zip(given, paths, strict=True)]
+        paths = processes.paths("directories", launching.job_directories(jobs))
+        prepared = launching.prepare_jobs(
+            [job._replace(directory=path) for job, path in zip(jobs, paths, strict=True)]
         )
-        return _train_together(team, settled, how)
+        return _train_parts(processes, prepared, options)
 
 
-def _train_together(
-    team: teams.ProcessGroup, settled: Sequence[jobs.Job], how: launching.LaunchOptions
+def _train_parts(
+    processes: process_group.ProcessGroup, jobs: Sequence[Job], options: launching.LaunchOptions
 ) -> launching.LaunchResult:
-    found = groups.split([job.config for job in settled])
-    left = [
-        one
-        for one in found
-        if not all(compatibility.ended(settled[i].config, settled[i].path) for i in one.jobs)
+    config_groups = groups.split([job.config for job in jobs])
+    unfinished = [
+        group
+        for group in config_groups
+        if not all(compatibility.has_ended(jobs[i].config, jobs[i].path) for i in group.jobs)
     ]
-    own = {i: part for one in left for i, part in _share(team, settled, one.jobs).items()}
-    claims = {job.path: job.config.resume is not None for job in settled} if team.first else {}
-    root, paths = how.directory if team.first else None, [job.path for job in settled]
-    labels, asked = [job.label for job in settled], (settled, paths, None, how.objective)
+    main = processes.first
+    root = options.directory if main else None
+    claims = {job.path: job.config.resume is not None for job in jobs} if main else {}
     with (
         storage.claimed(claims),
-        sweep_index.asked(root, *asked),
-        sweep_index.SweepIndex(root, labels, paths, found, how.objective).watching() as index,
+        sweep_index.record_jobs(root, jobs, None, options.objective),
+        sweep_index.SweepIndex(root, jobs, config_groups, options.objective) as index,
     ):
-        for number in range(len(found)):
+        for number in range(len(config_groups)):
             index.start(number)
-        reports = team.gather("trained", _train_own(team, list(own.items()), settled, how))
-        parts = _parts(settled, left, reports)
-        for i in (i for i, part in parts.items() if part.folders and team.first):
-            _merge(settled[i], parts[i])
-        team.gather("written", None)
-    done = [
-        None if i in parts and not parts[i].folders else results.load_run(path, how.objective)
-        for i, path in enumerate(paths)
+        report = _train_share(processes, jobs, unfinished, options)
+        parts = _collect_parts(jobs, unfinished, processes.gather("trained", report))
+        for i in (i for i, part in parts.items() if part.folders and main):
+            _merge(jobs[i], parts[i])
+        processes.gather("written", None)
+    finished = [
+        results.load_run(job.path, options.objective)
+        if i not in parts or parts[i].folders
+        else None
+        for i, job in enumerate(jobs)
     ]
-    if team.first:
-        _close(index, found, done, parts)
-    return launching.LaunchResult(done, how.objective, team.first)
+    if main:
+        _finish_groups(index, config_groups, finished, parts)
+    return launching.LaunchResult(finished, options.objective, main)
 
 
-def _close(
+def _finish_groups(
     index: sweep_index.SweepIndex,
-    found: Sequence[groups.ConfigGroup],
-    done: Sequence[results.Result | None],
-    parts: Mapping[int, "ProcessShare"],
+    config_groups: Sequence[groups.ConfigGroup],
+    finished: Sequence[results.Result | None],
+    parts: Mapping[int, "RunParts"],
 ) -> None:
-    """Completes the index, and removes the parts of what is complete; others resume from theirs."""
-    for number, one in enumerate(found):
-        reached = [result for result in (done[i] for i in one.jobs) if result]
-        if len(reached) < len(one.jobs):
+    """Completes the index, and removes the parts of groups that will not be resumed."""
+    for number, group in enumerate(config_groups):
+        group_results = [result for result in (finished[i] for i in group.jobs) if result]
+        if len(group_results) < len(group.jobs):
             index.stop(number, "waiting")
             continue
-        index.finish(number, reached, _seconds([result.directory for result in reached]))
-        complete = not any(result.interrupted for result in reached)
-        for folder in (f for i in one.jobs if i in parts and complete for f in parts[i].folders):
+        index.finish(
+            number, group_results, _wall_time([result.directory for result in group_results])
+        )
+        complete = not any(result.interrupted for result in group_results)
+        for folder in (f for i in group.jobs if i in parts and complete for f in parts[i].folders):
             shutil.rmtree(folder)
 
 
-def _train_own(
-    team: teams.ProcessGroup,
-    own: Sequence[tuple[int, jobs.Job]],
-    settled: Sequence[jobs.Job],
-    how: launching.LaunchOptions,
+def _train_share(
+    processes: process_group.ProcessGroup,
+    jobs: Sequence[Job],
+    unfinished: Sequence[groups.ConfigGroup],
+    options: launching.LaunchOptions,
 ) -> dict[str, Any]:
-    """Trains this process's part of the jobs; what the others must know of it."""
-    n_own, n_all = (
-        sum(job.config.seeds for job in some) for some in ([job for _, job in own], settled)
+    """Trains this process's share of the members; returns a report for the other processes."""
+    share = {i: job for group in unfinished for i, job in _share(processes, jobs, group).items()}
+    if processes.first:
+        n_members = sum(job.config.seeds for job in share.values())
+        n_total = progress.count(sum(job.config.seeds for job in jobs), "member")
+        print(f"{processes.count} processes: this one trains {n_members} of {n_total}", flush=True)
+    options = options._replace(
+        directory=None, show_progress=processes.first, should_stop=processes.stopping
     )
-    if team.first:
-        of = progress.count(n_all, "member")
-        print(f"{team.count} processes: this one trains {n_own} of {of}", flush=True)
-    mine = how._replace(directory=None, shown=team.first, stopping=team.stopping)
-    parts = launching.settle([job for _, job in own])
-    trained = launching.train(parts, mine).results if own else []
+    prepared = launching.prepare_jobs(list(share.values()))
+    trained = launching.train(prepared, options).results if share else []
     return {
-        "members": [[i, job.config.seeds] for i, job in own],
-        "ran": [i for (i, _), result in zip(own, trained, strict=True) if result is not None],
+        "members": [[i, job.config.seeds] for i, job in share.items()],
+        "ran": [i for i, result in zip(share, trained, strict=True) if result is not None],
     }
 
 
-class ProcessShare(NamedTuple):
-    """What the processes trained of a run.
+class RunParts(NamedTuple):
+    """Parts of a run, trained by the processes.
 
     Attributes:
-      folders: of its members, in their order; none where a process did not begin.
-      members: how many of its group each process has.
+      folders: in the order of the members; none if a process did not start its part.
+      members: number of members of the run's group that each process has.
     """
 
     folders: list[pathlib.Path]
     members: list[int]
 
 
-def _parts(
-    settled: Sequence[jobs.Job],
-    left: Sequence[groups.ConfigGroup],
+def _collect_parts(
+    jobs: Sequence[Job],
+    unfinished: Sequence[groups.ConfigGroup],
     reports: Sequence[Mapping[str, Any]],
-) -> dict[int, ProcessShare]:
-    """What was trained of each run that had not ended before."""
+) -> dict[int, RunParts]:
+    """Returns the parts of each run that had not ended before, by job."""
     shares = [dict(report["members"]) for report in reports]
-    found = {}
-    for one in left:
-        members = [sum(share.get(i, 0) for i in one.jobs) for share in shares]
-        for i in one.jobs:
+    parts = {}
+    for group in unfinished:
+        members = [sum(share.get(i, 0) for i in group.jobs) for share in shares]
+        for i in group.jobs:
             owners = [number for number, share in enumerate(shares) if i in share]
             ran = all(i in reports[number]["ran"] for number in owners)
-            folders = [settled[i].path / f"{rows.PART}{number}" for number in owners]
-            found[i] = ProcessShare(folders if ran else [], members)
-    return found
+            folders = [jobs[i].path / f"{rows.PART_PREFIX}{number}" for number in owners]
+            parts[i] = RunParts(folders if ran else [], members)
+    return parts
 
 
 def _share(
-    team: teams.ProcessGroup, settled: Sequence[jobs.Job], chosen: Sequence[int]
-) -> dict[int, jobs.Job]:
-    """The jobs of a group that have members in this process's share, with those members only."""
-    share = team.share(sum(settled[i].config.seeds for i in chosen))
-    found, first = {}, 0
-    for i in chosen:
-        job = settled[i]
-        begin = max(share.start - first, 0)
-        seeds = min(share.stop - first, job.config.seeds) - begin
+    processes: process_group.ProcessGroup, jobs: Sequence[Job], group: groups.ConfigGroup
+) -> dict[int, Job]:
+    """Returns the jobs of a group with members in this process's share, and only those members."""
+    members = processes.share(sum(jobs[i].config.seeds for i in group.jobs))
+    share, first = {}, 0
+    for i in group.jobs:
+        job = jobs[i]
+        begin = max(members.start - first, 0)
+        seeds = min(members.stop - first, job.config.seeds) - begin
         if seeds > 0:
-            alone = job.config.population.model_copy(update={"distributed": False})
-            members = {"seed": job.config.seed + begin, "seeds": seeds, "population": alone}
-            cfg = job.config.model_copy(update=members)
-            found[i] = job._replace(config=cfg, directory=job.path / f"{rows.PART}{team.index}")
+            population = job.config.population.model_copy(update={"distributed": False})
+            values = {"seed": job.config.seed + begin, "seeds": seeds, "population": population}
+            share[i] = job._replace(
+                config=job.config.model_copy(update=values),
+                directory=job.path / f"{rows.PART_PREFIX}{processes.index}",
+            )
         first += job.config.seeds
-    return found
+    return share
 
 
-def _merge(job: jobs.Job, part: ProcessShare) -> None:
-    """Writes the run directory as one process would have."""
-    reached = [record.read_outcome(folder) for folder in part.folders]
-    together = dataclasses.replace(  # the processes worked side by side
-        outcomes.join(reached),
-        train_s=max(outcome.train_s for outcome in reached),
-        eval_s=max(outcome.eval_s for outcome in reached),
+def _merge(job: Job, parts: RunParts) -> None:
+    """Writes the run directory as a single process would have."""
+    part_outcomes = [record.read_outcome(folder) for folder in parts.folders]
+    outcome = dataclasses.replace(  # the processes ran in parallel
+        outcomes.concatenate(part_outcomes),
+        train_s=max(part.train_s for part in part_outcomes),
+        eval_s=max(part.eval_s for part in part_outcomes),
     )
-    begun = [metadata.read_manifest(folder) for folder in part.folders]
-    manifest = {name: value for name, value in begun[0].items() if name != "checkpoints"} | {
+    manifests = [metadata.read_manifest(folder) for folder in parts.folders]
+    manifest = {name: value for name, value in manifests[0].items() if name != "checkpoints"} | {
         "command": job.command or record.COMMAND,
-        "compile_s": max((one["compile_s"] for one in begun), key=lambda took: took["total"]),
-        "members_of_processes": part.members,
-        **metadata.of_config(record.settings(job.config)),
+        "compile_s": max((part["compile_s"] for part in manifests), key=lambda s: s["total"]),
+        "members_of_processes": parts.members,
+        **metadata.config_fields(record.recorded_config(job.config)),
     }
-    if resumed := max((one.get("resumed", []) for one in begun), key=len):
-        manifest["resumed"] = resumed  # a process that was done already resumed nothing
-    storage.merge(job.path, part.folders)
+    if resumed := max((part.get("resumed", []) for part in manifests), key=len):
+        manifest["resumed"] = resumed  # a part that had already ended was not resumed
+    storage.merge_metrics(job.path, parts.folders)
     metadata.write_config(job.path / "config.yaml", manifest["config"])
-    record.finish(job, manifest, together)
+    record.finish(job, manifest, outcome)
 
 
-def _seconds(paths: Sequence[pathlib.Path]) -> outcomes.WallTime:
-    """Of a group, the longest of its runs."""
-    found = [metadata.read_manifest(path) for path in paths]
+def _wall_time(runs: Sequence[pathlib.Path]) -> outcomes.WallTime:
+    """Wall time of a group: the longest of its runs."""
+    manifests = [metadata.read_manifest(run) for run in runs]
     return outcomes.WallTime(
-        max(one["compile_s"]["total"] for one in found),
-        *(max(one["reached"][name] for one in found) for name in ("train_s", "eval_s")),
+        compile_s=max(manifest["compile_s"]["total"] for manifest in manifests),
+        train_s=max(manifest["reached"]["train_s"] for manifest in manifests),
+        eval_s=max(manifest["reached"]["eval_s"] for manifest in manifests),
     )

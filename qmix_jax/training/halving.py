@@ -1,7 +1,7 @@
 """Successive halving: at each rung the better settings train on, in a smaller population.
 
-Reference: Jamieson & Talwalkar 2016, Algorithm 1. Deviation: the best `keep` of all settings that
-train together go on, whatever `keep` is, and the rungs are the caller's.
+Reference: Jamieson & Talwalkar 2016, Algorithm 1. Deviation: the share of settings to keep and the
+rungs are the caller's choice, and all settings that train together are compared.
 """
 
 import math
@@ -13,7 +13,7 @@ _Key = TypeVar("_Key")
 
 class Halving(NamedTuple):
     """Attributes:
-    rungs: rising fractions of a run, each above 0 and below 1.
+    rungs: ascending fractions of a run, each above 0 and below 1.
     keep: share of the settings that train on after each rung, above 0 and below 1; at least one.
     """
 
@@ -21,11 +21,11 @@ class Halving(NamedTuple):
     keep: float = 0.5
 
     def survivors(self, n_settings: int) -> int:
-        """Of so many, how many train on."""
+        """Number of settings, out of `n_settings`, that train on."""
         return max(1, math.ceil(self.keep * n_settings))
 
 
 def ranked(scores: Mapping[_Key, float], maximise: bool) -> list[_Key]:
-    """Keys by their scores, the best first; NaN is last."""
+    """Returns the keys from the best score to the worst; NaN is last."""
     sign = -1 if maximise else 1
     return sorted(scores, key=lambda key: (math.isnan(scores[key]), sign * scores[key]))

@@ -1,9 +1,9 @@
-"""Populations whose environments are stepped in Python; acting and learning stay compiled.
+"""Trains on environments stepped in Python; acting and learning stay compiled.
 
-A member plays one whole episode in each of its `n_envs` environments, then learns from them, as the
-`episode` collector does inside a program. Members of a round act together: one compiled call a
-step. Each episode starts from a seed of the member's own stream, so nothing but arrays stays alive
-between two updates.
+For each update a member plays a complete episode in each of its `n_envs` environments, then learns
+from them, as the `episode` collector does inside a program. Members of a round act together: one
+compiled call per step. Each episode starts from a seed of the member's random stream, so only
+arrays live on between updates.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from qmix_jax.types import Array, Box, EnvSpec, HParams, Metrics, Observed, Traj
 
 
 class HostEpisodeBatch(NamedTuple):
-    """Whole episodes of E environments, in NumPy; `[T+1, E, ...]` and `[T, E, ...]`.
+    """Complete episodes of E environments in NumPy, `[T+1, E, ...]` and `[T, E, ...]`.
 
-    After an episode's end its last entry repeats, and `running` bool[T, E] is False. `reward` is
-    each agent's own, f32[T, E, N]; `behaviour` is what acting added.
+    After the end of an episode its last entry repeats, and `running` bool[T, E] is False. `reward`
+    is per agent, f32[T, E, N]; `behaviour` is as in `Trajectory`.
     """
 
     obs: np.ndarray
@@ -40,26 +40,28 @@ class HostEpisodeBatch(NamedTuple):
     metrics: dict[str, np.ndarray]
 
     def scores(self, env: envs.HostEnv, by_agent: bool) -> dict[str, np.ndarray]:
-        """Return, length and metrics of episodes, f64[E]; `by_agent`: also each agent's return."""
+        """Return, length and metrics of each episode, f64[E]; `by_agent` adds returns per agent."""
         total = np.where(self.running, envs.score(env, self.reward), 0.0)
-        found = {
+        scores = {
             "return": total.sum(axis=0, dtype=np.float64),
             "length": self.running.sum(axis=0) * 1.0,
             **self.metrics,
         }
         if by_agent:
-            own = np.where(self.running[..., None], self.reward, 0.0).sum(axis=0, dtype=np.float64)
-            found |= {f"return/{name}": own[:, i] for i, name in enumerate(env.spec.agent_names)}
-        return found
+            rewards = np.where(self.running[..., None], self.reward, 0.0)
+            returns = rewards.sum(axis=0, dtype=np.float64)
+            scores |= {
+                f"return/{name}": returns[:, i] for i, name in enumerate(env.spec.agent_names)
+            }
+        return scores
 
 
 class HostEnvPool:
-    """Environments, made when first used, and closed when nobody needs them any more."""
+    """Environments, started when first needed and closed with the pool."""
 
     def __init__(self, env: envs.HostEnv, behaviour: dict[str, Any] | None = None) -> None:
-        """`behaviour`: name -> shape of [B, ...] for B = 1, what acting adds at each step."""
+        """`behaviour`: name -> shape and dtype of what acting stores, [B, ...] with B = 1."""
         self._env = env
-        self._spec = env.spec
         self._behaviour = behaviour or {}
         self._episodes: list[envs.HostEpisodes] = []
         weakref.finalize(self, _close, self._episodes)
@@ -67,42 +69,43 @@ class HostEnvPool:
     def play(
         self, seeds: np.ndarray, act: Callable[..., tuple[np.ndarray, dict[str, Any]]]
     ) -> HostEpisodeBatch:
-        """An episode from each seed, all side by side.
+        """Plays an episode from each seed, all in parallel.
 
         Args:
           seeds: i[E].
-          act: `(t, HostEpisodeBatch so far, prev_actions) -> (actions, behaviour)`, actions
-            [E, N, ...]; it keeps the agents' carry itself.
+          act: `(t, episodes so far, prev_actions) -> (actions, behaviour)`, actions [E, N, ...];
+            it holds the agents' carry.
         """
         while len(self._episodes) < len(seeds):
             self._episodes.append(self._env.start())
-        filled = _empty(self._spec, len(seeds), self._behaviour)
+        spec = self._env.spec
+        batch = _empty(spec, len(seeds), self._behaviour)
         for e, seed in enumerate(seeds):
-            _enter(filled, 0, e, self._episodes[e].reset(int(seed)))
-        none = np.asarray(self._spec.actions.none())
-        prev = np.broadcast_to(none, (len(seeds), *none.shape))
+            _write_timestep(batch, 0, e, self._episodes[e].reset(int(seed)))
+        none = np.asarray(spec.actions.none())
+        actions = np.broadcast_to(none, (len(seeds), *none.shape))
         over = np.zeros(len(seeds), bool)
         t = 0
-        while t < self._spec.max_steps and not over.all():
-            prev, remembered = act(t, filled, prev)
-            filled.actions[t] = prev
-            for name, values in remembered.items():
-                filled.behaviour[name][t] = values
-            filled.running[t] = ~over
-            for values in (filled.obs, filled.state, filled.avail_actions):
+        while t < spec.max_steps and not over.all():
+            actions, behaviour = act(t, batch, actions)
+            batch.actions[t] = actions
+            for name, values in behaviour.items():
+                batch.behaviour[name][t] = values
+            batch.running[t] = ~over
+            for values in (batch.obs, batch.state, batch.avail_actions):
                 values[t + 1] = values[t]
             for e in np.flatnonzero(~over).tolist():
-                over[e] = _step(filled, t, e, self._episodes[e])
+                over[e] = _step(batch, t, e, self._episodes[e])
             t += 1
-        for values in (filled.obs, filled.state, filled.avail_actions):
+        for values in (batch.obs, batch.state, batch.avail_actions):
             values[t + 1 :] = values[t]
-        return filled
+        return batch
 
 
-def _close(opened: list[envs.HostEpisodes]) -> None:
-    for episodes in opened:
+def _close(environments: list[envs.HostEpisodes]) -> None:
+    for env in environments:
         with contextlib.suppress(Exception):  # the process may be ending
-            episodes.close()
+            env.close()
 
 
 def _empty(spec: EnvSpec, n: int, behaviour: dict[str, Any]) -> HostEpisodeBatch:
@@ -122,77 +125,81 @@ def _empty(spec: EnvSpec, n: int, behaviour: dict[str, Any]) -> HostEpisodeBatch
     )
 
 
-def _enter(filled: HostEpisodeBatch, t: int, e: int, timestep: Any) -> None:
-    filled.obs[t, e] = timestep.obs
-    filled.state[t, e] = timestep.state
-    filled.avail_actions[t, e] = timestep.avail_actions
+def _write_timestep(batch: HostEpisodeBatch, t: int, e: int, timestep: Any) -> None:
+    batch.obs[t, e] = timestep.obs
+    batch.state[t, e] = timestep.state
+    batch.avail_actions[t, e] = timestep.avail_actions
 
 
-def _step(filled: HostEpisodeBatch, t: int, e: int, env: envs.HostEpisodes) -> bool:
-    """Steps one environment; True where its episode is over."""
-    timestep = env.step(filled.actions[t, e])
-    _enter(filled, t + 1, e, timestep)
-    filled.reward[t, e] = timestep.reward
-    filled.terminated[t, e] = timestep.terminated
-    for name, values in filled.metrics.items():
+def _step(batch: HostEpisodeBatch, t: int, e: int, env: envs.HostEpisodes) -> bool:
+    """Steps one environment; returns whether its episode is over."""
+    timestep = env.step(batch.actions[t, e])
+    _write_timestep(batch, t + 1, e, timestep)
+    batch.reward[t, e] = timestep.reward
+    batch.terminated[t, e] = timestep.terminated
+    for name, values in batch.metrics.items():
         values[e] = timestep.metrics[name]
     return bool(timestep.terminated or timestep.truncated)
 
 
-def kit_of(
-    program: programs.Program,
-) -> Callable[[programs.Program, entry_points.RoundContext], entry_points.EntryPoints]:
-    """What `population.compile_programs` makes a program of: this, or all inside."""
-    return kit if isinstance(program.env, envs.HostEnv) else entry_points.inside
-
-
-def kit(program: programs.Program, bench: entry_points.RoundContext) -> entry_points.EntryPoints:
-    """Compiled acting and learning; the environment is stepped in Python between them."""
-    assert isinstance(program.env, envs.HostEnv)
+def round_entry_points(
+    program: programs.Program, context: entry_points.RoundContext
+) -> entry_points.EntryPoints:
+    """Entry points of a round, for `population.compile_programs`: compiled acting and learning
+    around a `HostEnv`, or all of a compiled environment inside the programs.
+    """
+    if not isinstance(program.env, envs.HostEnv):
+        return entry_points.inside(program, context)
     member = _Member(program, program.env)
     functions = {
-        "init": bench.program_of(program.step.init),
-        "begin": bench.program_of(member.begin, n_shared=1),
-        "begin_evaluation": bench.program_of(member.begin_evaluation, n_shared=1),
-        "act": bench.program_of(member.act, n_shared=1),
-        "absorb": bench.program_of(member.absorb, n_shared=1, donate=(0, 1)),
+        "init": context.program_of(program.step.init),
+        "begin": context.program_of(member.begin, n_shared=1),
+        "begin_evaluation": context.program_of(member.begin_evaluation, n_shared=1),
+        "act": context.program_of(member.act, n_shared=1),
+        "absorb": context.program_of(member.absorb, n_shared=1, donate=(0, 1)),
     }
-    state = bench.shapes(functions["init"], bench.seed)
-    begun = bench.shapes(functions["begin"], state, bench.numbers, bench.index)
-    nothing = _empty(program.spec, bench.size * member.n_envs, member.behaviour)
-    data = jax.tree.map(bench.placed, member.data(nothing, bench.size))
-    loop = train_step.Loop(member.absorbed)
-    tally = bench.shapes(bench.program_of(loop.empty_tally), state, bench.numbers, data)
-    shown = jax.tree.map(bench.placed, member.shown(nothing, 0, nothing.actions[0], bench.size))
+    state = context.shapes(functions["init"], context.seed)
+    start = context.shapes(functions["begin"], state, context.numbers, context.index)
+    batch = _empty(program.spec, context.size * member.n_envs, program.behaviour)
+    data = jax.tree.map(context.placed, member.data(batch, context.size))
+    empty_tally = train_step.Loop(member.learn).empty_tally
+    tally = context.shapes(context.program_of(empty_tally), state, context.numbers, data)
+    observed = jax.tree.map(
+        context.placed, member.observe(batch, 0, batch.actions[0], context.size)
+    )
     arguments = {
-        "init": (bench.seed,),
-        "begin": (state, bench.numbers, bench.index),
-        "begin_evaluation": (state.key, bench.index),
-        "act": (state.learner.params, begun.how, begun.carry, shown, bench.index),
-        "absorb": (state, tally, bench.numbers, data, bench.index),
+        "init": (context.seed,),
+        "begin": (state, context.numbers, context.index),
+        "begin_evaluation": (state.key, context.index),
+        "act": (state.learner.params, start.acting, start.carry, observed, context.index),
+        "absorb": (state, tally, context.numbers, data, context.index),
     }
 
     def calls(compiled: dict[str, Any]) -> dict[str, Callable]:
-        stage = HostEnvPool(member.env, member.behaviour)
-        one = _Round(member, compiled, stage, bench.size)
-        return {"init": compiled["init"], "train": one.train, "evaluate": one.evaluate}
+        pool = HostEnvPool(member.env, program.behaviour)
+        members = _Round(member, compiled, pool, context.size)
+        return {"init": compiled["init"], "train": members.train, "evaluate": members.evaluate}
 
     return entry_points.EntryPoints(functions, arguments, state, tally, calls)
 
 
 @record
 class _WaveStart:
-    """What a member draws before it plays: `how` it acts (`key` and `exploration`), a seed i32[W,
-    B] of each environment in each of W waves, and the agents' first carry.
+    """Start of W waves of episodes of a member.
+
+    Attributes:
+      acting: `key` and `exploration` for `act`.
+      seeds: i32[W, B], of each episode.
+      carry: of the agents at the start of an episode.
     """
 
-    how: dict[str, Any]
+    acting: dict[str, Any]
     seeds: Array
     carry: Any
 
 
 class _Member(NamedTuple):
-    """One member's functions, to be compiled, and the form of its data."""
+    """Functions of one member, to be compiled, and conversions of its data."""
 
     program: programs.Program
     env: envs.HostEnv
@@ -204,41 +211,36 @@ class _Member(NamedTuple):
 
     @property
     def waves(self) -> int:
-        """Times that the environments play in an evaluation."""
+        """W of an evaluation: episodes per environment."""
         return -(-self.program.stage.n_envs // self.n_envs)
-
-    @property
-    def behaviour(self) -> dict[str, Any]:
-        """Shapes of what acting adds."""
-        return self.program.behaviour
 
     def begin(
         self, state: train_step.TrainState, hparams: HParams, update_index: Array
     ) -> _WaveStart:
-        """Before an update."""
-        begun = self.program.step.begin(state, hparams, update_index)
-        return self._draw(begun.key_rollout, begun.exploration, 1)
+        """Starts the episodes of an update."""
+        update = self.program.step.begin(state, hparams, update_index)
+        return self._start(update.key_rollout, update.exploration, 1)
 
     def begin_evaluation(self, key: Array, index: Array) -> _WaveStart:
-        """Before a greedy evaluation."""
-        event = train_step.stream(key, train_step.EVAL, index)
-        return self._draw(event, self.program.step.algorithm.greedy, self.waves)
+        """Starts the episodes of a greedy evaluation."""
+        key = train_step.stream(key, train_step.EVAL, index)
+        return self._start(key, self.program.step.algorithm.greedy, self.waves)
 
-    def _draw(self, key: Array, exploration: Any, waves: int) -> _WaveStart:
+    def _start(self, key: Array, exploration: Any, waves: int) -> _WaveStart:
         key_seeds, key_act = jax.random.split(key)
-        most = jnp.iinfo(jnp.int32).max
+        highest = jnp.iinfo(jnp.int32).max
         return _WaveStart(
-            how={"key": key_act, "exploration": jax.tree.map(jnp.asarray, dict(exploration))},
-            seeds=jax.random.randint(key_seeds, (waves, self.n_envs), 0, most),
+            acting={"key": key_act, "exploration": jax.tree.map(jnp.asarray, dict(exploration))},
+            seeds=jax.random.randint(key_seeds, (waves, self.n_envs), 0, highest),
             carry=self.program.step.algorithm.initial_carry(self.n_envs)["act"],
         )
 
     def act(
-        self, params: Any, how: dict[str, Any], carry: Any, shown: Observed, index: Array
+        self, params: Any, acting: dict[str, Any], carry: Any, observed: Observed, index: Array
     ) -> tuple[Any, Array, dict[str, Any]]:
-        """Actions of all environments; `index` i32[] differs from step to step of all waves."""
-        behaviour = train_step.bind(self.program.step.algorithm, params, how["exploration"])
-        return behaviour.act(carry, shown, jax.random.fold_in(how["key"], index))
+        """Acts in all environments; `index` i32[] is unique among the steps of all waves."""
+        bound = train_step.bind(self.program.step.algorithm, params, acting["exploration"])
+        return bound.act(carry, observed, jax.random.fold_in(acting["key"], index))
 
     def absorb(
         self,
@@ -248,139 +250,139 @@ class _Member(NamedTuple):
         data: Any,
         update_index: Array,
     ) -> tuple[train_step.TrainState, train_step.Tally]:
-        """`absorbed`, whose metrics are added up."""
-        state, metrics = self.absorbed(state, hparams, update_index, data)
+        """Learns, and adds the metrics to a tally."""
+        state, metrics = self.learn(state, hparams, update_index, data)
         return state, train_step.add_up(tally, metrics, update_index)
 
-    def absorbed(
+    def learn(
         self, state: train_step.TrainState, hparams: HParams, update_index: Array, data: Any
     ) -> tuple[train_step.TrainState, Metrics]:
-        """The second half of an update; `data`: (Trajectory, metrics of the episodes)."""
-        trajectory, seen = data
-        begun = self.program.step.begin(state, hparams, update_index)
-        return self.program.step.absorb(state, trajectory, seen, hparams, begun)
+        """Second half of an update; `data`: (trajectory, metrics of the episodes)."""
+        trajectory, metrics = data
+        update = self.program.step.begin(state, hparams, update_index)
+        return self.program.step.absorb(state, trajectory, metrics, hparams, update)
 
-    def data(self, played: HostEpisodeBatch, size: int) -> tuple[Trajectory, Metrics]:
-        """Episodes of a round's `size` members as `learn` takes them, `[P, T, B, ...]`."""
+    def data(self, batch: HostEpisodeBatch, size: int) -> tuple[Trajectory, Metrics]:
+        """Converts episodes of `size` members for `learn`, `[P, T, B, ...]`."""
         split = partial(_by_member, size=size, axis=1)
-        n_steps, n = played.running.shape
+        n_steps, n = batch.running.shape
         reset = np.zeros((n_steps + 1, n), bool)
         reset[0] = True
+        if self.program.stage.recording.reward == "own":
+            reward = batch.reward
+        else:
+            reward = np.asarray(envs.score(self.env, batch.reward))
         trajectory = Trajectory(
-            obs=split(played.obs),
-            state=split(played.state),
-            avail_actions=split(played.avail_actions),
+            obs=split(batch.obs),
+            state=split(batch.state),
+            avail_actions=split(batch.avail_actions),
             reset=split(reset),
-            actions=split(played.actions),
-            reward=split(self._reward(played)),
-            terminated=split(played.terminated),
-            valid=split(played.running),
-            behaviour={name: split(values) for name, values in played.behaviour.items()},
+            actions=split(batch.actions),
+            reward=split(reward),
+            terminated=split(batch.terminated),
+            valid=split(batch.running),
+            behaviour={name: split(values) for name, values in batch.behaviour.items()},
         )
         sums: dict[str, Any] = {
             f"rollout/{name}": (_sums(values, size), np.full(size, n / size, np.float32))
-            for name, values in self.scores(played).items()
+            for name, values in self.scores(batch).items()
         }
-        valid = _sums(played.running.sum(axis=0), size)
+        valid = _sums(batch.running.sum(axis=0), size)
         sums["rollout/valid_fraction"] = (valid, np.full(size, n_steps * n / size, np.float32))
         return trajectory, sums
 
-    def scores(self, played: HostEpisodeBatch) -> dict[str, np.ndarray]:
-        """Return, length and metrics of each episode."""
-        return played.scores(self.env, by_agent=not self.program.stage.is_shared)
+    def scores(self, batch: HostEpisodeBatch) -> dict[str, np.ndarray]:
+        """Return, length and metrics of each episode, f64[E]."""
+        return batch.scores(self.env, by_agent=not self.program.stage.is_shared)
 
-    def _reward(self, played: HostEpisodeBatch) -> np.ndarray:
-        if self.program.stage.recording.reward == "own":
-            return played.reward
-        return np.asarray(envs.score(self.env, played.reward))
-
-    def shown(
-        self, played: HostEpisodeBatch, t: int, prev_actions: np.ndarray, size: int
+    def observe(
+        self, batch: HostEpisodeBatch, t: int, prev_actions: np.ndarray, size: int
     ) -> Observed:
-        """What the agents of a round see at step t, `[P, B, ...]`."""
+        """Returns the inputs of all agents at step t, `[P, B, ...]`."""
         split = partial(_by_member, size=size, axis=0)
-        first = np.full(len(prev_actions), t == 0)
         return Observed(
-            obs=split(played.obs[t]),
+            obs=split(batch.obs[t]),
             prev_actions=split(prev_actions),
-            reset=split(first),
-            avail_actions=split(played.avail_actions[t]),
+            reset=split(np.full(len(prev_actions), t == 0)),
+            avail_actions=split(batch.avail_actions[t]),
         )
 
 
 class _Round(NamedTuple):
-    """`train` and `evaluate` of a round of members."""
+    """`train` and `evaluate` of a round of `size` members."""
 
     member: _Member
     compiled: dict[str, Any]
-    stage: HostEnvPool
+    pool: HostEnvPool
     size: int
 
     def train(self, state: Any, tally: Any, hparams: Any, first: int, n: int) -> tuple[Any, Any]:
-        """As `train_step.Loop.train`, of every member."""
+        """As `train_step.Loop.train`, for all members."""
         for update in range(int(first), int(first) + int(n)):
             index = np.int32(update)
-            begun = self.compiled["begin"](state, hparams, index)
-            played = self._play(state.learner.params, begun, 0)
-            data = self.member.data(played, self.size)
+            start = self.compiled["begin"](state, hparams, index)
+            batch = self._play(state.learner.params, start, 0)
+            data = self.member.data(batch, self.size)
             state, tally = self.compiled["absorb"](state, tally, hparams, data, index)
         return state, tally
 
     def evaluate(self, key: Any, params: Any, index: int) -> dict[str, np.ndarray]:
-        """As `Program.evaluate`, of every member."""
-        begun = self.compiled["begin_evaluation"](key, index)
-        played = (self._play(params, begun, wave) for wave in range(self.member.waves))
-        waves = [self.member.scores(episodes) for episodes in played]
-        episodes = self.member.program.stage.n_envs
-        found = {
+        """As `Program.evaluate`, for all members."""
+        start = self.compiled["begin_evaluation"](key, index)
+        waves = [
+            self.member.scores(self._play(params, start, wave)) for wave in range(self.member.waves)
+        ]
+        n_episodes = self.member.program.stage.n_envs
+        scores = {
             name: np.concatenate([_by_member(w[name], self.size, 0) for w in waves], axis=1)
             for name in waves[0]
         }
-        return {name: x[:, :episodes].mean(axis=1) for name, x in found.items()}
+        return {name: x[:, :n_episodes].mean(axis=1) for name, x in scores.items()}
 
-    def _play(self, params: Any, begun: _WaveStart, wave: int) -> HostEpisodeBatch:
-        carry = begun.carry
+    def _play(self, params: Any, start: _WaveStart, wave: int) -> HostEpisodeBatch:
+        carry = start.carry
         offset = wave * self.member.program.spec.max_steps
 
-        def act(t: int, filled: HostEpisodeBatch, prev_actions: np.ndarray) -> Any:
+        def act(t: int, batch: HostEpisodeBatch, prev_actions: np.ndarray) -> Any:
             nonlocal carry
-            shown = self.member.shown(filled, t, prev_actions, self.size)
-            carry, actions, remembered = self.compiled["act"](
-                params, begun.how, carry, shown, np.int32(offset + t)
+            observed = self.member.observe(batch, t, prev_actions, self.size)
+            carry, actions, stored = self.compiled["act"](
+                params, start.acting, carry, observed, np.int32(offset + t)
             )
-            flat = {name: np.asarray(x).reshape(-1, *x.shape[2:]) for name, x in remembered.items()}
+            flat = {name: np.asarray(x).reshape(-1, *x.shape[2:]) for name, x in stored.items()}
             return np.asarray(actions).reshape(prev_actions.shape), flat
 
-        return self.stage.play(np.asarray(begun.seeds)[:, wave].reshape(-1), act)
+        return self.pool.play(np.asarray(start.seeds)[:, wave].reshape(-1), act)
 
 
 def _by_member(values: np.ndarray, size: int, axis: int) -> Any:
-    """Splits the axis of all environments into members, which come first."""
+    """Splits the axis of all environments by member; the member axis comes first."""
     split = values.reshape(*values.shape[:axis], size, -1, *values.shape[axis + 1 :])
     return np.ascontiguousarray(np.moveaxis(split, axis, 0))
 
 
 def _sums(values: np.ndarray, size: int) -> Any:
-    """Sum over the environments of each member, f32[P]."""
+    """Sums over the environments of each member, f32[P]."""
     return values.reshape(size, -1).sum(axis=1).astype(np.float32)
 
 
 def random_play(env: envs.HostEnv, episodes: int, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """Means over episodes of uniformly random play, f[P]: one for each seed."""
-    stage, by_agent = HostEnvPool(env), env.team_reward is None
+    """Plays uniformly random episodes; returns name -> mean over episodes, f[P], one per seed."""
+    pool, actions = HostEnvPool(env), env.spec.actions
 
-    def run(seed: int) -> dict[str, np.ndarray]:
+    def play(seed: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(seed)
 
-        def act(t: int, filled: HostEpisodeBatch, prev_actions: np.ndarray) -> Any:
-            if isinstance(env.spec.actions, Box):
-                box = env.spec.actions
-                return rng.uniform(box.low, box.high, prev_actions.shape).astype(np.float32), {}
-            drawn = rng.random(filled.avail_actions[t].shape) * filled.avail_actions[t]
-            return drawn.argmax(axis=-1).astype(prev_actions.dtype), {}
+        def act(t: int, batch: HostEpisodeBatch, prev_actions: np.ndarray) -> Any:
+            if isinstance(actions, Box):
+                uniform = rng.uniform(actions.low, actions.high, prev_actions.shape)
+                return uniform.astype(np.float32), {}
+            draws = rng.random(batch.avail_actions[t].shape) * batch.avail_actions[t]
+            return draws.argmax(axis=-1).astype(prev_actions.dtype), {}
 
-        played = stage.play(rng.integers(np.iinfo(np.int32).max, size=episodes), act)
-        return {name: x.mean() for name, x in played.scores(env, by_agent).items()}
+        batch = pool.play(rng.integers(np.iinfo(np.int32).max, size=episodes), act)
+        scores = batch.scores(env, by_agent=env.team_reward is None)
+        return {name: x.mean() for name, x in scores.items()}
 
-    found = [run(seed) for seed in seeds]
-    return {name: np.array([one[name] for one in found]) for name in found[0]}
+    means = [play(seed) for seed in seeds]
+    return {name: np.array([scores[name] for scores in means]) for name in means[0]}

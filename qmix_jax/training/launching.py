@@ -1,4 +1,6 @@
-"""Training jobs in this process: directories, devices, display and signals around the sessions."""
+"""Trains jobs in this process: plans groups, opens directories, devices, display and signals, then
+runs the sessions.
+"""
 
 import contextlib
 import datetime
@@ -11,221 +13,140 @@ from qmix_jax import config, groups
 from qmix_jax.console import progress
 from qmix_jax.machine import compile_cache, devices, signals
 from qmix_jax.program import build
-from qmix_jax.runs import checkpoint, jobs, outcomes, record, results, scores, storage, sweep_index
+from qmix_jax.runs import checkpoint, outcomes, record, results, scores, storage, sweep_index
+from qmix_jax.runs.jobs import Group, Job
 from qmix_jax.training import compatibility, session, stopping
-from qmix_jax.training import halving as halvings
-from qmix_jax.training import programs as compiled
-
-_STOPPING = "stopping after this call; Ctrl-C again ends at once"
+from qmix_jax.training import halving as successive_halving
+from qmix_jax.training import programs as compiled_programs
 
 
 class LaunchOptions(NamedTuple):
-    """How jobs train together.
+    """Options of a launch.
 
     Attributes:
-      directory: where the index of the sweep is kept, if anywhere.
+      directory: of the sweep, for its index; None for no index.
       halving, objective, programs: as for `qmix_jax.train_many`.
-      alone: one run of its own, without the headings of a sweep.
-      shown: whether people see progress.
-      stopping: whether to end early, from whether a signal asks this process to.
+      single: one run, without the headings of a sweep.
+      show_progress: whether this process does.
+      should_stop: whether to end early, given whether a signal asked this process to.
     """
 
     directory: pathlib.Path | None = None
-    halving: halvings.Halving | None = None
+    halving: successive_halving.Halving | None = None
     objective: scores.Objective = scores.Objective()
-    programs: compiled.Programs | None = None
-    alone: bool = False
-    shown: bool = True
-    stopping: Callable[[bool], bool] = bool
+    programs: compiled_programs.Programs | None = None
+    single: bool = False
+    show_progress: bool = True
+    should_stop: Callable[[bool], bool] = bool
 
 
 class LaunchContext(NamedTuple):
-    """What sessions need besides their files.
+    """Shared by the sessions of a launch.
 
     Attributes:
-      how: with the objective that the environments have, where none was given.
-      found: positions of the jobs that share a program.
-      groups: the same, with their programs built.
+      options: with the objective resolved for the environments.
+      config_groups: indices of the jobs that share a program.
+      groups: the same groups, with their programs built.
       display: shows progress.
-      interrupted: whether to end early.
+      should_stop: whether to end early.
     """
 
-    how: LaunchOptions
-    found: tuple[groups.ConfigGroup, ...]
-    groups: list[jobs.Group]
+    options: LaunchOptions
+    config_groups: tuple[groups.ConfigGroup, ...]
+    groups: list[Group]
     display: progress.Progress
-    interrupted: Callable[[], bool]
+    should_stop: Callable[[], bool]
 
 
 class LaunchResult(NamedTuple):
-    """What jobs came to.
+    """Results of a launch.
 
     Attributes:
-      results: one per job; None for those that a signal kept from starting.
+      results: one per job; None for jobs that a signal prevented from starting.
       objective: what they are compared by.
-      shown: whether this process is the one that people see.
+      is_main: whether this process reports them: process 0.
     """
 
     results: list[results.Result | None]
     objective: scores.Objective
-    shown: bool = True
+    is_main: bool = True
 
 
-def settle(given: Sequence[jobs.Job]) -> list[jobs.Job]:
-    """The jobs with their directories, and with what a run that is there already has settled.
+def train(jobs: Sequence[Job], options: LaunchOptions) -> LaunchResult:
+    """Trains prepared jobs in as few programs as possible. Raises: ConfigError."""
+    finished: dict[int, results.Result] = {}
+    with (
+        _launch(jobs, options) as context,
+        sweep_index.record_jobs(options.directory, jobs, options.halving, options.objective),
+        sweep_index.SweepIndex(
+            options.directory, jobs, context.config_groups, context.options.objective
+        ) as index,
+    ):
+        for line in () if options.single else describe_groups(context.config_groups):
+            context.display.note(line)
+        for i, group_results, seconds in _train_groups(context, index):
+            index.finish(i, group_results, seconds)
+            finished |= zip(context.config_groups[i].jobs, group_results, strict=True)
+    ordered = [finished.get(i) for i in range(len(jobs))]
+    return LaunchResult(ordered, context.options.objective)
 
-    Raises:
-      ConfigError: two would share a directory; the run there is another one, or was longer.
+
+def start_session(job: Job) -> session.Session:
+    """Opens the session of one prepared job, which closes the launch too. Raises: ConfigError."""
+    with contextlib.ExitStack() as stack:
+        context = stack.enter_context(_launch([job], LaunchOptions(single=True)))
+        return session.Session(
+            context.groups,
+            compiled_programs.Programs(),
+            context.display,
+            context.should_stop,
+            stack.pop_all(),
+        )
+
+
+def prepare_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Sets the directory of each job, and adapts its configuration to a run that is there already.
+
+    Raises: ConfigError if two jobs share a directory, or a run there cannot be resumed.
     """
     return [
-        job._replace(config=compatibility.settle(job.config, path), directory=path)
-        for job, path in zip(given, directories(given), strict=True)
+        job._replace(config=compatibility.resumed_config(job.config, path), directory=path)
+        for job, path in zip(jobs, job_directories(jobs), strict=True)
     ]
 
 
-def directories(given: Sequence[jobs.Job]) -> list[pathlib.Path]:
-    """Where each job writes. Raises: ConfigError where two would share one."""
-    if any(job.directory is None and job.config.resume for job in given):
+def job_directories(jobs: Sequence[Job]) -> list[pathlib.Path]:
+    """Returns the run directory of each job. Raises: ConfigError if two jobs share one."""
+    if any(job.directory is None and job.config.resume for job in jobs):
         raise config.ConfigError(
-            "resume: resume=auto resumes in a directory that is the same each time, and none is "
-            "given; set hydra.run.dir, or `directory` in Python"
+            "resume: resume=auto needs a directory that is the same each time, but none is given; "
+            "set hydra.run.dir, or `directory` in Python"
         )
-    chosen = [pathlib.Path(job.directory or _default_directory(job.config)) for job in given]
-    for i, path in enumerate(chosen):
-        if path in chosen[:i]:
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    paths = [
+        pathlib.Path(
+            job.directory or pathlib.Path("runs", job.config.name, job.config.algo.name, now)
+        )
+        for job in jobs
+    ]
+    for i, path in enumerate(paths):
+        if path in paths[:i]:
             raise config.ConfigError(
-                f"run directory: jobs {chosen.index(path)} and {i} both write to {str(path)!r}; "
+                f"run directory: jobs {paths.index(path)} and {i} both write to {str(path)!r}; "
                 "make hydra.sweep.subdir differ, for example by ${hydra.job.num}"
             )
-    return chosen
+    return paths
 
 
-def start(job: jobs.Job) -> session.Session:
-    """A session of one settled job, which closes all that is opened here. Raises: ConfigError."""
-    with contextlib.ExitStack() as stack:
-        at = stack.enter_context(_launched([job], LaunchOptions(alone=True)))
-        made = compiled.Programs()
-        return session.Session(at.groups, made, at.display, at.interrupted, stack.pop_all())
-
-
-def train(settled: Sequence[jobs.Job], how: LaunchOptions) -> LaunchResult:
-    """Trains settled jobs in as many programs as they need. Raises: ConfigError."""
-    done: dict[int, results.Result] = {}
-    paths = [job.path for job in settled]
-    asked = sweep_index.asked(how.directory, settled, paths, how.halving, how.objective)
-    with _launched(settled, how) as at, asked, _index(settled, at) as index:
-        for line in () if how.alone else group_lines(at.found):
-            at.display.note(line)
-        for number, own, seconds in _trained(at, index):
-            index.finish(number, own, seconds)
-            done |= zip(at.found[number].jobs, own, strict=True)
-    return LaunchResult([done.get(i) for i in range(len(settled))], at.how.objective)
-
-
-def _index(
-    settled: Sequence[jobs.Job], at: LaunchContext
-) -> contextlib.AbstractContextManager[sweep_index.SweepIndex]:
-    labels, paths = [job.label for job in settled], [job.path for job in settled]
-    how = at.how
-    return sweep_index.SweepIndex(how.directory, labels, paths, at.found, how.objective).watching()
-
-
-def _trained(
-    at: LaunchContext, index: sweep_index.SweepIndex
-) -> Iterator[tuple[int, list[results.Result], outcomes.WallTime]]:
-    """Number, results and seconds of each group, until the user wants to stop: all groups together
-    where they are halved, else in turn.
-    """
-    numbers = list(range(len(at.found)))
-    for together in [numbers] if at.how.halving else [[number] for number in numbers]:
-        if at.interrupted() and not at.how.halving:
-            return
-        found = _train_together(together, at, index)
-        yield from ((n, own, took) for n, (own, took) in zip(together, found, strict=True))
-
-
-def _train_together(
-    numbers: Sequence[int], at: LaunchContext, index: sweep_index.SweepIndex
-) -> list[tuple[list[results.Result], outcomes.WallTime]]:
-    """Results and seconds of groups that train in one session, or ended before."""
-    chosen, how = [at.groups[number] for number in numbers], at.how
-    if all(compatibility.ended(job.config, job.path) for one in chosen for job in one.jobs):
-        return [_reached(one, at) for one in chosen]
-    for number in numbers:
-        index.start(number)
-    # Without a later use a program goes when its group is done: some 40 would fill the process's
-    # table of memory maps.
-    made = compiled.Programs() if how.programs is None else how.programs
-    around, stop = contextlib.ExitStack(), at.interrupted
-    with session.Session(
-        chosen, made, at.display, stop, around, how.halving, how.objective
-    ) as running:
-        while running.step():
-            pass
-    return [(running.results(g), running.seconds(g)) for g in range(len(chosen))]
-
-
-def _reached(
-    group: jobs.Group, at: LaunchContext
-) -> tuple[list[results.Result], outcomes.WallTime]:
-    """The outcome of a group that had ended, from its run directories."""
-    own = []
-    for job in group.jobs:
-        at.display.note(f"{group.heading}{had_ended(job)}")
-        outcome = record.read_outcome(job.path)
-        own.append(results.make(job, outcome, group.program, at.how.objective))
-    return own, outcomes.WallTime(math.nan, math.nan, math.nan)
-
-
-@contextlib.contextmanager
-def _launched(settled: Sequence[jobs.Job], how: LaunchOptions) -> Iterator[LaunchContext]:
-    """Around sessions: what cannot be honoured is refused, then run directories are claimed.
-
-    Raises:
-      ConfigError: a setting that cannot be honoured; directories still empty are removed.
-      WriteError: the disk is full or gone.
-    """
-    configs, paths = [job.config for job in settled], [job.path for job in settled]
-    lines = prepare(configs)
-    found = groups.split(configs)
-    built = build_groups(settled, found, how.alone)
-    for one in built:
-        devices.local(len(one.seeds), one.config.population.devices)
-        for job in one.jobs:
-            stopping.check(job.config.stop, one.program.spec.name, one.program.eval_metrics)
-        one.program.plan.rungs(how.halving.rungs if how.halving else ())
-        if how.halving is None:
-            compiled.check(one)
-    claims = {job.path: job.config.resume is not None for job in settled}
-    with (
-        storage.claimed(claims),
-        checkpoint.telling_what_is_kept(how.directory or paths[0], paths),
-        progress.Progress(enabled=how.shown) as display,
-        signals.SignalListener(lambda: display.note(_STOPPING), display.abandon) as interrupt,
-    ):
-        for line in lines:
-            display.note(line)
-        objective = how.objective.on([one.program.spec for one in built])
-        settings = how._replace(objective=objective)
-        yield LaunchContext(
-            settings, found, built, display, lambda: how.stopping(interrupt.requested)
-        )
-
-
-def had_ended(job: jobs.Job) -> str:
-    """Says that a run has ended, how, and how to train on."""
-    rule = (record.reached(job.path) or {}).get("stopped")
-    how, more = (f", by {rule}", " or change stop.*") if rule else ("", "")
-    return f"{job.path} has ended{how}; to train on, raise trainer.env_steps{more}"
-
-
-def prepare(configs: Sequence[config.ExperimentConfig]) -> list[str]:
-    """Settles devices and the compile cache before the backend starts; lines for the user."""
-    found = groups.split(configs)
-    members = [sum(configs[i].seeds for i in one.jobs) for one in found]
-    wanted = [one.config.population.devices for one in found]
+def prepare_devices(configs: Sequence[config.ExperimentConfig]) -> list[str]:
+    """Sets up devices and the compile cache before JAX starts; returns lines for the user."""
+    config_groups = groups.split(configs)
+    n_members = [sum(configs[i].seeds for i in group.jobs) for group in config_groups]
+    n_devices = [group.config.population.devices for group in config_groups]
     notes = [
-        devices.prepare(max(1, *members), None if None in wanted else max(filter(None, wanted)))
+        devices.prepare(
+            max(1, *n_members), None if None in n_devices else max(filter(None, n_devices))
+        )
     ]
     if any(cfg.compile_cache for cfg in configs):
         notes.append(compile_cache.enable())
@@ -233,28 +154,126 @@ def prepare(configs: Sequence[config.ExperimentConfig]) -> list[str]:
 
 
 def build_groups(
-    settled: Sequence[jobs.Job], found: Sequence[groups.ConfigGroup], alone: bool = False
-) -> list[jobs.Group]:
-    """The groups, with their programs built; `alone`: without a heading."""
-    made = []
-    for number, one in enumerate(found, 1):
-        heading = f"program {number} of {len(found)}: {progress.count(len(one.jobs), 'job')}, "
-        own = [settled[i] for i in one.jobs]
-        made.append(jobs.Group(own, build(one.config), "" if alone else heading))
-    return made
+    jobs: Sequence[Job], config_groups: Sequence[groups.ConfigGroup], single: bool = False
+) -> list[Group]:
+    """Builds the programs of the groups; `single`: without a heading."""
+    built = []
+    for number, group in enumerate(config_groups, 1):
+        n_jobs = progress.count(len(group.jobs), "job")
+        heading = "" if single else f"program {number} of {len(config_groups)}: {n_jobs}, "
+        built.append(Group([jobs[i] for i in group.jobs], build(group.config), heading))
+    return built
 
 
-def group_lines(found: Sequence[groups.ConfigGroup]) -> list[str]:
-    """How many programs there are, and why more than one."""
-    n_jobs = sum(len(one.jobs) for one in found)
-    lines = [f"{progress.count(n_jobs, 'job')} in {progress.count(len(found), 'compiled program')}"]
-    if len(found) > 1:
-        keys = ", ".join(groups.separating_keys(found))
+def describe_groups(config_groups: Sequence[groups.ConfigGroup]) -> list[str]:
+    """Lines that say how many programs there are, and why more than one."""
+    n_jobs = progress.count(sum(len(group.jobs) for group in config_groups), "job")
+    lines = [f"{n_jobs} in {progress.count(len(config_groups), 'compiled program')}"]
+    if len(config_groups) > 1:
+        keys = ", ".join(groups.separating_keys(config_groups))
         traced = ", ".join(groups.TRACED)
         lines.append(f"one program each where static keys differ: {keys} (traced: {traced})")
     return lines
 
 
-def _default_directory(cfg: config.ExperimentConfig) -> pathlib.Path:
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return pathlib.Path("runs", cfg.name, cfg.algo.name, now)
+def ended_message(job: Job) -> str:
+    """Says that a run has ended, by which rule, and how to train on."""
+    rule = (record.read_summary(job.path) or {}).get("stopped")
+    by, more = (f", by {rule}", " or change stop.*") if rule else ("", "")
+    return f"{job.path} has ended{by}; to train on, raise trainer.env_steps{more}"
+
+
+@contextlib.contextmanager
+def _launch(jobs: Sequence[Job], options: LaunchOptions) -> Iterator[LaunchContext]:
+    """Checks prepared jobs, claims their run directories, opens the display and hears signals.
+
+    Raises:
+      ConfigError: a setting cannot be honoured; directories still empty are removed.
+      WriteError: the disk is full or gone.
+    """
+    configs, paths = [job.config for job in jobs], [job.path for job in jobs]
+    notes = prepare_devices(configs)
+    config_groups = groups.split(configs)
+    built = build_groups(jobs, config_groups, options.single)
+    for group in built:
+        devices.local(len(group.seeds), group.config.population.devices)
+        for job in group.jobs:
+            stopping.check(job.config.stop, group.program.spec.name, group.program.eval_metrics)
+        group.program.plan.rungs(options.halving.rungs if options.halving else ())
+        if options.halving is None:
+            compiled_programs.check(group)
+    with (
+        storage.claimed({job.path: job.config.resume is not None for job in jobs}),
+        checkpoint.explain_write_errors(options.directory or paths[0], paths),
+        progress.Progress(enabled=options.show_progress) as display,
+        signals.SignalListener(
+            lambda: display.note("stopping after this call; Ctrl-C again ends at once"),
+            display.abandon,
+        ) as listener,
+    ):
+        for note in notes:
+            display.note(note)
+        objective = options.objective.resolve([group.program.spec for group in built])
+        yield LaunchContext(
+            options._replace(objective=objective),
+            config_groups,
+            built,
+            display,
+            lambda: options.should_stop(listener.requested),
+        )
+
+
+def _train_groups(
+    context: LaunchContext, index: sweep_index.SweepIndex
+) -> Iterator[tuple[int, list[results.Result], outcomes.WallTime]]:
+    """Yields index, results and seconds of each group, until the user wants to stop.
+
+    Groups train in turn; with successive halving, all in one session.
+    """
+    indices = range(len(context.groups))
+    if context.options.halving:
+        yield from _train_session(indices, context, index)
+        return
+    for i in indices:
+        if context.should_stop():
+            return
+        yield from _train_session([i], context, index)
+
+
+def _train_session(
+    indices: Sequence[int], context: LaunchContext, index: sweep_index.SweepIndex
+) -> Iterator[tuple[int, list[results.Result], outcomes.WallTime]]:
+    """Trains groups in one session, or reads them back if all have ended."""
+    session_groups, options = [context.groups[i] for i in indices], context.options
+    jobs = [job for group in session_groups for job in group.jobs]
+    if all(compatibility.has_ended(job.config, job.path) for job in jobs):
+        for i, group in zip(indices, session_groups, strict=True):
+            yield i, _read_results(group, context), outcomes.WallTime(*[math.nan] * 3)
+        return
+    for i in indices:
+        index.start(i)
+    with session.Session(
+        session_groups,
+        # Without later use a program is freed with its group: some 40 would fill the process's
+        # table of memory maps.
+        options.programs or compiled_programs.Programs(),
+        context.display,
+        context.should_stop,
+        contextlib.ExitStack(),
+        options.halving,
+        options.objective,
+    ) as running:
+        while running.step():
+            pass
+    for g, i in enumerate(indices):
+        yield i, running.results(g), running.seconds(g)
+
+
+def _read_results(group: Group, context: LaunchContext) -> list[results.Result]:
+    """Reads the results of a group that had ended."""
+    for job in group.jobs:
+        context.display.note(f"{group.heading}{ended_message(job)}")
+    return [
+        results.make(job, record.read_outcome(job.path), group.program, context.options.objective)
+        for job in group.jobs
+    ]

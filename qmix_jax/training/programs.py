@@ -1,4 +1,4 @@
-"""Compiled populations of groups, and the memory that they take."""
+"""Compiles the populations of groups, and fits them into memory."""
 
 import math
 import time
@@ -15,23 +15,23 @@ from qmix_jax.runs.jobs import Group
 from qmix_jax.training import host_stepped
 from qmix_jax.types import Device
 
-_KNOBS = "lower hydra.sweeper.batch or seeds, or what `qmix-jax plan` shows to be large"
+_FIX = "lower hydra.sweeper.batch or seeds, or the largest sizes that `qmix-jax plan` shows"
 
-_COLLECTED = {
+_COLLECTOR_NOTES = {
     "episode": "one episode each, padding counted",
     "segment": "auto-reset",
-    "window": "running on",
+    "window": "continuing",
 }
 
 
 class Footprint(NamedTuple):
-    """What a group needs, and what there is.
+    """Memory that a group needs and has.
 
     Attributes:
       memory: bytes of one member.
       limit: bytes that members may take on all devices together.
       devices: number of devices.
-      together: members that fit at a time, at most as many as there are; 0 if not one per device.
+      together: number of members that fit at a time; 0 if not even one per device.
     """
 
     memory: memory.MemoryEstimate
@@ -41,63 +41,60 @@ class Footprint(NamedTuple):
 
 
 class Programs:
-    """Compiled populations, kept for groups that are alike in everything static.
+    """Cache of compiled populations, shared by groups with equal static keys.
 
-    Where members take turns on a device (`map`), one serves any number of them; where they are
-    batched (`vmap`), one for each of a few sizes is compiled, and smaller groups are padded.
+    If members take turns on a device (`map`), one program serves any number of them; if they are
+    batched (`vmap`), one program per size is compiled, and smaller groups are padded.
     """
 
     def __init__(self, sizes: Sequence[int] = ()) -> None:
-        """`sizes`: numbers of batched members to compile for; other groups get their own size."""
+        """`sizes`: numbers of batched members to compile for; larger groups get their own."""
         self._sizes = sorted(sizes)
-        self._kept: dict[tuple[config.ExperimentConfig, int], population.Population] = {}
+        self._cache: dict[tuple[config.ExperimentConfig, int], population.Population] = {}
 
     def get(self, group: Group, display: progress.Progress) -> tuple[population.Population, int]:
-        """(population of the group, members that fit at a time).
+        """Returns (population of the group, number of members that fit at a time).
 
-        Raises:
-          ConfigError: not even one member per device fits into memory.
+        Raises: ConfigError if not even one member per device fits into memory.
         """
         cfg, n_members = group.config, len(group.seeds)
         used = devices.local(n_members, cfg.population.devices)
         batching = population.layout(n_members, used, cfg.population.batching).batching
         size = min((size for size in self._sizes if size >= n_members), default=n_members)
         key = groups.compiled_part(cfg), 0 if batching == "map" else size
-        kept = self._kept.get(key)
-        if kept is None or len(kept.layout.devices) < len(used):
-            self._kept[key], together = _compile(group, size, display)
-            return self._kept[key], together
-        members = kept.rebind(group.seeds, group.hparams)
-        needed = _needs(group, members.memory)
-        fit = needed.fit(memory_limit(group), _running(members.layout))
-        _check_fit(group, needed, used, fit)
-        return members, min(n_members, fit)
+        cached = self._cache.get(key)
+        if cached is None or len(cached.layout.devices) < len(used):
+            self._cache[key], n_fit = _compile(group, size, display)
+            return self._cache[key], n_fit
+        members = cached.rebind(group.seeds, group.hparams)
+        n_fit = _n_fit(group, members.memory, used, _n_running(members.layout))
+        return members, min(n_members, n_fit)
 
 
 class CompiledPopulation:
     """The compiled population of a group.
 
     Attributes:
-      group: whose.
+      group: the group.
       members: the population of all its members.
-      n_together: how many of them fit at a time.
-      seconds: spent compiling.
+      n_fit: number of members that fit at a time.
+      seconds: compile time.
     """
 
     def __init__(
-        self, group: Group, kept: Programs, display: progress.Progress, gather: bool
+        self, group: Group, programs: Programs, display: progress.Progress, gather: bool
     ) -> None:
-        """`gather`: all members train at once, and fewer of them in a smaller program.
+        """`gather`: all members train at once, and a part of them in a smaller program.
 
-        Raises: ConfigError where not even one member per device fits, or with `gather` not all.
+        Raises: ConfigError if not even one member per device fits, or with `gather` not all.
         """
-        self.group, self._kept, self._display, self._gather = group, kept, display, gather
+        self.group, self._programs, self._display, self._gather = group, programs, display, gather
         self.seconds = 0.0
-        self.members, self.n_together = self._get(group)
-        if gather and self.n_together < len(group.seeds):
+        self.members, self.n_fit = self._get(group)
+        if gather and self.n_fit < len(group.seeds):
             raise config.ConfigError(
-                f"memory: successive halving keeps all members, but of {len(group.seeds)} only "
-                f"{self.n_together} fit; {_KNOBS}"
+                f"memory: successive halving keeps all members in memory, but only {self.n_fit} of "
+                f"{len(group.seeds)} fit; {_FIX}"
             )
 
     @property
@@ -107,8 +104,8 @@ class CompiledPopulation:
         evaluated = [f"eval/{name}" for name in self.group.program.eval_metrics]
         return tuple(evaluated + trained + ["perf/env_steps_per_s", "time_s"])
 
-    def of(self, members: Sequence[int]) -> population.Population:
-        """The population of some members; with `gather` they are all those of their jobs."""
+    def select(self, members: Sequence[int]) -> population.Population:
+        """The population of some members; with `gather` all members of some jobs."""
         group = self.group
         if self._gather:
             owners = dict.fromkeys(group.owners[member] for member in members)
@@ -120,123 +117,110 @@ class CompiledPopulation:
 
     def _get(self, group: Group) -> tuple[population.Population, int]:
         started = time.perf_counter()
-        found = self._kept.get(group, self._display)
+        compiled = self._programs.get(group, self._display)
         self.seconds += time.perf_counter() - started
-        return found
+        return compiled
 
 
 def check(group: Group) -> None:
-    """Raises: ConfigError if what members keep, known from shapes alone, cannot fit into memory."""
-    _fitting(group, devices.local(len(group.seeds), group.config.population.devices))
+    """Raises: ConfigError if the state of members, known from shapes, cannot fit into memory."""
+    _n_states_that_fit(group, devices.local(len(group.seeds), group.config.population.devices))
 
 
 def memory_limit(group: Group) -> int:
     """Bytes that the group's members may take together."""
-    chosen = group.config.population
-    return chosen.memory or devices.memory(devices.local(len(group.seeds), chosen.devices))
+    settings = group.config.population
+    return settings.memory or devices.memory(devices.local(len(group.seeds), settings.devices))
 
 
 def footprint(group: Group, limit: int | None) -> Footprint:
-    """What training would need: what members keep from shapes alone, the temporaries by compiling
-    one member.
+    """Estimates the memory of training: state from shapes, temporaries by compiling one member.
 
-    Args:
-      limit: bytes; None takes `population.memory`, or what the devices have.
+    `limit`: bytes; by default `population.memory`, or the memory of the devices.
     """
     cfg, n_members = group.config, len(group.seeds)
     used = devices.local(n_members, cfg.population.devices)
     limit = limit or cfg.population.memory or devices.memory(used)
-    one = population.layout(1, used[:1], "map")
-    needed = _needs(group, _compiled(group, one).memory)
-    places = population.layout(n_members, used, cfg.population.batching)
-    fits = needed.fit(limit, _running(places))
-    together = min(n_members, fits) if fits >= len(used) else 0
+    member = _compile_layout(group, population.layout(1, used[:1], "map"))
+    needed = _add_checkpoint_copy(group, member.memory)
+    layout = population.layout(n_members, used, cfg.population.batching)
+    n_fit = needed.fit(limit, _n_running(layout))
+    together = min(n_members, n_fit) if n_fit >= len(used) else 0
     return Footprint(needed, limit, len(used), together)
 
 
-def _running(places: population.Layout) -> int | None:
-    """Members that run at a time: with `vmap` all that are alive."""
-    return len(places.devices) if places.batching == "map" else None
+def _n_running(layout: population.Layout) -> int | None:
+    """Number of members that run at a time; None (all in memory) with `vmap`."""
+    return len(layout.devices) if layout.batching == "map" else None
 
 
 def _compile(
     group: Group, size: int, display: progress.Progress
 ) -> tuple[population.Population, int]:
-    """(compiled for `size` members, members that train together)."""
-    cfg, seeds = group.config, group.seeds
+    """Returns (population compiled for `size` members, number of members that train together)."""
+    cfg, n_members = group.config, len(group.seeds)
     used = devices.local(size, cfg.population.devices)
-    limit = memory_limit(group)
-    most = min(size, _fitting(group, used))
+    n_fit = min(size, _n_states_that_fit(group, used))
     while True:
-        places = population.layout(size, used, cfg.population.batching, most)
-        members = _compile_layout(group, places, display)
-        needed = _needs(group, members.memory)
-        most = needed.fit(limit, _running(places))
-        if places.n_members <= most:
+        layout = population.layout(size, used, cfg.population.batching, n_fit)
+        for line in start_lines(group, layout):
+            display.note(line)
+        started = time.perf_counter()
+        members = _compile_layout(group, layout)
+        seconds = time.perf_counter() - started
+        parts = ", ".join(f"{name} {s:.1f}" for name, s in members.compile_seconds.items())
+        display.note(f"compiled in {seconds:.1f} s (in parallel: {parts})")
+        n_fit = _n_fit(group, members.memory, used, _n_running(layout))
+        if layout.n_members <= n_fit:
             break
-        _check_fit(group, needed, used, most)
-        if places.batching == "map":  # the same program serves fewer rounds
-            places = places._replace(n_members=most // places.size * places.size)
+        if layout.batching == "map":  # the same program serves fewer rounds
+            layout = layout._replace(n_members=n_fit // layout.size * layout.size)
             break
-        display.note("memory: the compiled program needs too much; compiling it for fewer members")
-    if places.n_members < len(seeds):
-        slices = math.ceil(len(seeds) / places.n_members)
-        display.note(f"memory: {len(seeds)} members in {slices} slices of {places.n_members}")
-    return members, min(len(seeds), places.n_members)
+        display.note("memory: the compiled program needs too much; compiling for fewer members")
+    if layout.n_members < n_members:
+        n_slices = math.ceil(n_members / layout.n_members)
+        display.note(f"memory: {n_members} members in {n_slices} slices of {layout.n_members}")
+    return members, min(n_members, layout.n_members)
 
 
-def _compile_layout(
-    group: Group, places: population.Layout, display: progress.Progress
-) -> population.Population:
-    for line in start_lines(group, places):
-        display.note(line)
-    started = time.perf_counter()
-    members = _compiled(group, places)
-    seconds = time.perf_counter() - started
-    parts = ", ".join(f"{name} {s:.1f}" for name, s in members.compile_seconds.items())
-    display.note(f"compiled in {seconds:.1f} s (side by side: {parts})")
-    return members
-
-
-def _compiled(group: Group, places: population.Layout) -> population.Population:
+def _compile_layout(group: Group, layout: population.Layout) -> population.Population:
     with user_code.explained(group.config):
         return population.compile_programs(
             group.program,
-            places,
-            group.seeds[: places.n_members],
-            group.hparams[: places.n_members],
+            layout,
+            group.seeds[: layout.n_members],
+            group.hparams[: layout.n_members],
             group.config.precision,
             time.perf_counter,
-            host_stepped.kit_of(group.program),
+            host_stepped.round_entry_points,
         )
 
 
-def _fitting(group: Group, used: Sequence[Device]) -> int:
-    """Members whose kept bytes fit at a time."""
+def _n_states_that_fit(group: Group, used: Sequence[Device]) -> int:
+    """Number of members whose state fits at a time. Raises: ConfigError if too few."""
     with user_code.explained(group.config):
         state = jax.eval_shape(group.program.step.init, group.seeds[0])
-    needed = _needs(group, memory.MemoryEstimate(memory.parts(state), temporaries=0))
-    fit = needed.fit(memory_limit(group), len(used))
-    _check_fit(group, needed, used, fit)
-    return fit
+    estimate = memory.MemoryEstimate(memory.parts(state), temporaries=0)
+    return _n_fit(group, estimate, used, len(used))
 
 
 def check_together(compiled: Sequence[CompiledPopulation]) -> None:
-    """Raises: ConfigError where the members of all groups do not fit at once."""
+    """Raises: ConfigError if the members of all groups do not fit at once."""
     needed = 0
-    for one in compiled:
-        memory_of_one = _needs(one.group, one.members.memory)
-        needed += len(one.group.seeds) * (memory_of_one.kept + memory_of_one.copies)
-    limit = min(memory_limit(one.group) for one in compiled)
+    for group_population in compiled:
+        group = group_population.group
+        member = _add_checkpoint_copy(group, group_population.members.memory)
+        needed += len(group.seeds) * (member.kept + member.copies)
+    limit = min(memory_limit(group_population.group) for group_population in compiled)
     if needed > limit:
         raise config.ConfigError(
-            f"memory: successive halving keeps the members of all {len(compiled)} programs at "
-            f"once, {progress.human(needed)}B, but there are {progress.human(limit)}B; {_KNOBS}"
+            f"memory: successive halving keeps the members of all {len(compiled)} programs in "
+            f"memory, {progress.human(needed)}B, but {progress.human(limit)}B are available; {_FIX}"
         )
 
 
-def _needs(group: Group, needed: memory.MemoryEstimate) -> memory.MemoryEstimate:
-    """With the copy that a checkpoint is written from; accelerators have it on their host."""
+def _add_checkpoint_copy(group: Group, needed: memory.MemoryEstimate) -> memory.MemoryEstimate:
+    """Adds the host copy that a checkpoint is written from, if devices use host memory."""
     settings = group.config.checkpoint
     used = devices.local(1, group.config.population.devices and 1)
     if not settings.enabled or used[0].platform != "cpu":
@@ -245,45 +229,47 @@ def _needs(group: Group, needed: memory.MemoryEstimate) -> memory.MemoryEstimate
     return needed._replace(copies=needed.kept - replay)
 
 
-def _check_fit(
-    group: Group, needed: memory.MemoryEstimate, used: Sequence[Device], most: int
-) -> None:
-    """Raises: ConfigError if fewer members fit than one per device, or than all where slices are
-    off.
+def _n_fit(
+    group: Group, estimate: memory.MemoryEstimate, used: Sequence[Device], n_running: int | None
+) -> int:
+    """Number of members that fit at a time.
+
+    Raises: ConfigError if less than one per device fits, or not all without slices.
     """
-    members, slices = len(group.seeds), group.config.population.slices
-    if most >= (len(used) if slices else members):
-        return
-    human, limit = progress.human, memory_limit(group)
+    needed, limit = _add_checkpoint_copy(group, estimate), memory_limit(group)
+    n_fit, n_members = needed.fit(limit, n_running), len(group.seeds)
+    slices, human = group.config.population.slices, progress.human
+    if n_fit >= (len(used) if slices else n_members):
+        return n_fit
     parts = ", ".join(f"{name} {human(size)}B" for name, size in needed.parts.items() if size)
-    wanted = "one" if slices else f"{members} (population.slices=false)"
+    wanted = "one" if slices else f"{n_members} (population.slices=false)"
     running = f" and {human(needed.temporaries)}B while it trains" if needed.temporaries else ""
     copies = f", {human(needed.copies)}B for checkpoints" if needed.copies else ""
     raise config.ConfigError(
-        f"memory: a member takes {human(needed.kept)}B ({parts}){running}{copies}, one on each of "
-        f"{len(used)} device(s), but there are {human(limit)}B for {wanted}; lower "
+        f"memory: a member needs {human(needed.kept)}B ({parts}){running}{copies}, one on each of "
+        f"{len(used)} device(s), but {human(limit)}B are available for {wanted}; lower "
         "replay.byte_budget, replay.capacity or trainer.n_envs, store replay.obs_dtype=uint8 "
         "replay.state_dtype=uint8, set population.devices=1 or checkpoint.replay=never, or "
         "raise population.memory if it is set too low"
     )
 
 
-def start_lines(group: Group, places: population.Layout) -> list[str]:
-    """What the run will be, in exact figures."""
+def start_lines(group: Group, layout: population.Layout) -> list[str]:
+    """Lines that describe the run in exact figures."""
     cfg, spec, plan = group.config, group.program.spec, group.program.plan
     human, count = progress.human, progress.count
     n_members = len(group.seeds)
     seeds = f"seeds {cfg.seed}..{cfg.seed + cfg.seeds - 1}" if cfg.seeds > 1 else f"seed {cfg.seed}"
     if group.heading:
         seeds = count(n_members, "member")
-    padding = f", {places.padding} inert" if places.padding else ""
-    device = places.devices[0]
+    padding = f", {layout.padding} inert" if layout.padding else ""
+    device = layout.devices[0]
     updates = f"{plan.n_updates:,} updates of {count(plan.gradient_steps, 'gradient step')}"
-    collector = _COLLECTED[cfg.trainer.collector]
+    collector = _COLLECTOR_NOTES[cfg.trainer.collector]
     collector += f", {plan.burn_in} of burn-in" if plan.burn_in else ""
     return [
         f"{group.heading}{cfg.name}: {cfg.algo.name} on {spec.name}, {seeds} on "
-        f"{len(places.devices)} {device.platform} device(s) ({places.batching}{padding})",
+        f"{len(layout.devices)} {device.platform} device(s) ({layout.batching}{padding})",
         f"{plan.env_steps:,} env steps per seed ({plan.env_steps_at(0):,} of them warm-up) in "
         f"{updates}",
         f"one update collects {count(cfg.trainer.n_envs, 'environment')} x {plan.window} steps "
@@ -291,5 +277,5 @@ def start_lines(group: Group, places: population.Layout) -> list[str]:
         f"evaluation every {plan.eval_every * plan.steps_per_update:,} env steps, "
         f"{count(cfg.eval.episodes, 'greedy episode')}; replay {plan.capacity:,} sequences = "
         f"{human(plan.replay_bytes)}B per seed",
-        checkpoint.cost(cfg.checkpoint, n_members * plan.replay_bytes),
+        checkpoint.describe(cfg.checkpoint, n_members * plan.replay_bytes),
     ]

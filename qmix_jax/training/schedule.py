@@ -1,4 +1,4 @@
-"""Schedules of a session: which members of which group train up to which update, in turn."""
+"""Schedules of a session: which members train up to which update, in turn."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,10 +11,10 @@ class Segment(NamedTuple):
     """A part of a schedule.
 
     Attributes:
-      group: whose members train.
-      span: which: from, and up to but not including.
-      until: the update that they reach.
-      rung: all groups are compared at this rung when the leg is done; None where they are not.
+      group: index of the group that trains.
+      span: its members, from first to last + 1.
+      until: the update to reach.
+      rung: the rung at which all groups are compared after this segment, if any.
     """
 
     group: int
@@ -23,16 +23,16 @@ class Segment(NamedTuple):
     rung: int | None = None
 
 
-def slices(group: jobs.Group, begun: Sequence[tuple[int, int]], n_together: int) -> list[Segment]:
-    """All members of a group to the end: `n_together` at a time, after those that have begun."""
-    spans, n_members = list(begun), len(group.seeds)
+def slices(group: jobs.Group, started: Sequence[tuple[int, int]], n_fit: int) -> list[Segment]:
+    """Trains slices of a group to the end, in turn: `n_fit` members each, after those started."""
+    spans, n_members = list(started), len(group.seeds)
     while (first := spans[-1][1] if spans else 0) < n_members:
-        spans.append((first, min(first + n_together, n_members)))
+        spans.append((first, min(first + n_fit, n_members)))
     return [Segment(0, span, group.program.plan.n_updates) for span in spans]
 
 
 def rungs(groups: Sequence[jobs.Group], settings: halving.Halving) -> list[Segment]:
-    """All groups from rung to rung, and to the end."""
+    """Trains all groups from rung to rung, and to the end."""
     plans = [group.program.plan for group in groups]
     ends: list[tuple[int | None, Sequence[int]]] = [
         *enumerate(zip(*(plan.rungs(settings.rungs) for plan in plans), strict=True)),

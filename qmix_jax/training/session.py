@@ -1,4 +1,4 @@
-"""A session: groups of runs on their way through a schedule, with their files and checkpoints."""
+"""A session trains groups of jobs: open, restore, step (train, evaluate, checkpoint), close."""
 
 import contextlib
 import pathlib
@@ -23,21 +23,24 @@ from qmix_jax.runs import (
 )
 from qmix_jax.training import compatibility, halving, loop, programs, schedule, stopping
 
+_Key = tuple[int, int]
+"""(group, job in the group)."""
+
 
 class Session(contextlib.AbstractContextManager["Session"]):
-    """Runs in training, to be driven step by step.
+    """A group of runs in training, driven step by step.
 
-    All members of a group train to the end, or one slice after another where memory is short, or
-    from rung to rung of a successive halving. After an exception the run is what a crash would
-    leave: it resumes from its last checkpoint.
+    All members of a group train to the end, or one slice after another if memory is short, or from
+    rung to rung of a successive halving. After an exception the run directories are as after a
+    crash: the runs resume from their last checkpoint.
 
         with qmix_jax.start(cfg) as session:
             while session.step():
                 print(session.env_steps)
         result = session.result()
 
-    What describes one run (`config`, `metrics`, `result` ...) is the first one's where several
-    train together; `start` makes sessions of one run.
+    `config`, `metrics`, `result` and other properties of a run are those of the first run; sessions
+    from `start` have one run.
     """
 
     def __init__(
@@ -45,123 +48,346 @@ class Session(contextlib.AbstractContextManager["Session"]):
         groups: Sequence[jobs.Group],
         compiled: programs.Programs,
         display: progress.Progress,
-        interrupted: Callable[[], bool],
-        surroundings: contextlib.ExitStack,
+        should_stop: Callable[[], bool],
+        stack: contextlib.ExitStack,
         rungs: halving.Halving | None = None,
         objective: scores.Objective = scores.Objective(),  # noqa: B008
     ) -> None:
-        """Compiles, opens the run directories, which are claimed, and restores the last checkpoint.
+        """Compiles, opens the claimed run directories, and restores the last checkpoint, if any.
 
         Args:
           groups: one, or several with `rungs`.
-          compiled: where compiled programs are kept.
-          interrupted: whether a signal asks to end early.
-          surroundings: is closed with the session, or when anything fails.
-          rungs: where the worse jobs end early, by `objective`.
+          compiled: cache of compiled programs.
+          should_stop: whether a signal asks to end early.
+          stack: closed with the session, or on an error.
+          rungs: at which the worse jobs end early, by `objective`.
         Raises:
           ConfigError: memory is too small, or the checkpoint cannot be resumed.
         """
         self._groups, self._programs = groups, compiled
-        self._display, self._interrupted = display, interrupted
-        self._surroundings = surroundings
+        self._display, self._should_stop, self._stack = display, should_stop, stack
         self._rungs, self._objective = rungs, objective
-        self._asked_to_stop = self._closed = self._was_cut = False
-        self._jobs = [(g, i) for g, group in enumerate(groups) for i in range(len(group.jobs))]
+        self._stop_requested = self._closed = self._interrupted = False
+        self._keys = [(g, i) for g, group in enumerate(groups) for i in range(len(group.jobs))]
         self._trainings: list[loop.Training | None] = [None] * len(groups)
-        self._outcomes: dict[tuple[int, int], outcomes.Outcome] = {}
-        self._manifests: dict[tuple[int, int], dict[str, Any]] = {}
-        self._finished: set[tuple[int, int]] = set()
-        self._spent = [(0.0, 0.0) for _ in groups]
-        self._leg = self._n_resumed = 0
-        with self._closed_on_error():
+        self._outcomes: dict[_Key, outcomes.Outcome] = {}
+        self._manifests: dict[_Key, dict[str, Any]] = {}
+        self._rows: dict[_Key, rows.JobRows] = {}
+        self._finished: set[_Key] = set()
+        self._earlier_s = [(0.0, 0.0) for _ in groups]  # training and evaluation of ended slices
+        self._segment = self._n_resumed = 0
+        with self._close_on_error():
             self._open()
 
-    # Driving
+    # Opening
+
+    def _open(self) -> None:
+        runs = [self._job(key) for key in self._keys]
+        settings, note = runs[0].config.checkpoint, self._display.note
+        self._files = self._stack.enter_context(contextlib.ExitStack())
+        self._store = self._files.enter_context(
+            checkpoint.CheckpointStore(runs[0].path, settings, note)
+        )
+        saved = compatibility.find_checkpoint(runs, note, self._rungs)
+        gather = self._rungs is not None
+        self._compiled = [
+            programs.CompiledPopulation(group, self._programs, self._display, gather)
+            for group in self._groups
+        ]
+        if gather:
+            programs.check_together(self._compiled)
+        n_fit = self._compiled[0].n_fit
+        arrays = self._load(saved, n_fit) if saved else {}
+        started = [tuple(span) for span in saved.meta["spans"]] if saved else []
+        self._schedule = (
+            schedule.rungs(self._groups, self._rungs)
+            if self._rungs
+            else schedule.slices(self._groups[0], started, n_fit)
+        )
+        if self._sliced:
+            spans = [segment.span for segment in self._schedule]
+            stopping.check_slices(self._groups[0], spans)
+        self._begin_records(saved)
+        self._open_rows(saved.meta["sizes"] if saved else [None] * len(runs))
+        if saved is not None:
+            self._restore(saved.meta, arrays)
+        else:
+            self._begin(self._schedule[0])
+
+    def _load(self, saved: checkpoint.SavedCheckpoint, n_fit: int) -> dict[str, np.ndarray]:
+        """Returns the arrays of a checkpoint, checked before anything is written."""
+        compatibility.check_progress(saved, self._groups, None if self._rungs else n_fit)
+        for key, sizes in zip(self._keys, saved.meta["sizes"], strict=True):
+            columns = self._compiled[key[0]].columns
+            storage.check_resumable(self._job(key).path, sizes, columns)
+        arrays = saved.load()
+        for g, compiled in enumerate(self._compiled):
+            if group_arrays := parameters.below(f"{g}/", arrays):
+                compatibility.check_arrays(compiled.members, group_arrays, saved.path)
+        return arrays
+
+    def _begin_records(self, saved: checkpoint.SavedCheckpoint | None) -> None:
+        """Writes configuration and manifest of the runs that have not ended."""
+        ended = saved.meta["outcomes"] if saved and not self._sliced else {}
+        for number, (g, i) in enumerate(self._keys):
+            if str(number) in ended:
+                self._finished.add((g, i))
+                continue
+            group, env_steps = self._groups[g], None
+            if saved is not None:
+                training = saved.meta["groups"][g]
+                env_steps = group.program.plan.env_steps_at(training["update"]) if training else 0
+            history = compatibility.manifest_history(
+                group.jobs[i].path, self._store.path, env_steps
+            )
+            compiled = self._compiled[g]
+            self._manifests[g, i] = record.begin(
+                group, group.jobs[i], compiled.members, compiled.seconds, history
+            )
+
+    def _open_rows(self, sizes: Sequence[Sequence[int] | None]) -> None:
+        """Opens the files and loggers of each run; `sizes`: of its files at the checkpoint."""
+        failed: set[str] = set()
+        for key, file_sizes in zip(self._keys, sizes, strict=True):
+            job, columns = self._job(key), self._compiled[key[0]].columns
+            opened = rows.open_rows(
+                job.config, job.path, columns, self._display.note, file_sizes, failed
+            )
+            self._rows[key] = self._files.enter_context(opened)
+
+    def _restore(self, meta: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Continues from a checkpoint."""
+        self._segment, self._n_resumed = meta["leg"], meta["n_resumed"] + 1
+        self._earlier_s = [tuple(pair) for pair in meta["spent"]]
+        for number, outcome in outcomes.unpack(meta["outcomes"], arrays).items():
+            self._outcomes[self._keys[number]] = outcome
+        group_arrays = [parameters.below(f"{g}/", arrays) for g in range(len(self._groups))]
+        arrays.clear()
+        for g, fields in enumerate(meta["groups"]):
+            if fields is None:
+                continue
+            training = self._new_training(g, tuple(fields["span"]))
+            members = self._compiled[g].select(fields["members"]) if fields["members"] else None
+            snapshot = loop.Snapshot(fields, group_arrays[g])
+            if training.restore(members, snapshot, self._n_resumed, self._stopping):
+                self._display.note("resume: the checkpoint has no replay; it was collected anew")
+
+    def _begin(self, segment: schedule.Segment) -> loop.Training:
+        """Initialises the members of a segment."""
+        training = self._new_training(segment.group, segment.span)
+        training.begin(self._compiled[segment.group].select(training.members))
+        return training
+
+    def _new_training(self, g: int, span: tuple[int, int]) -> loop.Training:
+        group_rows = [self._rows[g, i] for i in range(len(self._groups[g].jobs))]
+        training = loop.Training(self._groups[g], span, group_rows, self._display)
+        self._trainings[g] = training
+        return training
+
+    # Training
 
     def step(self) -> bool:
-        """Trains for one compiled call, some seconds, and writes the rows, evaluation and
-        checkpoint that are then due.
-
-        Returns:
-          Whether anything was trained: False when the schedule is done or was cut short.
+        """Trains for one chunk, some seconds, then writes the rows, evaluation and
+        checkpoint that are due. Returns False if nothing is left to train.
         """
-        with self._closed_on_error():
-            if (due := self._due()) is None:
+        with self._close_on_error():
+            if (due := self._next_training()) is None:
                 return False
-            now, until = due
-            now.step(until, self._stopping)
-            self._save(last=now.ending)
+            training, until = due
+            training.step(until, self._stopping)
+            self._save(last=training.over)
             return True
 
-    def evaluate(self) -> dict[str, np.ndarray]:
-        """Evaluates the members now, with the episodes that a scheduled evaluation would play.
+    def _next_training(self) -> tuple[loop.Training, int] | None:
+        """Returns (the training to step, the update to reach); ends what is done."""
+        while self._segment < len(self._schedule) and not self._closed:
+            segment = self._schedule[self._segment]
+            training = self._trainings[segment.group] or self._begin(segment)
+            if verdicts := training.verdicts():
+                self._stop_jobs(segment.group, verdicts)
+            elif training.reached(segment.until):
+                self._end_segment(segment)
+            elif not self._stopping():
+                return training, segment.until
+            else:
+                self._interrupt(training)
+        return None
 
-        Nothing is written and `best_parameters` do not change, so that the curve is that of a run
-        nobody looked at.
+    def _stopping(self) -> bool:
+        return self._stop_requested or self._should_stop()
 
-        Returns:
-          `eval/<name>` -> f32[P].
-        """
-        now = self._trainings[0]
-        if now is None or not now.members:
-            raise config.ConfigError("session: it has ended; nothing is in training")
-        return now.evaluation()
+    def _end_segment(self, segment: schedule.Segment) -> None:
+        self._segment += 1
+        if segment.rung is not None:
+            self._halve(segment.rung)
+        elif self._segment < len(self._schedule) and self._sliced:
+            self._end_slice(segment.group)
+
+    def _halve(self, rung: int) -> None:
+        """Ends the worse jobs of all groups at a rung."""
+        assert self._rungs is not None
+        job_scores = {
+            (g, i): self._objective.score(
+                storage.read_metrics(self._job((g, i)).path / "metrics.csv")
+            )
+            for g, training in enumerate(self._trainings)
+            for i in (training.jobs if training else ())
+        }
+        ranked = halving.ranked(job_scores, self._objective.maximise)
+        if not ranked:
+            return
+        n_best = self._rungs.survivors(len(ranked))
+        for g in range(len(self._groups)):
+            self._end_jobs(g, [i for group, i in ranked[n_best:] if group == g], pruned=True)
+        dropped = ", ".join(f"{job_scores[key]:.4g}" for key in ranked[n_best:])
+        self._display.note(
+            f"rung {rung + 1}, {self._rungs.rungs[rung]:.0%} of the run: {n_best} of "
+            f"{progress.count(len(ranked), 'setting')} train on, the last of them at "
+            f"{job_scores[ranked[n_best - 1]]:.4g}; dropped: {dropped or 'none'}"
+        )
+
+    def _stop_jobs(self, g: int, verdicts: Mapping[int, str]) -> None:
+        """Ends jobs by their stop rules."""
+        for i, verdict in verdicts.items():
+            job = self._groups[g].jobs[i]
+            name = f"{job.label or job.path}: " if len(self._keys) > 1 else ""
+            self._display.note(f"{name}ended by {verdict}")
+        self._end_jobs(g, list(verdicts))
+
+    def _interrupt(self, training: loop.Training) -> None:
+        """Ends early with a checkpoint; initialises the other members, so that results have all."""
+        self._save(last=True)  # before rows that an uninterrupted run would not have
+        self._interrupted = True
+        training.write_train_row()
+        for segment in self._schedule[self._segment + 1 :]:
+            started = self._trainings[segment.group]
+            if started is not None and started.span != segment.span:
+                self._end_slice(segment.group)
+            if self._trainings[segment.group] is None:
+                self._begin(segment)
+        self._segment = len(self._schedule)
+
+    def _end_slice(self, g: int) -> None:
+        training = self._trainings[g]
+        assert training is not None, "the slice has started"
+        self._end_jobs(g, training.jobs)
+        self._earlier_s[g] = self.seconds(g)[1:]
+        self._trainings[g] = None
+
+    def _end_jobs(self, g: int, chosen: Sequence[int], pruned: bool = False) -> None:
+        """Ends jobs of a group now; the others train on in a smaller population."""
+        training = self._trainings[g]
+        if not chosen or training is None:
+            return
+        for i, outcome in training.outcomes(chosen, pruned).items():
+            earlier = self._outcomes.get((g, i))
+            self._outcomes[g, i] = outcomes.concatenate([earlier, outcome]) if earlier else outcome
+        owners = self._groups[g].owners
+        others = [member for member in training.members if owners[member] not in chosen]
+        training.select(others, self._compiled[g].select(others) if others else None)
+        if not self._sliced:
+            self._finish([(g, i) for i in chosen])
+
+    # Checkpoints
 
     def save(self) -> None:
-        """Makes a checkpoint now, unless there is one of this update.
-
-        Raises:
-          ConfigError: checkpoints are switched off.
-        """
+        """Makes a checkpoint now, unless this update has one. Raises: ConfigError if disabled."""
         if not self.config.checkpoint.enabled:
             raise config.ConfigError("session: save() needs checkpoint.enabled=true")
-        if self._leg < len(self._legs) and not self._closed:
-            with self._closed_on_error():
+        if self._segment < len(self._schedule) and not self._closed:
+            with self._close_on_error():
                 self._save(last=True)
+
+    def _save(self, last: bool) -> None:
+        """Makes a checkpoint if one is due, or it is the `last` one."""
+        # Its number: env steps of all groups, earlier slices included, and the segments done.
+        n_slices = self._segment if self._sliced else 0
+        step = self._segment + sum(
+            n_slices * group.program.plan.env_steps + (training.env_steps if training else 0)
+            for group, training in zip(self._groups, self._trainings, strict=True)
+        )
+        if not self._store.due(step, last):
+            return
+        snapshots = [training and training.snapshot() for training in self._trainings]
+        ended = {self._keys.index(key): outcome for key, outcome in self._outcomes.items()}
+        outcome_fields, arrays = outcomes.pack(ended)
+        meta = {
+            "jobs": [config.dump(self._job(key).config) for key in self._keys],
+            "sizes": [self._rows[key].files.sizes for key in self._keys],
+            "halving": self._rungs,
+            "versions": metadata.versions(),
+            "n_resumed": self._n_resumed,
+            "leg": self._segment,
+            "spans": [segment.span for segment in self._schedule[: self._segment + 1]],
+            "spent": self._earlier_s,
+            "groups": [snapshot and snapshot.fields for snapshot in snapshots],
+            "outcomes": outcome_fields,
+        }
+        for g, snapshot in enumerate(snapshots):
+            arrays |= {
+                f"{g}/{name}": x for name, x in (snapshot.arrays if snapshot else {}).items()
+            }
+        self._store.save(step, meta, arrays)
+
+    # Ending
 
     def stop(self) -> None:
         """Ends early, as Ctrl-C does: the next `step` saves and returns False, and the result is
         `interrupted`.
         """
-        self._asked_to_stop = True
+        self._stop_requested = True
 
     def close(self) -> None:
         """Ends the session, early if `step` has more to do, and writes the final files."""
         if self._closed:
             return
-        with self._closed_on_error():
-            self._end()
+        with self._close_on_error():
+            self._stop_requested |= self._segment < len(self._schedule)
+            while self.step():
+                pass
+            if not self._interrupted:
+                self._store.remove_old()
+            self._files.close()
+            for g, training in enumerate(self._trainings):
+                self._end_jobs(g, training.jobs if training else ())
+            self._finish([key for key in self._keys if key not in self._finished])
         self._closed = True
-        self._surroundings.close()
-
-    def _end(self) -> None:
-        self._asked_to_stop |= self._leg < len(self._legs)
-        while self.step():
-            pass
-        if not self._was_cut:
-            self._store.end()
-        self._opened.close()
-        for g, now in enumerate(self._trainings):
-            self._leave(g, now.jobs if now else ())
-        self._finish([key for key in self._jobs if key not in self._finished])
-
-    @contextlib.contextmanager
-    def _closed_on_error(self) -> Iterator[None]:
-        """Closes the session if the body raises."""
-        try:
-            yield
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
+        self._stack.close()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
             self.close()
         elif not self._closed:
             self._closed = True
-            self._surroundings.__exit__(kind, error, trace)
+            self._stack.__exit__(kind, error, trace)
 
-    # Looking
+    @contextlib.contextmanager
+    def _close_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def _finish(self, keys: Sequence[_Key]) -> None:
+        """Writes the final files of jobs."""
+        for key in keys:
+            if self._sliced and not self._interrupted:  # else the rows are resumed as they are
+                storage.sort_rows(self._job(key).path)
+            record.finish(self._job(key), self._manifests[key], self._outcomes[key])
+            self._finished.add(key)
+
+    # Reading
+
+    def evaluate(self) -> dict[str, np.ndarray]:
+        """Evaluates the members now: `eval/<name>` -> f32[P].
+
+        Plays the episodes of a scheduled evaluation, but writes nothing and leaves
+        `best_parameters` unchanged.
+        """
+        if self._active is None:
+            raise config.ConfigError("session: it has ended; nothing is in training")
+        return self._active.evaluation()
 
     @property
     def config(self) -> config.ExperimentConfig:
@@ -175,7 +401,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     @property
     def program(self) -> program.Program:
-        """The pure functions of one member, for example to look into `parameters` with."""
+        """The pure functions of one member, for example to inspect `parameters` with."""
         return self._groups[0].program
 
     @property
@@ -185,24 +411,21 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     @property
     def update(self) -> int:
-        """Updates done, of the members in training."""
-        now = self._trainings[0]
-        return max(now.update, 0) if now and now.members else self._outcomes[0, 0].update
+        """Updates done by the members in training."""
+        return max(self._active.update, 0) if self._active else self._outcomes[0, 0].update
 
     @property
     def env_steps(self) -> int:
-        """Env steps done by each of the members in training, warm-up included."""
-        now = self._trainings[0]
-        return now.env_steps if now and now.members else self._outcomes[0, 0].env_steps
+        """Env steps done by each member in training, warm-up included."""
+        return self._active.env_steps if self._active else self._outcomes[0, 0].env_steps
 
     @property
     def parameters(self) -> Any:
-        """A copy on the host of the online parameters, a nested dict of arrays [P, ...]: of the
-        members in training (a slice of them where memory is short), after `close` of all. States on
-        the devices are donated to the next call.
+        """A host copy of the online parameters, a nested dict of arrays [P, ...]: of the members in
+        training (a slice if memory is short), after `close` of all. States on the devices are
+        donated to the next call.
         """
-        now = self._trainings[0]
-        return now.parameters() if now and now.members else self._outcomes[0, 0].parameters
+        return self._active.parameters() if self._active else self._outcomes[0, 0].parameters
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -210,283 +433,39 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return storage.read_metrics(self.directory / "metrics.csv")
 
     def result(self) -> results.Result:
-        """What the run came to; closes the session if it is open."""
+        """The result of the run; closes the session."""
         return self.results(0)[0]
 
     def results(self, group: int) -> list[results.Result]:
-        """What each run of a group came to; closes the session if it is open."""
+        """The result of each run of a group; closes the session."""
         self.close()
-        whole = self._groups[group]
         if (group, 0) not in self._outcomes:
             raise config.ConfigError(
                 "session: it was ended by an error and has no result; resume it from its directory"
             )
         return [
-            results.make(job, self._outcomes[group, i], whole.program, self._objective)
-            for i, job in enumerate(whole.jobs)
+            results.make(
+                job, self._outcomes[group, i], self._groups[group].program, self._objective
+            )
+            for i, job in enumerate(self._groups[group].jobs)
         ]
 
     def seconds(self, group: int) -> outcomes.WallTime:
-        """How long a group took so far."""
-        now = self._trainings[group]
-        pairs = zip(self._spent[group], now.seconds if now else (0.0, 0.0), strict=True)
+        """Wall time of a group so far."""
+        training = self._trainings[group]
+        now = training.seconds if training else (0.0, 0.0)
+        pairs = zip(self._earlier_s[group], now, strict=True)
         return outcomes.WallTime(self._compiled[group].seconds, *map(sum, pairs))
 
-    # The schedule
-
-    def _due(self) -> tuple[loop.Training, int] | None:
-        """The training to step next and its last update; finishes the legs that are done."""
-        while self._leg < len(self._legs) and not self._closed:
-            leg = self._legs[self._leg]
-            now = self._trainings[leg.group] or self._begin(leg)
-            if stopped := now.verdicts():
-                self._stop_jobs(leg.group, stopped)
-                continue
-            if now.done(leg.until):
-                self._finish_leg(leg)
-                continue
-            if not self._stopping():
-                return now, leg.until
-            self._cut()
-        return None
-
-    def _begin(self, leg: schedule.Segment) -> loop.Training:
-        """Makes the members of a leg."""
-        now = self._make(leg.group, leg.span)
-        now.begin(self._compiled[leg.group].of(now.members))
-        return now
-
-    def _make(self, g: int, span: tuple[int, int]) -> loop.Training:
-        files = [self._files[g, i] for i in range(len(self._groups[g].jobs))]
-        now = loop.Training(self._groups[g], span, files, self._display)
-        self._trainings[g] = now
-        return now
-
-    def _finish_leg(self, leg: schedule.Segment) -> None:
-        """What comes after a leg: the comparison at a rung, or the next slice of the group."""
-        self._leg += 1
-        if leg.rung is not None:
-            self._halve(leg.rung)
-        elif self._leg < len(self._legs) and self._sliced:
-            self._leave_slice(leg.group)
-
-    def _cut(self) -> None:
-        """Ends early, saved; members that have not begun are made, so that the result has all."""
-        self._save(last=True)  # before rows that an uninterrupted run would not have
-        self._was_cut = True
-        now = self._trainings[self._legs[self._leg].group]
-        assert now is not None, "it was asked to train"
-        now.write_train_row()
-        for leg in self._legs[self._leg + 1 :]:
-            before = self._trainings[leg.group]
-            if before is not None and before.span != leg.span:
-                self._leave_slice(leg.group)
-            if self._trainings[leg.group] is None:
-                self._begin(leg)
-        self._leg = len(self._legs)
-
-    def _stop_jobs(self, group: int, verdicts: Mapping[int, str]) -> None:
-        """Ends jobs by their stop rules."""
-        for i, verdict in verdicts.items():
-            job = self._groups[group].jobs[i]
-            of = f"{job.label or job.path}: " if len(self._jobs) > 1 else ""
-            self._display.note(f"{of}ended by {verdict}")
-        self._leave(group, list(verdicts))
-
-    def _halve(self, rung: int) -> None:
-        """Ends the worse jobs of all groups."""
-        assert self._rungs is not None
-        found = {
-            (g, i): self._objective.of(
-                storage.read_metrics(self._groups[g].jobs[i].path / "metrics.csv")
-            )
-            for g, now in enumerate(self._trainings)
-            for i in (now.jobs if now else ())
-        }
-        ranked = halving.ranked(found, self._objective.maximise)
-        if not ranked:
-            return
-        n_kept = self._rungs.survivors(len(ranked))
-        for g in range(len(self._groups)):
-            self._leave(g, [i for group, i in ranked[n_kept:] if group == g], pruned=True)
-        dropped = ", ".join(f"{found[key]:.4g}" for key in ranked[n_kept:])
-        self._display.note(
-            f"rung {rung + 1}, {self._rungs.rungs[rung]:.0%} of the run: {n_kept} of "
-            f"{progress.count(len(ranked), 'setting')} train on, the last of them at "
-            f"{found[ranked[n_kept - 1]]:.4g}; dropped: {dropped or 'none'}"
-        )
-
-    def _leave(self, group: int, chosen: Sequence[int], pruned: bool = False) -> None:
-        """Ends jobs of a group here; the members of the others train on in a smaller population."""
-        now = self._trainings[group]
-        if not chosen or now is None:
-            return
-        for i, outcome in now.outcomes(chosen, pruned).items():
-            before = self._outcomes.get((group, i))
-            self._outcomes[group, i] = outcomes.join([before, outcome]) if before else outcome
-        owners = self._groups[group].owners
-        keep = [member for member in now.members if owners[member] not in chosen]
-        now.narrow(keep, self._compiled[group].of(keep) if keep else None)
-        if not self._sliced:
-            self._finish([(group, i) for i in chosen])
-
-    def _leave_slice(self, group: int) -> None:
-        now = self._trainings[group]
-        assert now is not None, "it has trained"
-        self._leave(group, now.jobs)
-        self._spent[group] = self.seconds(group)[1:]
-        self._trainings[group] = None
-
-    def _finish(self, keys: Sequence[tuple[int, int]]) -> None:
-        """Writes the final files of jobs."""
-        for key in keys:
-            if self._sliced and not self._was_cut:  # else they are resumed as they are
-                storage.sort_rows(self._job(key).path)
-            record.finish(self._job(key), self._manifests[key], self._outcomes[key])
-            self._finished.add(key)
-
-    def _stopping(self) -> bool:
-        return self._asked_to_stop or self._interrupted()
+    @property
+    def _active(self) -> loop.Training | None:
+        """The training of the first group, if members are in training."""
+        training = self._trainings[0]
+        return training if training and training.members else None
 
     @property
     def _sliced(self) -> bool:
-        return self._rungs is None and len(self._legs) > 1
+        return self._rungs is None and len(self._schedule) > 1
 
-    def _job(self, key: tuple[int, int]) -> jobs.Job:
+    def _job(self, key: _Key) -> jobs.Job:
         return self._groups[key[0]].jobs[key[1]]
-
-    # Opening, saving, restoring
-
-    def _open(self) -> None:
-        runs = [self._job(key) for key in self._jobs]
-        settings, note = runs[0].config.checkpoint, self._display.note
-        self._opened = self._surroundings.enter_context(contextlib.ExitStack())
-        self._store = self._opened.enter_context(
-            checkpoint.CheckpointStore(runs[0].path, settings, note)
-        )
-        saved = compatibility.saved(runs, note, self._rungs)
-        gather = self._rungs is not None
-        self._compiled = [
-            programs.CompiledPopulation(group, self._programs, self._display, gather)
-            for group in self._groups
-        ]
-        if gather:
-            programs.check_together(self._compiled)
-        n_together = self._compiled[0].n_together
-        arrays = self._check(saved, n_together) if saved else {}
-        begun = [tuple(span) for span in saved.meta["spans"]] if saved else []
-        self._legs = (
-            schedule.rungs(self._groups, self._rungs)
-            if self._rungs
-            else schedule.slices(self._groups[0], begun, n_together)
-        )
-        if self._sliced:
-            stopping.check_slices(self._groups[0], [leg.span for leg in self._legs])
-        self._begin_records(saved)
-        self._open_files(saved.meta["sizes"] if saved else [None] * len(runs))
-        if saved is not None:
-            self._restore(saved.meta, arrays)
-        else:
-            self._begin(self._legs[0])
-
-    def _begin_records(self, saved: checkpoint.SavedCheckpoint | None) -> None:
-        """Writes configuration and manifest of the runs that have not ended."""
-        ended = saved.meta["outcomes"] if saved and not self._sliced else {}
-        for number, (g, i) in enumerate(self._jobs):
-            if str(number) in ended:
-                self._finished.add((g, i))
-                continue
-            group, reached = self._groups[g], None
-            if saved is not None:
-                begun = saved.meta["groups"][g]
-                reached = group.program.plan.env_steps_at(begun["update"]) if begun else 0
-            more = compatibility.history(group.jobs[i].path, self._store.path, reached)
-            self._manifests[g, i] = record.begin(
-                group, group.jobs[i], self._compiled[g].members, self._compiled[g].seconds, more
-            )
-
-    def _open_files(self, sizes: Sequence[Sequence[int] | None]) -> None:
-        """Opens where the rows of each run go; those of a checkpoint continue."""
-        failed: set[str] = set()
-        self._files = {}
-        for key, size in zip(self._jobs, sizes, strict=True):
-            job = self._job(key)
-            opened = rows.open_rows(
-                job.config,
-                job.path,
-                self._compiled[key[0]].columns,
-                self._display.note,
-                size,
-                failed,
-            )
-            self._files[key] = self._opened.enter_context(opened)
-
-    def _position(self) -> int:
-        """The number of a checkpoint made now: env steps, of slices and groups one after another,
-        and the legs done.
-        """
-        slices = self._leg if self._sliced else 0
-        return self._leg + sum(
-            slices * group.program.plan.env_steps + (now.env_steps if now else 0)
-            for group, now in zip(self._groups, self._trainings, strict=True)
-        )
-
-    def _save(self, last: bool) -> None:
-        """Makes a checkpoint if it is time for one, or it is the `last` one."""
-        step = self._position()
-        if not self._store.wants(step, last):
-            return
-        taken = [now and now.snapshot() for now in self._trainings]
-        ended = {self._jobs.index(key): outcome for key, outcome in self._outcomes.items()}
-        numbers, arrays = outcomes.pack(ended)
-        meta = {
-            "jobs": [config.dump(self._job(key).config) for key in self._jobs],
-            "sizes": [self._files[key].files.sizes for key in self._jobs],
-            "halving": self._rungs,
-            "versions": metadata.versions(),
-            "n_resumed": self._n_resumed,
-            "leg": self._leg,
-            "spans": [leg.span for leg in self._legs[: self._leg + 1]],
-            "spent": self._spent,
-            "groups": [one and one.numbers for one in taken],
-            "outcomes": numbers,
-        }
-        for g, one in enumerate(taken):
-            arrays |= {
-                f"{g}/{name}": values for name, values in (one.arrays if one else {}).items()
-            }
-        self._store.save(step, meta, arrays)
-
-    def _check(self, saved: checkpoint.SavedCheckpoint, n_together: int) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint to resume from, before anything is written.
-
-        Raises:
-          ConfigError: they are damaged, of another program, too many, or later than the end.
-        """
-        compatibility.check_progress(saved, self._groups, None if self._rungs else n_together)
-        for key, size in zip(self._jobs, saved.meta["sizes"], strict=True):
-            storage.check_sizes(
-                self._job(key).path, size, (*storage.KEYS, *self._compiled[key[0]].columns)
-            )
-        arrays = saved.load()
-        for g, compiled in enumerate(self._compiled):
-            if own := parameters.below(f"{g}/", arrays):
-                compatibility.check_arrays(compiled.members, own, saved.path)
-        return arrays
-
-    def _restore(self, meta: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Puts everything where it was when a checkpoint was made."""
-        self._leg, self._n_resumed = meta["leg"], meta["n_resumed"] + 1
-        self._spent = [tuple(pair) for pair in meta["spent"]]
-        for number, outcome in outcomes.unpack(meta["outcomes"], arrays).items():
-            self._outcomes[self._jobs[number]] = outcome
-        parts = [parameters.below(f"{g}/", arrays) for g in range(len(self._groups))]
-        arrays.clear()
-        for g, numbers in enumerate(meta["groups"]):
-            if numbers is None:
-                continue
-            now = self._make(g, tuple(numbers["span"]))
-            members = self._compiled[g].of(numbers["members"]) if numbers["members"] else None
-            snapshot = loop.Snapshot(numbers, parts[g])
-            if now.restore(members, snapshot, self._n_resumed, self._stopping):
-                self._display.note("resume: the checkpoint has no replay; it was collected anew")

@@ -116,7 +116,8 @@ def test_curves_from_a_file(tmp_path):
     names = [name for name in metrics if "/" in name]
     with storage.MetricsFiles(tmp_path, names) as files:
         files.write(rows)
-    path = record.curves(tmp_path / "metrics.csv", tmp_path / "curves.png", "title")
+    path = tmp_path / "curves.png"
+    record.draw_curves(tmp_path, "title")
     pixels = image.imread(path)
     assert pixels.shape[1] == 1800
     assert pixels.std() > 0.05

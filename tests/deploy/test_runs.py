@@ -79,7 +79,7 @@ def test_runs_of_older_versions_are_refused_in_one_line(name, run_directory, tmp
     (old / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(config.ConfigError) as error:
         getattr(qmix_jax, name)(old)
-    assert "manifest.json' is of layout 1, and this version reads layout 2" in str(error.value)
+    assert "manifest.json' has layout 1, but this version reads layout 2" in str(error.value)
     assert "\n" not in str(error.value)
 
 

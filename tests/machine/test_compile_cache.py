@@ -39,7 +39,7 @@ def test_it_can_be_switched_off(run_python, monkeypatch, tmp_path):
         from qmix_jax.training import launching
         for enabled in ("false", "true"):
             composed = composition.compose("experiment=two_step", f"compile_cache={enabled}")
-            launching.prepare([config.load(composed)])
+            launching.prepare_devices([config.load(composed)])
             print(jax.config.jax_compilation_cache_dir)
     """),
     )

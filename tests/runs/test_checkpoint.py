@@ -1,4 +1,4 @@
-"""Folders of checkpoints: whole or not there, the newest kept, and every fault one clear line."""
+"""Checkpoint folders: complete or absent, the newest stay, every error is one clear line."""
 
 import logging
 import os
@@ -34,13 +34,13 @@ def newest(folder):
     return checkpoint.newest(folder / checkpoint.FOLDER)
 
 
-def test_what_is_read_is_what_was_written(tmp_path):
+def test_round_trip(tmp_path):
     assert newest(tmp_path) is None
     save(tmp_path, 30)
-    found = newest(tmp_path)
-    assert (found.step, found.path) == (30, tmp_path / "checkpoints" / "30")
-    assert found.meta["scores"] == META["scores"] and found.meta["jobs"] == []
-    loaded = found.load()
+    saved = newest(tmp_path)
+    assert (saved.step, saved.path) == (30, tmp_path / "checkpoints" / "30")
+    assert saved.meta["scores"] == META["scores"] and saved.meta["jobs"] == []
+    loaded = saved.load()
     assert loaded.keys() == arrays(30).keys()
     for name, values in arrays(30).items():
         np.testing.assert_array_equal(loaded[name], values)
@@ -48,62 +48,64 @@ def test_what_is_read_is_what_was_written(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_the_newest_are_kept(keep, tmp_path):
+def test_the_newest_checkpoints_stay(keep, tmp_path):
     steps = [5, 10, 100, 1000]
     save(tmp_path, *steps[:2], keep=keep)
     save(tmp_path, *steps[2:], keep=keep)
-    assert checkpoint.whole_steps(tmp_path / "checkpoints") == steps[-keep:]
+    assert checkpoint.complete_steps(tmp_path / "checkpoints") == steps[-keep:]
     assert newest(tmp_path).load()["state/x"][0, 0] == 1000
 
 
-def test_when_it_is_time(tmp_path):
+def test_when_a_checkpoint_is_due(tmp_path):
     with checkpoint.CheckpointStore(tmp_path, settings(every_s=1e6), print) as store:
-        assert store.wants(1, last=False), "the first one at once"
+        assert store.due(1, last=False), "the first one is due at once"
         store.save(1, META, arrays(1))
-        store.finish()
-        assert not store.wants(2, last=False) and store.wants(2, last=True)
-        assert not store.wants(1, last=True), "it is there"
+        store.wait()
+        assert not store.due(2, last=False) and store.due(2, last=True)
+        assert not store.due(1, last=True), "it is already saved"
     with checkpoint.CheckpointStore(tmp_path, settings(enabled=False), print) as store:
-        assert not store.wants(3, last=True)
+        assert not store.due(3, last=True)
 
 
-def test_the_callers_logger_is_as_it_was(tmp_path):
+def test_saving_restores_the_level_of_absls_logger(tmp_path):
     logger = logging.getLogger("absl")
-    before = logger.level
+    level = logger.level
     save(tmp_path, 1)
-    assert logger.level == before
+    assert logger.level == level
 
 
-def test_a_full_disk_keeps_the_last_one_and_training_goes_on(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_checkpoint_and_training_continues(tmp_path, monkeypatch):
     write, notes = parameters.write_arrays, []
 
-    def full(file, found):
-        file.write(b"some of it")
+    def full(file, arrays):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     with checkpoint.CheckpointStore(tmp_path, settings(), notes.append) as store:
         store.save(10, META, arrays(10))
-        store.finish()
+        store.wait()
         monkeypatch.setattr(parameters, "write_arrays", full)
         store.save(20, META, arrays(20))
-        store.finish()
+        store.wait()
         (line,) = notes
-        assert line.startswith("checkpoint: cannot write that of env step 20 in ")
-        assert "(No space left on device); the one of env step 10 is kept" in line
+        assert line.startswith("checkpoint: cannot write env step 20 to ")
+        assert (
+            "(No space left on device); the last one is of env step 10; training continues" in line
+        )
         assert [path.name for path in (tmp_path / "checkpoints").glob("[0-9]*")] == ["10"]
         monkeypatch.setattr(parameters, "write_arrays", write)
         store.save(30, META, arrays(30))
     assert newest(tmp_path).step == 30 and len(notes) == 1
 
 
-def test_what_a_killed_process_left_half_written_is_not_there(tmp_path):
+def test_a_half_written_checkpoint_is_ignored_and_removed(tmp_path):
     save(tmp_path, 10)
-    torn = tmp_path / "checkpoints" / "20.orbax-checkpoint-tmp"
-    (torn / "default").mkdir(parents=True)
-    (torn / "default" / "arrays.npz").write_bytes(b"half")
+    incomplete = tmp_path / "checkpoints" / "20.orbax-checkpoint-tmp"
+    (incomplete / "default").mkdir(parents=True)
+    (incomplete / "default" / "arrays.npz").write_bytes(b"half")
     assert newest(tmp_path).step == 10
     save(tmp_path, 30)
-    assert not torn.exists() and newest(tmp_path).step == 30
+    assert not incomplete.exists() and newest(tmp_path).step == 30
 
 
 def truncate(path):
@@ -111,51 +113,50 @@ def truncate(path):
     file.write_bytes(file.read_bytes()[:-40])
 
 
-def flip(path):
+def flip_bit(path):
     file = path / "default" / "arrays.npz"
     data = bytearray(file.read_bytes())
-    at = data.index(np.full(3, 20, np.float32).tobytes())
-    data[at] ^= 1
+    data[data.index(np.full(3, 20, np.float32).tobytes())] ^= 1
     file.write_bytes(data)
 
 
-def no_meta(path):
+def remove_meta(path):
     (path / "default" / "meta.json").unlink()
 
 
-def not_ours(path):
+def replace_meta(path):
     (path / "default" / "meta.json").write_text("{}")
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, no_meta, not_ours])
+@pytest.mark.parametrize("damage", [truncate, flip_bit, remove_meta, replace_meta])
 @pytest.mark.parametrize("earlier", [(), (10,)])
-def test_a_damaged_one_is_one_line_that_says_what_is_left(damage, earlier, tmp_path):
+def test_a_damaged_checkpoint_is_one_line_that_names_the_one_before(damage, earlier, tmp_path):
     save(tmp_path, *earlier, 20)
     path = tmp_path / "checkpoints" / "20"
     damage(path)
-    with pytest.raises(config.ConfigError, match="is damaged or not of this program") as error:
+    with pytest.raises(config.ConfigError, match="is damaged or of another program") as error:
         newest(tmp_path).load()
     text = str(error.value)
     assert "\n" not in text and f"checkpoint: {str(path)!r}" in text
-    left = "to go on from env step 10, the one before" if earlier else "to begin anew"
-    assert text.endswith(f"remove that folder {left}")
+    fix = "resume from env step 10, the one before" if earlier else "start again"
+    assert text.endswith(f"remove that folder to {fix}")
 
 
 def test_a_checkpoint_of_an_older_version_is_refused_in_one_line(tmp_path):
     save(tmp_path, 20)
     file = tmp_path / "checkpoints" / "20" / "default" / "meta.json"
     file.write_text(file.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(config.ConfigError, match="has format 1, and this version reads") as error:
+    with pytest.raises(config.ConfigError, match="has format 1, but this version reads") as error:
         newest(tmp_path)
-    assert "continue with the version of qmix_jax that wrote it" in str(error.value)
+    assert "resume with the version of qmix_jax that wrote it" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_one_process_at_a_time_and_none_after_a_kill(tmp_path):
+def test_a_killed_process_releases_its_lock(tmp_path):
     code = (
         "import sys, pathlib\nfrom qmix_jax.runs import checkpoint\n"
         "with checkpoint.lock(pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True); sys.stdin.read()\n"
+        "    print('locked', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
@@ -164,22 +165,22 @@ def test_one_process_at_a_time_and_none_after_a_kill(tmp_path):
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     ) as other:
-        assert other.stdout.readline() == "held\n"
+        assert other.stdout.readline() == "locked\n"
         with pytest.raises(config.ConfigError, match="another process is training in"):
             save(tmp_path, 1)
         other.kill()
     save(tmp_path, 1)
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_an_unwritable_folder_is_one_line(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(config.ConfigError, match=r"run directory: cannot write to .*checkpoints"):
         save(tmp_path, 1)
 
 
-def test_the_cost_is_told():
-    assert checkpoint.cost(settings(every_s=60.0), 3 * 10**9) == (
-        "checkpoint every 60 s, the newest 2 kept, up to 3GB of replay in each"
+def test_describe():
+    assert checkpoint.describe(settings(every_s=60.0), 3 * 10**9) == (
+        "checkpoint every 60 s, keeping the newest 2, up to 3GB of replay in each"
     )
-    assert "without the replay" in checkpoint.cost(settings(replay="never"), 3 * 10**9)
-    assert "cannot go on" in checkpoint.cost(settings(enabled=False), 1)
+    assert "without the replay" in checkpoint.describe(settings(replay="never"), 3 * 10**9)
+    assert "cannot be resumed" in checkpoint.describe(settings(enabled=False), 1)

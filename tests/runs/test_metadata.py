@@ -1,4 +1,4 @@
-"""A manifest says what ran and nothing about who ran it; configurations survive their file."""
+"""Manifests describe the run, not the user; configurations read back equal."""
 
 import datetime
 import json
@@ -8,6 +8,7 @@ import socket
 import subprocess
 import types
 
+import omegaconf
 import pytest
 
 from qmix_jax import config
@@ -18,29 +19,29 @@ DEVICE = types.SimpleNamespace(platform="cpu", device_kind="cpu")
 
 def test_manifest(monkeypatch):
     monkeypatch.setattr(metadata, "_git", lambda _: None)
-    made = metadata.manifest(
+    manifest = metadata.manifest(
         {"seeds": 2}, ["qmix-jax", "train"], (DEVICE, DEVICE), {"compile_s": 1.5}
     )
-    assert made["device"] == {"platform": "cpu", "kind": "cpu", "count": 2}
-    assert made["versions"]["python"] == platform.python_version()
-    assert made["versions"]["jax"].count(".") >= 2
-    assert made["command"] == ["qmix-jax", "train"]
-    assert made["config"] == {"seeds": 2}
-    assert made["compile_s"] == 1.5
-    assert made["git"] is None
-    assert datetime.datetime.fromisoformat(made["started"]).tzinfo is not None
-    assert socket.gethostname() not in json.dumps(made)
+    assert manifest["device"] == {"platform": "cpu", "kind": "cpu", "count": 2}
+    assert manifest["versions"]["python"] == platform.python_version()
+    assert manifest["versions"]["jax"].count(".") >= 2
+    assert manifest["command"] == ["qmix-jax", "train"]
+    assert manifest["config"] == {"seeds": 2}
+    assert manifest["compile_s"] == 1.5
+    assert manifest["git"] is None
+    assert datetime.datetime.fromisoformat(manifest["started"]).tzinfo is not None
+    assert socket.gethostname() not in json.dumps(manifest)
 
 
-def test_the_config_hash_depends_on_values_not_on_order():
-    def hashed(mapping):
+def test_the_config_hash_depends_on_values_and_not_on_order():
+    def config_hash(mapping):
         return metadata.manifest(mapping, "", (DEVICE,), {})["config_hash"]
 
-    assert hashed({"a": 1, "b": 2}) == hashed({"b": 2, "a": 1})
-    assert hashed({"a": 1}) != hashed({"a": 2})
+    assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1})
+    assert config_hash({"a": 1}) != config_hash({"a": 2})
 
 
-def test_a_package_that_is_not_installed_has_no_version():
+def test_the_version_of_a_missing_package_is_none():
     assert metadata._version("surely-not-installed") is None
 
 
@@ -71,8 +72,32 @@ def test_write_json(tmp_path):
 
 TRICKY = {
     "name": "smax_3m",
-    "texts": ["no", "1e-5", "null", "a: b # c", 'quote " and \\', "líne\nbreak", "", "- x"],
-    "numbers": {"rate": 1e-5, "huge": 1e22, "negative": -2.5e-7, "whole": 3.0, "count": 10**12},
+    "texts": [
+        "no",
+        "1e-5",
+        "-1E+5",
+        "1.5e3",
+        "12e03",
+        "0x1f",
+        "1:30",
+        "2020-01-01",
+        "null",
+        "~",
+        "=",
+        "<<",
+        "a: b # c",
+        'quote " and \\',
+        "líne\nbreak",
+        "tab\t",
+        "",
+        "- x",
+        "*a",
+        "&b",
+        "!c",
+        "%",
+        "@d",
+    ],
+    "numbers": {"rate": 1e-5, "huge": 1e22, "negative": -2.5e-7, "integral": 3.0, "count": 10**12},
     "flags": [True, False, None],
     "nested": {"deep": {"er": {"empty": {}, "none": [], "rows": [[1, 2.5e-9], [{"k": 1e-9}]]}}},
     "on": 1,
@@ -80,24 +105,27 @@ TRICKY = {
 }
 
 
-def test_config_round_trip(tmp_path):
+def test_yaml_and_omegaconf_read_equal_configurations(tmp_path):
     path = tmp_path / "config.yaml"
     metadata.write_config(path, TRICKY)
-    read = metadata.read_config(path)
-    assert read == TRICKY
-    assert list(read) == list(TRICKY)
-    assert type(read["numbers"]["rate"]) is type(read["numbers"]["whole"]) is float
+    for read in (
+        metadata.read_config(path),
+        omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.load(path)),
+    ):
+        assert read == TRICKY
+        assert list(read) == list(TRICKY)
+        assert type(read["numbers"]["rate"]) is type(read["numbers"]["integral"]) is float
 
 
 def test_config_is_readable(tmp_path):
     path = tmp_path / "config.yaml"
     metadata.write_config(path, {"a": {"b_c": 1e-5, "d": (1, 2)}, "e": "x"})
-    assert path.read_text() == 'a:\n  b_c: 1.0e-05\n  d: [1, 2]\ne: "x"\n'
+    assert path.read_text() == "a:\n  b_c: 1.0e-05\n  d:\n  - 1\n  - 2\ne: x\n"
     metadata.write_config(path, {})
     assert metadata.read_config(path) == {}
 
 
-def test_a_real_configuration_loads_again_from_its_file(tmp_path):
+def test_a_validated_configuration_round_trips(tmp_path):
     class Options(config.Model):
         id: str = ""
         scenario: str = ""
@@ -112,7 +140,7 @@ def test_a_real_configuration_loads_again_from_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["a: [1,", "- 1\n- 2\n", None])
-def test_bad_config_files_are_one_line(tmp_path, text):
+def test_errors_of_config_files_are_one_line(tmp_path, text):
     path = tmp_path / "config.yaml"
     if text is not None:
         path.write_text(text)

@@ -1,4 +1,4 @@
-"""Parameters survive their file: structure, dtypes, bits; and nothing is pickled."""
+"""Parameters read back equal in structure, dtypes and bits; nothing is pickled."""
 
 import numpy as np
 import pytest
@@ -42,13 +42,13 @@ def test_entries_are_readable_with_numpy_alone(tmp_path):
         {"a": np.array([object()])},
     ],
 )
-def test_what_cannot_be_restored_is_refused_before_anything_is_written(tmp_path, params):
+def test_unsupported_parameters_are_refused_before_writing(tmp_path, params):
     with pytest.raises(ValueError, match="parameters"):
         parameters.save_parameters(tmp_path / "p.npz", params)
     assert not list(tmp_path.iterdir())
 
 
-def test_other_files_are_a_config_error(tmp_path):
+def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
     np.save(tmp_path / "one.npy", np.zeros(3))
     np.savez(tmp_path / "pickled.npz", x=np.array([object()]))

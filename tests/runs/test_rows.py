@@ -1,4 +1,4 @@
-"""Rows reach everything that is open, and what breaks stops nothing else."""
+"""Rows reach all files and loggers; a failing logger does not stop the run."""
 
 import json
 
@@ -20,7 +20,7 @@ def row(step, seed, **metrics):
     }  # fmt: skip
 
 
-def own(**options):
+def recording(**options):
     return {"custom": {"name": "toys.recording_logger", "options": options}}
 
 
@@ -32,14 +32,14 @@ def recorded(path):
     return [json.loads(line) for line in (path / "recorded.jsonl").read_text().splitlines()]
 
 
-def test_a_sink_gets_the_finite_values_of_every_row(tmp_path):
+def test_a_logger_gets_the_finite_values_of_every_row(tmp_path):
     lines = []
-    with rows.open_rows(load(own(), seeds=2), tmp_path, NAMES, lines.append) as opened:
+    with rows.open_rows(load(recording(), seeds=2), tmp_path, NAMES, lines.append) as opened:
         for step in (1, 2):
             values = {"train/loss": 0.5 * step, "eval/return": float("nan")}
             opened.write(row(step, seed, **values) for seed in (3, 4))
-    begun, *written, ended = recorded(tmp_path)
-    assert begun == {"seeds": [3, 4], "resumed_after": None}
+    started, *written, ended = recorded(tmp_path)
+    assert started == {"seeds": [3, 4], "resumed_after": None}
     assert written == [
         row(step, seed, **{"train/loss": 0.5 * step}) for step in (1, 2) for seed in (3, 4)
     ]
@@ -49,55 +49,57 @@ def test_a_sink_gets_the_finite_values_of_every_row(tmp_path):
 
 
 @pytest.mark.parametrize(("breaks", "n_written"), [("make", 0), ("write", 2), ("close", 3)])
-def test_a_sink_that_breaks_is_one_line_and_stops_nothing(tmp_path, breaks, n_written):
+def test_a_failing_logger_is_one_line_and_the_run_continues(tmp_path, breaks, n_written):
     lines = []
-    logger = {**own(breaks=breaks, after=1), "tensorboard": {}}
+    logger = {**recording(breaks=breaks, after=1), "tensorboard": {}}
     with rows.open_rows(load(logger), tmp_path, NAMES, lines.append) as opened:
         for step in (1, 2, 3):
             opened.write([row(step, 3, **{"train/loss": 1.0})])
-    told = [line for line in lines if "toys.recording_logger: RuntimeError" in line]
-    assert told == [
+    errors = [line for line in lines if "toys.recording_logger: RuntimeError" in line]
+    assert errors == [
         f"logger toys.recording_logger: RuntimeError: no {breaks} today; "
-        "it is switched off, the run goes on"
+        "logger disabled, the run continues"
     ]
     assert sum("env_steps" in line for line in recorded(tmp_path)) == n_written
     assert len(storage.read_metrics(tmp_path / "metrics.csv")["seed"]) == 3
     assert len(list(tmp_path.glob("tensorboard/seed_3/events.*"))) == 1
 
 
-def test_a_sink_hears_that_the_run_failed(tmp_path):
+def test_a_logger_is_closed_as_failed_if_the_run_failed(tmp_path):
     with (
         pytest.raises(ZeroDivisionError),
-        rows.open_rows(load(own()), tmp_path, NAMES, print),
+        rows.open_rows(load(recording()), tmp_path, NAMES, print),
     ):
         raise ZeroDivisionError
     assert recorded(tmp_path)[-1] == "failed"
 
 
-def test_a_sink_that_cannot_start_is_not_tried_for_every_job(tmp_path):
+def test_a_logger_that_cannot_start_is_tried_for_one_job_only(tmp_path):
     lines, failed = [], set()
     for i in range(3):
         path = storage.claim(tmp_path / str(i))
-        with rows.open_rows(load(own(breaks="make")), path, NAMES, lines.append, failed=failed):
+        with rows.open_rows(
+            load(recording(breaks="make")), path, NAMES, lines.append, failed=failed
+        ):
             pass
     assert len(lines) == 1 and failed == {"toys.recording_logger"}
 
 
-def test_parts_of_a_run_write_where_the_run_is(tmp_path):
-    path = storage.claim(tmp_path / f"{rows.PART}1")
-    with rows.open_rows(load(own()), path, NAMES, print):
+def test_parts_of_a_run_log_to_the_run_directory(tmp_path):
+    path = storage.claim(tmp_path / f"{rows.PART_PREFIX}1")
+    with rows.open_rows(load(recording()), path, NAMES, print):
         pass
     assert recorded(tmp_path)
 
 
-def test_sinks_neither_separate_programs_nor_settings():
-    with_logger, without = load(own()), load({})
+def test_loggers_do_not_separate_programs():
+    with_logger, without = load(recording()), load({})
     assert len(groups.split([with_logger, without])) == 1
     assert config.load(config.dump(with_logger)) == with_logger
 
 
 @pytest.mark.parametrize("package", ["tensorboardX", "wandb"])
-def test_a_missing_extra_is_told_before_anything_is_compiled(tmp_path, monkeypatch, package):
+def test_a_missing_extra_is_reported_before_compiling(tmp_path, monkeypatch, package):
     real = base.importlib.util.find_spec
     monkeypatch.setattr(
         base.importlib.util, "find_spec", lambda name: None if name == package else real(name)
@@ -120,13 +122,13 @@ def test_a_missing_extra_is_told_before_anything_is_compiled(tmp_path, monkeypat
         ({"custom": {"name": "nowhere.at_all"}}, "no module 'nowhere' can be imported"),
     ],
 )
-def test_mistakes_are_named(logger, message):
+def test_config_errors_name_the_key(logger, message):
     with pytest.raises(config.ConfigError, match=message):
         load(logger)
 
 
 class InSlices(api.Programs):
-    """Two members at a time, whatever fits."""
+    """Two members at a time, even if more fit."""
 
     def get(self, group, display):
         population, _ = super().get(group, display)
@@ -134,19 +136,19 @@ class InSlices(api.Programs):
 
 
 @pytest.mark.slow
-def test_each_job_of_a_sweep_in_slices_feeds_its_own_loggers(tmp_path):
+def test_slices_of_a_sweep_write_to_the_loggers_of_each_job(tmp_path):
     shared = {
         "population": {"batching": "map", "devices": 1},
         "trainer": {"env_steps": 300},
     }
     configs = [
-        load(own(), seeds=2, hparams={"gamma": 0.9}, **shared),
-        load(own(breaks="write"), seeds=1, **shared),
+        load(recording(), seeds=2, hparams={"gamma": 0.9}, **shared),
+        load(recording(breaks="write"), seeds=1, **shared),
     ]
     jobs = [api.Job(cfg, tmp_path / str(i)) for i, cfg in enumerate(configs)]
     first, second = api.train_many(jobs, programs=InSlices())
-    begun, *written, ended = recorded(tmp_path / "0")
-    assert begun["seeds"] == [3, 4] and ended == "closed"
+    started, *written, ended = recorded(tmp_path / "0")
+    assert started["seeds"] == [3, 4] and ended == "closed"
     columns = first.metrics
     assert [(r["seed"], r["env_steps"]) for r in written] == list(
         zip(columns["seed"], columns["env_steps"], strict=True)

@@ -1,4 +1,4 @@
-"""Metrics survive the way to a file and back; run directories are never reused."""
+"""Metrics read back equal; run directories are never reused."""
 
 import json
 import math
@@ -15,7 +15,7 @@ def row(kind="train", env_steps=100, seed=0, **metrics):
     return {**keys, **metrics}
 
 
-def test_every_float32_and_every_count_comes_back_exactly(tmp_path):
+def test_float32_and_counts_read_back_exactly(tmp_path):
     values = np.random.default_rng(0).normal(size=200).astype(np.float32) * np.float32(1e-3)
     values[:3] = np.float32([0.1, 1e-30, 3e38])
     with storage.MetricsFiles(tmp_path, ["train/loss", "eval/return"]) as files:
@@ -50,7 +50,7 @@ def test_layout_of_both_files(tmp_path):
     assert metrics["train/loss"][2] == math.inf
 
 
-def test_rows_are_visible_as_soon_as_they_are_written(tmp_path):
+def test_rows_are_readable_as_soon_as_they_are_written(tmp_path):
     with storage.MetricsFiles(tmp_path, ["x"]) as files:
         assert storage.read_metrics(tmp_path / "metrics.csv")["x"].shape == (0,)
         files.write([row(x=1.0)])
@@ -58,30 +58,30 @@ def test_rows_are_visible_as_soon_as_they_are_written(tmp_path):
         assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
-def test_an_unfinished_last_line_is_left_out(tmp_path):
+def test_an_unfinished_last_line_is_ignored(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("kind,env_steps,x\ntrain,1,2.5\ntrain,2,12")
     np.testing.assert_array_equal(storage.read_metrics(path)["x"], [2.5])
 
 
 @pytest.mark.parametrize("bad", [row(typo=1.0), {"kind": "train", "x": 1.0}])
-def test_rows_of_another_shape_are_refused(tmp_path, bad):
+def test_rows_with_unknown_or_missing_columns_are_refused(tmp_path, bad):
     with storage.MetricsFiles(tmp_path, ["x"]) as files, pytest.raises(ValueError):
         files.write([bad])
 
 
-def test_a_used_directory_is_refused_by_name(tmp_path):
+def test_a_used_directory_is_refused(tmp_path):
     storage.MetricsFiles(storage.claim(tmp_path), ["x"]).__exit__()
-    for open_again in (
+    for reuse in (
         lambda: storage.claim(tmp_path),
         lambda: storage.MetricsFiles(tmp_path, ["x"]),
     ):
         with pytest.raises(config.ConfigError, match=r"hydra\.run\.dir") as caught:
-            open_again()
+            reuse()
         assert str(tmp_path) in str(caught.value)
 
 
-def test_claim_creates_parents_and_leaves_nothing_behind(tmp_path):
+def test_claim_creates_parents_and_writes_nothing(tmp_path):
     path = storage.claim(tmp_path / "a" / "b")
     assert path.is_dir()
     assert not list(path.iterdir())
@@ -94,12 +94,12 @@ def test_an_unwritable_directory_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_missing_metrics_are_a_config_error(tmp_path):
+def test_missing_metrics_are_refused(tmp_path):
     with pytest.raises(config.ConfigError, match=r"metrics\.csv"):
         storage.read_metrics(tmp_path / "metrics.csv")
 
 
-def test_an_interrupted_write_keeps_the_old_file(tmp_path):
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "f"
     path.write_text("old")
     with pytest.raises(RuntimeError), storage.atomic(path) as file:
@@ -109,6 +109,6 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_plain_values():
+def test_plain_converts_for_json():
     value = {1: np.float32([0.1, math.nan]), "b": (np.int64(3), np.bool_(True)), "c": None}
     assert storage.plain(value) == {"1": [0.1, None], "b": [3, True], "c": None}

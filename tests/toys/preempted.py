@@ -1,4 +1,4 @@
-"""A group that is pre-empted once, as a scheduler does it: by a signal."""
+"""A group that a scheduler preempts once, by a signal."""
 
 import os
 import signal
@@ -9,10 +9,10 @@ from qmix_jax.runs import record
 
 
 class Preempted(group_task.GroupTask):
-    """Its first attempt ends when its first run has ended and its second one has not."""
+    """Its first attempt ends after the first run, and before the end of the second."""
 
     def __call__(self) -> group_task.GroupResult:
-        """Trains what has not ended yet."""
+        """Trains the runs that have not ended."""
         self._directory.mkdir(parents=True, exist_ok=True)
         attempted = self._directory / "attempted"
         if not attempted.exists():

@@ -1,4 +1,4 @@
-"""Run as a program: one process of several that train together, as `test_processes.py` asks."""
+"""Program of one process of a process group, for `test_processes.py`."""
 
 import faulthandler
 import json
@@ -23,41 +23,39 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"seeds": 2, "seed": 3, "hparams": {"td_lambda": 0.7}},
     {"trainer": {"log_every": 300}},
 )
-"""Two jobs of one group, and one of its own with fewer members than processes."""
+"""Two jobs that share a program, and another one with fewer members than processes."""
 ONE_DEVICE: dict[str, Any] = {"devices": 1}
-"""All programs are then the same, and only the first is compiled."""
-
-
+"""All processes then compile equal programs, and only the first one compiles."""
 RESUMING: dict[str, Any] = {"resume": "auto", "checkpoint": {"every_s": 0.0}}
 
 
-def one(folder: pathlib.Path, population: Mapping[str, Any]) -> list[api.Result]:
-    """Three seeds."""
+def train_one(folder: pathlib.Path, population: Mapping[str, Any]) -> list[api.Result]:
+    """Trains a run of three seeds."""
     return [api.train(members.small(seeds=3, population=population), folder / "one")]
 
 
-def many(
+def train_many(
     folder: pathlib.Path,
     population: Mapping[str, Any],
     programs: api.Programs | None = None,
-    chosen: int = len(SETTINGS),
+    n_jobs: int = len(SETTINGS),
     **more: Any,
 ) -> list[api.Result]:
-    """The first so many of `SETTINGS`."""
+    """Trains the first `n_jobs` of `SETTINGS`."""
     jobs = [
         api.Job(
             members.small(**settings, population=population, **more),
             folder / str(i),
             label=f"job {i}",
         )
-        for i, settings in enumerate(SETTINGS[:chosen])
+        for i, settings in enumerate(SETTINGS[:n_jobs])
     ]
-    done = api.train_many(jobs, folder, programs=programs)
-    return [result for result in done if result is not None]
+    results = api.train_many(jobs, folder, programs=programs)
+    return [result for result in results if result is not None]
 
 
 def save_often(folder: pathlib.Path) -> list[str]:
-    """Saves checkpoints in step with the other process; returns the messages."""
+    """Saves checkpoints at the same time as the other process; returns the messages."""
     notes: list[str] = []
     folder.mkdir()
     with checkpoint.CheckpointStore(
@@ -68,11 +66,11 @@ def save_often(folder: pathlib.Path) -> list[str]:
     return notes
 
 
-def break_down(how: str) -> None:
-    """Makes this process fail when it is about to train."""
+def fail_at_start(task: str) -> None:
+    """Makes this process `fail` or be `kill`ed when a session starts."""
 
     def fail(*_: Any) -> None:
-        if how == "killed":
+        if task == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError("the disk is full")
 
@@ -80,58 +78,56 @@ def break_down(how: str) -> None:
 
 
 def signal_after(calls: int, number: signal.Signals) -> None:
-    """This process gets a signal during the compiled call that comes after so many; calls are
-    short.
-    """
-    proper, left = loop._wait, iter(range(calls))
+    """Signals this process in the compiled call after `calls`, which are made short."""
+    original, remaining = loop._wait, iter(range(calls))
 
     def wait(tree: Any) -> None:
-        proper(tree)
-        if next(left, None) is None:
-            loop._wait = proper
+        original(tree)
+        if next(remaining, None) is None:
+            loop._wait = original
             os.kill(os.getpid(), number)
-            time.sleep(0.2)  # the listener hears it
+            time.sleep(0.2)  # for the listener
 
-    loop._CALL_SECONDS, loop._wait = 0.0, wait
+    loop._CHUNK_SECONDS, loop._wait = 0.0, wait
 
 
-def go_on(folder: pathlib.Path, population: Mapping[str, Any], ill: bool) -> None:
-    """At the first start the process that is `ill` gets a signal, and then is killed; at the next
-    one all come to the end.
+def resume(folder: pathlib.Path, population: Mapping[str, Any], failing: bool) -> None:
+    """Trains at the first start until a signal, resumes until the `failing` process is killed, and
+    at the next start resumes to the end.
     """
     programs = api.Programs()
     if not (folder / "0").exists():
-        if ill:
+        if failing:
             signal_after(12, signal.SIGTERM)
-        first = many(folder, population, programs, 2, **RESUMING)
+        first = train_many(folder, population, programs, 2, **RESUMING)
         assert any(result.interrupted for result in first)
-        if ill:
+        if failing:
             signal_after(3, signal.SIGKILL)
-    last = many(folder, population, programs, 2, **RESUMING)
+    last = train_many(folder, population, programs, 2, **RESUMING)
     assert not any(result.interrupted for result in last)
 
 
 def main(task: str, failing: str) -> int:
-    """Does `task`: `train`, `go on`, or breaks process `failing` down as `fails` or `killed`."""
+    """Does `task`: `train`, `resume`, or lets process `failing` `fail` or be `kill`ed."""
     population = {**ONE_DEVICE, "distributed": True}
     folder, index = pathlib.Path.cwd(), os.environ["JAX_PROCESS_ID"]
     if task == "train":
-        process_group.join([members.small(population=population)]).gather("begins", None)
+        process_group.join([members.small(population=population)]).gather("start", None)
         notes = save_often(folder / f"alone-{index}")
         (folder / f"notes-{index}.json").write_text(json.dumps(notes))
-        results = one(folder, population) + many(folder, population)
+        results = train_one(folder, population) + train_many(folder, population)
         objectives = [result.objective for result in results]
         (folder / f"objectives-{index}.json").write_text(json.dumps(objectives))
         return 0
-    # What trains meanwhile may be late with its signs of life.
-    process_group.LOST_S, process_group.BEAT_S = 10.0 if task == "go on" else 3.0, 0.2
-    if index == failing and task != "go on":
-        break_down(task)
+    # The heartbeat of a process that trains may be late.
+    process_group.LOST_S, process_group.BEAT_S = 10.0 if task == "resume" else 3.0, 0.2
+    if index == failing and task != "resume":
+        fail_at_start(task)
     try:
-        if task == "go on":
-            go_on(folder, population, ill=index == failing)
+        if task == "resume":
+            resume(folder, population, failing=index == failing)
         else:
-            one(folder, population)
+            train_one(folder, population)
     except process_group.ProcessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -141,7 +137,7 @@ def main(task: str, failing: str) -> int:
 if __name__ == "__main__":
     from qmix_jax import population
 
-    # With little effort, as by the tests that results are compared with.
-    faulthandler.dump_traceback_later(150, exit=True)  # says where it hangs, if it does
+    faulthandler.dump_traceback_later(150, exit=True)  # shows where it hangs
+    # As in the tests, whose results these are compared with.
     population.compiler_options = lambda platform: {"xla_backend_optimization_level": 0}
     sys.exit(main(*sys.argv[1:]))

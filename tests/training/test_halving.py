@@ -1,12 +1,12 @@
-"""Successive halving: survivors go on exactly where they were, the others end at their rung."""
+"""Successive halving: survivors train on unchanged, the others end at their rung."""
 
-import csv
 import json
 
 import jax
 import numpy as np
 import pytest
 from toys import members
+from toys.comparison import assert_equal, rows
 
 from qmix_jax import api, config, plan, population
 from qmix_jax.training import halving, programs
@@ -18,13 +18,6 @@ SETTINGS = (
     {"seed": 7, "trainer": {"gradient_steps": 3}},
 )
 HALVING = api.Halving((0.3, 0.6), keep=0.5)
-MACHINE = ("time_s", "perf/env_steps_per_s")
-
-
-def rows(directory):
-    """The metrics as text, without what depends on the machine."""
-    with (directory / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in MACHINE} for row in csv.DictReader(file)]
 
 
 def load(values, batching="map"):
@@ -32,20 +25,15 @@ def load(values, batching="map"):
     return members.small(**fixed, **values)
 
 
-def same(a, b):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def two_devices():
-    """Starts JAX before a run of one member asks for one device."""
+    """Starts JAX with two devices before a run of one member asks for one."""
     assert len(jax.local_devices()) == 2
 
 
 @pytest.fixture(scope="module")
 def solo(tmp_path_factory):
-    """To the end; that each is what it would be alone is proven by `test_train_many.py`."""
+    """All jobs trained to the end; `test_train_many.py` compares them with jobs trained alone."""
     folder = tmp_path_factory.mktemp("solo")
     return api.train_many(
         [api.Job(load(values), folder / str(i)) for i, values in enumerate(SETTINGS)]
@@ -56,27 +44,28 @@ def solo(tmp_path_factory):
 def halved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("halved")
     jobs = [api.Job(load(values), folder / str(i)) for i, values in enumerate(SETTINGS)]
-    kept = api.Programs()
-    return folder, api.train_many(jobs, folder, halving=HALVING, programs=kept), kept
+    programs = api.Programs()
+    results = api.train_many(jobs, folder, halving=HALVING, programs=programs)
+    return folder, results, programs
 
 
-def first_scores(solo, update_fraction, alive):
-    """Objectives at a rung, from the runs that went to the end."""
-    found = {}
+def scores_at_rung(solo, update_fraction, alive):
+    """Objectives at a rung, from the runs trained to the end."""
+    objectives = {}
     for job in alive:
         metrics, arithmetic = solo[job].metrics, solo[job].plan
         (rung,) = arithmetic.rungs((update_fraction,))
-        seen = {k: v[metrics["update"] <= rung] for k, v in metrics.items()}
-        found[job] = api.Objective().of(seen)
-    return found
+        columns = {k: v[metrics["update"] <= rung] for k, v in metrics.items()}
+        objectives[job] = api.Objective().score(columns)
+    return objectives
 
 
 @pytest.mark.slow
-def test_the_better_half_goes_on_at_each_rung(solo, halved):
+def test_the_better_half_trains_on_at_each_rung(solo, halved):
     folder, results, _ = halved
     alive = range(4)
     for fraction, n_kept in ((0.3, 2), (0.6, 1)):
-        scores = first_scores(solo, fraction, alive)
+        scores = scores_at_rung(solo, fraction, alive)
         ordered = sorted(alive, key=lambda job: -scores[job])
         for job in ordered[n_kept:]:
             (rung,) = solo[job].plan.rungs((fraction,))
@@ -89,24 +78,24 @@ def test_the_better_half_goes_on_at_each_rung(solo, halved):
 
 
 @pytest.mark.slow
-def test_everybody_is_bitwise_what_it_is_alone_as_far_as_it_went(solo, halved):
+def test_each_job_equals_the_job_trained_alone_up_to_its_end(solo, halved):
     folder, results, _ = halved
-    for job, (result, whole) in enumerate(zip(results, solo, strict=True)):
+    for job, (result, alone) in enumerate(zip(results, solo, strict=True)):
         written = rows(folder / str(job))
-        assert written == rows(whole.directory)[: len(written)]
+        assert written == rows(alone.directory)[: len(written)]
         if not result.pruned:
-            assert len(written) == len(rows(whole.directory))
-            same(result.parameters, whole.parameters)
-            same(result.best_parameters, whole.best_parameters)
+            assert len(written) == len(rows(alone.directory))
+            assert_equal(result.parameters, alone.parameters)
+            assert_equal(result.best_parameters, alone.best_parameters)
 
 
 @pytest.mark.slow
-def test_members_that_take_turns_need_one_program_per_static_group(halved):
-    assert len(halved[2]._kept) == 2
+def test_members_that_take_turns_need_one_program_per_group(halved):
+    assert len(halved[2]._cache) == 2
 
 
 @pytest.mark.slow
-def test_batched_members_are_gathered_into_the_next_smaller_program(tmp_path, monkeypatch):
+def test_batched_members_move_to_the_next_smaller_program(tmp_path, monkeypatch):
     compiled = []
     original = population.compile_programs
 
@@ -132,21 +121,21 @@ def test_batched_members_are_gathered_into_the_next_smaller_program(tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("keep", "n", "left"), [(0.5, 8, 4), (0.5, 3, 2), (0.25, 3, 1), (0.9, 1, 1)]
+    ("keep", "n", "survivors"), [(0.5, 8, 4), (0.5, 3, 2), (0.25, 3, 1), (0.9, 1, 1)]
 )
-def test_how_many_go_on(keep, n, left):
-    assert halving.Halving((0.5,), keep).survivors(n) == left
+def test_number_of_survivors(keep, n, survivors):
+    assert halving.Halving((0.5,), keep).survivors(n) == survivors
 
 
 @pytest.mark.parametrize(
     ("fractions", "updates"), [((0.25, 0.5), (30, 50)), ((0.1,), (10,)), ((), ())]
 )
-def test_rungs_are_the_next_evaluations(fractions, updates):
+def test_rungs_are_at_the_next_evaluation(fractions, updates):
     assert arithmetic(100, 10).rungs(fractions) == updates
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.25), (0.41, 0.49), (0.95,)])
-def test_rungs_that_fall_together_are_refused(fractions):
+def test_coinciding_rungs_are_refused(fractions):
     with pytest.raises(config.ConfigError, match=r"rungs: .* must rise and end before the run"):
         arithmetic(100, 10).rungs(fractions)
 
@@ -159,8 +148,10 @@ def arithmetic(n_updates, eval_every):
 
 
 def test_all_members_must_fit_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "memory_limit", lambda whole: 60_000)
+    monkeypatch.setattr(programs, "memory_limit", lambda group: 60_000)
     jobs = [api.Job(load({"seed": i}), tmp_path / str(i)) for i in range(8)]
-    with pytest.raises(config.ConfigError, match=r"memory: successive halving keeps all members"):
+    with pytest.raises(
+        config.ConfigError, match=r"memory: successive halving keeps all members in memory"
+    ):
         api.train_many(jobs, halving=HALVING)
     assert not list(tmp_path.rglob("metrics.csv"))
