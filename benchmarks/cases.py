@@ -119,10 +119,12 @@ def clock(gradient_step: Any) -> Clock:
     return timeline.clock(jnp.asarray(gradient_step, jnp.int32))
 
 
-def behaviour(algorithm: algorithms.Algorithm, params: Any, hparams: HParams) -> rollout.Behaviour:
-    """How an algorithm acts when it explores as at the end of training."""
+def late_policy(
+    algorithm: algorithms.Algorithm, params: Any, hparams: HParams
+) -> rollout.BoundPolicy:
+    """Binds the policy with the exploration of the end of training."""
     late = dataclasses.replace(clock(0), env_steps=jnp.float32(1e12))
-    return train_step.bind(algorithm, params, algorithm.exploration(hparams, late))
+    return train_step.bind_policy(algorithm, params, algorithm.exploration(hparams, late))
 
 
 def random_batch(sizes: Sizes) -> Batch:

@@ -98,8 +98,8 @@ def _record(
     env = program.environment(cfg)
     algorithm = program.make_algorithm(cfg, env.spec)
     window = max(-(-steps // n_envs), env.spec.max_steps)
-    collector = collectors.make_segment(program.stage_of(algorithm, env, n_envs), window)
-    greedy = train_step.play(algorithm, done.own(member))
+    collector = collectors.make_segment(program.collector_setup(algorithm, env, n_envs), window)
+    greedy = train_step.greedy_policy(algorithm, done.own(member))
     options = population.compiler_options(jax.default_backend())
     with policy.precision(done.config):
         collect = jax.jit(lambda key: collector.collect(key, (), greedy)[1],

@@ -32,7 +32,7 @@ def run(options: measure.Options) -> None:
 def _row(case: str, cfg: config.ExperimentConfig, options: measure.Options) -> measure.Row:
     built = program.build(cfg)
     used = devices.local(cfg.seeds, cfg.population.devices)
-    places = population.layout(cfg.seeds, used, cfg.population.batching)
+    places = population.make_layout(cfg.seeds, used, cfg.population.batching)
     seeds = list(range(cfg.seeds))
     numbers = [program.hparams(cfg.hparams)] * cfg.seeds
     started = time.perf_counter()

@@ -32,11 +32,11 @@ def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> mea
     state = jax.jit(built.step.init)(jnp.int32(0))
     hparams = program.hparams(cfg.hparams)
     policies = {
-        "agent": cases.behaviour(step.algorithm, state.learner.params, hparams),
-        "random": collection.Behaviour(_random),
+        "agent": cases.late_policy(step.algorithm, state.learner.params, hparams),
+        "random": collection.BoundPolicy(_random),
     }
 
-    def loop(behaviour: collection.Behaviour) -> Any:
+    def loop(behaviour: collection.BoundPolicy) -> Any:
         def rounds(key: Array, actor: Any) -> Any:
             def one(i: Array, carried: Any) -> Any:
                 actor, total = carried

@@ -79,7 +79,7 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     cold = measure.compile_call(loop.train, state, tally, hparams, *span, keeps=True)
     state, tally = cold.call()
     clock = step.timeline.clock(jnp.int32(0))
-    behaviour = cases.behaviour(step.algorithm, state.learner.params, hparams)
+    behaviour = cases.late_policy(step.algorithm, state.learner.params, hparams)
 
     def collect(key: Array, actor: Any) -> Any:
         return step.collector.collect(key, actor, behaviour)

@@ -13,7 +13,7 @@ def first_action(carry, seen, key):
     return carry, jnp.argmax(seen.avail_actions, axis=-1).astype(jnp.int32), {}
 
 
-FIRST = rollout.Behaviour(first_action)
+FIRST = rollout.BoundPolicy(first_action)
 
 
 def stage(env, n_envs):
@@ -38,12 +38,12 @@ def test_watching_shows_the_episodes_that_are_evaluated():
     env = counting.make(counting.Config(limit=5, longest=9))
     key, n = jax.random.key(5), 40
     result = jax.jit(lambda k: evaluate.evaluate(stage(env, n), FIRST, k))(key)
-    seen = jax.jit(lambda k: evaluate.watch(stage(env, n), FIRST, k, lambda state: state["step"]))(
-        key
-    )
+    seen = jax.jit(
+        lambda k: evaluate.record_episodes(stage(env, n), FIRST, k, lambda state: state["step"])
+    )(key)
     lengths = np.asarray(seen.valid).sum(axis=0)
-    assert seen.shown.shape == (6, 40) and len(set(lengths)) > 2
-    np.testing.assert_array_equal(seen.shown[lengths, np.arange(n)], lengths)
+    assert seen.extracted.shape == (6, 40) and len(set(lengths)) > 2
+    np.testing.assert_array_equal(seen.extracted[lengths, np.arange(n)], lengths)
     ends = (lengths - 1, np.arange(n))
     assert (np.asarray(seen.terminated) | np.asarray(seen.truncated))[ends].all()
     returned = np.where(seen.valid, seen.reward, 0.0).sum(axis=0)

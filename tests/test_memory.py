@@ -30,7 +30,7 @@ def test_parts_are_the_bytes_of_the_arrays():
 
 def test_fit_by_hand():
     needed = memory.MemoryEstimate({"replay": 90, "parameters": 10}, temporaries=50)
-    assert needed.kept == 100
+    assert needed.persistent == 100
     assert needed.fit(1_000, running=2) == 9
     assert needed.fit(1_000, running=20) == 0
     assert needed.fit(149, running=1) == 0 and needed.fit(150, running=1) == 1
@@ -53,7 +53,7 @@ def test_slices_change_nothing(tmp_path, capsys):
     jobs = [members.load(seeds=2, **settings), members.load(seed=7, seeds=2, **settings)]
     together = api.train_many([api.Job(cfg, tmp_path / f"a{i}") for i, cfg in enumerate(jobs)])
     capsys.readouterr()
-    limit = int(3.4 * (one.kept + one.temporaries))
+    limit = int(3.4 * (one.persistent + one.temporaries))
     small = {**settings, "population": {**settings["population"], "memory": limit}}
     sliced = api.train_many(
         [
@@ -98,7 +98,7 @@ def test_members_that_do_not_fit_together_are_refused_where_slices_are_off(tmp_p
 @pytest.mark.slow
 def test_what_turns_out_too_large_when_compiled_leaves_nothing_but_the_reason(tmp_path):
     one = needed()
-    settings = {"batching": "map", "devices": 1, "memory": one.kept + one.temporaries // 2}
+    settings = {"batching": "map", "devices": 1, "memory": one.persistent + one.temporaries // 2}
     job = api.Job(members.load(seeds=1, population=settings), tmp_path / "run")
     with pytest.raises(config.ConfigError, match=r"memory: a member takes"):
         api.train_many([job], tmp_path)
@@ -130,9 +130,9 @@ def test_plan_says_what_training_would_need(capsys):
     printed = capsys.readouterr().out
     assert "1 job in 1 compiled program" in printed
     assert "4 members at a time, 1 slice" in printed
-    (plan,) = api.plan_runs([cfg], memory=3 * one.kept + 2 * one.temporaries)
+    (plan,) = api.plan_runs([cfg], memory=3 * one.persistent + 2 * one.temporaries)
     assert plan.together == 3
-    (plan,) = api.plan_runs([cfg], memory=one.kept)
+    (plan,) = api.plan_runs([cfg], memory=one.persistent)
     assert plan.together == 0
 
 
@@ -142,10 +142,10 @@ def test_a_checkpoint_holds_members_twice(replay, share, capsys):
     cfg = members.load(seeds=4, population={"devices": 2}, checkpoint={"replay": replay})
     (plan,) = api.plan_runs([cfg], memory=10**9)
     one = plan.memory
-    assert one.copies == one.kept - (one.parts["replay"] if replay == "never" else 0)
-    assert one.copies / one.kept == pytest.approx(share, abs=0.01)
+    assert one.copies == one.persistent - (one.parts["replay"] if replay == "never" else 0)
+    assert one.copies / one.persistent == pytest.approx(share, abs=0.01)
     assert "for checkpoints" in capsys.readouterr().out
-    limit = 3 * (one.kept + one.copies) + 2 * one.temporaries
+    limit = 3 * (one.persistent + one.copies) + 2 * one.temporaries
     assert (one.fit(limit, running=2), one.fit(limit - 1, running=2)) == (3, 2)
 
 
@@ -197,12 +197,12 @@ def test_the_plan_foretells_the_compilers_own_analysis(experiment, batching, ana
     needed = programs.footprint(whole, limit=10**15).memory
     numbers = [program.hparams(cfg.hparams)] * TOGETHER
     running = 1 if batching == "map" else TOGETHER
-    places = population.layout(TOGETHER, jax.devices()[:1], batching)
+    places = population.make_layout(TOGETHER, jax.devices()[:1], batching)
     many = population.compile_programs(
         whole.program, places, whole.seeds, numbers, cfg.precision, time.perf_counter
     )
     assert many.memory.parts == needed.parts, "exact: shapes alone"
-    kept = TOGETHER * needed.kept
+    kept = TOGETHER * needed.persistent
     planned = kept + running * needed.temporaries
     assert needed.fit(planned, running if batching == "map" else None) == TOGETHER
     measured = measured_bytes(analyses, places.rounds)

@@ -48,12 +48,12 @@ def test_layout_places_everybody_once():
     devices = jax.devices()
     for n_members in (1, 2, 3, 5, 8):
         for batching in ("map", "vmap", "auto"):
-            places = population.layout(n_members, devices, batching)
+            places = population.make_layout(n_members, devices, batching)
             assert places.rounds * places.size == n_members + places.padding
             assert len(places.devices) == min(n_members, 2)
             assert 0 <= places.padding < places.size
-    assert population.layout(4, devices, "auto").batching == "map", "a CPU"
-    assert population.layout(4, devices, "vmap").rounds == 1
+    assert population.make_layout(4, devices, "auto").batching == "map", "a CPU"
+    assert population.make_layout(4, devices, "vmap").rounds == 1
 
 
 @slow

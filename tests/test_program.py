@@ -15,5 +15,5 @@ def test_a_large_team_builds():
 
 def test_eight_bit_storage_of_an_environment_without_bounds_is_refused():
     mapping = {"env": {"name": "two_step"}, "replay": {"state_dtype": "uint8"}}
-    with pytest.raises(config.ConfigError, match="state_dtype=uint8 needs values of known range"):
+    with pytest.raises(config.ConfigError, match="state_dtype=uint8 needs bounds"):
         program.build(config.load(mapping))

@@ -133,9 +133,9 @@ def test_eight_bits_are_within_half_a_step_and_exact_at_the_ends_and_the_middle(
 
 
 def test_eight_bits_need_a_known_range():
-    with pytest.raises(config.ConfigError, match="obs_dtype=uint8 needs values of known range"):
-        replay.check_codes(SPEC, replay.StorageDtypes(obs="uint8"))
-    replay.check_codes(replace(SPEC, obs_bounds=(0.0, 1.0)), replay.StorageDtypes(obs="uint8"))
+    with pytest.raises(config.ConfigError, match="obs_dtype=uint8 needs bounds"):
+        replay.check_storage(SPEC, replay.StorageDtypes(obs="uint8"))
+    replay.check_storage(replace(SPEC, obs_bounds=(0.0, 1.0)), replay.StorageDtypes(obs="uint8"))
 
 
 def test_where_sequences_begin_is_kept_with_them():
@@ -186,7 +186,7 @@ def with_extras(seed):
 
 EXTRAS = replay.StoredFields(
     T,
-    own_reward=True,
+    reward_per_agent=True,
     behaviour={
         "log_prob": jax.ShapeDtypeStruct((1, N), jnp.float32),
         "policy": jax.ShapeDtypeStruct((1,), jnp.int8),

@@ -43,7 +43,7 @@ def collect(make, window=T, longest=7):
     env = counting.make(counting.Config(limit=5, longest=longest))
     collector = make(stage(env), window)
     actor = collector.init(jax.random.key(1))
-    behaviour = rollout.Behaviour(counting_act)
+    behaviour = rollout.BoundPolicy(counting_act)
     _, trajectory, metrics = jax.jit(lambda key: collector.collect(key, actor, behaviour))(
         jax.random.key(0)
     )
@@ -142,7 +142,7 @@ def windows(n, act=counting_act, carry=None, longest=7):
     env = counting.make(counting.Config(limit=5, longest=longest))
     collector = collectors.make_window(stage(env, carry=carry or counters), WINDOW, BURN_IN)
     actor = collector.init(jax.random.key(1))
-    collect = jax.jit(lambda key, actor: collector.collect(key, actor, rollout.Behaviour(act)))
+    collect = jax.jit(lambda key, actor: collector.collect(key, actor, rollout.BoundPolicy(act)))
     found = []
     for i in range(n):
         actor, trajectory, metrics = collect(jax.random.key(10 + i), actor)
@@ -247,7 +247,7 @@ def test_episodes_that_span_windows_are_counted_once_and_whole():
 def test_starts_are_drawn_anew_for_every_few_steps():
     env = counting.make(counting.Config(limit=40, longest=12))
     collector = collectors.make_segment(stage(env), 40)
-    behaviour = rollout.Behaviour(counting_act)
+    behaviour = rollout.BoundPolicy(counting_act)
     _, trajectory, _ = collector.collect(jax.random.key(0), (), behaviour)
     reset, ids = np.asarray(trajectory.reset), np.asarray(trajectory.obs)[:, :, 0, 0]
     starts = [((t + 3) // 4, ids[t, b]) for b in range(B) for t in range(41) if reset[t, b]]
@@ -263,7 +263,7 @@ def test_starts_are_drawn_anew_for_every_few_steps():
 def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
     env = counting.make(counting.Config())
     collector = make(stage(env), T)
-    _, trajectory, _ = collector.collect(jax.random.key(3), (), rollout.Behaviour(random_act))
+    _, trajectory, _ = collector.collect(jax.random.key(3), (), rollout.BoundPolicy(random_act))
     chosen = np.take_along_axis(
         np.asarray(trajectory.avail_actions[:-1]), np.asarray(trajectory.actions)[..., None], -1
     )[..., 0]
@@ -279,7 +279,7 @@ def test_an_online_learner_sees_true_successors_and_acts_on_what_it_has_just_lea
         def act(carry, seen, key):
             return carry, jnp.full_like(seen.prev_actions, memory["n"] % 3), {}
 
-        return rollout.Behaviour(act)
+        return rollout.BoundPolicy(act)
 
     def learn(memory, trajectory, t):
         row = {
@@ -366,7 +366,7 @@ def test_mean_actions_are_those_of_neighbours_alive_and_agents_see_the_previous_
         return carry, exploration.uniform_available(key, seen.avail_actions), {}
 
     collector = collectors.make_segment(stage(env, mean_action=True), 8)
-    _, trajectory, _ = collector.collect(jax.random.key(0), (), rollout.Behaviour(act))
+    _, trajectory, _ = collector.collect(jax.random.key(0), (), rollout.BoundPolicy(act))
     assert seen_by_agents[0].shape == (B, 3, 3)
     others = ~np.eye(3, dtype=bool) if near is None else near
     living = np.ones(3, bool) if alive is None else alive
@@ -385,7 +385,7 @@ def test_mean_actions_are_those_of_neighbours_alive_and_agents_see_the_previous_
 def test_an_algorithm_that_learns_from_own_rewards_gets_them_unsummed():
     env = counting.make(counting.Config(limit=5))
     collector = collectors.make_segment(stage(env, reward="own"), T)
-    behaviour = rollout.Behaviour(counting_act)
+    behaviour = rollout.BoundPolicy(counting_act)
     _, trajectory, metrics = collector.collect(jax.random.key(0), (), behaviour)
     assert trajectory.reward.shape == (T, B, 2)
     np.testing.assert_array_equal(trajectory.reward[..., 0], trajectory.obs[:-1, :, 0, 1] + 1)

@@ -109,7 +109,7 @@ def test_one_trace_serves_every_call_length(monkeypatch):
     """`train` is traced once however often and for however many updates it is called."""
     members.forget()
     traced = []
-    original = program.train_step.add_up
+    original = program.train_step.accumulate
     monkeypatch.setattr(
         program.train_step, "add_up", lambda *args: traced.append(1) or original(*args)
     )
@@ -154,7 +154,7 @@ def test_what_several_programs_contain_is_traced_once():
 
     counting = buffer._replace(init=counted("init"), add=counted("add"))
     step = built.step._replace(buffer=counting)
-    places = population.layout(1, jax.devices()[:1], "map")
+    places = population.make_layout(1, jax.devices()[:1], "map")
     population.compile_programs(
         built._replace(step=step),
         places,

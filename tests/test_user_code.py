@@ -17,19 +17,19 @@ BROKEN = {
         "jnp.where(saved, 10.0, -0.1).astype(jnp.float32)",
         "10.0 if saved else -0.1",
         r"env: 'lab\.raises' failed at raises\.py:\d+ \(TracerBoolConversionError: .*\); "
-        r"`qmix-jax check-env lab\.raises` explains it",
+        r"run `qmix-jax check-env lab\.raises` for details",
     ),
     "carries": (
         'state["step"] + 1}',
         'state["step"] + 1.0}',
         r"env: 'lab\.carries' failed \(TypeError: scan body .*\); "
-        r"`qmix-jax check-env lab\.carries` explains it",
+        r"run `qmix-jax check-env lab\.carries` for details",
     ),
     "misstates": (
         "obs_shape=(4,),",
         "obs_shape=(5,),",
         r"env: 'lab\.misstates' failed \(ScopeParamShapeError: .*\); "
-        r"`qmix-jax check-env lab\.misstates` explains it",
+        r"run `qmix-jax check-env lab\.misstates` for details",
     ),
     "makes": (
         "    moves = ",
@@ -81,7 +81,7 @@ def test_a_broken_mixer_is_one_line(lab, capsys):
     assert run("train", *TINY, "algo=vdn", "algo.mixer.name=lab.adds", "hydra.run.dir=run") == 2
     error = capsys.readouterr().err
     assert re.fullmatch(
-        r"error: mixer: 'lab\.adds' failed at adds\.py:6 \(TypeError: .*\); correct that\n", error
+        r"error: mixer: 'lab\.adds' failed at adds\.py:6 \(TypeError: .*\); fix the module\n", error
     ), error
 
 

@@ -103,7 +103,7 @@ def make(
         return features(obs, last, cfg.agent_id)
 
     def init_one(key: Array) -> Params:
-        nothing = nothing_seen(spec, 1, 1)
+        nothing = zero_observed(spec, 1, 1)
         return network_init(key, zeros(1, spec.n_agents), inputs(nothing), nothing.reset)
 
     def init(key: Array) -> Params:
@@ -117,7 +117,7 @@ def make(
     return Agent(init, lambda batch_size: zeros(batch_size, spec.n_agents), unroll, stacked)
 
 
-def nothing_seen(spec: EnvSpec, *leading: int, mean_action: bool = False) -> Observed:
+def zero_observed(spec: EnvSpec, *leading: int, mean_action: bool = False) -> Observed:
     """Zeros in the shape of what agents see, `[*leading, ...]`."""
     n, actions = spec.n_agents, spec.actions
     return Observed(

@@ -205,6 +205,6 @@ def _hidden_size(agent: agents.Agent, spec: EnvSpec) -> int:
 
     def first_step() -> Any:
         params = agent.init(jax.random.key(0))
-        return agent.unroll(params, agent.initial_carry(1), agents.nothing_seen(spec, 1, 1))
+        return agent.unroll(params, agent.initial_carry(1), agents.zero_observed(spec, 1, 1))
 
     return jax.eval_shape(first_step)[2].shape[-1]

@@ -121,7 +121,7 @@ def footprint(
     for name, size in needed.memory.parts.items():
         if size:
             table.add_row(name, f"{human(size)}B")
-    table.add_row("kept", f"{human(needed.memory.kept)}B", style="bold")
+    table.add_row("kept", f"{human(needed.memory.persistent)}B", style="bold")
     table.add_row("while it runs", f"{human(needed.memory.temporaries)}B")
     if needed.memory.copies:
         table.add_row("for checkpoints", f"{human(needed.memory.copies)}B")

@@ -91,7 +91,7 @@ def game_tables(result: api.Result) -> GameTables | None:
     def look(params: Any) -> dict[str, Array]:
         return {name: x[0] for name, x in inspect(params, plays).items() if name in names}
 
-    seen = population.each_member(look, result.parameters)
+    seen = population.map_members(look, result.parameters)
     if "utilities" not in seen:
         return None
     scale = result.config.hparams.reward_scale

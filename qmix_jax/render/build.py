@@ -210,15 +210,17 @@ def _play(
 
     mixer = mixers.absent() if cfg.algo.mixer else None  # nothing is learnt
     algorithm = program.make_algorithm(cfg, env.spec, mixer)
-    stage = program.stage_of(algorithm, env, episodes)
+    stage = program.collector_setup(algorithm, env, episodes)
 
     def run(key: Array) -> evaluate.EpisodeBatch:
         event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
-        return evaluate.watch(stage, train_step.play(algorithm, params), event, look)
+        return evaluate.record_episodes(
+            stage, train_step.greedy_policy(algorithm, params), event, look
+        )
 
     precision = "default" if cfg.precision == "bfloat16" else cfg.precision
     with jax.default_matmul_precision(precision):  # as in training
-        played = population.each_seed(run, [seed])
+        played = population.map_seeds(run, [seed])
     each = (jax.tree.map(lambda x, i=i: x[0, :, i], played) for i in range(episodes))
     return [_cut(env.spec, one) for one in each]
 
@@ -232,7 +234,7 @@ def _without_keys(leaf: Any) -> Any:
 def _cut(spec: EnvSpec, played: Any) -> base.Episode:
     """One episode up to its end."""
     steps = int(played.valid.sum())
-    shown = jax.tree.map(lambda x: x[: steps + 1], played.shown)
+    shown = jax.tree.map(lambda x: x[: steps + 1], played.extracted)
     metrics = {name: float(values[steps - 1]) for name, values in played.metrics.items()}
     return base.Episode(
         spec=spec,

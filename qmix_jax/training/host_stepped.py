@@ -143,7 +143,7 @@ def kit_of(
     program: programs.Program,
 ) -> Callable[[programs.Program, entry_points.RoundContext], entry_points.EntryPoints]:
     """What `population.compile_programs` makes a program of: this, or all inside."""
-    return kit if isinstance(program.env, envs.HostEnv) else entry_points.inside
+    return kit if isinstance(program.env, envs.HostEnv) else entry_points.for_compiled_env
 
 
 def kit(program: programs.Program, bench: entry_points.RoundContext) -> entry_points.EntryPoints:
@@ -151,25 +151,25 @@ def kit(program: programs.Program, bench: entry_points.RoundContext) -> entry_po
     assert isinstance(program.env, envs.HostEnv)
     member = _Member(program, program.env)
     functions = {
-        "init": bench.program_of(program.step.init),
-        "begin": bench.program_of(member.begin, n_shared=1),
-        "begin_evaluation": bench.program_of(member.begin_evaluation, n_shared=1),
-        "act": bench.program_of(member.act, n_shared=1),
-        "absorb": bench.program_of(member.absorb, n_shared=1, donate=(0, 1)),
+        "init": bench.jit(program.step.init),
+        "begin": bench.jit(member.begin, n_shared=1),
+        "begin_evaluation": bench.jit(member.begin_evaluation, n_shared=1),
+        "act": bench.jit(member.act, n_shared=1),
+        "absorb": bench.jit(member.absorb, n_shared=1, donate=(0, 1)),
     }
-    state = bench.shapes(functions["init"], bench.seed)
-    begun = bench.shapes(functions["begin"], state, bench.numbers, bench.index)
+    state = bench.eval_shape(functions["init"], bench.seeds)
+    begun = bench.eval_shape(functions["begin"], state, bench.hparams, bench.index)
     nothing = _empty(program.spec, bench.size * member.n_envs, member.behaviour)
-    data = jax.tree.map(bench.placed, member.data(nothing, bench.size))
+    data = jax.tree.map(bench.sharded, member.data(nothing, bench.size))
     loop = train_step.Loop(member.absorbed)
-    tally = bench.shapes(bench.program_of(loop.empty_tally), state, bench.numbers, data)
-    shown = jax.tree.map(bench.placed, member.shown(nothing, 0, nothing.actions[0], bench.size))
+    tally = bench.eval_shape(bench.jit(loop.empty_tally), state, bench.hparams, data)
+    shown = jax.tree.map(bench.sharded, member.shown(nothing, 0, nothing.actions[0], bench.size))
     arguments = {
-        "init": (bench.seed,),
-        "begin": (state, bench.numbers, bench.index),
+        "init": (bench.seeds,),
+        "begin": (state, bench.hparams, bench.index),
         "begin_evaluation": (state.key, bench.index),
         "act": (state.learner.params, begun.how, begun.carry, shown, bench.index),
-        "absorb": (state, tally, bench.numbers, data, bench.index),
+        "absorb": (state, tally, bench.hparams, data, bench.index),
     }
 
     def calls(compiled: dict[str, Any]) -> dict[str, Callable]:
@@ -205,7 +205,7 @@ class _Member(NamedTuple):
     @property
     def waves(self) -> int:
         """Times that the environments play in an evaluation."""
-        return -(-self.program.stage.n_envs // self.n_envs)
+        return -(-self.program.eval_setup.n_envs // self.n_envs)
 
     @property
     def behaviour(self) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class _Member(NamedTuple):
         self, params: Any, how: dict[str, Any], carry: Any, shown: Observed, index: Array
     ) -> tuple[Any, Array, dict[str, Any]]:
         """Actions of all environments; `index` i32[] differs from step to step of all waves."""
-        behaviour = train_step.bind(self.program.step.algorithm, params, how["exploration"])
+        behaviour = train_step.bind_policy(self.program.step.algorithm, params, how["exploration"])
         return behaviour.act(carry, shown, jax.random.fold_in(how["key"], index))
 
     def absorb(
@@ -250,7 +250,7 @@ class _Member(NamedTuple):
     ) -> tuple[train_step.TrainState, train_step.Tally]:
         """`absorbed`, whose metrics are added up."""
         state, metrics = self.absorbed(state, hparams, update_index, data)
-        return state, train_step.add_up(tally, metrics, update_index)
+        return state, train_step.accumulate(tally, metrics, update_index)
 
     def absorbed(
         self, state: train_step.TrainState, hparams: HParams, update_index: Array, data: Any
@@ -287,10 +287,10 @@ class _Member(NamedTuple):
 
     def scores(self, played: HostEpisodeBatch) -> dict[str, np.ndarray]:
         """Return, length and metrics of each episode."""
-        return played.scores(self.env, by_agent=not self.program.stage.is_shared)
+        return played.scores(self.env, by_agent=not self.program.eval_setup.is_shared)
 
     def _reward(self, played: HostEpisodeBatch) -> np.ndarray:
-        if self.program.stage.recording.reward == "own":
+        if self.program.eval_setup.recording.reward == "own":
             return played.reward
         return np.asarray(envs.score(self.env, played.reward))
 
@@ -331,7 +331,7 @@ class _Round(NamedTuple):
         begun = self.compiled["begin_evaluation"](key, index)
         played = (self._play(params, begun, wave) for wave in range(self.member.waves))
         waves = [self.member.scores(episodes) for episodes in played]
-        episodes = self.member.program.stage.n_envs
+        episodes = self.member.program.eval_setup.n_envs
         found = {
             name: np.concatenate([_by_member(w[name], self.size, 0) for w in waves], axis=1)
             for name in waves[0]

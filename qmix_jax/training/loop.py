@@ -194,7 +194,7 @@ class Training:
         if members is None:
             self._states = self._tallies = ()
             return
-        self._states, self._tallies = members.adopt(self._states, self._tallies, places)
+        self._states, self._tallies = members.transfer(self._states, self._tallies, places)
         self._population = members
         self._best.narrow(places)
 

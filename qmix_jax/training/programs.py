@@ -60,7 +60,7 @@ class Programs:
         """
         cfg, n_members = group.config, len(group.seeds)
         used = devices.local(n_members, cfg.population.devices)
-        batching = population.layout(n_members, used, cfg.population.batching).batching
+        batching = population.make_layout(n_members, used, cfg.population.batching).batching
         size = min((size for size in self._sizes if size >= n_members), default=n_members)
         key = groups.compiled_part(cfg), 0 if batching == "map" else size
         kept = self._kept.get(key)
@@ -146,9 +146,9 @@ def footprint(group: Group, limit: int | None) -> Footprint:
     cfg, n_members = group.config, len(group.seeds)
     used = devices.local(n_members, cfg.population.devices)
     limit = limit or cfg.population.memory or devices.memory(used)
-    one = population.layout(1, used[:1], "map")
+    one = population.make_layout(1, used[:1], "map")
     needed = _needs(group, _compiled(group, one).memory)
-    places = population.layout(n_members, used, cfg.population.batching)
+    places = population.make_layout(n_members, used, cfg.population.batching)
     fits = needed.fit(limit, _running(places))
     together = min(n_members, fits) if fits >= len(used) else 0
     return Footprint(needed, limit, len(used), together)
@@ -168,7 +168,7 @@ def _compile(
     limit = memory_limit(group)
     most = min(size, _fitting(group, used))
     while True:
-        places = population.layout(size, used, cfg.population.batching, most)
+        places = population.make_layout(size, used, cfg.population.batching, most)
         members = _compile_layout(group, places, display)
         needed = _needs(group, members.memory)
         most = needed.fit(limit, _running(places))
@@ -199,7 +199,7 @@ def _compile_layout(
 
 
 def _compiled(group: Group, places: population.Layout) -> population.Population:
-    with user_code.explained(group.config):
+    with user_code.explain_errors(group.config):
         return population.compile_programs(
             group.program,
             places,
@@ -213,7 +213,7 @@ def _compiled(group: Group, places: population.Layout) -> population.Population:
 
 def _fitting(group: Group, used: Sequence[Device]) -> int:
     """Members whose kept bytes fit at a time."""
-    with user_code.explained(group.config):
+    with user_code.explain_errors(group.config):
         state = jax.eval_shape(group.program.step.init, group.seeds[0])
     needed = _needs(group, memory.MemoryEstimate(memory.parts(state), temporaries=0))
     fit = needed.fit(memory_limit(group), len(used))
@@ -226,7 +226,7 @@ def check_together(compiled: Sequence[CompiledPopulation]) -> None:
     needed = 0
     for one in compiled:
         memory_of_one = _needs(one.group, one.members.memory)
-        needed += len(one.group.seeds) * (memory_of_one.kept + memory_of_one.copies)
+        needed += len(one.group.seeds) * (memory_of_one.persistent + memory_of_one.copies)
     limit = min(memory_limit(one.group) for one in compiled)
     if needed > limit:
         raise config.ConfigError(
@@ -242,7 +242,7 @@ def _needs(group: Group, needed: memory.MemoryEstimate) -> memory.MemoryEstimate
     if not settings.enabled or used[0].platform != "cpu":
         return needed
     replay = needed.parts["replay"] if settings.replay == "never" else 0
-    return needed._replace(copies=needed.kept - replay)
+    return needed._replace(copies=needed.persistent - replay)
 
 
 def _check_fit(
@@ -260,7 +260,7 @@ def _check_fit(
     running = f" and {human(needed.temporaries)}B while it trains" if needed.temporaries else ""
     copies = f", {human(needed.copies)}B for checkpoints" if needed.copies else ""
     raise config.ConfigError(
-        f"memory: a member takes {human(needed.kept)}B ({parts}){running}{copies}, one on each of "
+        f"memory: a member takes {human(needed.persistent)}B ({parts}){running}{copies}, one on each of "
         f"{len(used)} device(s), but there are {human(limit)}B for {wanted}; lower "
         "replay.byte_budget, replay.capacity or trainer.n_envs, store replay.obs_dtype=uint8 "
         "replay.state_dtype=uint8, set population.devices=1 or checkpoint.replay=never, or "

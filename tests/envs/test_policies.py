@@ -17,7 +17,7 @@ UP, RIGHT, DOWN, LEFT, STOP, ATTACK = range(6)
 
 def evaluated(env, episodes, key):
     """Means over episodes in which the environment's own policy plays."""
-    idle = rollout.Behaviour(lambda carry, seen, key: (carry, 0 * seen.prev_actions, {}))
+    idle = rollout.BoundPolicy(lambda carry, seen, key: (carry, 0 * seen.prev_actions, {}))
     carry = {"act": (), "learn": ()}
     stage = rollout.CollectorSetup(env, lambda batch_size: carry, rollout.Recording(), episodes)
     return evaluate.evaluate(stage, idle, key)
