@@ -281,7 +281,7 @@ def _draw_starts(setup: rollout.CollectorSetup, key: Array, keys: Array) -> tupl
 def _with_auto_reset(
     setup: rollout.CollectorSetup, policy: rollout.BoundPolicy, starts: Any
 ) -> Callable[..., Any]:
-    """Returns a scan body `(actor, (index, keys)) -> (actor, Step)`; `starts` from `_draw_starts`."""
+    """Returns the scan body `(actor, (index, keys)) -> (actor, Step)`."""
 
     def step(
         actor: rollout.ActorState, x: tuple[Array, Array]

@@ -242,7 +242,7 @@ class Loop(NamedTuple):
         first_update: Array,
         n_updates: Array,
     ) -> tuple[TrainState, Tally]:
-        """Runs `n_updates` i32[] updates from `first_update` i32[]; negative ones are the warm-up."""
+        """Runs `n_updates` i32[] updates, the first being `first_update` i32[]."""
 
         def body(index: Array, carried: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
             state, tally = carried

@@ -151,7 +151,7 @@ def test_a_member_whose_actor_diverges_is_frozen_and_named():
         ("aim", None, {}, "it needs discrete actions, and those of aim are box"),
         ("duel", None, {}, "it learns from one team reward, and the agents of duel compete"),
         ("counting", "deterministic", {}, "it needs box actions, and those of counting are disc"),
-        ("counting", "averages", {}, "whose rewards add up to zero, which counting does not state"),
+        ("counting", "averages", {}, "whose rewards add up to zero; counting is not `zero_sum`"),
         ("counting", "actor_critic", {}, "replay.kind=on_policy, got uniform"),
         ("counting", None, {"replay": {"kind": "on_policy"}}, "got on_policy"),
         ("counting", None, {"replay": {"kind": "transitions"}}, "set agent=mlp"),

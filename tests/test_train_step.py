@@ -111,7 +111,7 @@ def test_one_trace_serves_every_call_length(monkeypatch):
     traced = []
     original = program.train_step.accumulate
     monkeypatch.setattr(
-        program.train_step, "add_up", lambda *args: traced.append(1) or original(*args)
+        program.train_step, "accumulate", lambda *args: traced.append(1) or original(*args)
     )
     cfg = members.small()
     members.train(cfg, calls=(1,))

@@ -260,8 +260,8 @@ def _check_fit(
     running = f" and {human(needed.temporaries)}B while it trains" if needed.temporaries else ""
     copies = f", {human(needed.copies)}B for checkpoints" if needed.copies else ""
     raise config.ConfigError(
-        f"memory: a member takes {human(needed.persistent)}B ({parts}){running}{copies}, one on each of "
-        f"{len(used)} device(s), but there are {human(limit)}B for {wanted}; lower "
+        f"memory: a member takes {human(needed.persistent)}B ({parts}){running}{copies}, one on "
+        f"each of {len(used)} device(s), but there are {human(limit)}B for {wanted}; lower "
         "replay.byte_budget, replay.capacity or trainer.n_envs, store replay.obs_dtype=uint8 "
         "replay.state_dtype=uint8, set population.devices=1 or checkpoint.replay=never, or "
         "raise population.memory if it is set too low"

@@ -124,9 +124,9 @@ def test_groups_begin_with_different_parameters():
     ("sharing", "groups", "words"),
     [
         ("groups", (("a", "x"), ("b", "c")), "no agent 'x'; allowed: a, b, c"),
-        ("groups", (("a", "b"),), "'c' is in no group; name every agent once"),
-        ("groups", (("a", "b"), ("b", "c")), "'b' is in more than one place"),
-        ("groups", (("a", "b", "c"), ("c",)), "'c' is in more than one place"),
+        ("groups", (("a", "b"),), "'c' is in no group; list every agent once"),
+        ("groups", (("a", "b"), ("b", "c")), "'b' is listed more than once"),
+        ("groups", (("a", "b", "c"), ("c",)), "'c' is listed more than once"),
         ("none", (("a", "b", "c"),), "sharing=none; set sharing=groups"),
     ],
 )
