@@ -195,7 +195,9 @@ def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int, ba
 
 
 def _check_epochs(cfg: config.ExperimentConfig) -> None:
-    """Minibatches must use every sequence of the last rollout, the only one stored, equally often."""
+    """Checks that minibatches use every sequence of the last rollout, the only one stored, equally
+    often.
+    """
     n_envs, batch_size = cfg.trainer.n_envs, cfg.replay.batch_size
     steps, per_epoch = cfg.trainer.gradient_steps, n_envs // batch_size
     if n_envs % batch_size:

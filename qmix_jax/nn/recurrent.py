@@ -301,7 +301,7 @@ def _unroll_backward(
     state_grad, steps = jax.lax.scan(body, last, (hidden_grad, reset, before, gates), reverse=True)
     input_grad, candidate_bias_grad = cell.finish(steps)
     weight_grads = GateWeights(
-        # Over rows, not over time and rows: XLA would copy: 62 instead of 52 ms on 2s3z.
+        # Over rows, not over time and rows, where XLA copies: 52 instead of 62 ms on 2s3z.
         input_kernel=functional.rows(x).T @ functional.rows(input_grad),
         recurrent_kernel=functional.rows(before.hidden).T @ functional.rows(steps.product),
         bias=jnp.sum(input_grad, axis=(0, 1)),
