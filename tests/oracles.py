@@ -367,9 +367,9 @@ def qtran(params, fixed, target_params, batch, hparams, mixer, *, variant, doubl
         return found if variant == "base" else take(found, actions)
 
     def opt(t, b):
-        chosen = best(t, b)
-        total = sum(take(q[t, b], chosen)) + mlp(params["value"], trajectory.state[t, b])[0]
-        return [(total - fit) ** 2 for fit in q_jt(fixed, hidden_fixed, t, b, chosen)]
+        actions_next = best(t, b)
+        total = sum(take(q[t, b], actions_next)) + mlp(params["value"], trajectory.state[t, b])[0]
+        return [(total - fit) ** 2 for fit in q_jt(fixed, hidden_fixed, t, b, actions_next)]
 
     def nopt(t, b):
         actions = trajectory.actions[t, b]

@@ -34,7 +34,7 @@ CONTINUOUS = {
 
 
 @pytest.mark.parametrize("kind", ["uniform", "transitions"])
-def test_continuous_actions_are_stored_learnt_and_acted_out(kind):
+def test_continuous_actions_are_stored_and_learnt(kind):
     """Both agents come near the best point from replayed joint actions."""
     replay = {"kind": kind, "batch_size": 32, "capacity": 4_000}
     trained = members.train(load("aim", "deterministic", replay=replay, **CONTINUOUS))
@@ -58,7 +58,7 @@ def duelled():
     return members.train(load("duel", "averages", **ONLINE))
 
 
-def test_opposed_rewards_reach_each_agents_own_table(duelled):
+def test_each_agent_learns_from_its_own_reward(duelled):
     """Against half random play each agent's means prefer its dominant or best action; evaluation
     scores the first agent, and tells each one's return."""
     q = duelled.parameters["q"][:, :, 0]
@@ -70,7 +70,7 @@ def test_opposed_rewards_reach_each_agents_own_table(duelled):
     assert duelled.program.eval_metrics == ("return", "length", "return/row", "return/column")
 
 
-def test_an_online_learner_sees_every_step_of_every_environment_once(duelled):
+def test_an_online_learner_uses_every_step_once(duelled):
     """1,200 visits of each agent; means of opposed rewards weigh to opposite sums; the clock counts
     every update 0, 1, 2, ..."""
     n = np.asarray(duelled.states[0].learner.opt_state["n"])
@@ -86,11 +86,11 @@ def test_an_online_learner_sees_every_step_of_every_environment_once(duelled):
     assert jax.tree.leaves(duelled.states[0].replay) == []
 
 
-def test_an_online_learner_goes_on_as_if_it_had_not_been_cut():
+def test_chunk_length_does_not_change_an_online_learner():
     """Chunks of 3, 1 and 96 updates give what one of 100 gives, bit for bit."""
     cfg = load("duel", "averages", **ONLINE)
-    whole, cut = members.train(cfg), members.train(cfg, calls=(3, 1, 96))
-    for a, b in zip(members.leaves(whole.states), members.leaves(cut.states), strict=True):
+    uncut, cut = members.train(cfg), members.train(cfg, calls=(3, 1, 96))
+    for a, b in zip(members.leaves(uncut.states), members.leaves(cut.states), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -112,7 +112,7 @@ def test_an_on_policy_actor_critic_with_a_target_critic_learns(acted):
     np.testing.assert_array_equal(acted.evaluation["return"], 3.0)
 
 
-def test_what_acting_and_preparing_add_is_stored_with_the_trajectory(acted):
+def test_behaviour_from_act_and_prepare_is_stored_with_the_trajectory(acted):
     """log pi of the actions taken, advantages of the whole rollout, and the normaliser's statistics
     beside the networks, which no gradient step moved from what `prepare` wrote."""
     state = acted.states[0]
@@ -136,7 +136,7 @@ def test_phases_of_an_actor_critic_count_their_own_steps(acted):
     }  # fmt: skip
 
 
-def test_a_member_whose_actor_diverges_is_frozen_and_named():
+def test_a_member_with_a_diverging_actor_is_frozen():
     """Any watched loss freezes, whatever the phases are called."""
     cfg = load("x", "actor_critic", **{**ON_POLICY, "hparams": {"learning_rate": 1e30}})
     trained = members.train(cfg, calls=(6,))
@@ -157,11 +157,11 @@ def test_a_member_whose_actor_diverges_is_frozen_and_named():
         ("counting", None, {"replay": {"kind": "transitions"}}, "set agent=mlp"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_with_the_reason(env, algo, changes, words):
-    chosen = {} if algo is None else {
+def test_unmet_needs_are_refused_with_the_reason(env, algo, changes, words):
+    overrides = {} if algo is None else {
         "algo": {"name": algo, "algorithm": f"toys.{algo}", "mixer": None}
     }  # fmt: skip
-    cfg = members.load(env={"name": f"toys.{env}"}, **chosen, **changes)
+    cfg = members.load(env={"name": f"toys.{env}"}, **overrides, **changes)
     with pytest.raises(config.ConfigError, match=re.escape(words)) as error:
         program.build(cfg)
     text = str(error.value)

@@ -34,21 +34,21 @@ def test_means_over_exactly_the_first_episode_of_each_environment():
     np.testing.assert_allclose(result["last_step"], lengths.mean(), rtol=1e-6)
 
 
-def test_watching_shows_the_episodes_that_are_evaluated():
+def test_recorded_episodes_are_the_evaluated_episodes():
     env = counting.make(counting.Config(limit=5, longest=9))
     key, n = jax.random.key(5), 40
     result = jax.jit(lambda k: evaluate.evaluate(stage(env, n), FIRST, k))(key)
-    seen = jax.jit(
+    episodes = jax.jit(
         lambda k: evaluate.record_episodes(stage(env, n), FIRST, k, lambda state: state["step"])
     )(key)
-    lengths = np.asarray(seen.valid).sum(axis=0)
-    assert seen.extracted.shape == (6, 40) and len(set(lengths)) > 2
-    np.testing.assert_array_equal(seen.extracted[lengths, np.arange(n)], lengths)
+    lengths = np.asarray(episodes.valid).sum(axis=0)
+    assert episodes.extracted.shape == (6, 40) and len(set(lengths)) > 2
+    np.testing.assert_array_equal(episodes.extracted[lengths, np.arange(n)], lengths)
     ends = (lengths - 1, np.arange(n))
-    assert (np.asarray(seen.terminated) | np.asarray(seen.truncated))[ends].all()
-    returned = np.where(seen.valid, seen.reward, 0.0).sum(axis=0)
+    assert (np.asarray(episodes.terminated) | np.asarray(episodes.truncated))[ends].all()
+    returned = np.where(episodes.valid, episodes.reward, 0.0).sum(axis=0)
     np.testing.assert_allclose(result["return"], returned.mean(), rtol=1e-6)
-    last = np.asarray(seen.metrics["last_step"])[ends]
+    last = np.asarray(episodes.metrics["last_step"])[ends]
     np.testing.assert_allclose(result["last_step"], last.mean(), rtol=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_a_time_limit_ends_the_episode_at_exactly_the_limit():
     assert (float(result["return"]), float(result["length"])) == (4.0, 4.0)
 
 
-def test_evaluation_is_greedy_and_leaves_the_members_alone():
+def test_evaluation_is_greedy_and_does_not_change_training():
     trained = members.train(members.small(), calls=(3,))
     before = [x.copy() for x in members.leaves(trained.states[0])]
     first = trained.members.evaluate(trained.states, 3)

@@ -8,7 +8,7 @@ from toys import image, members
 
 
 @pytest.mark.slow
-def test_a_run_learns_to_see():
+def test_a_run_learns_from_images():
     """Collected, kept in eight bits, sampled, learnt from and evaluated; each agent its own."""
     cfg = members.load(
         env={"name": "toys.image"},

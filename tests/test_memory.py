@@ -46,14 +46,14 @@ def needed():
 
 
 @pytest.mark.slow
-def test_slices_change_nothing(tmp_path, capsys):
+def test_slices_do_not_change_results(tmp_path, capsys):
     """Of batched members; `test_resume.py` has slices of members that take turns."""
-    one = needed()
+    needed_memory = needed()
     settings = {"population": {"batching": "vmap", "devices": 1}, **NO_COPIES}
     jobs = [members.load(seeds=2, **settings), members.load(seed=7, seeds=2, **settings)]
     together = api.train_many([api.Job(cfg, tmp_path / f"a{i}") for i, cfg in enumerate(jobs)])
     capsys.readouterr()
-    limit = int(3.4 * (one.persistent + one.temporaries))
+    limit = int(3.4 * (needed_memory.persistent + needed_memory.temporaries))
     small = {**settings, "population": {**settings["population"], "memory": limit}}
     sliced = api.train_many(
         [
@@ -74,7 +74,7 @@ def test_slices_change_nothing(tmp_path, capsys):
     assert len(rows) == len(storage.read_metrics(sliced[1].directory / "metrics.csv")["seed"])
 
 
-def test_too_little_memory_is_one_line_before_anything_is_compiled(tmp_path, monkeypatch):
+def test_too_little_memory_is_a_one_line_error_before_compilation(tmp_path, monkeypatch):
     monkeypatch.setattr(population, "compile_programs", None)
     cfg = members.load(population={"memory": "2KB"})
     with pytest.raises(config.ConfigError, match=r"memory: a member takes .*2kB for one; lower"):
@@ -83,7 +83,7 @@ def test_too_little_memory_is_one_line_before_anything_is_compiled(tmp_path, mon
 
 
 @pytest.mark.slow
-def test_members_that_do_not_fit_together_are_refused_where_slices_are_off(tmp_path, monkeypatch):
+def test_members_that_do_not_fit_are_refused_without_slices(tmp_path, monkeypatch):
     limit = int(2.5 * needed().kept)
     monkeypatch.setattr(population, "compile_programs", None)
     settings = {"batching": "map", "devices": 1, "memory": limit, "slices": False}
@@ -96,9 +96,13 @@ def test_members_that_do_not_fit_together_are_refused_where_slices_are_off(tmp_p
 
 
 @pytest.mark.slow
-def test_what_turns_out_too_large_when_compiled_leaves_nothing_but_the_reason(tmp_path):
-    one = needed()
-    settings = {"batching": "map", "devices": 1, "memory": one.persistent + one.temporaries // 2}
+def test_a_program_that_turns_out_too_large_leaves_no_files(tmp_path):
+    needed_memory = needed()
+    settings = {
+        "batching": "map",
+        "devices": 1,
+        "memory": needed_memory.persistent + needed_memory.temporaries // 2,
+    }
     job = api.Job(members.load(seeds=1, population=settings), tmp_path / "run")
     with pytest.raises(config.ConfigError, match=r"memory: a member takes"):
         api.train_many([job], tmp_path)
@@ -115,38 +119,42 @@ def test_bytes_may_have_units(given, bytes_):
 
 
 @pytest.mark.parametrize("given", ["24 parsecs", "GiB", 0, -1, "1e3GB"])
-def test_other_texts_are_no_bytes(given):
+def test_invalid_byte_sizes_are_refused(given):
     with pytest.raises(config.ConfigError, match=r"population.memory="):
         members.load(population={"memory": given})
 
 
 @pytest.mark.slow
-def test_plan_says_what_training_would_need(capsys):
+def test_plan_reports_the_memory_of_training(capsys):
     cfg = members.load(seeds=4, population={"batching": "map", "devices": 2}, **NO_COPIES)
-    one = needed()
+    needed_memory = needed()
     (plan,) = api.plan_runs([cfg], memory=10**9)
     assert isinstance(plan, programs.Footprint)
-    assert plan.memory.parts == one.parts and plan.together == 4
+    assert plan.memory.parts == needed_memory.parts and plan.together == 4
     printed = capsys.readouterr().out
     assert "1 job in 1 compiled program" in printed
     assert "4 members at a time, 1 slice" in printed
-    (plan,) = api.plan_runs([cfg], memory=3 * one.persistent + 2 * one.temporaries)
+    (plan,) = api.plan_runs(
+        [cfg], memory=3 * needed_memory.persistent + 2 * needed_memory.temporaries
+    )
     assert plan.together == 3
-    (plan,) = api.plan_runs([cfg], memory=one.persistent)
+    (plan,) = api.plan_runs([cfg], memory=needed_memory.persistent)
     assert plan.together == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("replay", "share"), [("running", 1.0), ("never", 0.8)])
-def test_a_checkpoint_holds_members_twice(replay, share, capsys):
+def test_a_checkpoint_needs_a_second_copy_of_members(replay, share, capsys):
     cfg = members.load(seeds=4, population={"devices": 2}, checkpoint={"replay": replay})
     (plan,) = api.plan_runs([cfg], memory=10**9)
-    one = plan.memory
-    assert one.copies == one.persistent - (one.parts["replay"] if replay == "never" else 0)
-    assert one.copies / one.persistent == pytest.approx(share, abs=0.01)
+    estimate = plan.memory
+    assert estimate.copies == estimate.persistent - (
+        estimate.parts["replay"] if replay == "never" else 0
+    )
+    assert estimate.copies / estimate.persistent == pytest.approx(share, abs=0.01)
     assert "for checkpoints" in capsys.readouterr().out
-    limit = 3 * (one.persistent + one.copies) + 2 * one.temporaries
-    assert (one.fit(limit, running=2), one.fit(limit - 1, running=2)) == (3, 2)
+    limit = 3 * (estimate.persistent + estimate.copies) + 2 * estimate.temporaries
+    assert (estimate.fit(limit, running=2), estimate.fit(limit - 1, running=2)) == (3, 2)
 
 
 PLANNED = (("two_step", "vmap"), ("smax_3m", "map"))
@@ -156,33 +164,33 @@ TOGETHER = 4
 @pytest.fixture
 def analyses(monkeypatch):
     """Program -> the compiler's own memory analysis, of the population compiled last."""
-    found = {}
+    analyses_by_name = {}
     compile_all = population._compile
 
     def keeping(*arguments):
         compiled, seconds = compile_all(*arguments)
-        found.update({name: one.memory_analysis() for name, one in compiled.items()})
+        analyses_by_name.update({name: one.memory_analysis() for name, one in compiled.items()})
         return compiled, seconds
 
     monkeypatch.setattr(population, "_compile", keeping)
-    return found
+    return analyses_by_name
 
 
 def measured_bytes(analyses, rounds):
     """Bytes of all members on one device while the largest program runs one of the rounds: the
     arguments of `train` are alive throughout, in every round; the state that `init` makes is one.
     """
-    kept = rounds * analyses["train"].argument_size_in_bytes
+    arguments = rounds * analyses["train"].argument_size_in_bytes
     made = {
         name: one.output_size_in_bytes - one.alias_size_in_bytes for name, one in analyses.items()
     }
     made["init"] = 0
-    return kept + max(made[name] + one.temp_size_in_bytes for name, one in analyses.items())
+    return arguments + max(made[name] + one.temp_size_in_bytes for name, one in analyses.items())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "batching"), PLANNED)
-def test_the_plan_foretells_the_compilers_own_analysis(experiment, batching, analyses):
+def test_the_plan_agrees_with_the_compilers_memory_analysis(experiment, batching, analyses):
     """Within 15 %, in all and of the temporaries alone, at the experiments' own sizes: the plan has
     seen one member, the compiler four. Nothing runs.
     """
@@ -193,17 +201,17 @@ def test_the_plan_foretells_the_compilers_own_analysis(experiment, batching, ana
         "checkpoint.enabled=false",
     )
     cfg = config.load(composition.compose(*overrides))
-    whole = jobs.Group([jobs.Job(cfg)], program.build(cfg))
-    needed = programs.footprint(whole, limit=10**15).memory
-    numbers = [program.hparams(cfg.hparams)] * TOGETHER
+    group = jobs.Group([jobs.Job(cfg)], program.build(cfg))
+    needed = programs.footprint(group, limit=10**15).memory
+    hparams = [program.hparams(cfg.hparams)] * TOGETHER
     running = 1 if batching == "map" else TOGETHER
     places = population.make_layout(TOGETHER, jax.devices()[:1], batching)
     many = population.compile_programs(
-        whole.program, places, whole.seeds, numbers, cfg.precision, time.perf_counter
+        group.program, places, group.seeds, hparams, cfg.precision, time.perf_counter
     )
     assert many.memory.parts == needed.parts, "exact: shapes alone"
-    kept = TOGETHER * needed.persistent
-    planned = kept + running * needed.temporaries
+    persistent = TOGETHER * needed.persistent
+    planned = persistent + running * needed.temporaries
     assert needed.fit(planned, running if batching == "map" else None) == TOGETHER
     measured = measured_bytes(analyses, places.rounds)
     assert planned == pytest.approx(measured, rel=0.15)

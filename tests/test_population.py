@@ -44,7 +44,7 @@ def three():
     return members.train(load(seeds=3), calls=(UPDATES,))
 
 
-def test_layout_places_everybody_once():
+def test_layout_assigns_every_member_once():
     devices = jax.devices()
     for n_members in (1, 2, 3, 5, 8):
         for batching in ("map", "vmap", "auto"):
@@ -57,7 +57,7 @@ def test_layout_places_everybody_once():
 
 
 @slow
-def test_member_alone_equals_member_in_a_population_bitwise(three):
+def test_a_member_is_bitwise_equal_alone_and_in_a_population(three):
     for i in range(3):
         alone = members.train(load(seed=i, seeds=1), calls=(UPDATES,))
         same(row(alone.parameters, 0), row(three.parameters, i))
@@ -69,14 +69,14 @@ def test_member_alone_equals_member_in_a_population_bitwise(three):
 
 
 @slow
-def test_the_number_of_devices_does_not_matter(three):
+def test_the_number_of_devices_does_not_change_results(three):
     one_device = members.train(load(seeds=3, population={"devices": 1}), calls=(UPDATES,))
     same(one_device.parameters, three.parameters)
 
 
 @slow
 @pytest.mark.parametrize("calls", [(1,) * UPDATES, (4, 5), (2, 1, 6)])
-def test_the_length_of_calls_does_not_matter(three, calls):
+def test_chunk_length_does_not_change_results(three, calls):
     split = members.train(load(seeds=3), calls=calls)
     same(split.states, three.states)
     same(split.metrics.totals, three.metrics.totals)
@@ -91,7 +91,7 @@ def test_different_seeds_differ(three):
 
 
 @slow
-def test_repeating_a_run_repeats_it_bitwise(three):
+def test_training_is_bitwise_reproducible(three):
     same(members.train(load(seeds=3), calls=(UPDATES,)).states, three.states)
 
 

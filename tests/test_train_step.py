@@ -49,35 +49,35 @@ def test_ratios_count_gradient_steps_and_valid_steps():
 
 def program_jaxpr(cfg):
     built = program.build(cfg)
-    numbers = program.hparams(cfg.hparams)
+    hparams = program.hparams(cfg.hparams)
     state = jax.eval_shape(built.step.init, 0)
     loop = train_step.Loop(built.step.update)
-    tally = jax.eval_shape(loop.empty_tally, state, numbers)
-    return jax.make_jaxpr(loop.train)(state, tally, numbers, 0, 3)
+    tally = jax.eval_shape(loop.empty_tally, state, hparams)
+    return jax.make_jaxpr(loop.train)(state, tally, hparams, 0, 3)
 
 
 def primitives(jaxpr):
     """All primitives of a jaxpr and of the jaxprs inside it."""
-    found = collections.Counter()
+    counts = collections.Counter()
     for eqn in jaxpr.eqns:
-        found[eqn.primitive.name] += 1
+        counts[eqn.primitive.name] += 1
         for value in eqn.params.values():
             for sub in value if isinstance(value, tuple | list) else [value]:
                 inner = getattr(sub, "jaxpr", sub)
                 if hasattr(inner, "eqns"):
-                    found += primitives(inner)
-    return found
+                    counts += primitives(inner)
+    return counts
 
 
 @pytest.mark.parametrize("collector", ["segment", "episode", "window"])
 def test_the_training_program_has_no_callback_and_no_cond(collector):
-    found = primitives(program_jaxpr(members.load(trainer={"collector": collector})).jaxpr)
-    assert not [name for name in found if "callback" in name or "infeed" in name]
-    assert found["cond"] == 0
-    assert found["while"] == 2, "the loops over updates and over gradient steps"
+    counts = primitives(program_jaxpr(members.load(trainer={"collector": collector})).jaxpr)
+    assert not [name for name in counts if "callback" in name or "infeed" in name]
+    assert counts["cond"] == 0
+    assert counts["while"] == 2, "the loops over updates and over gradient steps"
     # rollout; Peng's targets; and the GRU: acting, online, its gradient, target
-    assert found["scan"] == 6
-    assert found["qr"] == found["householder_product"] == 0
+    assert counts["scan"] == 6
+    assert counts["qr"] == counts["householder_product"] == 0
 
 
 PQN = {**members.TINY["algo"], "name": "pqn", "algorithm": "pqn"}
@@ -92,20 +92,20 @@ KINDS = {
 
 @pytest.mark.parametrize(("kind", "scans"), [("prioritised", 6), ("on_policy", 5)])
 def test_other_buffers_add_no_cond_and_no_loop(kind, scans):
-    found = primitives(program_jaxpr(members.load(**KINDS[kind])).jaxpr)
-    assert (found["cond"], found["while"], found["top_k"]) == (0, 2, 1)
-    assert found["scan"] == scans, "one unroll less without a target network"
+    counts = primitives(program_jaxpr(members.load(**KINDS[kind])).jaxpr)
+    assert (counts["cond"], counts["while"], counts["top_k"]) == (0, 2, 1)
+    assert counts["scan"] == scans, "one unroll less without a target network"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_plan_knows_the_bytes_of_every_buffer(kind):
+def test_the_plan_states_the_bytes_of_every_buffer(kind):
     built = program.build(members.load(**KINDS[kind]))
-    kept = jax.eval_shape(built.step.init, 0).replay
-    assert built.plan.replay_bytes == sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))
+    state = jax.eval_shape(built.step.init, 0).replay
+    assert built.plan.replay_bytes == sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     assert built.plan.capacity == (3 if kind == "on_policy" else 12)
 
 
-def test_one_trace_serves_every_call_length(monkeypatch):
+def test_train_is_traced_once_for_all_chunk_lengths(monkeypatch):
     """`train` is traced once however often and for however many updates it is called."""
     members.forget()
     traced = []
@@ -125,12 +125,12 @@ def test_the_replay_is_updated_in_place():
     """In the compiled program nothing as large as the ring is copied or made inside the loop."""
     cfg = members.load(replay={"batch_size": 4, "capacity": 3_000})
     built = program.build(cfg)
-    numbers = program.hparams(cfg.hparams)
+    hparams = program.hparams(cfg.hparams)
     state = jax.eval_shape(built.step.init, 0)
     loop = train_step.Loop(built.step.update)
-    tally = jax.eval_shape(loop.empty_tally, state, numbers)
+    tally = jax.eval_shape(loop.empty_tally, state, hparams)
     train = jax.jit(loop.train, donate_argnums=(0, 1))
-    compiled = train.lower(state, tally, numbers, jnp.int32(0), jnp.int32(3)).compile()
+    compiled = train.lower(state, tally, hparams, jnp.int32(0), jnp.int32(3)).compile()
     ring = sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
     memory = compiled.memory_analysis()
     assert memory.temp_size_in_bytes < ring / 2, "a copy of the ring would be in the temporaries"
@@ -139,7 +139,7 @@ def test_the_replay_is_updated_in_place():
     assert not copies
 
 
-def test_what_several_programs_contain_is_traced_once():
+def test_functions_shared_by_programs_are_traced_once():
     """An update is part of `train` and of the shapes of its metrics; states have a shape too."""
     cfg = members.load()
     built = program.build(cfg)
@@ -190,15 +190,15 @@ def test_no_key_is_used_twice(monkeypatch):
     watch("fold_in", folded)
     cfg = members.load(seed=5)
     built = program.build(cfg)
-    numbers = program.hparams(cfg.hparams)
+    hparams = program.hparams(cfg.hparams)
 
     def run(seed):
         state = built.step.init(seed)
         built.evaluate(state.key, state.learner.params, jnp.int32(0))
         loop = train_step.Loop(built.step.update)
-        tally = loop.empty_tally(state, numbers)
+        tally = loop.empty_tally(state, hparams)
         first, n_updates = jnp.int32(-built.plan.warm_up_collects), jnp.int32(4)
-        return loop.train(state, tally, numbers, first, n_updates)
+        return loop.train(state, tally, hparams, first, n_updates)
 
     for seed in (5, 6):
         jax.block_until_ready(jax.jit(run)(jnp.int32(seed))[1])

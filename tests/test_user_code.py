@@ -55,7 +55,7 @@ def lab(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_environment_is_one_line(lab, capsys, name):
+def test_a_broken_environment_is_a_one_line_error(lab, capsys, name):
     right, wrong, message = BROKEN[name]
     assert WORKING.count(right) == 1
     (lab / f"{name}.py").write_text(WORKING.replace(right, wrong), encoding="utf-8")
@@ -76,7 +76,7 @@ def make(cfg, spec):
 """
 
 
-def test_a_broken_mixer_is_one_line(lab, capsys):
+def test_a_broken_mixer_is_a_one_line_error(lab, capsys):
     (lab / "adds.py").write_text(MIXER, encoding="utf-8")
     assert run("train", *TINY, "algo=vdn", "algo.mixer.name=lab.adds", "hydra.run.dir=run") == 2
     error = capsys.readouterr().err
@@ -101,7 +101,7 @@ def raising(error):
     ],
     ids=["no module of one's own", "the disk", "the device"],
 )
-def test_what_is_not_of_ones_own_is_not_laid_to_it(monkeypatch, environment, error):
+def test_errors_elsewhere_do_not_blame_user_code(monkeypatch, environment, error):
     monkeypatch.setattr(program.plan, "make", raising(error))
     with pytest.raises(type(error), match=re.escape(str(error))):
         run("train", *TINY, *environment)

@@ -54,7 +54,7 @@ def test_shapes_and_dtypes(name):
 
 
 @every_agent
-def test_acting_is_a_slice_of_learning(name):
+def test_acting_equals_unrolling(name):
     """Steps of T = 1 with the carry handed on are the unroll of T = 7."""
     agent, params, unroll = agent_case(name)
     obs, prev_actions, reset = history()
@@ -68,14 +68,18 @@ def test_acting_is_a_slice_of_learning(name):
 
 
 @every_agent
-def test_sequences_do_not_mix(name):
+def test_sequences_are_independent(name):
     agent, params, unroll = agent_case(name)
     obs, prev_actions, reset = history()
     q = unroll(params, agent.initial_carry(3), obs, prev_actions, reset)[1]
     for b in range(3):
-        one = slice(b, b + 1)
+        sequence = slice(b, b + 1)
         alone = unroll(
-            params, agent.initial_carry(1), obs[:, one], prev_actions[:, one], reset[:, one]
+            params,
+            agent.initial_carry(1),
+            obs[:, sequence],
+            prev_actions[:, sequence],
+            reset[:, sequence],
         )[1]
         np.testing.assert_allclose(alone[:, 0], q[:, b], rtol=1e-5, atol=1e-5)
 
@@ -95,7 +99,7 @@ def test_utilities_are_decentralised(name):
 
 
 @every_agent
-def test_forgets_what_came_before_an_episode(name):
+def test_a_reset_clears_the_memory(name):
     agent, params, unroll = agent_case(name)
     obs, prev_actions, reset = history()
     start = np.arange(7) == 4
@@ -111,7 +115,7 @@ def test_forgets_what_came_before_an_episode(name):
 
 
 @every_agent
-def test_tells_no_last_action_from_any_action(name):
+def test_no_previous_action_differs_from_every_action(name):
     """-1 is none of the actions: its utilities differ from every action's."""
     agent, params, unroll = agent_case(name)
     obs, _, reset = history(t=1)
@@ -128,15 +132,15 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
     agent, params, _ = agent_case(name)
 
     def objective(params):
-        seen = samples.seen(*history())
-        return jnp.sum(agent.unroll(params, agent.initial_carry(3), seen)[1] ** 2)
+        observed = samples.seen(*history())
+        return jnp.sum(agent.unroll(params, agent.initial_carry(3), observed)[1] ** 2)
 
     leaves = jax.tree.leaves(jax.jit(jax.grad(objective))(params))
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in leaves)
 
 
 @pytest.mark.parametrize("name", components.names("agents"))
-def test_the_head_is_as_wide_as_the_algorithm_asks(name):
+def test_the_head_has_the_requested_width(name):
     module = components.find("agents", name)
     agent = module.make(module.Config(hidden=8), SPEC, 5)
     obs, prev_actions, reset = history(t=2)
@@ -150,7 +154,7 @@ def test_the_head_is_as_wide_as_the_algorithm_asks(name):
 
 
 @pytest.mark.parametrize("name", components.names("agents"))
-def test_continuous_last_actions_are_inputs_as_they_are(name):
+def test_continuous_previous_actions_are_inputs(name):
     """Twice the last action moves the head; at the start of an episode it is zeros."""
     spec = replace(SPEC, actions=Box((2, 1, 2)))
     module = components.find("agents", name)
@@ -182,8 +186,8 @@ def test_the_index_of_a_state_becomes_one_hot():
     params = samples.params(agent.init)
     assert params["hidden_0"]["kernel"].shape == (6, 8)
     obs = np.full((1, 1, N, 1), 4.0, np.float32)
-    seen = samples.seen(obs, np.zeros((1, 1, N), np.int32), np.zeros((1, 1), bool))
-    hidden = agent.unroll(params, (), seen)[2]
+    observed = samples.seen(obs, np.zeros((1, 1, N), np.int32), np.zeros((1, 1), bool))
+    hidden = agent.unroll(params, (), observed)[2]
     layer = params["hidden_0"]
     np.testing.assert_allclose(
         hidden[0, 0, 0], np.maximum(layer["kernel"][4] + layer["bias"], 0.0), rtol=1e-6

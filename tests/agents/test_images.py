@@ -23,7 +23,7 @@ def make(name, **options):
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_every_agent_looks_at_images_with_convolutions_of_its_own_accord(name):
+def test_every_agent_uses_convolutions_for_images_by_default(name):
     agent = make(name, cnn={"channels": (3,), "kernel": 2, "features": 5})
     params = samples.params(agent.init)
     shapes = jax.tree.map(jnp.shape, params)
@@ -40,7 +40,7 @@ def test_every_agent_looks_at_images_with_convolutions_of_its_own_accord(name):
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_flat_takes_the_entries_in_a_row(name):
+def test_torso_flat_flattens_images(name):
     params = jax.eval_shape(make(name, torso="flat", last_action=True).init, jax.random.key(0))
     assert "torso" not in params
     first = params["hidden_0" if name == "mlp" else "embed"]["kernel"]

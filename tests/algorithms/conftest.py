@@ -211,7 +211,7 @@ def _play(made, spec, hparams, optimiser, steps, key, payoff):
 
     params = made.init(key)
     (params, _), _ = jax.lax.scan(step, (params, optimiser.init(params)), None, length=steps)
-    shown = made.inspect(params, trajectory)
-    best = jnp.argmax(shown["utilities"][0, 0], axis=-1)
-    tables = shown["q_tot"][0], shown["q_joint"][0]
+    inspected = made.inspect(params, trajectory)
+    best = jnp.argmax(inspected["utilities"][0, 0], axis=-1)
+    tables = inspected["q_tot"][0], inspected["q_joint"][0]
     return payoff[best[0], best[1]], *(table.reshape(payoff.shape) for table in tables)

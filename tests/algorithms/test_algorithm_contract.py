@@ -61,7 +61,7 @@ def algorithm_case(case, mixer):
     return made, params, target_params, samples.jit(jax.value_and_grad(loss, has_aux=True))
 
 
-def test_every_component_is_tried():
+def test_every_component_is_covered():
     assert {name for name, _ in COMBINATIONS} == set(CASES)
     assert {mixer for _, mixer in COMBINATIONS} == {None, *components.names("mixers")}
 
@@ -96,7 +96,7 @@ def test_contents_of_invalid_steps_change_nothing(name, mixer, form):
 
 
 @combinations
-def test_contents_of_valid_steps_do_matter(name, mixer):
+def test_contents_of_valid_steps_change_the_loss(name, mixer):
     """Observations, rewards, terminations and validity each enter the loss."""
     _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams()
@@ -110,7 +110,7 @@ def test_contents_of_valid_steps_do_matter(name, mixer):
 
 
 @combinations
-def test_nothing_valid_is_no_loss_and_no_gradient(name, mixer):
+def test_without_valid_steps_loss_and_gradient_are_zero(name, mixer):
     _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch = samples.batch("episode")
     none = batch.replace(
@@ -137,9 +137,9 @@ def test_joined_episodes_are_separate_episodes(name, mixer):
             if hasattr(values, "shape")
         }
         valid = moved["valid"]
-        chosen = (np.arange(len(valid)) < end - start)[:, None] & (np.arange(valid.shape[1]) == 0)
+        selected = (np.arange(len(valid)) < end - start)[:, None] & (np.arange(valid.shape[1]) == 0)
         return batch.replace(
-            trajectory=batch.trajectory.replace(**moved).replace(valid=valid & chosen)
+            trajectory=batch.trajectory.replace(**moved).replace(valid=valid & selected)
         )
 
     def metrics(start, end):
@@ -153,7 +153,7 @@ def test_joined_episodes_are_separate_episodes(name, mixer):
 
 
 @combinations
-def test_priority_is_its_own_sequences(name, mixer):
+def test_the_priority_of_a_sequence_depends_on_that_sequence_only(name, mixer):
     _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams()
     (_, before), _ = loss_and_gradient(params, target_params, batch, hparams)
@@ -193,7 +193,7 @@ def exploring(epsilon):
 
 
 @once_each
-def test_acting_takes_no_state(name, mixer):
+def test_act_takes_no_state(name, mixer):
     made = algorithm_case(name, mixer)[0]
     names = list(inspect.signature(made.act).parameters)
     assert len(names) == 5 and "state" not in names
@@ -206,15 +206,15 @@ def test_acting_is_decentralised(name, mixer, epsilon):
     """Everything about the second agent changes; the first does the same, also when exploring."""
     made, params, *_ = algorithm_case(name, mixer)
     act, explore = samples.jit(made.act), exploring(epsilon)
-    seen, other = crowd(), crowd(seed=1)
-    carry = samples.live_carry(made, len(seen.reset))["act"]
-    actions = act(params, carry, seen, explore, KEY)[1]
+    observed, other = crowd(), crowd(seed=1)
+    carry = samples.live_carry(made, len(observed.reset))["act"]
+    actions = act(params, carry, observed, explore, KEY)[1]
     second = np.array([False, True])
     changed = replace(
-        seen,
-        obs=np.where(second[:, None], other.obs, seen.obs),
-        prev_actions=np.where(second, other.prev_actions, seen.prev_actions),
-        avail_actions=np.where(second[:, None], other.avail_actions, seen.avail_actions),
+        observed,
+        obs=np.where(second[:, None], other.obs, observed.obs),
+        prev_actions=np.where(second, other.prev_actions, observed.prev_actions),
+        avail_actions=np.where(second[:, None], other.avail_actions, observed.avail_actions),
     )
     others = act(params, carry, changed, explore, KEY)[1]
     np.testing.assert_array_equal(others[:, 0], actions[:, 0])
@@ -240,8 +240,8 @@ def test_greedy_acting_maximises_the_utilities(name, mixer):
     """At the start of an episode, whatever the carry and the action before it were; and what
     `inspect` shows are the utilities that `act` maximises."""
     made, params, *_ = algorithm_case(name, mixer)
-    seen = crowd(b=20)
-    start = replace(seen, reset=np.ones(20, bool), prev_actions=np.full((20, N), -1, np.int32))
+    observed = crowd(b=20)
+    start = replace(observed, reset=np.ones(20, bool), prev_actions=np.full((20, N), -1, np.int32))
     carry = samples.live_carry(made, 20)["act"]
     actions = samples.jit(made.act)(params, carry, start, made.greedy, KEY)[1]
     joint = np.array([[A - 1, A - 1]])
@@ -258,19 +258,19 @@ def test_exploration_follows_the_clock_and_greedy_has_the_same_form(name, mixer)
     made, *_ = algorithm_case(name, mixer)
     epsilon = Schedule(start=jnp.float32(1.0), end=jnp.float32(0.0), steps=jnp.float32(100.0))
     clock = replace(samples.CLOCK, env_steps=jnp.float32(25.0))
-    found = made.exploration(samples.hparams(epsilon=epsilon), clock)
-    assert samples.signature(found) == samples.signature(dict(made.greedy))
-    np.testing.assert_allclose(found["epsilon"], 0.75)
+    explored = made.exploration(samples.hparams(epsilon=epsilon), clock)
+    assert samples.signature(explored) == samples.signature(dict(made.greedy))
+    np.testing.assert_allclose(explored["epsilon"], 0.75)
     assert float(made.greedy["epsilon"]) == 0.0
 
 
 @combinations
-def test_what_is_shown_has_the_axes_of_its_name(name, mixer):
+def test_inspected_arrays_have_the_documented_axes(name, mixer):
     made, params, *_ = algorithm_case(name, mixer)
     trajectory = samples.batch("segment").trajectory
-    shown = jax.eval_shape(made.inspect, params, trajectory)
+    inspected = jax.eval_shape(made.inspect, params, trajectory)
     t, b = trajectory.valid.shape
-    assert shown["utilities"].shape == (t, b, N, A)
-    assert all(values.shape[:2] == (t, b) for values in shown.values())
-    assert ("q_tot" in shown) == (name != "iql")
-    assert shown.get("q_tot", trajectory.reward).shape == (t, b)
+    assert inspected["utilities"].shape == (t, b, N, A)
+    assert all(values.shape[:2] == (t, b) for values in inspected.values())
+    assert ("q_tot" in inspected) == (name != "iql")
+    assert inspected.get("q_tot", trajectory.reward).shape == (t, b)

@@ -68,13 +68,13 @@ def test_kinds_differ_but_are_one_step_at_lambda_zero_or_n_one(independent, form
     batch = samples.batch(form)
     inputs = (independent, batch, *_tables(batch))
     valid = batch.trajectory.valid
-    found = [np.asarray(_target(kind, *inputs))[valid] for kind in KINDS]
+    targets = [np.asarray(_target(kind, *inputs))[valid] for kind in KINDS]
     zero = samples.hparams(td_lambda=0.0)
     one_step = [np.asarray(_target(kind, *inputs, n=1, hparams=zero))[valid] for kind in KINDS]
     for i in range(len(KINDS)):
         np.testing.assert_allclose(one_step[i], one_step[0], rtol=1e-6)
-        assert np.abs(found[i] - one_step[0]).max() > 0.1
-        assert all(np.abs(found[i] - found[j]).max() > 0.05 for j in range(i))
+        assert np.abs(targets[i] - one_step[0]).max() > 0.1
+        assert all(np.abs(targets[i] - targets[j]).max() > 0.05 for j in range(i))
 
 
 @kinds

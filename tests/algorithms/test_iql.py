@@ -33,8 +33,8 @@ def test_by_hand(one_step):
 def test_refuses_a_mixer_and_has_no_joint_value(one_step):
     made = samples.algorithm("iql", {}, one_step.agent, None, one_step.spec)
     params = {"agent": {"scale": jnp.ones(())}}
-    shown = samples.at_start(made, params, jnp.ones((2, 2)), jnp.zeros(1), np.zeros((1, 2)))
-    assert set(shown) == {"utilities"}
+    inspected = samples.at_start(made, params, jnp.ones((2, 2)), jnp.zeros(1), np.zeros((1, 2)))
+    assert set(inspected) == {"utilities"}
     with pytest.raises(ValueError, match=r"algo\.mixer=null"):
         mixer = vdn.make(vdn.Config(), one_step.spec)
         samples.algorithm("iql", {}, one_step.agent, mixer, one_step.spec)
@@ -52,7 +52,7 @@ def test_refuses_a_mixer_and_has_no_joint_value(one_step):
     ],
     ids=["Q3", "two steps"],
 )
-def test_utilities_become_means_over_what_the_others_do(env, steps, utilities):
+def test_utilities_converge_to_means_over_the_actions_of_others(env, steps, utilities):
     """And over what follows their own best action: 0.99 * (7 + 4.5) / 2 for the second agent, who
     has no say in the first step."""
     made = tabular.algorithm("iql", {}, env.spec, None)
@@ -61,5 +61,5 @@ def test_utilities_become_means_over_what_the_others_do(env, steps, utilities):
     params = learn(jax.random.key(0))
     joint = np.zeros((1, 2), int)
     for point, expected in zip(env.game.decision_points, utilities, strict=True):
-        shown = samples.at_start(made, params, point.obs, point.state, joint)
-        np.testing.assert_allclose(shown["utilities"][0], expected, atol=1e-2)
+        inspected = samples.at_start(made, params, point.obs, point.state, joint)
+        np.testing.assert_allclose(inspected["utilities"][0], expected, atol=1e-2)

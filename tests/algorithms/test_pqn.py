@@ -73,8 +73,8 @@ def _two_episodes():
 def test_from_one_step_to_monte_carlo_by_hand(one_step, td_lambda, targets):
     """The finished episode's targets are its returns at lambda 1; the last step of the sequence
     bootstraps from the entry stored after it."""
-    numbers = {"reward_scale": 1.0, "gamma": 0.5, "td_lambda": td_lambda}
-    loss, extras, _ = _loss(one_step, _two_episodes(), **numbers)
+    values = {"reward_scale": 1.0, "gamma": 0.5, "td_lambda": td_lambda}
+    loss, extras, _ = _loss(one_step, _two_episodes(), **values)
     errors = np.array([2.0, 4.0, 6.0]) - targets
     np.testing.assert_allclose(extras.metrics["target"], (sum(targets), 3.0), rtol=1e-6)
     np.testing.assert_allclose(loss, np.mean(errors**2), rtol=1e-6)

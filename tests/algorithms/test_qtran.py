@@ -92,8 +92,10 @@ def test_the_target_is_the_target_networks_joint_value_of_the_online_choice(worl
     second. The successor's state and observation are those of the batch."""
     _, extras = world.gradient(0.0, 0.0)
     trajectory = one_step.batch().trajectory
-    seen = trajectory.obs[1, 0], trajectory.state[1, 0], np.array([[1, 1]])
-    value = samples.at_start(world.made, {**world.params, **world.target_params}, *seen)["q_joint"]
+    successor = trajectory.obs[1, 0], trajectory.state[1, 0], np.array([[1, 1]])
+    value = samples.at_start(world.made, {**world.params, **world.target_params}, *successor)[
+        "q_joint"
+    ]
     summed, count = extras.metrics["target"]
     np.testing.assert_allclose(summed / count, 0.5 + 0.9 * value[0], rtol=1e-5)
 
@@ -102,8 +104,8 @@ def test_joint_values_are_the_sum_of_utilities_and_v(world):
     """Their greedy joint action is the one that `act` takes."""
     obs, state = jnp.array([[1.0, 9.0], [-2.0, 3.0]]), jnp.array([0.7])
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    shown = samples.at_start(world.made, world.params, obs, state, actions)
-    values, other = shown["q_tot"], shown["q_joint"]
+    inspected = samples.at_start(world.made, world.params, obs, state, actions)
+    values, other = inspected["q_tot"], inspected["q_joint"]
     np.testing.assert_allclose(values - values[0], [0.0, 5.0, 8.0, 13.0], rtol=1e-5)
     assert other.shape == (4,) and np.ptp(other - values) > 0.1
 
@@ -144,8 +146,8 @@ def knowing_the_payoff(monkeypatch):
             return jnp.broadcast_to(params, (*inputs.state.shape[:-1], 1))
 
         known = critics.Critic(init=lambda key: (), apply=heads)
-        chosen = qtran._VARIANTS[variant]._replace(critic=lambda *_: known)
-        monkeypatch.setitem(qtran._VARIANTS, variant, chosen)
+        fixed_variant = qtran._VARIANTS[variant]._replace(critic=lambda *_: known)
+        monkeypatch.setitem(qtran._VARIANTS, variant, fixed_variant)
         constant = critics.Critic(init=lambda key: jnp.zeros(1), apply=value)
         monkeypatch.setattr(qtran.state_value, "make", lambda *_: constant)
         return tabular.algorithm("qtran", {"variant": variant}, spec, None)

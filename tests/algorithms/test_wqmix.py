@@ -27,8 +27,8 @@ def test_agrees_with_loops(agrees_with_loops, weighting):
 
 def _seen(**changes):
     """Underestimated by Q_tot; not better than what Q* says of the best actions."""
-    numbers = {"target": 3.0, "q_tot": 2.0, "q_star_best": 4.0, "all_best": False, **changes}
-    return wqmix._WeightInputs(**jax.tree.map(jnp.asarray, numbers))
+    values = {"target": 3.0, "q_tot": 2.0, "q_star_best": 4.0, "all_best": False, **changes}
+    return wqmix._WeightInputs(**jax.tree.map(jnp.asarray, values))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def _seen(**changes):
         ({"all_best": True, "q_tot": 3.5}, True, False),
     ],
 )
-def test_what_keeps_its_weight(changes, centrally, optimistically):
+def test_weights_of_each_weighting(changes, centrally, optimistically):
     assert bool(wqmix._FULL["centrally"](_seen(**changes))) == centrally
     assert bool(wqmix._FULL["optimistically"](_seen(**changes))) == optimistically
 
@@ -59,8 +59,8 @@ class World(NamedTuple):
     batch: Batch
 
     def loss(self, params):
-        numbers = samples.hparams(reward_scale=2.0, gamma=0.9, algo={"alpha": 0.25})
-        return samples.loss(self.made)(params, self.trees[1], self.batch, numbers)
+        hparams = samples.hparams(reward_scale=2.0, gamma=0.9, algo={"alpha": 0.25})
+        return samples.loss(self.made)(params, self.trees[1], self.batch, hparams)
 
 
 def make_world(one_step, weighting, target_scale=-1.0, choice=False):
@@ -160,28 +160,28 @@ def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
             )
 
 
-def test_windows_go_on_with_the_carry_of_both_agent_networks():
+def test_windows_continue_the_carries_of_both_agent_networks():
     """Cut in the middle of episodes, with what acting carried there: the loss of the whole sequence
     with only its end valid."""
     made, params = _random_problem("centrally", "gru")
     batch, hparams, cut = samples.batch("segment"), samples.hparams(), 4
-    whole = batch.trajectory
-    assert not whole.reset[cut].any()
+    full = batch.trajectory
+    assert not full.reset[cut].any()
     act, accompany = samples.jit(made.act), samples.jit(made.accompany)
     carry, explore = made.initial_carry(3), {"epsilon": jnp.float32(0.5)}
-    observed = agents.observed(whole)
+    observed = agents.observed(full)
     for t in range(cut):
-        seen = jax.tree.map(lambda x, t=t: x[t], observed)
-        learn = accompany(params, carry["learn"], seen, whole.state[t])
-        carry = {"act": act(params, carry["act"], seen, explore, KEY)[0], "learn": learn}
-    start = SequenceStart(carry=carry, prev_actions=whole.actions[cut - 1])
-    entries = {name: value[cut:] for name, value in whole.items() if hasattr(value, "shape")}
-    late = np.arange(len(whole.valid))[:, None] >= cut
+        observed_t = jax.tree.map(lambda x, t=t: x[t], observed)
+        learn = accompany(params, carry["learn"], observed_t, full.state[t])
+        carry = {"act": act(params, carry["act"], observed_t, explore, KEY)[0], "learn": learn}
+    start = SequenceStart(carry=carry, prev_actions=full.actions[cut - 1])
+    entries = {name: value[cut:] for name, value in full.items() if hasattr(value, "shape")}
+    late = np.arange(len(full.valid))[:, None] >= cut
     loss = samples.jit(samples.loss(made))
     (expected, right), (found, ours) = (
         loss(params, params, batch.replace(trajectory=trajectory), hparams)
         for trajectory in (
-            replace(whole, valid=whole.valid & late),
+            replace(full, valid=full.valid & late),
             Trajectory(**entries, start=start),
         )
     )
@@ -201,9 +201,9 @@ def test_unrestricted_values_are_those_of_the_central_agents(one_step):
     world = make_world(one_step, "centrally")
     obs, state = jnp.array([[1.0, 9.0], [-2.0, 3.0]]), jnp.zeros(1)
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    shown = samples.at_start(world.made, world.trees[0], obs, state, actions)
-    np.testing.assert_allclose(shown["q_tot"], [-1.0, 4.0, 7.0, 12.0])
-    np.testing.assert_allclose(shown["q_joint"], [-2.0, 8.0, 14.0, 24.0])
+    inspected = samples.at_start(world.made, world.trees[0], obs, state, actions)
+    np.testing.assert_allclose(inspected["q_tot"], [-1.0, 4.0, 7.0, 12.0])
+    np.testing.assert_allclose(inspected["q_joint"], [-2.0, 8.0, 14.0, 24.0])
 
 
 @pytest.mark.slow
@@ -234,7 +234,7 @@ def test_matrix_games_are_solved_where_their_optimum_is_learnt(
 def knowing_the_payoff(monkeypatch):
     """`weighting -> make(payoff, spec)` of weighted QMIX whose Q* is the payoff: the central
     agents' utilities are the numbers of their actions."""
-    numbers = jnp.broadcast_to(jnp.arange(3.0), (2, 1, 3))
+    utilities = jnp.broadcast_to(jnp.arange(3.0), (2, 1, 3))
 
     def of(weighting, payoff, spec):
         def apply(params, inputs):
@@ -246,7 +246,7 @@ def knowing_the_payoff(monkeypatch):
         mixer = qmix_ns.make(qmix_ns.Config(embed_dim=8), spec)
         made = tabular.algorithm("wqmix", {"weighting": weighting}, spec, mixer)
         init = made.init
-        return made._replace(init=lambda key: {**init(key), "central_agent": {"q": numbers}})
+        return made._replace(init=lambda key: {**init(key), "central_agent": {"q": utilities}})
 
     return lambda weighting: lambda *args: of(weighting, *args)
 
@@ -280,7 +280,7 @@ def test_optimistic_weights_solve_games_whose_payoff_is_known(knowing_the_payoff
     assert ends.reached(0, 8.0)[0] == 64 and ends.reached(1, 8.0)[0] >= 48
     np.testing.assert_array_equal(ends.reached(2, 12.0), [64, 64])
     for index, rest in enumerate((-12.0 / 11.0, -4.0)):
-        found = ends.tables[0, index][ends.greedy[0, index] == 8.0]
-        assert len(found) > 32
-        expected = np.broadcast_to(_optimum_and_rest(8.0, rest), found.shape)
-        np.testing.assert_allclose(found, expected, atol=0.1)
+        values = ends.tables[0, index][ends.greedy[0, index] == 8.0]
+        assert len(values) > 32
+        expected = np.broadcast_to(_optimum_and_rest(8.0, rest), values.shape)
+        np.testing.assert_allclose(values, expected, atol=0.1)

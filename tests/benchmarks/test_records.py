@@ -190,7 +190,7 @@ def test_every_recipe_has_a_valid_configuration(asked, tmp_path):
     assert len(asked) == len(recipes) + 2 + 2 * (4 - 1)
 
 
-def test_a_resumed_run_is_cut_at_half_and_an_interrupted_one_is_not_recorded(
+def test_a_resumed_run_is_cut_at_half_and_interrupted_runs_are_not_recorded(
     asked, tmp_path, monkeypatch
 ):
     record.recipes()["resumed/two_step"](tmp_path)
@@ -203,7 +203,7 @@ def test_a_resumed_run_is_cut_at_half_and_an_interrupted_one_is_not_recorded(
             record.recipes()[name](tmp_path)
 
 
-def test_circles_are_found_with_and_without_late_imports(tmp_path):
+def test_import_cycles_with_and_without_late_imports(tmp_path):
     for name, text in {
         "__init__": "",
         "a": "from pack import b",

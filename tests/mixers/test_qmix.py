@@ -109,7 +109,7 @@ def test_a_small_initial_scale_shrinks_the_output():
     assert size(1e-3) < 2e-3 < 0.1 < size(1.0)
 
 
-def test_without_mixing_weights_only_v_is_left():
+def test_with_zero_mixing_weights_the_output_is_v():
     """Its gradient is the whole gradient in the state, and none is left in the utilities."""
     mixer = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), samples.SPEC)
     params = samples.params(mixer.init)
