@@ -37,7 +37,7 @@ def clock(n_added, env_steps=0.0):
 
 
 def rollout(*rewards):
-    """One step per sequence, told apart by its reward."""
+    """One step per sequence, identified by its reward."""
     b = len(rewards)
     return Trajectory(
         obs=jnp.zeros((2, b, 1, 1)),
@@ -178,7 +178,7 @@ def test_new_sequences_have_the_largest_priority_and_empty_entries_are_never_sam
 
 @pytest.mark.parametrize("kind", ["prioritised", "on_policy"])
 def test_members_of_a_population_sample_independently(kind):
-    """Two members side by side, of other priorities and keys: each as if it were alone."""
+    """Two vmapped members with different priorities and keys sample as they do alone."""
     if kind == "prioritised":
         buffer, state = prioritised([1.0, 4.0, 16.0, 64.0], 2, 1.0)
     else:

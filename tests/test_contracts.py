@@ -1,6 +1,5 @@
-"""Algorithms that the package does not ship, and that its contracts admit as they are: continuous
-actions, opposed rewards learnt online from tables, an on-policy actor-critic in two phases. Nothing
-of the engine knows them.
+"""Algorithms outside the package that its contracts support unchanged: continuous actions, opposed
+rewards learnt online in tables, an on-policy actor-critic with two phases.
 """
 
 import re
@@ -60,7 +59,7 @@ def duelled():
 
 def test_each_agent_learns_from_its_own_reward(duelled):
     """Against half random play each agent's means prefer its dominant or best action; evaluation
-    scores the first agent, and tells each one's return."""
+    scores the first agent and reports the return of each."""
     q = duelled.parameters["q"][:, :, 0]
     assert (np.argmax(q, axis=-1) == [0, 1]).all()
     evaluation = duelled.evaluation
@@ -71,7 +70,7 @@ def test_each_agent_learns_from_its_own_reward(duelled):
 
 
 def test_an_online_learner_uses_every_step_once(duelled):
-    """1,200 visits of each agent; means of opposed rewards weigh to opposite sums; the clock counts
+    """1,200 visits per agent; means of opposed rewards have opposite weighted sums; the clock counts
     every update 0, 1, 2, ..."""
     n = np.asarray(duelled.states[0].learner.opt_state["n"])
     np.testing.assert_array_equal(n.sum(axis=(2, 3)), 1_200)
@@ -87,7 +86,7 @@ def test_an_online_learner_uses_every_step_once(duelled):
 
 
 def test_chunk_length_does_not_change_an_online_learner():
-    """Chunks of 3, 1 and 96 updates give what one of 100 gives, bit for bit."""
+    """Chunks of 3, 1 and 96 updates equal one of 100 bit for bit."""
     cfg = load("duel", "averages", **ONLINE)
     uncut, cut = members.train(cfg), members.train(cfg, calls=(3, 1, 96))
     for a, b in zip(members.leaves(uncut.states), members.leaves(cut.states), strict=True):
@@ -113,8 +112,8 @@ def test_an_on_policy_actor_critic_with_a_target_critic_learns(acted):
 
 
 def test_behaviour_from_act_and_prepare_is_stored_with_the_trajectory(acted):
-    """log pi of the actions taken, advantages of the whole rollout, and the normaliser's statistics
-    beside the networks, which no gradient step moved from what `prepare` wrote."""
+    """log pi of the actions taken, advantages of the rollout, and statistics of the normaliser, which
+    gradient steps do not change."""
     state = acted.states[0]
     stored = state.replay["behaviour"]
     assert stored["log_prob"].shape[2:] == (1, 2) and stored["advantage"].shape[2:] == (1,)
@@ -137,7 +136,7 @@ def test_phases_of_an_actor_critic_count_their_own_steps(acted):
 
 
 def test_a_member_with_a_diverging_actor_is_frozen():
-    """Any watched loss freezes, whatever the phases are called."""
+    """Any watched loss freezes, whatever the names of the phases."""
     cfg = load("x", "actor_critic", **{**ON_POLICY, "hparams": {"learning_rate": 1e30}})
     trained = members.train(cfg, calls=(6,))
     firsts = trained.metrics.first_nonfinite

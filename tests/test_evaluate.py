@@ -1,4 +1,4 @@
-"""Evaluation counts the first whole episode of each environment, and nothing else."""
+"""Evaluation counts exactly the first episode of each environment."""
 
 import jax
 import jax.numpy as jnp

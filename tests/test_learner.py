@@ -28,7 +28,7 @@ def initial():
 
 
 def linear_learner(optimiser, targets=PARTS):
-    """A loss whose gradient is the batch itself."""
+    """A loss whose gradient is the batch."""
 
     def loss(params, target_params, batch, hparams, clock, k, key):
         products = jax.tree.map(lambda p, g: jnp.sum(p * g), params, batch)
@@ -136,7 +136,7 @@ def test_target_is_copied_exactly_after_every_period():
 
 
 def test_target_period_counts_gradient_steps_from_the_start_of_the_run():
-    """The second update with K = 4 begins at gradient step 4; its second step is the run's 6th."""
+    """The second update with K = 4 starts at gradient step 4; its second step is the run's 6th."""
     sequence = [gradients((1.0, 0.0))] * 3
     states = run(optax.identity(), sequence, samples.hparams(target_period=3), first_step=4)
     for state, source in zip(states, [0, 0, 2, 2], strict=True):

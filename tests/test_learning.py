@@ -78,7 +78,7 @@ def published_two_step(algo):
 
 
 def test_qmix_learns_the_two_step_game():
-    """QMIX learns the whole table, from 5,000 episodes of uniformly random play."""
+    """QMIX learns the complete table from 5,000 episodes of uniformly random play."""
     cfg = published_two_step("qmix")
     trained = members.train(cfg)
     np.testing.assert_array_equal(trained.evaluation["return"], 8)
@@ -110,7 +110,7 @@ def test_a_cooperative_matrix_game_reaches_its_optimum(algo, precision):
 
 
 def test_vdn_learns_the_least_squares_additive_table():
-    """The exact projection under uniform exploration, with every episode kept."""
+    """The exact projection under uniform exploration, with every episode stored."""
     cfg = load(
         {"name": "matrix", "options": {"game": "Q3"}},
         "vdn",
@@ -143,7 +143,7 @@ def test_truncation_setting_decides_the_value_at_time_limits(truncation, value, 
         "vdn",
         trainer={"truncation": truncation, "env_steps": 24_000, **collection},
         hparams={"target_period": 10},
-        # Short windows hold an end or not: a large batch keeps their number the same.
+        # Short windows may contain an end or not: a large batch fixes their number.
         replay={"batch_size": 240, "capacity": 1_920},
     )
     q = _initial_utilities(members.train(cfg))
@@ -202,7 +202,7 @@ def test_values_of_the_two_state_mdp_stay_bounded_or_diverge(name, mixer, option
 
 
 def _initial_utilities(trained):
-    """f32[P, kinds]: the lone agent's utility of action 0 in each kind of episode."""
+    """f32[P, kinds]: the single agent's utility of action 0 in each kind of episode."""
     from qmix_jax.agents import mlp
 
     agent = mlp.make(mlp.Config(hidden=32), trained.program.spec, 1)
@@ -212,7 +212,7 @@ def _initial_utilities(trained):
 
     def utilities(params):
         none = np.full(shape, -1, np.int32)
-        observed = samples.seen(obs, none, np.zeros((1, kinds), bool))
+        observed = samples.observed(obs, none, np.zeros((1, kinds), bool))
         return agent.unroll(params, (), observed)[1][0, :, 0, 0]
 
     return np.asarray(jax.vmap(utilities)(trained.parameters["agent"]))

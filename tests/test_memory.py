@@ -1,4 +1,4 @@
-"""What members take, what fits, and slices of a population that does not."""
+"""Memory of members, how many fit, and slices of a population that does not."""
 
 import json
 import time
@@ -38,7 +38,7 @@ def test_fit_by_hand():
 
 
 NO_COPIES = {"checkpoint": {"enabled": False}}
-"""Only what members keep and what programs add counts."""
+"""Only the state of members and the temporaries of programs count."""
 
 
 def needed():
@@ -163,7 +163,7 @@ TOGETHER = 4
 
 @pytest.fixture
 def analyses(monkeypatch):
-    """Program -> the compiler's own memory analysis, of the population compiled last."""
+    """Program -> the compiler's memory analysis, of the last compiled population."""
     analyses_by_name = {}
     compile_all = population._compile
 
@@ -191,7 +191,7 @@ def measured_bytes(analyses, rounds):
 @pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "batching"), PLANNED)
 def test_the_plan_agrees_with_the_compilers_memory_analysis(experiment, batching, analyses):
-    """Within 15 %, in all and of the temporaries alone, at the experiments' own sizes: the plan has
+    """Within 15 %, in total and of the temporaries, at the experiments' sizes: the plan has
     seen one member, the compiler four. Nothing runs.
     """
     overrides = (

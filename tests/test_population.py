@@ -1,4 +1,4 @@
-"""Invariances: what must not depend on how a population is run."""
+"""Invariances: results do not depend on how a population is run."""
 
 import functools
 
@@ -25,7 +25,7 @@ def row(tree, i):
 
 
 load = functools.partial(members.load, trainer={"collector": "window", "window": 3, "burn_in": 2})
-"""Recurrent QMIX on windows; `test_train_many.py` has whole runs of VDN on segments."""
+"""Recurrent QMIX on windows; `test_train_many.py` has complete runs of VDN on segments."""
 
 
 @pytest.fixture(scope="module", autouse=True)

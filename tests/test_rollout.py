@@ -1,4 +1,4 @@
-"""Collectors against loops over what they must have seen."""
+"""Collectors, compared with loops over the expected steps."""
 
 import collections
 import itertools
@@ -51,7 +51,7 @@ def collect(make, window=T, longest=7):
 
 
 def whole_lengths(trajectory, b):
-    """Steps of the episodes in sequence b that came to their end there; held entries are none."""
+    """Lengths of the episodes that ended in sequence b; end entries are not steps."""
     lengths, n = [], 0
     for t in range(T):
         n = 1 if trajectory.reset[t, b] else n + bool(trajectory.valid[t, b])
@@ -174,7 +174,7 @@ def test_a_window_continues_the_previous_one_and_repeats_its_end():
 
 
 def test_only_the_end_entry_of_a_truncated_episode_is_invalid_in_a_window():
-    """Also where a window ends with the truncated step: the next one begins with its end."""
+    """Also if a window ends with the truncated step: the next one starts with its end."""
     trajectories = [trajectory for trajectory, _ in windows(6)]
     obs, terminated, valid, reset = (
         joined([getattr(x, name)[: WINDOW + BURN_IN] for x in trajectories])

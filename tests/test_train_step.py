@@ -42,7 +42,7 @@ def test_ratios_count_gradient_steps_and_valid_steps():
     assert totals["train/loss"][1][0] == 4 * 2
     assert totals["train/grad_norm"][1][0] == 4 * 2
     sampled = 4 * 2 * 4 * 5  # updates, gradient steps, sequences, steps per sequence
-    # A segment as long as the limit has no room for the held end of an episode.
+    # A segment as long as the limit has no room for the end entry of an episode.
     assert totals["train/td_error_abs"][1][0] == sampled
     assert totals["rollout/valid_fraction"][1][0] == 4 * 3 * 5
 
@@ -106,7 +106,7 @@ def test_the_plan_states_the_bytes_of_every_buffer(kind):
 
 
 def test_train_is_traced_once_for_all_chunk_lengths(monkeypatch):
-    """`train` is traced once however often and for however many updates it is called."""
+    """`train` is traced once, whatever the number of calls and updates."""
     members.forget()
     traced = []
     original = program.train_step.accumulate
@@ -122,7 +122,7 @@ def test_train_is_traced_once_for_all_chunk_lengths(monkeypatch):
 
 
 def test_the_replay_is_updated_in_place():
-    """In the compiled program nothing as large as the ring is copied or made inside the loop."""
+    """The loop of the compiled program copies and allocates nothing as large as the ring."""
     cfg = members.load(replay={"batch_size": 4, "capacity": 3_000})
     built = program.build(cfg)
     hparams = program.hparams(cfg.hparams)
@@ -140,7 +140,7 @@ def test_the_replay_is_updated_in_place():
 
 
 def test_functions_shared_by_programs_are_traced_once():
-    """An update is part of `train` and of the shapes of its metrics; states have a shape too."""
+    """An update is part of `train` and of the shapes of its metrics."""
     cfg = members.load()
     built = program.build(cfg)
     buffer, traces = built.step.buffer, collections.Counter()
@@ -206,7 +206,7 @@ def test_no_key_is_used_twice(monkeypatch):
     assert len(consumed) > 400 and len(split) > 50
     assert len(set(consumed)) == len(consumed)
     assert len(set(split)) == len(split)
-    # A member's own key (0, seed) is folded into the same few streams again and again.
+    # A member's key (0, seed) is folded into the same few streams repeatedly.
     events = [key for key in folded if key[:2] not in {(0, 5), (0, 6)}]
     assert len(set(events)) == len(events) > 60
     parents = {key[:-1] for key in folded}

@@ -1,4 +1,4 @@
-"""What a component of the user's own raises is one line, and `train` leaves nothing behind."""
+"""Errors of user-defined components are one line, and `train` leaves no files."""
 
 import importlib
 import pathlib
@@ -46,7 +46,7 @@ BROKEN = {
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
-    """An importable folder of the user's own."""
+    """An importable folder of user code."""
     (tmp_path / "lab").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -99,7 +99,7 @@ def raising(error):
         (("env=custom", "env.name=examples.rescue"), OSError(28, "No space left on device")),
         (("env=custom", "env.name=examples.rescue"), RuntimeError("out of memory")),
     ],
-    ids=["no module of one's own", "the disk", "the device"],
+    ids=["no user code", "the disk", "the device"],
 )
 def test_errors_elsewhere_do_not_blame_user_code(monkeypatch, environment, error):
     monkeypatch.setattr(program.plan, "make", raising(error))

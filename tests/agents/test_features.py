@@ -68,6 +68,6 @@ def test_without_an_id_equal_agents_have_equal_utilities(name):
     for agent_id in (False, True):
         agent = module.make(module.Config(hidden=8, agent_id=agent_id), samples.SPEC, 3)
         params, carry = samples.params(agent.init), agent.initial_carry(3)
-        observed = samples.seen(obs, prev_actions, trajectory.reset)
+        observed = samples.observed(obs, prev_actions, trajectory.reset)
         _, q, _ = agent.unroll(params, carry, observed)
         assert np.array_equal(q[:, :, 0], q[:, :, 1]) is not agent_id

@@ -61,7 +61,7 @@ def test_no_gradient_flows_into_the_target_network():
     ],
 )
 def test_stacked_networks_give_the_same_outputs_and_gradients(form, options):
-    """The gradient reaches the online parameters alone, in both formulations."""
+    """The gradient reaches only the online parameters, in both formulations."""
     trajectory = samples.batch(form).trajectory
     results = {}
     for unroll in ("sequential", "stacked"):

@@ -32,9 +32,9 @@ def test_every_agent_uses_convolutions_for_images_by_default(name):
     obs = samples.normal(np.random.default_rng(0), 4, 3, 2, *SHAPE)
     prev_actions, reset = jnp.zeros((4, 3, 2), jnp.int32), jnp.zeros((4, 3), bool)
     unroll = jax.jit(agent.unroll)
-    q = unroll(params, agent.initial_carry(3), samples.seen(obs, prev_actions, reset))[1]
+    q = unroll(params, agent.initial_carry(3), samples.observed(obs, prev_actions, reset))[1]
     assert q.shape == (4, 3, 2, image.HEIGHT)
-    mirrored = samples.seen(obs[..., ::-1], prev_actions, reset)
+    mirrored = samples.observed(obs[..., ::-1], prev_actions, reset)
     other = unroll(params, agent.initial_carry(3), mirrored)[1]
     assert not np.allclose(q, other)
 

@@ -14,7 +14,7 @@ def test_the_carry_has_hidden_state_and_cell():
     assert samples.signature(carry) == recurrent.RecurrentState(*[((3, 2, 6), jnp.float32)] * 2)
     params, trajectory = samples.params(agent.init), samples.batch("segment").trajectory
     prev_actions = jnp.zeros(trajectory.obs.shape[:3], jnp.int32)
-    observed = samples.seen(trajectory.obs, prev_actions, trajectory.reset)
+    observed = samples.observed(trajectory.obs, prev_actions, trajectory.reset)
     last, _, hidden = jax.jit(agent.unroll)(params, carry, observed)
     assert (last.hidden == hidden[-1]).all()
     assert not jnp.allclose(last.cell, last.hidden)

@@ -40,7 +40,7 @@ def history():
     rng = np.random.default_rng(0)
     prev_actions = rng.integers(-1, A, (T, B, N)).astype(np.int32)
     obs = samples.normal(rng, T, B, N, *SPEC.obs_shape)
-    return samples.seen(obs, prev_actions, rng.random((T, B)) < 0.3)
+    return samples.observed(obs, prev_actions, rng.random((T, B)) < 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_groups_with_equal_parameters_are_one_network(shared, options, group_of)
 
 @each_form
 def test_every_agent_uses_only_the_parameters_of_its_group(options, group_of):
-    """Gradients of one agent's values reach the parameters of its group alone."""
+    """Gradients of one agent's values reach only the parameters of its group."""
     together, grouped = make_mlp(), make_mlp(**options)
     params, inputs = samples.params(grouped.init), history()
 

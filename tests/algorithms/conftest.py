@@ -1,4 +1,4 @@
-"""Rank promotion is an error in this folder; comparison with the loops; a world of one step."""
+"""Rank promotion is an error in this folder. Comparison with the oracles; a one-step problem."""
 
 import functools
 from typing import Any, NamedTuple
@@ -56,7 +56,7 @@ def _problem(name, mixer, options):
 
 @pytest.fixture(scope="session")
 def agrees_with_loops():
-    """Asserts that loss, metrics, priorities and gradients are those of the oracle's."""
+    """Asserts that loss, metrics, priorities and gradients equal the oracle's."""
 
     def check(name, mixer, **options):
         problem = _problem(name, mixer, options)

@@ -23,7 +23,7 @@ CASES = {
     for name in components.names("algorithms")
     for options in samples.VARIANTS.get(name, ({},))
 }
-"""Label -> name and options: several for what is several algorithms."""
+"""Label -> name and options; a module may be several algorithms."""
 
 
 def _combinations():
@@ -125,12 +125,12 @@ def test_without_valid_steps_loss_and_gradient_are_zero(name, mixer):
 
 @once_each
 def test_joined_episodes_are_separate_episodes(name, mixer):
-    """A sequence of three episodes costs what the three cost on their own."""
+    """The loss of a sequence of three episodes is that of the three separate episodes."""
     _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams()
 
     def part(start, end):
-        """The batch in which these steps of the first sequence come first and are alone valid."""
+        """The batch with only these steps of the first sequence valid, moved to the front."""
         moved = {
             field: np.roll(values, -start, axis=0)
             for field, values in batch.trajectory.items()
@@ -180,7 +180,7 @@ def test_no_gradient_reaches_the_target_parameters(name, mixer):
 def crowd(seed=0, b=300):
     """Many situations."""
     rng = np.random.default_rng(seed)
-    return samples.seen(
+    return samples.observed(
         3.0 * samples.normal(rng, b, N, *SPEC.obs_shape),
         rng.integers(-1, A, (b, N)).astype(np.int32),
         rng.random(b) < 0.5,
@@ -203,7 +203,7 @@ def test_act_takes_no_state(name, mixer):
 @once_each
 @pytest.mark.parametrize("epsilon", [0.0, 0.4])
 def test_acting_is_decentralised(name, mixer, epsilon):
-    """Everything about the second agent changes; the first does the same, also when exploring."""
+    """Everything of the second agent changes; the first acts the same, also when exploring."""
     made, params, *_ = algorithm_case(name, mixer)
     act, explore = samples.jit(made.act), exploring(epsilon)
     observed, other = crowd(), crowd(seed=1)

@@ -12,7 +12,7 @@ from qmix_jax.types import Batch, Trajectory
 
 @pytest.mark.parametrize(("mixer", "loss"), [("vdn", "mse"), ("qmix", "mse"), ("qmix", "huber")])
 def test_agrees_with_loops(agrees_with_loops, mixer, loss):
-    """Temporal differences whose target network is the learnt one, held fixed for the gradient."""
+    """Temporal differences whose target network is the online one, without gradient."""
     agrees_with_loops("pqn", mixer, loss=loss)
 
 
@@ -82,7 +82,7 @@ def test_from_one_step_to_monte_carlo_by_hand(one_step, td_lambda, targets):
 
 
 def test_unrolls_the_agent_once():
-    """The values of the target come from the loss's own forward pass."""
+    """The values of the target come from the forward pass of the loss."""
     calls = []
     agent = samples.component("agents", "mlp")
     counted = agent._replace(unroll=lambda *args: calls.append(1) or agent.unroll(*args))

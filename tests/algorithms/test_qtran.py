@@ -70,7 +70,7 @@ def world(request, one_step):
 
 
 def test_td_trains_the_joint_value_but_neither_utilities_nor_v(world):
-    """(Hidden states it does train; the stand-in for an agent has none of its own.)"""
+    """(It does train hidden states; the stand-in for an agent has none.)"""
     gradient, _ = world.gradient(0.0, 0.0)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient["value"])) == 0
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient["critic"])) > 0
@@ -101,7 +101,7 @@ def test_the_target_is_the_target_networks_joint_value_of_the_online_choice(worl
 
 
 def test_joint_values_are_the_sum_of_utilities_and_v(world):
-    """Their greedy joint action is the one that `act` takes."""
+    """Their greedy joint action is that of `act`."""
     obs, state = jnp.array([[1.0, 9.0], [-2.0, 3.0]]), jnp.array([0.7])
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     inspected = samples.at_start(world.made, world.params, obs, state, actions)

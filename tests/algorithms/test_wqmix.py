@@ -26,7 +26,7 @@ def test_agrees_with_loops(agrees_with_loops, weighting):
 
 
 def _seen(**changes):
-    """Underestimated by Q_tot; not better than what Q* says of the best actions."""
+    """Underestimated by Q_tot; not better than Q* of the best actions."""
     values = {"target": 3.0, "q_tot": 2.0, "q_star_best": 4.0, "all_best": False, **changes}
     return wqmix._WeightInputs(**jax.tree.map(jnp.asarray, values))
 

@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they count is right."""
+"""The benchmarks run, and their counts are correct."""
 
 import json
 import math

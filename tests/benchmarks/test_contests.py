@@ -1,4 +1,4 @@
-"""Comparison and race: what is asked of ours, what counts as equal, and what is reported."""
+"""Comparison and race: settings of our run, equal work, and reports."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def point(env_steps, seconds, *wins):
 
 @pytest.fixture
 def entrants(monkeypatch):
-    """Ours and one peer, whose outcomes a test sets; every work asked for is kept."""
+    """qmix_jax and one peer with outcomes set by a test; records every call."""
     outcomes = {"qmix_jax": outcome("qmix_jax", speed=3000.0), "jaxmarl": outcome("jaxmarl")}
     calls = []
 

@@ -39,7 +39,7 @@ needs_spread = pytest.mark.skipif(
 
 @functools.cache
 def problem(layers, double_q=True, optimiser=None):
-    """(algorithm, params, target_params) of random numbers, small networks."""
+    """(algorithm, params, target_params), random and small."""
     agent = samples.component("agents", "gru", {"hidden": 8})
     options = {"embed_dim": 4, "hypernet_layers": layers, "hypernet_embed": 6}
     mixer = samples.component("mixers", "qmix", options)
@@ -204,7 +204,7 @@ def test_rollouts_are_padded_episodes():
 
 
 def test_acting_equals_the_learners_unroll():
-    """Greedy actions, one step at a time, are those of one pass over the stored episodes."""
+    """Greedy actions of single steps equal those of one pass over the stored episodes."""
     agent, seen = collected(epsilon=0.0)
     episodes = seen.episodes
     prev_actions = torch.cat([torch.full_like(episodes.actions[:1], -1), episodes.actions])

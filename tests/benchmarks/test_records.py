@@ -166,7 +166,7 @@ class Result:
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What recipes train, as (directory, what was asked), with nothing trained."""
+    """Records the (directory, configuration) that recipes would train, without training."""
     asked = []
 
     def note(directory, wanted, interrupted=False):

@@ -109,7 +109,7 @@ def test_a_monotonic_value_depends_on_taken_utilities_and_state_only(name, optio
 
 @igm_variants
 def test_individual_global_max(name, options):
-    """Individual-global-max, by brute force over all joint actions of 3 x 50 situations."""
+    """By brute force over all joint actions of 3 x 50 inputs."""
     mixer, _, apply = mixer_case(name, options)
     joint = np.array(list(itertools.product(*map(range, SPEC.actions.sizes))))
     for seed in range(3):

@@ -83,7 +83,7 @@ def test_parameter_count_of_the_papers_mixer(layers, count):
 
 
 def test_layer_norm_sees_no_scale_and_no_offset_of_the_state():
-    """Nor of the hidden layer of V, whose parameters it has besides those of the state."""
+    """Nor of the hidden layer of V; LayerNorm adds parameters for both."""
     cfg = qmix.Config(embed_dim=3, hypernet_embed=4, layer_norm=True)
     mixer = qmix.make(cfg, samples.SPEC)
     params = samples.params(mixer.init)
@@ -110,7 +110,7 @@ def test_a_small_initial_scale_shrinks_the_output():
 
 
 def test_with_zero_mixing_weights_the_output_is_v():
-    """Its gradient is the whole gradient in the state, and none is left in the utilities."""
+    """V has all of the gradient in the state, and the utilities have none."""
     mixer = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), samples.SPEC)
     params = samples.params(mixer.init)
     params = {**params, "w2": jax.tree.map(jnp.zeros_like, params["w2"])}

@@ -1,4 +1,4 @@
-"""Duplex dueling of what Qatten's attention weighs."""
+"""Duplex dueling of utilities weighted by Qatten's attention."""
 
 from dataclasses import replace
 

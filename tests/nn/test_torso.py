@@ -51,7 +51,7 @@ def test_dense_layers_agree_with_a_loop(layer_norm):
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_convolutions_agree_with_a_loop(kernel, layer_norm):
-    """The image's entries come first; what follows them goes around the convolutions."""
+    """The image's entries come first; the others bypass the convolutions."""
     image = IMAGE._replace(kernel=kernel)
     params, x, apply = case(torso.Torso(("embed",), 6, layer_norm, image), 24 + 3)
     result, exact = apply(params, x), oracles.double(params)
