@@ -50,7 +50,7 @@ jax.devices()  # otherwise the first run that needs one device sets it
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Runs files with most slow tests first, so that no worker is left with one at the end."""
+    """Runs files with most slow tests first, so that no worker ends with one of them."""
     slow = collections.Counter(
         item.path for item in items if item.get_closest_marker("slow") is not None
     )
@@ -81,8 +81,8 @@ def _forget_programs() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _machine_code_without_effort(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Lowers the compile effort of training programs, except in files that compare their results with
-    those of other processes.
+    """Lowers the compile effort of training programs, except in files that compare their results
+    with those of other processes.
     """
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("as_users") is None:

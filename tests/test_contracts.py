@@ -70,8 +70,8 @@ def test_each_agent_learns_from_its_own_reward(duelled):
 
 
 def test_an_online_learner_uses_every_step_once(duelled):
-    """1,200 visits per agent; means of opposed rewards have opposite weighted sums; the clock counts
-    every update 0, 1, 2, ..."""
+    """1,200 visits per agent; means of opposed rewards have opposite weighted sums; the clock
+    counts every update 0, 1, 2, ..."""
     n = np.asarray(duelled.states[0].learner.opt_state["n"])
     np.testing.assert_array_equal(n.sum(axis=(2, 3)), 1_200)
     paid = (duelled.parameters["q"][: len(n)] * n).sum(axis=(2, 3))
@@ -112,8 +112,8 @@ def test_an_on_policy_actor_critic_with_a_target_critic_learns(acted):
 
 
 def test_behaviour_from_act_and_prepare_is_stored_with_the_trajectory(acted):
-    """log pi of the actions taken, advantages of the rollout, and statistics of the normaliser, which
-    gradient steps do not change."""
+    """log pi of the actions taken, advantages of the rollout, and statistics of the normaliser,
+    which gradient steps do not change."""
     state = acted.states[0]
     stored = state.replay["behaviour"]
     assert stored["log_prob"].shape[2:] == (1, 2) and stored["advantage"].shape[2:] == (1,)
