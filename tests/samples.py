@@ -146,9 +146,9 @@ def clock(gradient_step):
     return replace(CLOCK, gradient_step=jnp.int32(gradient_step))
 
 
-def loss(made):
+def loss(algo):
     """Returns `(params, target_params, batch, hparams) -> (loss, LossAux)` of a single phase."""
-    (phase,) = made.learner.phases
+    (phase,) = algo.learner.phases
 
     def call(params, target_params, batch, hparams):
         key = jax.random.key(3)
@@ -157,9 +157,9 @@ def loss(made):
     return call
 
 
-def targets(made, params):
+def targets(algo, params):
     """Returns the parameters that have a target copy."""
-    return {name: params[name] for name in made.learner.init(params).target_params}
+    return {name: params[name] for name in algo.learner.init(params).target_params}
 
 
 def observed(obs, prev_actions, reset, avail=None):
@@ -168,7 +168,7 @@ def observed(obs, prev_actions, reset, avail=None):
     return Observed(obs=obs, prev_actions=prev_actions, reset=reset, avail_actions=avail)
 
 
-def at_start(made, params, obs, state, actions):
+def at_start(algo, params, obs, state, actions):
     """Inspects joint actions [J, N] at the start of an episode, name -> [J, ...]."""
     entries = (2, len(actions))
     n, width = obs.shape[0], int(np.max(actions)) + 1
@@ -183,7 +183,7 @@ def at_start(made, params, obs, state, actions):
         terminated=flags[:1],
         valid=flags[:1],
     )
-    return {name: values[0] for name, values in made.inspect(params, trajectory).items()}
+    return {name: values[0] for name, values in algo.inspect(params, trajectory).items()}
 
 
 def live_carry(agent, batch_size=3):

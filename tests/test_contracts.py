@@ -52,37 +52,37 @@ ONLINE = {
 
 
 @pytest.fixture(scope="module")
-def duelled():
+def duel_result():
     """The tabular learner after 100 updates of 4 steps in 3 environments."""
     return members.train(load("duel", "averages", **ONLINE))
 
 
-def test_each_agent_learns_from_its_own_reward(duelled):
+def test_each_agent_learns_from_its_own_reward(duel_result):
     """Against half random play each agent's means prefer its dominant or best action; evaluation
     scores the first agent and reports the return of each."""
-    q = duelled.parameters["q"][:, :, 0]
+    q = duel_result.parameters["q"][:, :, 0]
     assert (np.argmax(q, axis=-1) == [0, 1]).all()
-    evaluation = duelled.evaluation
+    evaluation = duel_result.evaluation
     np.testing.assert_array_equal(evaluation["return"], 1.0)
     np.testing.assert_array_equal(evaluation["return/row"], 1.0)
     np.testing.assert_array_equal(evaluation["return/column"], -1.0)
-    assert duelled.program.eval_metrics == ("return", "length", "return/row", "return/column")
+    assert duel_result.program.eval_metrics == ("return", "length", "return/row", "return/column")
 
 
-def test_an_online_learner_uses_every_step_once(duelled):
+def test_an_online_learner_uses_every_step_once(duel_result):
     """1,200 visits per agent; means of opposed rewards have opposite weighted sums; the clock
     counts every update 0, 1, 2, ..."""
-    n = np.asarray(duelled.states[0].learner.opt_state["n"])
+    n = np.asarray(duel_result.states[0].learner.opt_state["n"])
     np.testing.assert_array_equal(n.sum(axis=(2, 3)), 1_200)
-    paid = (duelled.parameters["q"][: len(n)] * n).sum(axis=(2, 3))
+    paid = (duel_result.parameters["q"][: len(n)] * n).sum(axis=(2, 3))
     np.testing.assert_allclose(paid[:, 0], -paid[:, 1], rtol=1e-4)
     assert (np.abs(paid) > 100.0).all()
-    plan = duelled.program.plan
+    plan = duel_result.program.plan
     assert (plan.n_updates, plan.gradient_steps, plan.warm_up_collects) == (100, 12, 0)
     for name in ("train/step", "train/env_step"):
-        total, count = (float(x[0]) for x in duelled.metrics.totals[name])
+        total, count = (float(x[0]) for x in duel_result.metrics.totals[name])
         assert (total, count) == (1_200 * 1_199 / 2, 1_200), name
-    assert jax.tree.leaves(duelled.states[0].replay) == []
+    assert jax.tree.leaves(duel_result.states[0].replay) == []
 
 
 def test_chunk_length_does_not_change_an_online_learner():
@@ -102,19 +102,19 @@ ON_POLICY = {
 
 
 @pytest.fixture(scope="module")
-def acted():
+def trained():
     """The actor-critic after 150 updates on a game whose first actions are dominant."""
     return members.train(load("x", "actor_critic", **ON_POLICY))
 
 
-def test_an_on_policy_actor_critic_with_a_target_critic_learns(acted):
-    np.testing.assert_array_equal(acted.evaluation["return"], 3.0)
+def test_an_on_policy_actor_critic_with_a_target_critic_learns(trained):
+    np.testing.assert_array_equal(trained.evaluation["return"], 3.0)
 
 
-def test_behaviour_from_act_and_prepare_is_stored_with_the_trajectory(acted):
+def test_behaviour_from_act_and_prepare_is_stored_with_the_trajectory(trained):
     """log pi of the actions taken, advantages of the rollout, and statistics of the normaliser,
     which gradient steps do not change."""
-    state = acted.states[0]
+    state = trained.states[0]
     stored = state.replay["behaviour"]
     assert stored["log_prob"].shape[2:] == (1, 2) and stored["advantage"].shape[2:] == (1,)
     assert (np.asarray(stored["log_prob"]) < 0).all()
@@ -123,12 +123,12 @@ def test_behaviour_from_act_and_prepare_is_stored_with_the_trajectory(acted):
     assert set(state.learner.target_params) == {"critic"}
 
 
-def test_phases_of_an_actor_critic_count_their_own_steps(acted):
+def test_phases_of_an_actor_critic_count_their_own_steps(trained):
     """Two critic steps in each of 150 gradient steps, one actor step; metrics carry their names."""
-    totals = acted.metrics.totals
+    totals = trained.metrics.totals
     assert totals["train/critic_loss"][1][0] == 300
     assert totals["train/actor_loss"][1][0] == 150
-    assert set(acted.metrics.first_nonfinite) == {
+    assert set(trained.metrics.first_nonfinite) == {
         f"train/{name}" for name in (
             "critic_loss", "critic_grad_norm", "actor_loss", "actor_grad_norm",
         )

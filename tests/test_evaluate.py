@@ -16,7 +16,7 @@ def first_action(carry, seen, key):
 FIRST = rollout.BoundPolicy(first_action)
 
 
-def stage(env, n_envs):
+def setup(env, n_envs):
     return rollout.CollectorSetup(
         env, lambda n: {"act": (), "learn": ()}, rollout.Recording(), n_envs
     )
@@ -25,8 +25,8 @@ def stage(env, n_envs):
 def test_means_over_exactly_the_first_episode_of_each_environment():
     env = counting.make(counting.Config(limit=5, longest=9))
     key, n = jax.random.key(5), 40
-    result = jax.jit(lambda k: evaluate.evaluate(stage(env, n), FIRST, k))(key)
-    start = stage(env, n).start(jax.random.split(key)[0])
+    result = jax.jit(lambda k: evaluate.evaluate(setup(env, n), FIRST, k))(key)
+    start = setup(env, n).start(jax.random.split(key)[0])
     lengths = np.minimum(np.asarray(start.env_state["length"]), 5)
     assert len(set(lengths)) > 2
     np.testing.assert_allclose(result["length"], lengths.mean(), rtol=1e-6)
@@ -37,9 +37,9 @@ def test_means_over_exactly_the_first_episode_of_each_environment():
 def test_recorded_episodes_are_the_evaluated_episodes():
     env = counting.make(counting.Config(limit=5, longest=9))
     key, n = jax.random.key(5), 40
-    result = jax.jit(lambda k: evaluate.evaluate(stage(env, n), FIRST, k))(key)
+    result = jax.jit(lambda k: evaluate.evaluate(setup(env, n), FIRST, k))(key)
     episodes = jax.jit(
-        lambda k: evaluate.record_episodes(stage(env, n), FIRST, k, lambda state: state["step"])
+        lambda k: evaluate.record_episodes(setup(env, n), FIRST, k, lambda state: state["step"])
     )(key)
     lengths = np.asarray(episodes.valid).sum(axis=0)
     assert episodes.extracted.shape == (6, 40) and len(set(lengths)) > 2
@@ -54,7 +54,7 @@ def test_recorded_episodes_are_the_evaluated_episodes():
 
 def test_a_time_limit_ends_the_episode_at_exactly_the_limit():
     env = constant.make(constant.Config(length=4, truncates=True))
-    result = evaluate.evaluate(stage(env, 3), FIRST, jax.random.key(0))
+    result = evaluate.evaluate(setup(env, 3), FIRST, jax.random.key(0))
     assert (float(result["return"]), float(result["length"])) == (4.0, 4.0)
 
 

@@ -29,8 +29,8 @@ load = functools.partial(members.load, trainer={"collector": "window", "window":
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _machine_code_as_users_have_it():
-    """These are about every bit, so nothing here is as other tests compile it."""
+def _default_compile_effort():
+    """Bitwise comparisons use the default compile options."""
     options = dict(population.compiler_options("cpu"))
     if jax.__version_info__ < (0, 11):
         options["xla_cpu_use_fusion_emitters"] = True

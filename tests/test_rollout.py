@@ -35,13 +35,13 @@ def counters(batch):
     return {"act": jnp.zeros((batch,), jnp.int32), "learn": ()}
 
 
-def stage(env, n_envs=B, carry=counters, **recording):
+def setup(env, n_envs=B, carry=counters, **recording):
     return rollout.CollectorSetup(env, carry, rollout.Recording(**recording), n_envs)
 
 
 def collect(make, window=T, longest=7):
     env = counting.make(counting.Config(limit=5, longest=longest))
-    collector = make(stage(env), window)
+    collector = make(setup(env), window)
     actor = collector.init(jax.random.key(1))
     behaviour = rollout.BoundPolicy(counting_act)
     _, trajectory, metrics = jax.jit(lambda key: collector.collect(key, actor, behaviour))(
@@ -140,7 +140,7 @@ WINDOW, BURN_IN = 4, 3
 def windows(n, act=counting_act, carry=None, longest=7):
     """(trajectory, metrics) of `n` rollouts in a row."""
     env = counting.make(counting.Config(limit=5, longest=longest))
-    collector = collectors.make_window(stage(env, carry=carry or counters), WINDOW, BURN_IN)
+    collector = collectors.make_window(setup(env, carry=carry or counters), WINDOW, BURN_IN)
     actor = collector.init(jax.random.key(1))
     collect = jax.jit(lambda key, actor: collector.collect(key, actor, rollout.BoundPolicy(act)))
     results = []
@@ -246,7 +246,7 @@ def test_episodes_that_span_windows_are_counted_once():
 
 def test_new_starts_are_drawn_every_few_steps():
     env = counting.make(counting.Config(limit=40, longest=12))
-    collector = collectors.make_segment(stage(env), 40)
+    collector = collectors.make_segment(setup(env), 40)
     behaviour = rollout.BoundPolicy(counting_act)
     _, trajectory, _ = collector.collect(jax.random.key(0), (), behaviour)
     reset, ids = np.asarray(trajectory.reset), np.asarray(trajectory.obs)[:, :, 0, 0]
@@ -262,7 +262,7 @@ def test_new_starts_are_drawn_every_few_steps():
 @pytest.mark.parametrize("make", [collectors.make_segment, collectors.make_episode])
 def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
     env = counting.make(counting.Config())
-    collector = make(stage(env), T)
+    collector = make(setup(env), T)
     _, trajectory, _ = collector.collect(jax.random.key(3), (), rollout.BoundPolicy(random_act))
     available = np.take_along_axis(
         np.asarray(trajectory.avail_actions[:-1]), np.asarray(trajectory.actions)[..., None], -1
@@ -273,7 +273,7 @@ def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
 def test_an_online_learner_gets_true_successors_and_acts_with_its_latest_parameters():
     """The memory counts the steps learnt from and writes each down; actions follow the count."""
     env = counting.make(counting.Config(limit=5, longest=7))
-    collector = collectors.make_online(stage(env), T)
+    collector = collectors.make_online(setup(env), T)
 
     def behave(memory):
         def act(carry, seen, key):
@@ -363,7 +363,7 @@ def test_mean_actions_average_living_neighbours_and_are_observed_one_step_later(
         seen_by_agents.append(seen.mean_action)
         return carry, exploration.uniform_available(key, seen.avail_actions), {}
 
-    collector = collectors.make_segment(stage(env, mean_action=True), 8)
+    collector = collectors.make_segment(setup(env, mean_action=True), 8)
     _, trajectory, _ = collector.collect(jax.random.key(0), (), rollout.BoundPolicy(act))
     assert seen_by_agents[0].shape == (B, 3, 3)
     others = ~np.eye(3, dtype=bool) if near is None else near
@@ -384,7 +384,7 @@ def test_mean_actions_average_living_neighbours_and_are_observed_one_step_later(
 
 def test_rewards_per_agent_are_not_summed():
     env = counting.make(counting.Config(limit=5))
-    collector = collectors.make_segment(stage(env, reward="own"), T)
+    collector = collectors.make_segment(setup(env, reward="own"), T)
     behaviour = rollout.BoundPolicy(counting_act)
     _, trajectory, metrics = collector.collect(jax.random.key(0), (), behaviour)
     assert trajectory.reward.shape == (T, B, 2)

@@ -54,11 +54,11 @@ def algorithm_case(case, mixer):
     agent = samples.component("agents", "gru", {"hidden": 8})
     mixing = mixer and samples.component("mixers", mixer)
     name, options = CASES[case]
-    made = samples.algorithm(name, options, agent, mixing)
-    params, target_params = (samples.params(made.init, seed) for seed in (0, 1))
-    target_params = samples.targets(made, target_params)
-    loss = samples.loss(made)
-    return made, params, target_params, samples.jit(jax.value_and_grad(loss, has_aux=True))
+    algo = samples.algorithm(name, options, agent, mixing)
+    params, target_params = (samples.params(algo.init, seed) for seed in (0, 1))
+    target_params = samples.targets(algo, target_params)
+    loss = samples.loss(algo)
+    return algo, params, target_params, samples.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def test_every_component_is_covered():
@@ -167,11 +167,11 @@ def test_the_priority_of_a_sequence_depends_on_that_sequence_only(name, mixer):
 
 @combinations
 def test_no_gradient_reaches_the_target_parameters(name, mixer):
-    made, params, target_params, _ = algorithm_case(name, mixer)
+    algo, params, target_params, _ = algorithm_case(name, mixer)
 
     def value(target_params):
         batch = samples.batch("segment")
-        return samples.loss(made)(params, target_params, batch, samples.hparams())[0]
+        return samples.loss(algo)(params, target_params, batch, samples.hparams())[0]
 
     for leaf in jax.tree.leaves(samples.jit(jax.grad(value))(target_params)):
         np.testing.assert_array_equal(leaf, 0.0)
@@ -194,8 +194,8 @@ def exploring(epsilon):
 
 @once_each
 def test_act_takes_no_state(name, mixer):
-    made = algorithm_case(name, mixer)[0]
-    names = list(inspect.signature(made.act).parameters)
+    algo = algorithm_case(name, mixer)[0]
+    names = list(inspect.signature(algo.act).parameters)
     assert len(names) == 5 and "state" not in names
     assert "state" not in {field.name for field in dataclasses.fields(Observed)}
 
@@ -204,10 +204,10 @@ def test_act_takes_no_state(name, mixer):
 @pytest.mark.parametrize("epsilon", [0.0, 0.4])
 def test_acting_is_decentralised(name, mixer, epsilon):
     """Everything of the second agent changes; the first acts the same, also when exploring."""
-    made, params, *_ = algorithm_case(name, mixer)
-    act, explore = samples.jit(made.act), exploring(epsilon)
+    algo, params, *_ = algorithm_case(name, mixer)
+    act, explore = samples.jit(algo.act), exploring(epsilon)
     observed, other = crowd(), crowd(seed=1)
-    carry = samples.live_carry(made, len(observed.reset))["act"]
+    carry = samples.live_carry(algo, len(observed.reset))["act"]
     actions = act(params, carry, observed, explore, KEY)[1]
     second = np.array([False, True])
     changed = replace(
@@ -223,11 +223,11 @@ def test_acting_is_decentralised(name, mixer, epsilon):
 
 @once_each
 def test_unavailable_actions_are_never_taken(name, mixer):
-    made, params, *_ = algorithm_case(name, mixer)
-    act, seen = samples.jit(made.act), crowd()
+    algo, params, *_ = algorithm_case(name, mixer)
+    act, seen = samples.jit(algo.act), crowd()
     avail = seen.avail_actions
     assert not avail.all(axis=-1).any(axis=0).all()
-    carry = made.initial_carry(len(avail))["act"]
+    carry = algo.initial_carry(len(avail))["act"]
     for epsilon in (0.0, 0.5, 1.0):
         _, actions, behaviour = act(params, carry, seen, exploring(epsilon), KEY)
         assert (actions.shape, actions.dtype) == ((300, N), jnp.int32)
@@ -239,14 +239,14 @@ def test_unavailable_actions_are_never_taken(name, mixer):
 def test_greedy_acting_maximises_the_utilities(name, mixer):
     """At the start of an episode, whatever the carry and the action before it were; and what
     `inspect` shows are the utilities that `act` maximises."""
-    made, params, *_ = algorithm_case(name, mixer)
+    algo, params, *_ = algorithm_case(name, mixer)
     observed = crowd(b=20)
     start = replace(observed, reset=np.ones(20, bool), prev_actions=np.full((20, N), -1, np.int32))
-    carry = samples.live_carry(made, 20)["act"]
-    actions = samples.jit(made.act)(params, carry, start, made.greedy, KEY)[1]
+    carry = samples.live_carry(algo, 20)["act"]
+    actions = samples.jit(algo.act)(params, carry, start, algo.greedy, KEY)[1]
     joint = np.array([[A - 1, A - 1]])
     inspect_one = lambda obs: samples.at_start(  # noqa: E731
-        made, params, obs, jnp.zeros(SPEC.state_size), joint
+        algo, params, obs, jnp.zeros(SPEC.state_size), joint
     )["utilities"][0]
     q = samples.jit(jax.vmap(inspect_one))(start.obs)
     best = np.argmax(np.where(start.avail_actions, q, -np.inf), axis=-1)
@@ -255,20 +255,20 @@ def test_greedy_acting_maximises_the_utilities(name, mixer):
 
 @once_each
 def test_exploration_follows_the_clock_and_greedy_has_the_same_form(name, mixer):
-    made, *_ = algorithm_case(name, mixer)
+    algo, *_ = algorithm_case(name, mixer)
     epsilon = Schedule(start=jnp.float32(1.0), end=jnp.float32(0.0), steps=jnp.float32(100.0))
     clock = replace(samples.CLOCK, env_steps=jnp.float32(25.0))
-    explored = made.exploration(samples.hparams(epsilon=epsilon), clock)
-    assert samples.signature(explored) == samples.signature(dict(made.greedy))
+    explored = algo.exploration(samples.hparams(epsilon=epsilon), clock)
+    assert samples.signature(explored) == samples.signature(dict(algo.greedy))
     np.testing.assert_allclose(explored["epsilon"], 0.75)
-    assert float(made.greedy["epsilon"]) == 0.0
+    assert float(algo.greedy["epsilon"]) == 0.0
 
 
 @combinations
 def test_inspected_arrays_have_the_documented_axes(name, mixer):
-    made, params, *_ = algorithm_case(name, mixer)
+    algo, params, *_ = algorithm_case(name, mixer)
     trajectory = samples.batch("segment").trajectory
-    inspected = jax.eval_shape(made.inspect, params, trajectory)
+    inspected = jax.eval_shape(algo.inspect, params, trajectory)
     t, b = trajectory.valid.shape
     assert inspected["utilities"].shape == (t, b, N, A)
     assert all(values.shape[:2] == (t, b) for values in inspected.values())

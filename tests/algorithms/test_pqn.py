@@ -87,14 +87,14 @@ def test_unrolls_the_agent_once():
     agent = samples.component("agents", "mlp")
     counted = agent._replace(unroll=lambda *args: calls.append(1) or agent.unroll(*args))
     mixer = samples.component("mixers", "qmix")
-    made = samples.algorithm("pqn", {}, counted, mixer)
-    params = samples.params(made.init)
-    jax.eval_shape(samples.loss(made), params, {}, samples.batch("segment"), samples.hparams())
+    algo = samples.algorithm("pqn", {}, counted, mixer)
+    params = samples.params(algo.init)
+    jax.eval_shape(samples.loss(algo), params, {}, samples.batch("segment"), samples.hparams())
     assert calls == [1]
 
 
 def test_has_no_target_network_and_needs_a_mixer(one_step):
-    made = _pqn(one_step)
-    assert made.learner.init(made.init(jax.random.key(0))).target_params == {}
+    algo = _pqn(one_step)
+    assert algo.learner.init(algo.init(jax.random.key(0))).target_params == {}
     with pytest.raises(ValueError, match=r"algo\.mixer\.name"):
         samples.algorithm("pqn", {}, one_step.agent, None, one_step.spec)

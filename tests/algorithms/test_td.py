@@ -31,10 +31,10 @@ def _vdn(one_step, **options):
     return samples.algorithm("td", options, one_step.agent, mixer, one_step.spec)
 
 
-def _loss(made, batch, target_scale):
+def _loss(algo, batch, target_scale):
     params = {"agent": {"scale": jnp.float32(1.0)}, "mixer": {}}
     target_params = {"agent": {"scale": jnp.float32(target_scale)}, "mixer": {}}
-    return samples.loss(made)(params, target_params, batch, HPARAMS)
+    return samples.loss(algo)(params, target_params, batch, HPARAMS)
 
 
 def test_vdn_by_hand(one_step):
@@ -76,12 +76,12 @@ def test_needs_a_mixer(one_step):
 
 def test_inspect_mixes_the_utilities_of_the_taken_actions(one_step):
     mixer = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), one_step.spec)
-    made = samples.algorithm("td", {}, one_step.agent, mixer, one_step.spec)
-    params = {**samples.params(made.init), "agent": {"scale": jnp.ones(())}}
+    algo = samples.algorithm("td", {}, one_step.agent, mixer, one_step.spec)
+    params = {**samples.params(algo.init), "agent": {"scale": jnp.ones(())}}
     state = np.array([0.7], np.float32)
     obs = np.array([[1.0, 9.0], [-2.0, 3.0]], np.float32)
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    inspected = samples.at_start(made, params, obs, state, actions)
+    inspected = samples.at_start(algo, params, obs, state, actions)
     summed = samples.at_start(_vdn(one_step), {**params, "mixer": {}}, obs, state, actions)
     np.testing.assert_allclose(summed["q_tot"], [-1.0, 4.0, 7.0, 12.0], rtol=1e-6)
     weights = oracles.double(params["mixer"])
@@ -100,8 +100,8 @@ def test_the_target_mixer_sees_its_own_networks_best_utilities(one_step, target_
         monotonic=False,
         igm=False,
     )
-    made = samples.algorithm("td", {}, one_step.agent, best, one_step.spec)
-    _, extras = _loss(made, one_step.batch(), target_scale)
+    algo = samples.algorithm("td", {}, one_step.agent, best, one_step.spec)
+    _, extras = _loss(algo, one_step.batch(), target_scale)
     np.testing.assert_allclose(extras.metrics["target"], (target, 1.0), rtol=1e-6)
 
 
@@ -115,12 +115,12 @@ def test_greedy_returns_of_the_two_step_game(mixer, options, greedy_return):
     env = two_step.make(two_step.Config())
     module = components.find("mixers", mixer)
     mixing = module.make(module.Config(**options), env.spec)
-    made = tabular.algorithm("td", {}, env.spec, mixing)
+    algo = tabular.algorithm("td", {}, env.spec, mixing)
     batch, hparams = tabular.every_play(env, 2), tabular.hparams(0.03, 2_000)
 
     def learn(key):
-        params = tabular.learn(made, batch, hparams, 2_000, key)
-        return tabular.tables(made, params, env.game.decision_points)
+        params = tabular.learn(algo, batch, hparams, 2_000, key)
+        return tabular.tables(algo, params, env.game.decision_points)
 
     learned = samples.jit(jax.vmap(learn))(jax.random.split(jax.random.key(0), 4))
     for point, table in zip(env.game.decision_points, learned, strict=True):

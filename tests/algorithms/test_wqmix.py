@@ -54,22 +54,22 @@ class World(NamedTuple):
     Q_tot is 3 and Q* of the taken actions 6; the target's central agents have `target_scale`.
     """
 
-    made: base.Algorithm
+    algo: base.Algorithm
     trees: tuple
     batch: Batch
 
     def loss(self, params):
         hparams = samples.hparams(reward_scale=2.0, gamma=0.9, algo={"alpha": 0.25})
-        return samples.loss(self.made)(params, self.trees[1], self.batch, hparams)
+        return samples.loss(self.algo)(params, self.trees[1], self.batch, hparams)
 
 
 def make_world(one_step, weighting, target_scale=-1.0, choice=False):
     """With `choice` all actions are available at first, so that the taken ones are not the best."""
     options = {"weighting": weighting, "central_hidden": 2, "central_layers": 1}
     mixer = vdn.make(vdn.Config(), one_step.spec)
-    made = samples.algorithm("wqmix", options, one_step.agent, mixer, one_step.spec)
+    algo = samples.algorithm("wqmix", options, one_step.agent, mixer, one_step.spec)
     # One hidden layer lets positive and negative sums pass; the state is no use.
-    central = jax.tree.map(jnp.zeros_like, made.init(KEY)["central"])
+    central = jax.tree.map(jnp.zeros_like, algo.init(KEY)["central"])
     central["q"]["hidden_0"]["kernel"] = jnp.array([[0.0, 0.0], [1.0, -1.0], [1.0, -1.0]])
     central["q"]["output"]["kernel"] = jnp.array([[1.0], [-1.0]])
 
@@ -82,7 +82,7 @@ def make_world(one_step, weighting, target_scale=-1.0, choice=False):
     if choice:
         avail = batch.trajectory.avail_actions.at[0].set(True)
         batch = batch.replace(trajectory=replace(batch.trajectory, avail_actions=avail))
-    return World(made, (tree(1.0, 2.0), tree(7.0, target_scale)), batch)
+    return World(algo, (tree(1.0, 2.0), tree(7.0, target_scale)), batch)
 
 
 @pytest.mark.parametrize(("weighting", "weight"), [("centrally", 1.0), ("optimistically", 0.25)])
@@ -123,13 +123,13 @@ def test_weights_compare_with_the_right_value(one_step, weighting, target_scale,
 
 
 def _random_problem(weighting, agent, seed=0):
-    made = samples.algorithm(
+    algo = samples.algorithm(
         "wqmix",
         {"weighting": weighting, "central_hidden": 4, "central_layers": 1},
         samples.component("agents", agent, {"hidden": 6}),
         samples.component("mixers", "qmix", SMALL_QMIX),
     )
-    return made, samples.params(made.init, seed)
+    return algo, samples.params(algo.init, seed)
 
 
 SMALL_QMIX = {"embed_dim": 3, "hypernet_embed": 4}
@@ -139,7 +139,7 @@ SMALL_QMIX = {"embed_dim": 3, "hypernet_embed": 4}
 def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
     """With gamma 0 both regress the reward: same loss, same gradient of agent and mixer, whatever
     the critic is."""
-    made, params = _random_problem(weighting, "mlp")
+    algo, params = _random_problem(weighting, "mlp")
     agent, mixer = (samples.component("agents", "mlp", {"hidden": 6}), SMALL_QMIX)
     mixer = samples.component("mixers", "qmix", mixer)
     plain = samples.algorithm("td", {}, agent, mixer)
@@ -148,7 +148,7 @@ def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
     right_gradient = samples.jit(jax.value_and_grad(samples.loss(plain), has_aux=True))
     (loss, _), right = right_gradient(shared, shared, batch, hparams)
     _, other = _random_problem(weighting, "mlp", seed=5)
-    gradient = samples.jit(jax.value_and_grad(samples.loss(made), has_aux=True))
+    gradient = samples.jit(jax.value_and_grad(samples.loss(algo), has_aux=True))
     for tree in (params, {**other, **shared}):
         (_, extras), found = gradient(tree, other, batch, hparams)
         np.testing.assert_allclose(extras.metrics["loss_monotonic"][0], loss, rtol=1e-5)
@@ -163,12 +163,12 @@ def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
 def test_windows_continue_the_carries_of_both_agent_networks():
     """Cut in the middle of episodes, with what acting carried there: the loss of the whole sequence
     with only its end valid."""
-    made, params = _random_problem("centrally", "gru")
+    algo, params = _random_problem("centrally", "gru")
     batch, hparams, cut = samples.batch("segment"), samples.hparams(), 4
     full = batch.trajectory
     assert not full.reset[cut].any()
-    act, accompany = samples.jit(made.act), samples.jit(made.accompany)
-    carry, explore = made.initial_carry(3), {"epsilon": jnp.float32(0.5)}
+    act, accompany = samples.jit(algo.act), samples.jit(algo.accompany)
+    carry, explore = algo.initial_carry(3), {"epsilon": jnp.float32(0.5)}
     observed = agents.observed(full)
     for t in range(cut):
         observed_t = jax.tree.map(lambda x, t=t: x[t], observed)
@@ -177,7 +177,7 @@ def test_windows_continue_the_carries_of_both_agent_networks():
     start = SequenceStart(carry=carry, prev_actions=full.actions[cut - 1])
     entries = {name: value[cut:] for name, value in full.items() if hasattr(value, "shape")}
     late = np.arange(len(full.valid))[:, None] >= cut
-    loss = samples.jit(samples.loss(made))
+    loss = samples.jit(samples.loss(algo))
     (expected, right), (found, ours) = (
         loss(params, params, batch.replace(trajectory=trajectory), hparams)
         for trajectory in (
@@ -201,7 +201,7 @@ def test_unrestricted_values_are_those_of_the_central_agents(one_step):
     world = make_world(one_step, "centrally")
     obs, state = jnp.array([[1.0, 9.0], [-2.0, 3.0]]), jnp.zeros(1)
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    inspected = samples.at_start(world.made, world.trees[0], obs, state, actions)
+    inspected = samples.at_start(world.algo, world.trees[0], obs, state, actions)
     np.testing.assert_allclose(inspected["q_tot"], [-1.0, 4.0, 7.0, 12.0])
     np.testing.assert_allclose(inspected["q_joint"], [-2.0, 8.0, 14.0, 24.0])
 
@@ -244,9 +244,9 @@ def knowing_the_payoff(monkeypatch):
         known = critics.Critic(init=lambda key: (), apply=apply)
         monkeypatch.setattr(wqmix.centrals, "make", lambda *_: known)
         mixer = qmix_ns.make(qmix_ns.Config(embed_dim=8), spec)
-        made = tabular.algorithm("wqmix", {"weighting": weighting}, spec, mixer)
-        init = made.init
-        return made._replace(init=lambda key: {**init(key), "central_agent": {"q": utilities}})
+        algo = tabular.algorithm("wqmix", {"weighting": weighting}, spec, mixer)
+        init = algo.init
+        return algo._replace(init=lambda key: {**init(key), "central_agent": {"q": utilities}})
 
     return lambda weighting: lambda *args: of(weighting, *args)
 

@@ -165,12 +165,12 @@ class Result:
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def recorded(monkeypatch):
     """Records the (directory, configuration) that recipes would train, without training."""
-    asked = []
+    recorded = []
 
     def note(directory, wanted, interrupted=False):
-        asked.append((directory, wanted))
+        recorded.append((directory, wanted))
         return Result(directory, interrupted)
 
     monkeypatch.setattr(qmix_jax, "train", lambda config, path: note(path, config))
@@ -178,23 +178,23 @@ def asked(monkeypatch):
     monkeypatch.setattr(
         qmix_jax, "train_many", lambda jobs, *_, **__: [note(*job[1::-1]) for job in jobs]
     )
-    return asked
+    return recorded
 
 
 @pytest.mark.slow
-def test_every_recipe_has_a_valid_configuration(asked, tmp_path):
+def test_every_recipe_has_a_valid_configuration(recorded, tmp_path):
     recipes = record.recipes()
     for name, recipe in recipes.items():
         recipe(tmp_path / name)
     # Most ask once; the two resumed ones twice, the sweep and the halving for four jobs each.
-    assert len(asked) == len(recipes) + 2 + 2 * (4 - 1)
+    assert len(recorded) == len(recipes) + 2 + 2 * (4 - 1)
 
 
 def test_a_resumed_run_is_cut_at_half_and_interrupted_runs_are_not_recorded(
-    asked, tmp_path, monkeypatch
+    recorded, tmp_path, monkeypatch
 ):
     record.recipes()["resumed/two_step"](tmp_path)
-    (_, short), (_, changes) = asked
+    (_, short), (_, changes) = recorded
     assert short.trainer.env_steps == 1_500 and changes == {"trainer.env_steps": 3_000}
     assert short.checkpoint.enabled and short.checkpoint.replay == "always"
     monkeypatch.setattr(qmix_jax, "train", lambda _, path: Result(path, interrupted=True))

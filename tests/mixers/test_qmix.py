@@ -27,7 +27,7 @@ def _constant(value):
 
 
 @pytest.fixture(scope="module")
-def worked():
+def example():
     """(mixer, params) of two agents and two mixing units, weights set by hand."""
     spec = replace(samples.SPEC, state_size=1)
     mixer = qmix.make(qmix.Config(embed_dim=2, hypernet_layers=1), spec)
@@ -45,15 +45,15 @@ def worked():
     return mixer, params
 
 
-def test_by_hand(worked):
+def test_by_hand(example):
     """|w1| = [[1, 2], [0.5, 1]]: 1*1 + 2*0.5 = 2 and 1*2 + 2*1 - 5 = -1 before the elu, then
     2 * |-1| + (exp(-1) - 1) * 3 + 0.5."""
-    np.testing.assert_allclose(_apply(*worked, [1.0, 2.0], [0.0]), 0.603638, atol=1e-6)
+    np.testing.assert_allclose(_apply(*example, [1.0, 2.0], [0.0]), 0.603638, atol=1e-6)
 
 
-def test_utilities_and_biases_keep_their_sign(worked):
+def test_utilities_and_biases_keep_their_sign(example):
     """1*-1 + 0.5*-2 = -2 and 2*-1 + 1*-2 - 5 = -9: elu(-2) + 3 elu(-9) - 0.7 < 0."""
-    mixer, params = worked
+    mixer, params = example
     output = {**params["v"]["output"], "bias": jnp.array([-0.7])}
     params = {**params, "v": {**params["v"], "output": output}}
     expected = (np.exp(-2.0) - 1.0) + 3.0 * (np.exp(-9.0) - 1.0) - 0.7
