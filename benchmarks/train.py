@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from benchmarks import cases, measure
 from qmix_jax import program, train_step
-from qmix_jax.types import Array
+from qmix_jax.types import Array, Batch, Clock
 
 
 def run(options: measure.Options) -> None:
@@ -70,8 +70,7 @@ def _row(
 
 def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
     """Warms up, which fills the replay, then compiles every loop on the resulting state."""
-    step = built.step
-    warm_up = built.plan.warm_up_collects
+    step, n_steps, warm_up = built.step, built.plan.gradient_steps, built.plan.warm_up_collects
     state = jax.jit(step.init)(jnp.int32(0))
     loop = train_step.Loop(step.update)
     tally = loop.empty_tally(state, hparams)
@@ -98,30 +97,39 @@ def _loops(built: program.Program, hparams: Any, n: int) -> _Loops:
             sampled = step.buffer.sample(ring, jax.random.fold_in(key, k), clock)
             return total + measure.consume(sampled.trajectory)
 
-        return ring, jax.lax.fori_loop(0, built.plan.gradient_steps, sample, jnp.float32(0))
+        return ring, jax.lax.fori_loop(0, n_steps, sample, jnp.float32(0))
 
-    def gradient(index: Array, key: Array, learner: Any) -> Any:
-        def body(k: Array, learner: Any) -> Any:
-            # The true step: if the compiler knew that no target update is due, it would compute
-            # the target networks' values once for all iterations.
-            now = replace(clock, gradient_step=index * built.plan.gradient_steps + k)
-            key_loss = jax.random.fold_in(key, k)
-            return step.algorithm.learner.update(learner, batch, hparams, now, key_loss)[0]
-
-        return jax.lax.fori_loop(0, built.plan.gradient_steps, body, learner), jnp.float32(0)
-
+    bodies = {
+        "rollout": (rollout, state.actor),
+        "replay": (replay, state.replay),
+        "gradient": (_gradient(step, batch, hparams, clock), state.learner),
+    }
     phases = {
-        "rollout": measure.compile_call(_repeat(rollout, n), state.actor, state.key, carries=True),
-        "replay": measure.compile_call(_repeat(replay, n), state.replay, state.key, carries=True),
-        "gradient": measure.compile_call(
-            _repeat(gradient, n), state.learner, state.key, carries=True
-        ),
+        name: measure.compile_call(_repeat(body, n), start, state.key, carries=True)
+        for name, (body, start) in bodies.items()
     }
     args = (state, tally, hparams, jnp.int32(0), jnp.int32(n))
     warm = measure.compile_call(loop.train, *args, carries=True)  # the same, on the warm state
     learner_args = (state.learner, batch, hparams, clock, state.key)
     flops = measure.matmul_flops(step.algorithm.learner.update, *learner_args)
-    return _Loops(n, cold._replace(call=warm.call), phases, built.plan.gradient_steps * flops)
+    return _Loops(n, cold._replace(call=warm.call), phases, n_steps * flops)
+
+
+def _gradient(step: train_step.TrainStep, batch: Batch, hparams: Any, clock: Clock) -> Callable:
+    """Returns the gradient steps of an update, `(index, key, learner) -> (learner, 0)`."""
+    n_steps = step.timeline.gradient_steps
+
+    def gradient(index: Array, key: Array, learner: Any) -> Any:
+        def body(k: Array, learner: Any) -> Any:
+            # The true step: if the compiler knew that no target update is due, it would compute
+            # the target networks' values once for all iterations.
+            now = replace(clock, gradient_step=index * n_steps + k)
+            key_loss = jax.random.fold_in(key, k)
+            return step.algorithm.learner.update(learner, batch, hparams, now, key_loss)[0]
+
+        return jax.lax.fori_loop(0, n_steps, body, learner), jnp.float32(0)
+
+    return gradient
 
 
 def _repeat(body: Callable[[Array, Array, Any], tuple[Any, Array]], n: int) -> Callable:

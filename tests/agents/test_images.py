@@ -48,5 +48,5 @@ def test_torso_flat_flattens_images(name):
 
 
 def test_convolutions_over_vectors_are_refused():
-    with pytest.raises(config.ConfigError, match=re.escape("those of random are (4,)")):
+    with pytest.raises(config.ConfigError, match=re.escape("and random has (4,)")):
         mlp.make(mlp.Config(torso="cnn"), samples.SPEC, 3)
