@@ -1,1 +1,1 @@
-"""How fast the parts and the whole are, on this machine: `python -m benchmarks --help`."""
+"""Benchmarks of this package: run `python -m benchmarks --help`."""

@@ -1,4 +1,4 @@
-"""What learning must reach, over more seeds than the tests have: `acceptance NAME`."""
+"""Checks learning results over more seeds than the tests use: `acceptance NAME`."""
 
 import pathlib
 import tempfile
@@ -16,92 +16,95 @@ _FEW = ("seeds=2", "trainer.env_steps=256", "trainer.warm_up=128", "eval.episode
 
 
 class Claim(NamedTuple):
-    """A figure and what it must be: at least `least` and at most `most`.
+    """A measured figure and its bounds.
 
     Attributes:
-      figure: what was measured, over all seeds.
-      seeds: how many.
-      found: its value.
+      figure: description of the measurement, over all seeds.
+      seeds: number of seeds.
+      value: measured value.
+      lower, upper: bounds of `value`.
     """
 
     figure: str
     seeds: int
-    found: float
-    least: float = -np.inf
-    most: float = np.inf
+    value: float
+    lower: float = -np.inf
+    upper: float = np.inf
 
     def row(self, case: str) -> measure.Row:
-        """A line of the table."""
-        bounds = {"at least": self.least, "at most": self.most}
-        given = {name: bound for name, bound in bounds.items() if np.isfinite(bound)}
-        passed = bool(self.least <= self.found <= self.most)
+        """Returns a row of the table."""
+        bounds = {"at least": self.lower, "at most": self.upper}
+        bounds = {name: bound for name, bound in bounds.items() if np.isfinite(bound)}
+        passed = bool(self.lower <= self.value <= self.upper)
         return {
-            "case": case, "seeds": self.seeds, "figure": self.figure, "found": self.found,
-            **given, "passed": passed,
+            "case": case, "seeds": self.seeds, "figure": self.figure, "found": self.value,
+            **bounds, "passed": passed,
         }  # fmt: skip
 
 
 class Game(NamedTuple):
-    """What an algorithm must learn of a game of two agents whose joint values are known.
+    """Required results in a two-agent game with known joint values.
 
     Attributes:
       overrides: of the configuration.
-      returned: greedy return of every seed.
-      table: which exact table the mean joint values approach (`laboratory.measure.exact_tables`).
-      within: largest deviation from it, in units of reward.
+      expected_return: greedy return of every seed.
+      table: exact table that the mean joint values approach (`lab.measure.exact_tables`).
+      tolerance: largest deviation from the table, in units of reward.
     """
 
     overrides: tuple[str, ...]
-    returned: float
+    expected_return: float
     table: str | None = None
-    within: float = np.inf
+    tolerance: float = np.inf
 
     def claims(self, cfg: config.ExperimentConfig) -> Iterator[Claim]:
-        """Trains, and compares what was learnt with what is exact."""
+        """Trains and compares learnt with exact values."""
         with tempfile.TemporaryDirectory() as folder:
             (cell,) = qmix_jax.run_lab({(cfg.env.name, cfg.algo.name): cfg}, folder).cells
-        reached = cell.reached.get(self.returned, 0)
-        yield Claim(f"seeds with a return of {self.returned:g}", cell.seeds, reached, cell.seeds)
+        expected = self.expected_return
+        reached = cell.reached.get(expected, 0)
+        yield Claim(f"seeds with a return of {expected:g}", cell.seeds, reached, cell.seeds)
         if self.table is not None:
             error = max(point.errors[self.table] for point in cell.points)
-            yield Claim(f"error of the {self.table} table", cell.seeds, error, most=self.within)
+            figure = f"error of the {self.table} table"
+            yield Claim(figure, cell.seeds, error, upper=self.tolerance)
 
 
 class Metric(NamedTuple):
-    """What a metric must come to, in the mean over seeds and over the last three evaluations.
+    """Required mean of a metric over seeds and the last three evaluations.
 
     Attributes:
       overrides: of the configuration.
       metric: column of `metrics.csv`.
-      least: what it must come to.
-      above_random: what it must exceed the same metric of uniformly random play by.
+      lower: lower bound.
+      above_random: lower bound of the difference to uniformly random play.
     """
 
     overrides: tuple[str, ...]
     metric: str
-    least: float
+    lower: float
     above_random: float = 0.0
 
     def claims(self, cfg: config.ExperimentConfig) -> Iterator[Claim]:
-        """Trains, and plays at random beside it."""
-        played = qmix_jax.baseline(cfg).metrics[self.metric.removeprefix("eval/")]
+        """Trains, and plays uniformly at random for comparison."""
+        random = qmix_jax.baseline(cfg).metrics[self.metric.removeprefix("eval/")]
         with tempfile.TemporaryDirectory() as folder:
             metrics = qmix_jax.train(cfg, pathlib.Path(folder, "run")).metrics
         rows = metrics["kind"] == "eval"
         steps = np.unique(metrics["env_steps"][rows])[-3:]
-        found = np.mean(metrics[self.metric][rows & np.isin(metrics["env_steps"], steps)])
-        yield Claim(f"{self.metric}, last three", cfg.seeds, float(found), least=self.least)
-        gained = float(found - np.mean(played))
-        yield Claim("above random play", cfg.seeds, gained, least=self.above_random)
+        mean = float(np.mean(metrics[self.metric][rows & np.isin(metrics["env_steps"], steps)]))
+        yield Claim(f"{self.metric}, last three", cfg.seeds, mean, lower=self.lower)
+        gain = mean - float(np.mean(random))
+        yield Claim("above random play", cfg.seeds, gain, lower=self.above_random)
 
 
 class Bounded(NamedTuple):
-    """Whether joint values stay within a bound that they need not exceed.
+    """Whether joint values diverge.
 
     Attributes:
       overrides: of the configuration.
       bound: of the mean joint value of the actions taken, in units of reward.
-      stays: whether the values of every seed stay within it, or those of every seed do not.
+      stays: whether the values of all seeds stay within the bound, or exceed it.
     """
 
     overrides: tuple[str, ...]
@@ -109,14 +112,14 @@ class Bounded(NamedTuple):
     stays: bool
 
     def claims(self, cfg: config.ExperimentConfig) -> Iterator[Claim]:
-        """Trains, and takes each seed's largest value."""
+        """Trains and compares the largest value of each seed with the bound."""
         with tempfile.TemporaryDirectory() as folder:
             metrics = qmix_jax.train(cfg, pathlib.Path(folder, "run")).metrics
         values = np.abs(metrics["train/q_taken"]) / cfg.hparams.reward_scale
-        most = [np.nanmax(values[metrics["seed"] == seed]) for seed in np.unique(metrics["seed"])]
-        bounds = {"most": self.bound} if self.stays else {"least": self.bound}
-        worst = max(most) if self.stays else min(most)
-        yield Claim("largest value of the seed that is nearest", cfg.seeds, float(worst), **bounds)
+        maxima = [np.nanmax(values[metrics["seed"] == seed]) for seed in np.unique(metrics["seed"])]
+        bounds = {"upper": self.bound} if self.stays else {"lower": self.bound}
+        worst = float(max(maxima) if self.stays else min(maxima))
+        yield Claim("largest value of the seed nearest to the bound", cfg.seeds, worst, **bounds)
 
 
 def _game(*overrides: str) -> tuple[str, ...]:
@@ -181,31 +184,31 @@ CASES: dict[str, dict[str, Game | Metric | Bounded]] = {
         ),
     },
 }  # fmt: skip
-"""NAME -> case -> what is trained, and what it must reach."""
+"""NAME -> case -> configuration and required results."""
 
 
 def run(options: measure.Options) -> int:
-    """Prints every figure of a NAME beside what it must be; 1 where one is not.
+    """Prints every figure of a NAME with its bounds; returns 1 if one is out of bounds.
 
-    Raises: ConfigError for a NAME that is not known.
+    Raises: ConfigError for an unknown NAME.
     """
-    name, overrides = _chosen(options)
-    chosen = list(CASES[name].items())[: 1 if options.smoke else None]
+    name, overrides = _parse(options)
+    selected = list(CASES[name].items())[: 1 if options.smoke else None]
     rows = [
         claim.row(case)
-        for case, wanted in chosen
-        for claim in wanted.claims(cases.load((*wanted.overrides, *overrides)))
+        for case, required in selected
+        for claim in required.claims(cases.load((*required.overrides, *overrides)))
     ]
-    notes = [f"acceptance {name}"]
-    measure.report("acceptance", rows, options, notes)
+    measure.report("acceptance", rows, options, [f"acceptance {name}"])
     return 0 if options.smoke or all(row["passed"] for row in rows) else 1
 
 
-def _chosen(options: measure.Options) -> tuple[str, Sequence[str]]:
+def _parse(options: measure.Options) -> tuple[str, Sequence[str]]:
+    """(NAME, overrides)."""
     if options.smoke and not options.overrides:
         return "two_step", _FEW
     name, *overrides = options.overrides or ("",)
     if name not in CASES:
         suggestion = config.suggest(name, CASES)
-        raise config.ConfigError(f"acceptance: {name!r} is no NAME; {suggestion}")
+        raise config.ConfigError(f"acceptance: unknown NAME {name!r}; {suggestion}")
     return name, (*overrides, *_FEW) if options.smoke else overrides

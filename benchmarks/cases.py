@@ -1,4 +1,4 @@
-"""Configurations and batches to measure on."""
+"""Configurations and batches of the benchmarks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ EQUAL_WORK = {
         "replay.batch_size=32", "replay.capacity=480",
     ),
 }  # fmt: skip
-"""The work of JaxMARL's recurrent QMIX at its own settings, for ratios at equal work."""
+"""The settings of JaxMARL's recurrent QMIX, for ratios at equal work."""
 
 SMOKE = (
     "experiment=two_step", "agent.options.hidden=8", "eval.episodes=2", "trainer.n_envs=4",
@@ -36,16 +36,16 @@ SMOKE = (
 
 
 def load(overrides: Sequence[str]) -> config.ExperimentConfig:
-    """The configuration that `qmix-jax train` would make of the overrides."""
+    """Loads the configuration that `qmix-jax train` makes of the overrides."""
     return config.load(composition.compose(*overrides))
 
 
 def named(overrides: Sequence[str], smoke: bool) -> dict[str, tuple[str, ...]]:
-    """Cases to run: the user's own overrides as one, else those of `EQUAL_WORK`."""
+    """Returns name -> overrides: one case for the user's experiment, else `EQUAL_WORK`."""
     if smoke:
         return {"smoke": (*SMOKE, *overrides)}
     if any(override.startswith("experiment=") for override in overrides):
-        return {"own": tuple(overrides)}
+        return {"custom": tuple(overrides)}
     return {name: (*base, *overrides) for name, base in EQUAL_WORK.items()}
 
 
@@ -66,7 +66,7 @@ class Sizes:
     F: int = 256
 
     def spec(self) -> EnvSpec:
-        """An environment of these sizes."""
+        """Returns the spec of an environment of these sizes."""
         return EnvSpec(
             name="synthetic",
             agent_names=tuple(f"agent_{i}" for i in range(self.N)),
@@ -80,7 +80,7 @@ class Sizes:
 
 
 class LearnerCase(NamedTuple):
-    """A QMIX learner and what one update of it takes."""
+    """A QMIX learner and the arguments of its update."""
 
     learner: learner.Learner
     state: learner.LearnerState
@@ -89,7 +89,7 @@ class LearnerCase(NamedTuple):
 
 
 def learner_case(sizes: Sizes, precision: str = "default") -> LearnerCase:
-    """Recurrent QMIX with Adam on random sequences of the given sizes."""
+    """Returns recurrent QMIX with Adam on random sequences of these sizes."""
     cfg = config.load(
         {
             "precision": precision,
@@ -114,19 +114,21 @@ def learner_case(sizes: Sizes, precision: str = "default") -> LearnerCase:
 
 
 def clock(gradient_step: Any) -> Clock:
-    """The start of a run but for its gradient steps."""
+    """Returns the clock at the start of a run, with this gradient step."""
     timeline = train_step.Timeline(n_envs=1, window=1, gradient_steps=1, warm_up=0)
     return timeline.clock(jnp.asarray(gradient_step, jnp.int32))
 
 
-def behaviour(algorithm: algorithms.Algorithm, params: Any, hparams: HParams) -> rollout.Behaviour:
-    """How an algorithm acts when it explores as at the end of training."""
+def late_policy(
+    algorithm: algorithms.Algorithm, params: Any, hparams: HParams
+) -> rollout.BoundPolicy:
+    """Binds the policy with the exploration of the end of training."""
     late = dataclasses.replace(clock(0), env_steps=jnp.float32(1e12))
-    return train_step.bind(algorithm, params, algorithm.exploration(hparams, late))
+    return train_step.bind_policy(algorithm, params, algorithm.exploration(hparams, late))
 
 
 def random_batch(sizes: Sizes) -> Batch:
-    """Sequences of joined episodes with random contents."""
+    """Returns sequences of joined episodes with random contents."""
     rng = np.random.default_rng(0)
     t, b, n = sizes.T, sizes.B, sizes.N
 

@@ -1,7 +1,7 @@
 """Speed at equal work: `python -m benchmarks.compare CASE [--jaxmarl PYTHON CHECKOUT] ...`.
 
 Every entrant trains with the same number of environments, steps, sequences, network sizes and
-gradient steps, in a process of its own; entrants alternate. What is not equal is printed below.
+gradient steps, in a separate process; entrants alternate. Remaining differences are printed.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from benchmarks import contest, measure
 from benchmarks.peers import base
 
 _SLACK = 0.02
-"""Gradient steps may differ by this share: where learning starts is not the same to the step."""
+"""Tolerated relative difference in gradient steps: learning starts at slightly different steps."""
 
 CASES = {
     "smax_2s3z": base.Work(
@@ -28,7 +28,7 @@ CASES = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints one table; 2 and one line on stderr for the user's mistake."""
+    """Prints one table; returns 1 for unequal work, 2 after a user error."""
     options = _parser().parse_args(arguments)
     changes = {"seeds": options.seeds, "evaluate": options.evaluate}
     for name in ("env_steps", "hidden", "warm_up"):
@@ -64,12 +64,12 @@ def _alternate(
 
 
 def unequal_work(outcomes: Mapping[str, base.Outcome]) -> list[str]:
-    """A line for each entrant whose finished run made other gradient steps than ours."""
-    own = outcomes["qmix_jax"].gradient_steps or 0
+    """Returns a line per entrant whose finished run took other gradient steps than ours."""
+    ours = outcomes["qmix_jax"].gradient_steps or 0
     return [
-        f"{name}: {outcome.gradient_steps} gradient steps, ours {own}: not equal work"
+        f"{name}: {outcome.gradient_steps} gradient steps, ours {ours}: not equal work"
         for name, outcome in outcomes.items()
-        if outcome.limit is None and abs((outcome.gradient_steps or 0) - own) > _SLACK * own
+        if outcome.limit is None and abs((outcome.gradient_steps or 0) - ours) > _SLACK * ours
     ]
 
 
@@ -87,11 +87,11 @@ def _report(
     notes = [f"{name}: {note}" for name, outcomes in runs.items() for note in outcomes[0].notes]
     notes.append(f"medians of {options.repeats} run(s) each, entrants alternating; hidden "
                  f"{work.hidden}; evaluation {'inside' if work.evaluate else 'off'}")  # fmt: skip
-    shown = measure.Options(False, options.repeats, options.out, tuple(options.override))
-    measure.report("compare", rows, shown, [*notes, *unequal])
+    report_options = measure.Options(False, options.repeats, options.out, tuple(options.override))
+    measure.report("compare", rows, report_options, [*notes, *unequal])
     if work.evaluate:
         points = [row for name, outcomes in runs.items() for row in _points(name, outcomes[-1])]
-        measure.report("compare: curves", points, shown, notes)
+        measure.report("compare: curves", points, report_options, notes)
 
 
 def _median(outcomes: list[base.Outcome]) -> float:
@@ -99,14 +99,14 @@ def _median(outcomes: list[base.Outcome]) -> float:
     return statistics.median(speeds) if speeds else float("nan")
 
 
-def _row(case: str, outcome: base.Outcome, speed: float, own_speed: float) -> measure.Row:
+def _row(case: str, outcome: base.Outcome, speed: float, our_speed: float) -> measure.Row:
     last = outcome.curve[-1] if outcome.curve else None
     return {
         "case": case,
         "env steps": outcome.env_steps,
         "gradient steps": outcome.gradient_steps,
         "env steps/s": speed,
-        "ours / theirs": own_speed / speed,
+        "ours / theirs": our_speed / speed,
         "compile s": outcome.compile_seconds,
         "run s": outcome.run_seconds,
         "last return": contest.mean(last.returns) if last else None,
@@ -131,15 +131,16 @@ def _points(name: str, outcome: base.Outcome) -> list[measure.Row]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("case", choices=CASES)
-    parser.add_argument("override", nargs="*", help="more settings of ours: key=value")
+    parser.add_argument("override", nargs="*", help="further settings of qmix_jax: key=value")
     contest.add_arguments(parser)
-    parser.add_argument("--torch", action="store_true", help="the PyTorch baseline as well")
-    parser.add_argument("--env-steps", type=int, help="per seed")
-    parser.add_argument("--hidden", type=int, help="units of the agent")
+    parser.add_argument("--torch", action="store_true", help="include the PyTorch baseline")
+    parser.add_argument("--env-steps", type=int, help="env steps per seed")
+    parser.add_argument("--hidden", type=int, help="hidden units of the agent")
     parser.add_argument("--warm-up", type=int, help="env steps before the first gradient step")
-    parser.add_argument("--evaluate", action="store_true", help="greedy tests, for curves")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds a run may take")
+    parser.add_argument("--evaluate", action="store_true", help="evaluate, for learning curves")
+    parser.add_argument("--repeats", type=int, default=3, help="runs per entrant (default: 3)")
+    parser.add_argument("--timeout", type=float, default=600.0,
+                        help="seconds per run (default: 600)")  # fmt: skip
     return parser
 
 

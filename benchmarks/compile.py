@@ -1,6 +1,6 @@
-"""Seconds from an idle process to a compiled program: cold, and with the persistent cache warm.
+"""Seconds from a new process to a compiled program: cold, and with a warm persistent cache.
 
-Every start is a process of its own; imports are not counted.
+Every start is a separate process; imports are not counted.
 """
 
 import json
@@ -23,18 +23,18 @@ compile_cache.enable()
 options = population.compiler_options(jax.default_backend())
 cfg = cases.load(json.loads(sys.argv[1]))
 built = program.build(cfg)
-numbers = program.hparams(cfg.hparams)
+hparams = program.hparams(cfg.hparams)
 state = jax.jit(built.step.init)(jnp.int32(0))
 loop = train_step.Loop(built.step.update)
-tally = jax.block_until_ready(loop.empty_tally(state, numbers))
+tally = jax.block_until_ready(loop.empty_tally(state, hparams))
 seconds = {}
 started = time.perf_counter()
 lowered = jax.jit(loop.train, donate_argnums=(0, 1)).lower(
-    state, tally, numbers, jnp.int32(0), jnp.int32(1))
+    state, tally, hparams, jnp.int32(0), jnp.int32(1))
 seconds["lower s"] = time.perf_counter() - started
 compiled = lowered.compile(options)
 seconds["compile s"] = time.perf_counter() - started - seconds["lower s"]
-jax.block_until_ready(compiled(state, tally, numbers, jnp.int32(0), jnp.int32(1)))
+jax.block_until_ready(compiled(state, tally, hparams, jnp.int32(0), jnp.int32(1)))
 seconds["to first result s"] = time.perf_counter() - started
 evaluate = time.perf_counter()
 state = jax.eval_shape(built.step.init, 0)
@@ -45,7 +45,7 @@ print(json.dumps(seconds))
 
 
 def run(options: measure.Options) -> None:
-    """Prints seconds of the training chunk (SMAX 3m at the defaults, unless overridden)."""
+    """Prints seconds to compile training (SMAX 3m with defaults, unless overridden)."""
     overrides = options.overrides
     if options.smoke:
         overrides = (*cases.SMOKE, *overrides)
@@ -55,11 +55,11 @@ def run(options: measure.Options) -> None:
 
 
 def _start(overrides: Sequence[str], folder: str) -> measure.Row:
-    """One process; `folder` holds the persistent cache."""
+    """Runs one process; `folder` holds the persistent cache."""
     environ = {**os.environ, "JAX_COMPILATION_CACHE_DIR": folder}
     environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     command = [sys.executable, "-c", _SCRIPT, json.dumps(list(overrides))]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"compile: a start failed: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise RuntimeError(f"compile: a start failed: {process.stderr.strip().splitlines()[-1]}")
+    return json.loads(process.stdout.splitlines()[-1])

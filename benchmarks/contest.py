@@ -1,4 +1,4 @@
-"""Entrants of a comparison: ours, the PyTorch baseline and the peers, each in its own process."""
+"""Entrants of a comparison: qmix_jax, the PyTorch baseline and peers, each in its own process."""
 
 import argparse
 import csv
@@ -22,22 +22,19 @@ Entrant = Callable[[base.Work, float], base.Outcome]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Who takes part besides ours, and how often."""
+    """Adds the arguments that select peers, seeds and the output file."""
     for peer, spec in base.PEERS.items():
         names = ("PYTHON", "CHECKOUT") if spec.marker else ("PYTHON",)
-        parser.add_argument(f"--{peer}", nargs=len(names), metavar=names, help="interpreter of it")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds in one run")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/benchmarks.jsonl"))
+        parser.add_argument(f"--{peer}", nargs=len(names), metavar=names, help=f"include {peer}")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds per run (default: 1)")
+    default = pathlib.Path("runs/benchmarks.jsonl")
+    parser.add_argument("--out", type=pathlib.Path, default=default, help=f"(default: {default})")
 
 
 def peers(options: argparse.Namespace) -> dict[str, Entrant]:
-    """The peers that the command line gives an interpreter for."""
-    found: dict[str, Entrant] = {}
-    for peer in base.PEERS:
-        given = getattr(options, peer)
-        if given:
-            found[peer] = _peer(peer, *given)
-    return found
+    """Returns the peers selected on the command line."""
+    paths = {peer: getattr(options, peer) for peer in base.PEERS}
+    return {peer: _peer(peer, *arguments) for peer, arguments in paths.items() if arguments}
 
 
 def _peer(peer: str, python: str, checkout: str | None = None) -> Entrant:
@@ -45,47 +42,51 @@ def _peer(peer: str, python: str, checkout: str | None = None) -> Entrant:
     environ = {"PJRT_NPROC": "4"} if peer == "jaxmarl" else {"OMP_NUM_THREADS": "1"}
 
     def enter(work: base.Work, timeout: float) -> base.Outcome:
-        chosen = environ if peer != "jaxmarl" or work.seeds > 1 else {}
+        extra = environ if peer != "jaxmarl" or work.seeds > 1 else {}
         return base.run(
-            peer, work, python=python, checkout=checkout, timeout=timeout, environ=chosen
+            peer, work, python=python, checkout=checkout, timeout=timeout, environ=extra
         )
 
     return enter
 
 
 def ours(extra: Sequence[str] = ()) -> Entrant:
-    """This project's `qmix-jax train` with the work's settings, then `extra` overrides."""
+    """Returns `qmix-jax train` with the work's settings, then `extra` overrides."""
 
     def enter(work: base.Work, timeout: float) -> base.Outcome:
         with tempfile.TemporaryDirectory(prefix="ours-") as folder:
             run = pathlib.Path(folder, "run")
-            given = overrides(work)
+            settings = [*overrides(work), *extra]
             command = [
-                sys.executable, "-m", "qmix_jax", "train", *given, *extra,
+                sys.executable, "-m", "qmix_jax", "train", *settings,
                 f"hydra.run.dir={run}", "compile_cache=false",
             ]  # fmt: skip
-            limit = _process(command, timeout)
-            return _read(run, work, [*given, *extra], limit)
+            limit = _run_process(command, timeout)
+            return _read(run, work, settings, limit)
 
     return enter
 
 
 def pytorch(work: base.Work, timeout: float) -> base.Outcome:
-    """The PyTorch baseline on PettingZoo's simple_spread, with this interpreter's torch.
+    """Runs the PyTorch baseline on PettingZoo's simple_spread, with this interpreter's torch.
 
-    Raises: PeerError for several seeds, other environments, or a run that failed.
+    Raises: PeerError for several seeds, other environments, or a failed run.
     """
     if work.seeds > 1 or work.environment != "mpe_spread":
-        raise base.PeerError("pytorch: trains one seed on mpe_spread; leave it out")
+        raise base.PeerError("pytorch: trains one seed on mpe_spread only; omit --torch")
     settings = _torch_settings(work)
     command = [sys.executable, "-m", "benchmarks.pytorch", json.dumps(settings)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        process = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, check=False
+        )
     except subprocess.TimeoutExpired:
-        raise base.PeerError(f"pytorch: not done within {timeout:g} s; raise --timeout") from None
-    if done.returncode:
-        raise base.PeerError(f"pytorch: {done.stderr.strip().splitlines()[-1]}")
-    result = json.loads(done.stdout.splitlines()[-1])
+        raise base.PeerError(
+            f"pytorch: not finished after {timeout:g} s; raise --timeout"
+        ) from None
+    if process.returncode:
+        raise base.PeerError(f"pytorch: {process.stderr.strip().splitlines()[-1]}")
+    result = json.loads(process.stdout.splitlines()[-1])
     return base.Outcome(
         peer="pytorch",
         version="benchmarks/pytorch",
@@ -105,7 +106,7 @@ def pytorch(work: base.Work, timeout: float) -> base.Outcome:
 
 
 def _torch_settings(work: base.Work) -> dict[str, Any]:
-    """Fields of the baseline's `train.Settings`."""
+    """Returns the fields of the baseline's `train.Settings`."""
     return {
         "env": "spread",
         "max_cycles": work.rollout_steps,
@@ -135,21 +136,20 @@ def _torch_settings(work: base.Work) -> dict[str, Any]:
 
 
 def overrides(work: base.Work) -> list[str]:
-    """The work as settings of ours; `shipped` work keeps our defaults."""
+    """Returns the work as overrides of qmix_jax; `shipped` work uses its defaults."""
     common = [
         f"experiment={work.environment}",
         f"seed={work.seed}",
         f"seeds={work.seeds}",
         f"trainer.env_steps={work.env_steps}",
     ]
-    return common if work.shipped else common + _equal(work)
-
-
-def _equal(work: base.Work) -> list[str]:
+    if work.shipped:
+        return common
     every = work.eval_every if work.evaluate else 10 * work.env_steps
-    # Every episode of simple_spread lasts as long as a rollout: none has to be reset inside one.
+    # Episodes of simple_spread are as long as a rollout, so none is reset inside one.
     collector = "episode" if work.environment == "mpe_spread" else "segment"
     return [
+        *common,
         f"trainer.collector={collector}",
         f"trainer.n_envs={work.n_envs}",
         f"trainer.window={work.rollout_steps}",
@@ -173,15 +173,15 @@ def _equal(work: base.Work) -> list[str]:
 
 
 def learning_with_jaxmarl(work: base.Work) -> base.Work:
-    """The work with every warm-up as long as JaxMARL's, which learns only once `batch_size`
-    rollouts of all environments are stored.
+    """Extends the warm-up to JaxMARL's, which learns only after `batch_size` rollouts of all
+    environments.
     """
     first = work.batch_size * work.n_envs * work.rollout_steps
     return dataclasses.replace(work, warm_up=max(work.warm_up, first))
 
 
-def _process(command: Sequence[str], timeout: float) -> str | None:
-    """Runs to the end or to the limit; Ctrl-C's signal lets ours write what it has."""
+def _run_process(command: Sequence[str], timeout: float) -> str | None:
+    """Runs to the end or the time limit; SIGINT lets the run write its results."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -198,14 +198,14 @@ def _process(command: Sequence[str], timeout: float) -> str | None:
 
 
 def _read(
-    run: pathlib.Path, work: base.Work, given: Sequence[str], limit: str | None
+    run: pathlib.Path, work: base.Work, settings: Sequence[str], limit: str | None
 ) -> base.Outcome:
     manifest = json.loads((run / "manifest.json").read_text())
     reached, plan = manifest["reached"], manifest["plan"]
     return base.Outcome(
         peer="qmix_jax",
         version=manifest["versions"]["qmix_jax"],
-        settings={"overrides": list(given)},
+        settings={"overrides": list(settings)},
         env_steps=reached["env_steps"],
         gradient_steps=reached["gradient_steps"],
         learning_free_env_steps=plan["warm_up_collects"] * plan["steps_per_update"],
@@ -232,13 +232,13 @@ def _curve(path: pathlib.Path) -> Iterator[base.Point]:
 
 
 def mean(values: Sequence[float | None] | None) -> float:
-    """The mean over seeds, NaN where there is none."""
+    """Returns the mean over seeds, NaN if there are no values."""
     known = [value for value in values or () if value is not None]
     return statistics.fmean(known) if known else math.nan
 
 
 def seconds_to(outcome: base.Outcome, target: float) -> float | None:
-    """Wall seconds, compilation included, to a mean greedy win rate of `target`; None if never."""
+    """Returns the wall seconds, compilation included, to a mean win rate of `target`, or None."""
     for point in outcome.curve:
         if mean(point.win_rates) >= target:
             return (outcome.compile_seconds or 0.0) + point.wall_seconds

@@ -1,8 +1,8 @@
-"""Compares two folders of recorded runs: which are equal bit for bit, where others first differ.
+"""Compares two folders of recorded runs: equal bit for bit, or where they first differ.
 
 Members are independent, so each has its own verdict: the relative difference in its first differing
 row, or in its parameters if no row differs, must not exceed `TOLERANCE`. Differences grow with
-training, so later ones are reported only.
+training, so later ones are only reported.
 """
 
 import csv
@@ -26,25 +26,25 @@ KEYS = ("kind", "env_steps", "update", "gradient_step", "seed")
 class Row(NamedTuple):
     """A row of `metrics.csv`: the values of `KEYS`, and the metrics that are not empty."""
 
-    place: tuple[str, ...]
+    key: tuple[str, ...]
     values: dict[str, float]
 
     @property
     def update(self) -> int:
-        """The number of updates done."""
-        return int(self.place[KEYS.index("update")])
+        """The number of updates."""
+        return int(self.key[KEYS.index("update")])
 
     @property
     def seed(self) -> int:
         """The member's seed."""
-        return int(self.place[KEYS.index("seed")])
+        return int(self.key[KEYS.index("seed")])
 
 
 class Difference(NamedTuple):
-    """Where a member first differs: update, metric with the largest difference, its size."""
+    """First difference of a member: update, name and size of the largest difference there."""
 
     update: int
-    what: str
+    name: str
     size: float
 
 
@@ -52,46 +52,46 @@ class Verdict(NamedTuple):
     """The comparison of two recorded runs.
 
     Attributes:
-      rows, numbers: how many rows and parameters were compared.
+      n_rows, n_parameters: rows and parameters compared.
       firsts: the first difference of each member that has one.
       metrics, parameters: largest relative difference anywhere; for parameters relative to the
         largest entry of the array.
       notes: harmless changes: new columns and renamed arrays.
     """
 
-    rows: int
-    numbers: int
+    n_rows: int
+    n_parameters: int
     firsts: tuple[Difference, ...]
     metrics: float
     parameters: float
     notes: tuple[str, ...]
 
     @property
-    def fine(self) -> bool:
+    def passed(self) -> bool:
         """Whether every first difference is rounding."""
         return all(first.size <= TOLERANCE for first in self.firsts)
 
 
 def run(options: measure.Options) -> int:
-    """Compares `before=DIR` with `after=DIR`, all runs or those of `only=NAME,...`; prints a table.
+    """Compares the runs, or those of `only=NAME,...`, in `before=DIR` and `after=DIR`.
 
     Returns:
       1 if a run is missing or differs by more than rounding, else 0.
     Raises:
       ConfigError: an unknown setting, or records of different versions or machines.
     """
-    chosen = records.settings(options.overrides, ("before", "after", "only"))
+    settings = records.settings(options.overrides, ("before", "after", "only"))
     if options.smoke:
         return _smoke(options)
     for name in ("before", "after"):
-        if name not in chosen:
+        if name not in settings:
             raise qmix_jax.ConfigError(f"equality: {name}=DIR is missing; set it")
-    before, after = pathlib.Path(chosen["before"]), pathlib.Path(chosen["after"])
-    return _report(before, after, chosen.get("only"), options)
+    before, after = pathlib.Path(settings["before"]), pathlib.Path(settings["after"])
+    return _report(before, after, settings.get("only"), options)
 
 
 def _smoke(options: measure.Options) -> int:
-    """One tiny run, recorded twice."""
+    """Records one tiny run twice and compares."""
     with tempfile.TemporaryDirectory() as folder:
         before, after = pathlib.Path(folder, "before"), pathlib.Path(folder, "after")
         records.smoke(before)
@@ -108,7 +108,7 @@ def _report(
     for name, verdict in verdicts.items():
         notes += [f"{name}: {note}" for note in verdict.notes]
     measure.report("equality", [_row(*pair) for pair in verdicts.items()], options, notes)
-    return int(not all(verdict.fine for verdict in verdicts.values()))
+    return int(not all(verdict.passed for verdict in verdicts.values()))
 
 
 def compare(before: pathlib.Path, after: pathlib.Path) -> Verdict:
@@ -120,33 +120,33 @@ def compare(before: pathlib.Path, after: pathlib.Path) -> Verdict:
     firsts, largest = _compare_rows(old, new)
     notes = _new_columns(old, new)
     seeds, last = list(dict.fromkeys(row.seed for row in old)), max(row.update for row in old)
-    numbers, worst = 0, 0.0
+    n_parameters, worst = 0, 0.0
     for name in records.PARAMETERS:
         arrays, now = (_arrays(path / name) for path in (before, after))
         renamed = _rename(arrays, now)
         notes += [f"{name}: {was} is now {key}" for key, was in renamed.items()]
         now = {renamed.get(key, key): values for key, values in now.items()}
-        numbers += sum(values.size for values in arrays.values())
-        found = {seed: _compare_arrays(arrays, now, member) for member, seed in enumerate(seeds)}
-        worst = max(worst, *(size for _, size in found.values()))
+        n_parameters += sum(values.size for values in arrays.values())
+        sizes = {seed: _compare_arrays(arrays, now, member) for member, seed in enumerate(seeds)}
+        worst = max(worst, *(size for _, size in sizes.values()))
         firsts = {
-            seed: Difference(last, f"{name}: {what}", size)
-            for seed, (what, size) in found.items()
+            seed: Difference(last, f"{name}: {array}", size)
+            for seed, (array, size) in sizes.items()
             if size > 0
         } | firsts
-    return Verdict(len(old), numbers, tuple(firsts.values()), largest, worst, tuple(notes))
+    return Verdict(len(old), n_parameters, tuple(firsts.values()), largest, worst, tuple(notes))
 
 
 def _compare_rows(
     before: Sequence[Row], after: Sequence[Row]
 ) -> tuple[dict[int, Difference], float]:
-    """(seed -> its first difference, largest relative difference)."""
+    """Returns (seed -> its first difference, largest relative difference)."""
     firsts: dict[int, Difference] = {}
     largest = 0.0
     for old, new in zip(before, after, strict=False):
-        if old.place != new.place:
-            named = dict(zip(KEYS, new.place, strict=True))
-            firsts.setdefault(old.seed, Difference(old.update, f"row {named}", math.inf))
+        if old.key != new.key:
+            key = dict(zip(KEYS, new.key, strict=True))
+            firsts.setdefault(old.seed, Difference(old.update, f"row {key}", math.inf))
             return firsts, math.inf
         sizes = {
             name: relative(value, new.values.get(name, math.nan))
@@ -159,14 +159,14 @@ def _compare_rows(
             firsts.setdefault(old.seed, Difference(old.update, worst, sizes[worst]))
     if len(before) != len(after):
         row = max(before, after, key=len)[min(len(before), len(after))]
-        what = f"{len(before)} rows, now {len(after)}"
-        firsts.setdefault(row.seed, Difference(row.update, what, math.inf))
+        name = f"{len(before)} rows, now {len(after)}"
+        firsts.setdefault(row.seed, Difference(row.update, name, math.inf))
         return firsts, math.inf
     return firsts, largest
 
 
 def same(old: float, new: float | None) -> bool:
-    """The same bits, or both NaN."""
+    """Whether the values have equal bits, or are both NaN."""
     if new is None:
         return False
     return (math.isnan(old) and math.isnan(new)) or (
@@ -175,7 +175,7 @@ def same(old: float, new: float | None) -> bool:
 
 
 def relative(old: float, new: float) -> float:
-    """Relative to the larger one; infinite if one of them is not finite."""
+    """Returns the difference relative to the larger value; inf if a value is not finite."""
     if not (math.isfinite(old) and math.isfinite(new)):
         return math.inf
     scale = max(abs(old), abs(new))
@@ -185,7 +185,7 @@ def relative(old: float, new: float) -> float:
 def _compare_arrays(
     before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], member: int
 ) -> tuple[str, float]:
-    """(array that differs most for a member, difference relative to its largest entry)."""
+    """Returns (array that differs most for a member, difference relative to its largest entry)."""
     sizes = {
         name: _distance(before.get(name), after.get(name), member)
         for name in dict.fromkeys((*before, *after))
@@ -205,20 +205,20 @@ def _distance(old: np.ndarray | None, new: np.ndarray | None, member: int) -> fl
     a, b = old.astype(np.float64), new.astype(np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return math.inf
-    # Zeros of different signs have different bits but no distance.
+    # Zeros of different signs have different bits but zero distance.
     return float(max(np.abs(a - b).max() / np.abs(a).max(initial=1e-30), np.finfo(float).tiny))
 
 
 def _rename(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """New name -> old name of arrays with equal bits whose name changed."""
-    gone = [name for name in before if name not in after]
-    found: dict[str, str] = {}
+    """Returns new name -> old name of arrays with equal bits whose name changed."""
+    missing = [name for name in before if name not in after]
+    renamed: dict[str, str] = {}
     for name in after:
-        old = next((old for old in gone if _identical(before[old], after[name])), None)
+        old = next((old for old in missing if _identical(before[old], after[name])), None)
         if name not in before and old is not None:
-            gone.remove(old)
-            found[name] = old
-    return found
+            missing.remove(old)
+            renamed[name] = old
+    return renamed
 
 
 def _identical(old: np.ndarray, new: np.ndarray) -> bool:
@@ -249,7 +249,7 @@ def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _runs(folder: pathlib.Path) -> list[str]:
-    """Names of the runs in a folder. Raises: ConfigError if there are none."""
+    """Returns the names of the runs in a folder. Raises: ConfigError if there are none."""
     names = sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob(records.RUN))
     if not names:
         raise qmix_jax.ConfigError(f"equality: {str(folder)!r} has no recorded runs; record some")
@@ -257,7 +257,7 @@ def _runs(folder: pathlib.Path) -> list[str]:
 
 
 def _check_contexts(before: pathlib.Path, after: pathlib.Path) -> list[str]:
-    """A note on the machine. Raises: ConfigError if versions, flags or machines differ."""
+    """Returns a note on the machine. Raises: ConfigError if versions, flags or machines differ."""
     contexts = []
     for folder in (before, after):
         try:
@@ -278,19 +278,19 @@ def _check_contexts(before: pathlib.Path, after: pathlib.Path) -> list[str]:
 
 
 def _row(name: str, verdict: Verdict) -> measure.Row:
-    """Shows the earliest first difference, of those beyond rounding if there are any."""
-    shown = min(verdict.firsts, key=lambda first: (first.size <= TOLERANCE, first.update),
+    """Reports the earliest first difference, of those beyond rounding if there are any."""
+    first = min(verdict.firsts, key=lambda first: (first.size <= TOLERANCE, first.update),
                 default=None)  # fmt: skip
-    said = "equal bit for bit" if not verdict.firsts else "rounding" if verdict.fine else "DIFFERS"
+    text = "rounding" if verdict.passed else "DIFFERS"
     return {
         "case": name,
-        "rows": verdict.rows,
-        "numbers": verdict.numbers,
-        "verdict": said,
+        "rows": verdict.n_rows,
+        "numbers": verdict.n_parameters,
+        "verdict": text if verdict.firsts else "equal bit for bit",
         "members": len(verdict.firsts),
-        "first update": shown and shown.update,
-        "first metric": shown and shown.what,
-        "by": shown and shown.size,
+        "first update": first and first.update,
+        "first metric": first and first.name,
+        "by": first and first.size,
         "most in metrics": verdict.metrics,
         "most in parameters": verdict.parameters,
     }

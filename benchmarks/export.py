@@ -1,5 +1,4 @@
-"""A trained policy in each format it can be used in: are its actions the trainer's, how large is
-it, how long does a step take?"""
+"""Compares the formats of a trained policy: differing actions, size and latency."""
 
 import os
 import pathlib
@@ -22,59 +21,60 @@ _NEEDS = {
     "stablehlo": (f"jax=={jax.__version__}", "flatbuffers"),
     "numpy": (f"numpy=={np.__version__}",),
 }
-"""Format -> what a fresh environment gets; the native one is this environment."""
+"""Format -> packages of its virtual environment; `native` uses this environment."""
 _FILES = {"stablehlo": ("policy.stablehlo",), "numpy": ("weights.npz", "runner.py")}
 _SMOKE = {"steps": 64, "n_envs": 4}
 _ALLOWED = ("run", "steps", "n_envs", "member", "parameters")
 
 
 def run(options: measure.Options) -> None:
-    """Prints differing actions, kilobytes and microseconds per step; it takes `run=DIR` and, if
-    you like, `steps=10000 n_envs=64 member=best parameters=best`.
+    """Prints differing actions, kilobytes and microseconds per step. Settings: `run=DIR` and
+    optionally `steps=10000 n_envs=64 member=best parameters=best`.
 
-    Raises: ConfigError for a setting that is not known, or without a run.
+    Raises: ConfigError for an unknown setting, or without a run.
     """
-    chosen = _chosen(options)
+    settings = _settings(options)
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        directory = chosen.get("run") or (_train(root) if options.smoke else None)
+        directory = settings.get("run") or (_train(root) if options.smoke else None)
         if directory is None:
-            raise config.ConfigError("export: which run? give run=DIR")
-        done = trained.read(directory, chosen.get("parameters", "best"))
-        member = done.member(_number(chosen.get("member", "best")))
-        seen = _record(done, member, int(chosen["steps"]), int(chosen["n_envs"]))
-        np.savez(root / "seen.npz", **seen)
+            raise config.ConfigError("export: run=DIR is missing; set it")
+        run = trained.read(directory, settings.get("parameters", "best"))
+        member = settings.get("member", "best")
+        member = run.member(int(member) if member.isdigit() else member)
+        recorded = _record(run, member, int(settings["steps"]), int(settings["n_envs"]))
+        np.savez(root / "recorded.npz", **recorded)
         exported = qmix_jax.export_run(directory, root / "export", member=member,
-                                       parameters=done.kind)  # fmt: skip
+                                       parameters=run.kind)  # fmt: skip
         written = [name for name, files in _FILES.items() if (exported / files[0]).exists()]
-        tests = [
-            _Test(name, directory if name == "native" else exported, root, not options.smoke)
+        formats = [
+            _Format(name, directory if name == "native" else exported, root, not options.smoke)
             for name in ("native", *written)
         ]
-        rows = [_row(test, done.config.name, seen) for test in tests]
+        rows = [_row(fmt, run.config.name, recorded) for fmt in formats]
         notes = [*_NOTES]
-        if "numpy" in written and policy.make_algorithm(done).head == "argmax":
-            notes.append(_margin(done, member, exported, seen))
+        if "numpy" in written and policy.make_algorithm(run).head == "argmax":
+            notes.append(_margin(run, member, exported, recorded))
     measure.report("export", rows, options, notes)
 
 
 _NOTES = (
-    "differ: actions unlike the trainer's, of all decisions, with all environments in one call and "
-    "with one at a time; each format carries its own memory of the episode",
-    "stablehlo and numpy run in fresh virtual environments that hold nothing else (--smoke: in "
+    "differ: actions that differ from the trainer's, of all decisions, with all environments in "
+    "one call and with one at a time; each format carries its own recurrent state",
+    "stablehlo and numpy run in separate virtual environments without other packages (--smoke: in "
     "this one); numpy on one thread",
-    "us: median wall time of a call, arrays of NumPy in and out",
+    "us: median wall time of a call, with NumPy inputs and outputs",
 )
 
 
-class _Test(NamedTuple):
+class _Format(NamedTuple):
     name: str
     path: str | pathlib.Path
     root: pathlib.Path
     fresh: bool
 
 
-def _chosen(options: measure.Options) -> dict[str, Any]:
+def _settings(options: measure.Options) -> dict[str, Any]:
     values = dict(override.partition("=")[::2] for override in options.overrides)
     for name in values:
         if name not in _ALLOWED:
@@ -82,26 +82,20 @@ def _chosen(options: measure.Options) -> dict[str, Any]:
     return {"steps": 10_000, "n_envs": 64, **(_SMOKE if options.smoke else {}), **values}
 
 
-def _number(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
-
-
 def _train(root: pathlib.Path) -> pathlib.Path:
     return qmix_jax.train(cases.load(cases.SMOKE), root / "run").directory
 
 
-def _record(
-    done: trained.TrainedRun, member: int, steps: int, n_envs: int
-) -> dict[str, np.ndarray]:
-    """At least so many env steps of the trainer's own greedy acting: what was seen and done."""
-    cfg = config.load(config.dump(done.config))
+def _record(run: trained.TrainedRun, member: int, steps: int, n_envs: int) -> dict[str, np.ndarray]:
+    """Records inputs and actions of the trainer's greedy policy for at least `steps` env steps."""
+    cfg = config.load(config.dump(run.config))
     env = program.environment(cfg)
     algorithm = program.make_algorithm(cfg, env.spec)
     window = max(-(-steps // n_envs), env.spec.max_steps)
-    collector = collectors.make_segment(program.stage_of(algorithm, env, n_envs), window)
-    greedy = train_step.play(algorithm, done.member_params(member))
+    collector = collectors.make_segment(program.collector_setup(algorithm, env, n_envs), window)
+    greedy = train_step.greedy_policy(algorithm, run.member_params(member))
     options = population.compiler_options(jax.default_backend())
-    with policy.precision(done.config):
+    with policy.precision(run.config):
         collect = jax.jit(lambda key: collector.collect(key, (), greedy)[1],
                           compiler_options=options)  # fmt: skip
         trajectory = collect(jax.random.key(0))
@@ -113,27 +107,27 @@ def _record(
     }
 
 
-def _row(test: _Test, case: str, seen: dict[str, np.ndarray]) -> measure.Row:
-    out = test.root / f"{test.name}.npz"
+def _row(fmt: _Format, case: str, recorded: dict[str, np.ndarray]) -> measure.Row:
+    out = fmt.root / f"{fmt.name}.npz"
     worker = pathlib.Path(__file__).with_name("export_worker.py")
-    # Isolated: the checkout that this runs in must not be found.
-    isolated = [] if test.name == "native" else ["-I"]
-    command = [_interpreter(test), *isolated, str(worker), test.name, str(test.path)]
-    threads = {"OPENBLAS_NUM_THREADS": "1"} if test.name == "numpy" else {}
-    _call([*command, str(test.root / "seen.npz"), str(out)], threads)
+    # Isolated, so that this checkout cannot be imported.
+    isolated = [] if fmt.name == "native" else ["-I"]
+    command = [_interpreter(fmt), *isolated, str(worker), fmt.name, str(fmt.path)]
+    threads = {"OPENBLAS_NUM_THREADS": "1"} if fmt.name == "numpy" else {}
+    _call([*command, str(fmt.root / "recorded.npz"), str(out)], threads)
     with np.load(out) as archive:
         results = dict(archive)
-    steps, n_envs, n_agents = seen["actions"].shape
-    if test.name != "native" and {"qmix_jax", "flax"} & set(results["foreign"]):
-        raise ValueError(f"export: {test.name} needed {', '.join(results['foreign'])}")
-    size = sum((pathlib.Path(test.path) / name).stat().st_size
-               for name in _FILES.get(test.name, ()))  # fmt: skip
+    steps, n_envs, n_agents = recorded["actions"].shape
+    if fmt.name != "native" and {"qmix_jax", "flax"} & set(results["foreign"]):
+        raise ValueError(f"export: {fmt.name} needed {', '.join(results['foreign'])}")
+    size = sum((pathlib.Path(fmt.path) / name).stat().st_size
+               for name in _FILES.get(fmt.name, ()))  # fmt: skip
     return {
-        "case": f"{case}, {test.name}",
+        "case": f"{case}, {fmt.name}",
         "env steps": steps * n_envs,
         "decisions": steps * n_envs * n_agents,
         **{
-            f"differ, B={label}": int(np.sum(results[f"actions_{n}"] != seen["actions"]))
+            f"differ, B={label}": int(np.sum(results[f"actions_{n}"] != recorded["actions"]))
             for label, n in (("all", n_envs), ("1", 1))
         },
         "B": n_envs,
@@ -143,62 +137,62 @@ def _row(test: _Test, case: str, seen: dict[str, np.ndarray]) -> measure.Row:
     }
 
 
-def _interpreter(test: _Test) -> str:
-    """Of a fresh environment with what the format needs and nothing else."""
-    if not test.fresh or test.name == "native":
+def _interpreter(fmt: _Format) -> str:
+    """Returns Python of a new virtual environment with only the packages of a format."""
+    if not fmt.fresh or fmt.name == "native":
         return sys.executable
-    folder = test.root / f"venv-{test.name}"
+    folder = fmt.root / f"venv-{fmt.name}"
     _call([sys.executable, "-m", "venv", str(folder)], {})
     python = str(folder / "bin" / "python")
-    _call([python, "-m", "pip", "install", "--quiet", *_NEEDS[test.name]], {})
+    _call([python, "-m", "pip", "install", "--quiet", *_NEEDS[fmt.name]], {})
     return python
 
 
 def _call(command: Sequence[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise config.ConfigError(f"export: {' '.join(command[:4])}: {done.stderr.strip()[-300:]}")
+    if process.returncode:
+        error = process.stderr.strip()[-300:]
+        raise config.ConfigError(f"export: {' '.join(command[:4])}: {error}")
 
 
 def _margin(
-    done: trained.TrainedRun, member: int, exported: pathlib.Path, seen: dict[str, np.ndarray]
+    run: trained.TrainedRun, member: int, exported: pathlib.Path, recorded: dict[str, np.ndarray]
 ) -> str:
-    """How near rounding comes to changing an action, from the utilities of JAX and of NumPy.
+    """Estimates how often rounding changes an action, from the utilities of JAX and NumPy.
 
-    A choice flips where the lead of the best action over the second is less than the error of
+    A choice flips where the lead of the best action over the second is smaller than the error of
     their difference: with a density f of small leads and an error e, f * mean(|e|) / 2 of them.
     """
-    step, own = jax.jit(policy.make_step(done)), done.member_params(member)
-    state = policy.from_run(done, member).initial_state(seen["reset"].shape[1]).arrays
-    sides = [
-        _utilities(lambda *seen: step(own, *seen), state, seen),
-        _utilities(runner.read(exported)[1], state, seen),
+    step, params = jax.jit(policy.make_step(run)), run.member_params(member)
+    state = policy.from_run(run, member).initial_state(recorded["reset"].shape[1]).arrays
+    utilities = [
+        _utilities(lambda *inputs: step(params, *inputs), state, recorded),
+        _utilities(runner.read(exported)[1], state, recorded),
     ]
-    choices = seen["avail_actions"].sum(axis=-1) > 1
-    jax_q, numpy_q = (np.where(seen["avail_actions"], q, -np.inf)[choices] for q in sides)
+    avail = recorded["avail_actions"]
+    choices = avail.sum(axis=-1) > 1
+    jax_q, numpy_q = (np.where(avail, q, -np.inf)[choices] for q in utilities)
     rows, best = np.arange(len(jax_q)), np.argsort(jax_q, axis=-1)
     leads = [q[rows, best[:, -1]] - q[rows, best[:, -2]] for q in (jax_q, numpy_q)]
+    errors = np.abs(leads[0] - leads[1])
     small = np.quantile(leads[0], 0.02)
-    rate = 0.02 / max(small, 1e-30) * np.mean(np.abs(leads[0] - leads[1])) / 2
+    rate = 0.02 / max(small, 1e-30) * np.mean(errors) / 2
     return (
         f"{len(jax_q):,} of the decisions have a choice; the smallest lead of the best action "
-        f"is {leads[0].min():.2g}, the largest error of a lead in NumPy {_largest(leads):.2g}: "
+        f"is {leads[0].min():.2g}, the largest error of a lead in NumPy {errors.max():.2g}: "
         f"at this density of leads rounding would flip one choice in {1 / max(rate, 1e-30):.1g}"
     )
 
 
-def _largest(leads: Sequence[np.ndarray]) -> float:
-    return float(np.max(np.abs(leads[0] - leads[1])))
-
-
-def _utilities(step: runner.Step, state: runner.Arrays, seen: dict[str, np.ndarray]) -> np.ndarray:
+def _utilities(
+    step: runner.Step, state: runner.Arrays, recorded: dict[str, np.ndarray]
+) -> np.ndarray:
     """f32[T, B, N, A]."""
-    found = []
-    for obs, avail, reset in zip(
-        *(seen[n] for n in ("obs", "avail_actions", "reset")), strict=True
-    ):
+    utilities = []
+    inputs = (recorded[name] for name in ("obs", "avail_actions", "reset"))
+    for obs, avail, reset in zip(*inputs, strict=True):
         _, q, state = step(obs, avail, {**state, "reset": reset})
-        found.append(np.asarray(q))
-    return np.stack(found)
+        utilities.append(np.asarray(q))
+    return np.stack(utilities)

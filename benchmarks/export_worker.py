@@ -1,7 +1,7 @@
-"""Plays recorded observations with one format of a policy, in an interpreter that need not have
-this package: `python export_worker.py FORMAT PATH SEEN.npz OUT.npz`.
+"""Plays recorded observations with one format of a policy, in an interpreter without this package:
+`python export_worker.py FORMAT PATH RECORDED.npz OUT.npz`.
 
-Writes the actions, and seconds per call, of all environments at a time and of one at a time.
+Writes actions and seconds per call, for all environments at a time and for one at a time.
 """
 
 import sys
@@ -12,14 +12,14 @@ import numpy as np
 
 
 def native(path: str) -> Any:
-    """`qmix_jax.load_policy`, of a run directory."""
+    """Loads a run directory with `qmix_jax.load_policy`."""
     import qmix_jax
 
     return _with_policy(qmix_jax.load_policy(path))
 
 
 def numpy(path: str) -> Any:
-    """The exported `runner.py`, with NumPy alone."""
+    """Loads the exported `runner.py`, which needs NumPy only."""
     sys.path.insert(0, path)
     import runner
 
@@ -27,7 +27,7 @@ def numpy(path: str) -> Any:
 
 
 def stablehlo(path: str) -> Any:
-    """The exported program, with JAX alone."""
+    """Loads the exported program, which needs JAX only."""
     import json
 
     import jax
@@ -55,23 +55,23 @@ def _with_policy(policy: Any) -> Any:
     return policy.initial_state, act
 
 
-def play(start: Any, act: Any, seen: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(actions i32[T, B, N], seconds per call), with n environments at a time."""
-    reset = seen["reset"]
-    actions, seconds = np.zeros(seen["avail_actions"].shape[:3], np.int32), []
+def play(start: Any, act: Any, recorded: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Plays n environments at a time; returns (actions i32[T, B, N], seconds per call)."""
+    reset = recorded["reset"]
+    actions, seconds = np.zeros(recorded["avail_actions"].shape[:3], np.int32), []
     for first in range(0, reset.shape[1], n):
         rows, state = slice(first, first + n), start(n)
         for t in range(len(reset)):
-            shown = [seen[name][t, rows] for name in ("obs", "avail_actions", "reset")]
-            began = time.perf_counter()
-            actions[t, rows], state = act(*shown, state)
-            seconds.append(time.perf_counter() - began)
+            inputs = [recorded[name][t, rows] for name in ("obs", "avail_actions", "reset")]
+            started = time.perf_counter()
+            actions[t, rows], state = act(*inputs, state)
+            seconds.append(time.perf_counter() - started)
     return actions, np.array(seconds[1:])
 
 
-def main(name: str, path: str, seen: str, out: str) -> None:
-    """Plays everything twice, once with each batch size."""
-    with np.load(seen) as archive:
+def main(name: str, path: str, recorded_path: str, out: str) -> None:
+    """Plays all recorded steps with each batch size."""
+    with np.load(recorded_path) as archive:
         recorded = dict(archive)
     start, act = {"native": native, "numpy": numpy, "stablehlo": stablehlo}[name](path)
     results = {}

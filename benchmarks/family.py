@@ -1,4 +1,4 @@
-"""One gradient update of every algorithm on the same batch, relative to QMIX's."""
+"""One gradient update of every algorithm on the same batch, relative to QMIX."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +15,13 @@ def run(options: measure.Options) -> None:
     """Prints milliseconds per update, the ratio to QMIX, and parameters of every algorithm."""
     base = cases.SMOKE if options.smoke else ("experiment=smax_3m",)
     names = [name for name in composition.choices()["algo"] if name != "custom"]
-    chosen = ("qmix", "vdn") if options.smoke else sorted(names, key=lambda name: name != "qmix")
-    made = {
+    selected = ("qmix", "vdn") if options.smoke else sorted(names, key=lambda name: name != "qmix")
+    updates = {
         name: _update(name, cases.load((*base, f"algo={name}", *options.overrides)))
-        for name in chosen
+        for name in selected
     }
-    timings = measure.interleaved({name: call for name, (call, _) in made.items()}, options.repeats)
+    calls = {name: call for name, (call, _) in updates.items()}
+    timings = measure.interleaved(calls, options.repeats)
     rows = [
         row
         | {
@@ -29,9 +30,9 @@ def run(options: measure.Options) -> None:
             "to qmix": timings[name].median / timings["qmix"].median,
             "repeats": timings[name].repeats,
         }
-        for name, (_, row) in made.items()
+        for name, (_, row) in updates.items()
     ]
-    notes = ["random sequences; sampling, collection and evaluation are apart"]
+    notes = ["random sequences; without sampling, collection and evaluation"]
     measure.report("family", rows, options, notes)
 
 
@@ -40,8 +41,8 @@ def _update(name: str, cfg: config.ExperimentConfig) -> tuple[Callable[[], Any],
     batch = _batch(cfg, spec)
     algorithm = program.make_algorithm(cfg, spec)
     state = algorithm.learner.init(algorithm.init(jax.random.key(0)))
-    rest = (batch, program.hparams(cfg.hparams), cases.clock(0), jax.random.key(1))
-    compiled = measure.compile_call(algorithm.learner.update, state, *rest, keeps=True)
+    args = (batch, program.hparams(cfg.hparams), cases.clock(0), jax.random.key(1))
+    compiled = measure.compile_call(algorithm.learner.update, state, *args, carries=True)
     steps, sequences = batch.trajectory.reward.shape
     return compiled.call, {
         "case": name,

@@ -1,4 +1,4 @@
-"""Timing, counting, and where the figures go: a table on the terminal and one JSON line each."""
+"""Timing, counting and reporting: a table on the terminal and one JSON line per row."""
 
 import dataclasses
 import itertools
@@ -26,10 +26,10 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What every benchmark takes.
+    """Options of every benchmark.
 
     Attributes:
-      smoke: tiny sizes, a few repeats: does it run?
+      smoke: tiny sizes and few repeats, to check that it runs.
       repeats: timed calls per case.
       out: file that the JSON lines are appended to.
       overrides: `group=choice` and `key=value`, as for `qmix-jax train`.
@@ -50,7 +50,7 @@ class Timing(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """A compiled program and what it took: `call()` blocks until its results are there."""
+    """A compiled program and its costs; `call()` blocks until the results are ready."""
 
     call: Callable[[], Any]
     lower_s: float
@@ -58,23 +58,23 @@ class Compiled(NamedTuple):
     temp_bytes: int
 
 
-def compile_call(function: Callable, *args: Any, keeps: bool = False) -> Compiled:
-    """Compiles `function(*args)` ahead of time, timing tracing and compilation apart.
+def compile_call(function: Callable, *args: Any, carries: bool = False) -> Compiled:
+    """Compiles `function(*args)` ahead of time; times tracing and compilation separately.
 
     Args:
-      keeps: `function(state, *rest) -> (state, ...)` is called with its own last state, which it
-        may overwrite, as in training: otherwise each call would copy the whole replay.
+      carries: `function(state, *rest) -> (state, ...)` is called with its last state, which is
+        donated, as in training; otherwise each call would copy the replay.
     """
     started = time.perf_counter()
-    lowered = jax.jit(function, donate_argnums=0 if keeps else ()).lower(*args)
+    lowered = jax.jit(function, donate_argnums=0 if carries else ()).lower(*args)
     traced = time.perf_counter()
     compiled = lowered.compile(population.compiler_options(jax.default_backend()))
     compile_s = time.perf_counter() - traced
-    first = [jax.tree.map(jnp.copy, args[0]) if keeps else args[0]]
+    first = [jax.tree.map(jnp.copy, args[0]) if carries else args[0]]
 
     def call() -> Any:
         result = jax.block_until_ready(compiled(*first, *args[1:]))
-        first[:] = result[:1] if keeps else first
+        first[:] = result[:1] if carries else first
         return result
 
     memory = compiled.memory_analysis()
@@ -82,13 +82,13 @@ def compile_call(function: Callable, *args: Any, keeps: bool = False) -> Compile
 
 
 def consume(tree: Any) -> jax.Array:
-    """A number that depends on every array of the tree, so that none is optimised away."""
+    """Returns a scalar that depends on every array of the tree, so that none is optimised away."""
     zero = jnp.float32(0)
     return sum((jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(tree)), zero)
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
-    """Times all calls in turn, so that a disturbance hits them alike; one round is not counted."""
+    """Times all calls in turn, so that a disturbance affects them equally; after one warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
         for name, call in calls.items():
@@ -106,15 +106,15 @@ def _timing(seconds: Sequence[float]) -> Timing:
 
 
 def gemm_rate(size: int = 2048, repeats: int = 5) -> float:
-    """FLOP/s of one square float32 matrix product in this process, the best of `repeats`.
+    """Returns the FLOP/s of a square float32 matrix product in this process, the best of `repeats`.
 
-    The products run in a compiled loop, each on the result of the last.
+    The products run in a compiled loop, each on the previous result.
     """
-    rounds = 3
+    n_products = 3
 
     def chain(x: jax.Array) -> jax.Array:
         scaled = x / jnp.sqrt(float(size))
-        return jax.lax.fori_loop(0, rounds, lambda _, y: scaled @ y, x)
+        return jax.lax.fori_loop(0, n_products, lambda _, y: scaled @ y, x)
 
     x = jax.random.normal(jax.random.key(0), (size, size))
     program = compile_call(chain, x)
@@ -124,14 +124,14 @@ def gemm_rate(size: int = 2048, repeats: int = 5) -> float:
         started = time.perf_counter()
         program.call()
         best = min(best, time.perf_counter() - started)
-    return rounds * 2.0 * size**3 / best
+    return n_products * 2.0 * size**3 / best
 
 
 def matmul_flops(function: Callable, *args: Any) -> float:
-    """Floating-point operations in the matrix products of `function(*args)`, scans multiplied out;
-    products whose result nothing uses are not counted, as the compiler drops them.
+    """Counts the floating-point operations of the matrix products of `function(*args)`, those of
+    every scan step included, unused products excluded.
 
-    Raises: ValueError if a loop of unknown length holds a product.
+    Raises: ValueError for a product in a loop of unknown length.
     """
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
     used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -150,7 +150,7 @@ def _equation_flops(eqn: Any) -> float:
         return 2.0 * depth * math.prod(eqn.outvars[0].aval.shape)
     inner = sum(map(_jaxpr_flops, _sub_jaxprs(eqn)), 0.0)
     if eqn.primitive.name == "while" and inner:
-        raise ValueError("a loop of unknown length holds matrix products; count its body")
+        raise ValueError("a loop of unknown length contains matrix products; count its body")
     return inner * eqn.params.get("length", 1)
 
 
@@ -161,7 +161,7 @@ def _sub_jaxprs(eqn: Any) -> list[Any]:
 
 
 def peak_bytes() -> int:
-    """Most memory held so far: the device's where it counts, else this process's."""
+    """Returns the peak memory so far: of the device if it reports one, else of this process."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
@@ -171,14 +171,14 @@ def peak_bytes() -> int:
 
 def report(name: str, rows: Sequence[Row], options: Options, notes: Sequence[str] = ()) -> None:
     """Prints the table and its notes, and appends a JSON line per row."""
-    shown = table.Table(title=name, title_justify="left")
+    printed = table.Table(title=name, title_justify="left")
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
-        shown.add_column(column, justify="left" if column == "case" else "right")
+        printed.add_column(column, justify="left" if column == "case" else "right")
     for row in rows:
-        shown.add_row(*(_text(row.get(column)) for column in columns))
+        printed.add_row(*(_text(row.get(column)) for column in columns))
     terminal = console.Console(width=None if sys.stdout.isatty() else 160)
-    terminal.print(shown)
+    terminal.print(printed)
     for note in notes:
         terminal.print(f"note: {note}", highlight=False, soft_wrap=True)
     context = metadata.manifest(
@@ -195,7 +195,7 @@ def report(name: str, rows: Sequence[Row], options: Options, notes: Sequence[str
 
 
 def _module() -> str:
-    """The module that was started."""
+    """The name of the started module."""
     name = pathlib.Path(sys.argv[0]).stem
     return "benchmarks" if name == "__main__" else f"benchmarks.{name}"
 

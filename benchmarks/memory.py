@@ -1,11 +1,10 @@
-"""Bytes that one member needs: parameters, optimiser, replay, and the program's temporaries."""
+"""Bytes of one member: parameters, optimiser, replay, and temporaries of the training program."""
 
 import jax
 import jax.numpy as jnp
 
 from benchmarks import cases, measure
-from qmix_jax import memory as bytes_of
-from qmix_jax import population, program, train_step
+from qmix_jax import memory, population, program, train_step
 
 STORAGE = {
     "float32": ("float32", "float32"),
@@ -15,21 +14,22 @@ STORAGE = {
 
 
 def run(options: measure.Options) -> None:
-    """Prints megabytes per member for each way of storing observations and states."""
+    """Prints megabytes per member for each storage type of observations and states."""
     rows = []
     for name, overrides in cases.named(options.overrides, options.smoke).items():
-        for label, codes in STORAGE.items():
-            row = _row(f"{name}, {label}", overrides, codes)
+        for label, dtypes in STORAGE.items():
+            row = _row(f"{name}, {label}", overrides, dtypes)
             rows += [row] if row else []
-    notes = ["state: what a member keeps; temporaries: what its training program adds"]
+    notes = ["state: persistent; temporaries: allocated by the training program while it runs"]
     measure.report("memory", rows, options, notes)
 
 
-def _row(case: str, overrides: tuple[str, ...], codes: tuple[str, str]) -> measure.Row | None:
-    stored = (f"replay.obs_dtype={codes[0]}", f"replay.state_dtype={codes[1]}")
+def _row(case: str, overrides: tuple[str, ...], dtypes: tuple[str, str]) -> measure.Row | None:
+    """None for uint8 if the environment states no bounds."""
+    stored = (f"replay.obs_dtype={dtypes[0]}", f"replay.state_dtype={dtypes[1]}")
     cfg = cases.load((*overrides, *stored))
     spec = program.environment(cfg).spec
-    if "uint8" in codes and (spec.obs_bounds is None or spec.state_bounds is None):
+    if "uint8" in dtypes and (spec.obs_bounds is None or spec.state_bounds is None):
         return None
     built = program.build(cfg)
     hparams = program.hparams(cfg.hparams)
@@ -37,18 +37,18 @@ def _row(case: str, overrides: tuple[str, ...], codes: tuple[str, str]) -> measu
     loop = train_step.Loop(built.step.update)
     tally = jax.eval_shape(loop.empty_tally, state, hparams)
     train = jax.jit(loop.train, donate_argnums=(0, 1))
-    numbers = (hparams, jnp.int32(0), jnp.int32(1))
+    args = (state, tally, hparams, jnp.int32(0), jnp.int32(1))
     options = population.compiler_options(jax.default_backend())
-    memory = train.lower(state, tally, *numbers).compile(options).memory_analysis()
+    analysis = train.lower(*args).compile(options).memory_analysis()
     megabyte = 1e6
     return {
         "case": case,
         "sequences": built.plan.capacity,
         "steps each": built.plan.window + built.plan.burn_in,
-        "replay MB": bytes_of.tree_bytes(state.replay) / megabyte,
+        "replay MB": memory.tree_bytes(state.replay) / megabyte,
         "bytes per env step": built.plan.sequence_bytes / (built.plan.window),
-        "learner MB": bytes_of.tree_bytes(state.learner) / megabyte,
-        "state MB": bytes_of.tree_bytes(state) / megabyte,
-        "temporaries MB": memory.temp_size_in_bytes / megabyte,
+        "learner MB": memory.tree_bytes(state.learner) / megabyte,
+        "state MB": memory.tree_bytes(state) / megabyte,
+        "temporaries MB": analysis.temp_size_in_bytes / megabyte,
         "peak MB": measure.peak_bytes() / megabyte,
     }

@@ -1,7 +1,7 @@
 """Time to a result: `python -m benchmarks.race smax_3m --seeds 3 --jaxmarl PYTHON CHECKOUT`.
 
 Wall seconds, compilation included, until the mean greedy win rate over seeds first reaches the
-target; ours with its defaults, the peer as shipped or with settings of yours (`--try`).
+target: qmix_jax with its defaults, peers as shipped or with your settings (`--try`).
 """
 
 import argparse
@@ -15,11 +15,11 @@ _TRIED = (
     "n_envs=16", "rollout_steps=128", "mixer_embed=64", "hypernet_embed=256", "reward_scale=10",
     "eval_every=25_000", "evaluate=true",
 )  # fmt: skip
-"""Settings of a peer where `--try` does not say otherwise."""
+"""Default settings of a peer with `--try`."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints one table; 2 and one line on stderr for the user's mistake."""
+    """Prints one table; returns 2 after a user error."""
     options = _parser().parse_args(arguments)
     try:
         rows = [_row(*runner, options) for runner in _runners(options)]
@@ -27,18 +27,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     notes = [f"target: mean greedy win rate {options.target} over {options.seeds} seed(s)"]
-    shown = measure.Options(False, 1, options.out, tuple(options.override))
-    measure.report("race", rows, shown, notes)
+    report_options = measure.Options(False, 1, options.out, tuple(options.override))
+    measure.report("race", rows, report_options, notes)
     return 0
 
 
 def _runners(options: argparse.Namespace) -> list[tuple[str, contest.Entrant, base.Work]]:
-    """(name, entrant, work) of every run, ours first."""
+    """Returns (name, entrant, work) of every run, ours first."""
     shipped = base.Work(options.case, options.env_steps, shipped=True)
     works = {} if options.no_shipped else {"as shipped": shipped}
     works |= {text: _work(options, text) for text in getattr(options, "try")}
-    own = contest.ours(("eval.every=25_000", *options.override))
-    runners = [] if options.no_ours else [("qmix_jax, defaults", own, shipped)]
+    ours = contest.ours(("eval.every=25_000", *options.override))
+    runners = [] if options.no_ours else [("qmix_jax, defaults", ours, shipped)]
     for name, enter in contest.peers(options).items():
         runners += [(f"{name}, {label}", enter, work) for label, work in works.items()]
     seeded = {"seed": options.seed, "seeds": options.seeds}
@@ -76,16 +76,18 @@ def _row(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.race", description=__doc__)
     parser.add_argument("case", choices=CASES)
-    parser.add_argument("override", nargs="*", help="more settings of ours: key=value")
+    parser.add_argument("override", nargs="*", help="further settings of qmix_jax: key=value")
     contest.add_arguments(parser)
-    parser.add_argument("--seed", type=int, default=100, help="the first seed")
-    parser.add_argument("--env-steps", type=int, default=500_000, help="budget per seed")
-    parser.add_argument("--target", type=float, default=0.8)
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds a run may take")
+    parser.add_argument("--seed", type=int, default=100, help="first seed (default: 100)")
+    parser.add_argument("--env-steps", type=int, default=500_000,
+                        help="budget per seed (default: 500000)")  # fmt: skip
+    parser.add_argument("--target", type=float, default=0.8, help="win rate (default: 0.8)")
+    parser.add_argument("--timeout", type=float, default=900.0,
+                        help="seconds per run (default: 900)")  # fmt: skip
     parser.add_argument("--try", action="append", default=[], metavar="KEY=VALUE,...",
-                        help="a peer's settings besides those it is shipped with")  # fmt: skip
-    parser.add_argument("--no-shipped", action="store_true", help="your settings alone")
-    parser.add_argument("--no-ours", action="store_true", help="the peers alone")
+                        help="also run peers with these settings")  # fmt: skip
+    parser.add_argument("--no-shipped", action="store_true", help="skip peers as shipped")
+    parser.add_argument("--no-ours", action="store_true", help="skip qmix_jax")
     return parser
 
 

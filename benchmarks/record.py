@@ -1,6 +1,6 @@
-"""Records short runs, so that `equality` can compare two versions of the package bit for bit.
+"""Records short runs, which `equality` compares bit for bit between two versions of the package.
 
-It trains through public names of `qmix_jax` only, so that one file records different versions.
+Uses public names of `qmix_jax` only, so that this file can record different versions.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ _PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "jaxmarl", "pettingzoo")
 _FLAGS = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "OMP_NUM_THREADS")
 
 Recipe = Callable[[pathlib.Path], Mapping[str, qmix_jax.Result]]
-"""`(empty folder) -> name of a job -> its result`; the name of a single job is empty."""
+"""`(empty folder) -> (job name -> result)`; the name of a single job is empty."""
 
 _COMMON = (
     "population.batching=map", "population.devices=1", "compile_cache=false",
     "checkpoint.enabled=false",
 )  # fmt: skip
-"""Members run one after another on one device; every program is compiled from scratch."""
+"""Members run sequentially on one device; every program is compiled from scratch."""
 
 _TWO_STEP = (
     "experiment=two_step", "seeds=3", "trainer.env_steps=3_000", "trainer.log_every=20",
@@ -107,34 +107,34 @@ def run(options: measure.Options) -> None:
 
     Raises: ConfigError for an unknown setting or name, or if `out` already has such a run.
     """
-    chosen = settings(options.overrides, ("out", "only"))
+    values = settings(options.overrides, ("out", "only"))
     if options.smoke:
         with tempfile.TemporaryDirectory() as folder:
-            smoke(pathlib.Path(chosen.get("out", folder)))
-            rows = [_row(pathlib.Path(chosen.get("out", folder)), "smoke")]
+            smoke(pathlib.Path(values.get("out", folder)))
+            rows = [_row(pathlib.Path(values.get("out", folder)), "smoke")]
         measure.report("record", rows, options)
         return
-    if "out" not in chosen:
+    if "out" not in values:
         raise qmix_jax.ConfigError("record: out=DIR is missing; set it")
-    out = pathlib.Path(chosen["out"])
-    known = recipes()
-    names = select(tuple(known), chosen.get("only"))
-    used = [name for name in names if (out / name).exists()]
-    if used:
+    out = pathlib.Path(values["out"])
+    all_recipes = recipes()
+    names = select(tuple(all_recipes), values.get("only"))
+    existing = [name for name in names if (out / name).exists()]
+    if existing:
         raise qmix_jax.ConfigError(
-            f"record: {str(out)!r} already has {', '.join(used)}; choose another out=DIR"
+            f"record: {str(out)!r} already has {', '.join(existing)}; choose another out=DIR"
         )
-    jobs = [job for name in names for job in record(out, name, known[name])]
+    jobs = [job for name in names for job in record(out, name, all_recipes[name])]
     measure.report("record", [_row(out, job) for job in jobs], options)
 
 
 def smoke(out: pathlib.Path) -> None:
     """Records one tiny run."""
-    record(out, "smoke", functools.partial(_alone, _SMOKE))
+    record(out, "smoke", functools.partial(_train, _SMOKE))
 
 
 def settings(overrides: Sequence[str], allowed: Sequence[str]) -> dict[str, str]:
-    """`["out=DIR"]` -> `{"out": "DIR"}`. Raises: ConfigError for a key that is not allowed."""
+    """Parses `["out=DIR"]` as `{"out": "DIR"}`. Raises: ConfigError for a key not in `allowed`."""
     values = dict(override.partition("=")[::2] for override in overrides)
     for name in values:
         if name not in allowed:
@@ -143,24 +143,22 @@ def settings(overrides: Sequence[str], allowed: Sequence[str]) -> dict[str, str]
 
 
 def select(names: Sequence[str], only: str | None) -> list[str]:
-    """The `names` that `only` lists, by name or by folder; all of them for None.
+    """Returns the `names` that `only` lists, by name or by folder; all of them for None.
 
     Raises: ConfigError for an entry that selects nothing.
     """
-    wanted = only.split(",") if only else list(names)
-    chosen = {
-        entry: [name for name in names if name == entry or name.startswith(f"{entry}/")]
-        for entry in wanted
-    }
-    for entry, found in chosen.items():
-        if not found:
+    selected: set[str] = set()
+    for entry in only.split(",") if only else names:
+        matches = {name for name in names if name == entry or name.startswith(f"{entry}/")}
+        if not matches:
             raise qmix_jax.ConfigError(f"only={entry}: no such run; allowed: {', '.join(names)}")
-    return [name for name in names if any(name in found for found in chosen.values())]
+        selected |= matches
+    return [name for name in names if name in selected]
 
 
 def recipes() -> dict[str, Recipe]:
-    """All runs by name."""
-    alone = {
+    """Returns all runs by name."""
+    single = {
         **{f"two_step/{name}": (*_TWO_STEP, f"algo={name}") for name in _ALGORITHMS},
         **{f"two_step/{name}": (*_TWO_STEP_PQN, f"algo={name}") for name in _ON_POLICY},
         **{
@@ -182,28 +180,28 @@ def recipes() -> dict[str, Recipe]:
              for algo in ("qmix", "vdn") for rate in ("5e-4", "2e-3")}  # fmt: skip
     halving = qmix_jax.Halving(rungs=(0.25, 0.5), keep=0.5)
     return {
-        **{name: functools.partial(_alone, overrides) for name, overrides in alone.items()},
-        "sweep": functools.partial(_together, sweep, None),
-        "halving": functools.partial(_together, rates, halving),
-        "resumed/two_step": functools.partial(_resumed, _TWO_STEP, 1_500),
-        "resumed/window": functools.partial(_resumed, (*_SPREAD, *_WINDOW), 1_560),
+        **{name: functools.partial(_train, overrides) for name, overrides in single.items()},
+        "sweep": functools.partial(_train_many, sweep, None),
+        "halving": functools.partial(_train_many, rates, halving),
+        "resumed/two_step": functools.partial(_train_and_resume, _TWO_STEP, 1_500),
+        "resumed/window": functools.partial(_train_and_resume, (*_SPREAD, *_WINDOW), 1_560),
     }
 
 
 def record(out: pathlib.Path, name: str, recipe: Recipe) -> list[str]:
-    """Follows a recipe and stores the results in `out/name`; returns the names of the jobs.
+    """Runs a recipe and stores the results in `out/name`; returns the names of the jobs.
 
     Raises: KeyboardInterrupt if a signal ended training; nothing is stored then.
     """
     context = _context()
-    place = out / CONTEXT
-    if place.is_file() and json.loads(place.read_text(encoding="utf-8")) != context:
+    path = out / CONTEXT
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != context:
         raise qmix_jax.ConfigError(
             f"record: {str(out)!r} was recorded on another machine or with other versions; choose "
             "another out=DIR"
         )
     out.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps(context, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(context, indent=2) + "\n", encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         results = recipe(pathlib.Path(folder))
@@ -214,7 +212,7 @@ def record(out: pathlib.Path, name: str, recipe: Recipe) -> list[str]:
 
 
 def digest(path: pathlib.Path) -> str:
-    """SHA-256 of the arrays of a `.npz` file: names, types, shapes and bytes."""
+    """Returns the SHA-256 of the arrays of a `.npz` file: names, types, shapes and bytes."""
     hashed = hashlib.sha256()
     with np.load(path, allow_pickle=False) as archive:
         for name in sorted(archive.files):
@@ -227,32 +225,32 @@ def digest(path: pathlib.Path) -> str:
 def _config(
     overrides: Sequence[str], values: Mapping[str, Any] | None = None
 ) -> qmix_jax.ExperimentConfig:
-    """The configuration of overrides (the last one of a key wins) and dotted keys."""
+    """Returns the configuration of overrides (the last one of a key wins) and dotted keys."""
     merged = dict(override.partition("=")[::2] for override in (*_COMMON, *overrides))
     composed = qmix_jax.compose_config(*(f"{key}={value}" for key, value in merged.items()))
     return qmix_jax.with_values(composed, values or {})
 
 
-def _alone(overrides: Sequence[str], folder: pathlib.Path) -> dict[str, qmix_jax.Result]:
+def _train(overrides: Sequence[str], folder: pathlib.Path) -> dict[str, qmix_jax.Result]:
     return {"": _completed(qmix_jax.train(_config(overrides), folder / "run"))}
 
 
-def _together(
-    jobs: Mapping[str, Sequence[str]], halving: qmix_jax.Halving | None, folder: pathlib.Path
+def _train_many(
+    overrides: Mapping[str, Sequence[str]], halving: qmix_jax.Halving | None, folder: pathlib.Path
 ) -> dict[str, qmix_jax.Result]:
-    """Jobs of one call of `train_many`, by name."""
-    made = [
-        qmix_jax.Job(_config((*_TWO_STEP, *overrides)), folder / name)
-        for name, overrides in jobs.items()
+    """Trains jobs in one call of `train_many`; job name -> result."""
+    jobs = [
+        qmix_jax.Job(_config((*_TWO_STEP, *extra)), folder / name)
+        for name, extra in overrides.items()
     ]
-    results = qmix_jax.train_many(made, folder / "sweep", halving=halving)
-    return {name: _completed(result) for name, result in zip(jobs, results, strict=True)}
+    results = qmix_jax.train_many(jobs, folder / "sweep", halving=halving)
+    return {name: _completed(result) for name, result in zip(overrides, results, strict=True)}
 
 
-def _resumed(
+def _train_and_resume(
     overrides: Sequence[str], cut: int, folder: pathlib.Path
 ) -> dict[str, qmix_jax.Result]:
-    """Trained for `cut` env steps, then resumed from its checkpoint to the end."""
+    """Trains for `cut` env steps, then resumes to the end."""
     full = _config(overrides, {"checkpoint.enabled": True, "checkpoint.replay": "always"})
     short = qmix_jax.with_values(full, {"trainer.env_steps": cut})
     _completed(qmix_jax.train(short, folder / "run"))
@@ -267,35 +265,35 @@ def _completed(result: qmix_jax.Result | None) -> qmix_jax.Result:
     return result
 
 
-def _store(result: qmix_jax.Result, place: pathlib.Path, seconds: float) -> None:
-    place.mkdir(parents=True)
+def _store(result: qmix_jax.Result, folder: pathlib.Path, seconds: float) -> None:
+    folder.mkdir(parents=True)
     for name in PARAMETERS:
-        shutil.copyfile(result.directory / name, place / name)
+        shutil.copyfile(result.directory / name, folder / name)
     with (result.directory / METRICS).open(newline="", encoding="utf-8") as source:
         header, *rows = csv.reader(source)
-    kept = [i for i, name in enumerate(header) if not name.startswith(WALL_CLOCK)]
-    with (place / METRICS).open("w", newline="", encoding="utf-8") as file:
+    columns = [i for i, name in enumerate(header) if not name.startswith(WALL_CLOCK)]
+    with (folder / METRICS).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([row[i] for i in kept] for row in (header, *rows))
-    about = {
+        writer.writerows([row[i] for i in columns] for row in (header, *rows))
+    summary = {
         "seconds": round(seconds, 1),
         "rows": len(rows),
         "updates": max(int(row[header.index("update")]) for row in rows),
-        "sha256": {name: digest(place / name) for name in PARAMETERS},
+        "sha256": {name: digest(folder / name) for name in PARAMETERS},
         "config": qmix_jax.dump_config(result.config),
     }
-    (place / RUN).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    (folder / RUN).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def _row(out: pathlib.Path, job: str) -> measure.Row:
-    about = json.loads((out / job / RUN).read_text(encoding="utf-8"))
-    final = about["sha256"][PARAMETERS[0]]
-    row = {name: about[name] for name in ("rows", "updates", "seconds")}
+    summary = json.loads((out / job / RUN).read_text(encoding="utf-8"))
+    final = summary["sha256"][PARAMETERS[0]]
+    row = {name: summary[name] for name in ("rows", "updates", "seconds")}
     return {"case": job, **row, "final parameters": final[:12]}
 
 
 def _context() -> dict[str, Any]:
-    """What results depend on besides the package: versions, flags, devices and processor."""
+    """What results depend on besides this package: versions, flags, devices and processor."""
     devices = jax.local_devices()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []

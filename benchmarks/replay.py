@@ -1,6 +1,6 @@
-"""Adding and sampling alone, at a capacity and at four times it, for every float code.
+"""Time to add and sample, at a capacity and at four times it, for every storage type of floats.
 
-Time that grows with the capacity would mean that the ring is copied.
+If the time grows with the capacity, the ring is copied.
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ ADDED, SAMPLED = 16, 32
 
 
 def run(options: measure.Options) -> None:
-    """Prints milliseconds for one add and one sample together, and bytes of the ring."""
+    """Prints milliseconds for one add and one sample together, and megabytes of the ring."""
     sizes = cases.Sizes(B=ADDED)
     capacity = 160
     if options.smoke:
         sizes, capacity = cases.Sizes(T=5, B=ADDED, N=2, O=4, S=4), 32
     spec = dataclasses.replace(sizes.spec(), obs_bounds=(-4.0, 4.0), state_bounds=(-4.0, 4.0))
     rows = [
-        _row(spec, sizes, rings.StorageDtypes(code, code), times * capacity, options)
-        for code in get_args(config.StorageDtype)
-        for times in (1, 4)
+        _row(spec, sizes, rings.StorageDtypes(dtype, dtype), factor * capacity, options)
+        for dtype in get_args(config.StorageDtype)
+        for factor in (1, 4)
     ]
     notes = [f"add {ADDED} sequences of {sizes.T} steps, sample {SAMPLED}; the state is donated"]
     measure.report("replay", rows, options, notes)
@@ -36,29 +36,29 @@ def run(options: measure.Options) -> None:
 def _row(
     spec: EnvSpec,
     sizes: cases.Sizes,
-    codes: rings.StorageDtypes,
+    dtypes: rings.StorageDtypes,
     capacity: int,
     options: measure.Options,
 ) -> measure.Row:
-    shapes = rings.sequence_shapes(spec, rings.StoredFields(length=sizes.T), codes)
-    buffer = rings.make_uniform(rings.Ring(spec, shapes, codes, capacity), SAMPLED)
-    made = cases.random_batch(sizes).trajectory
+    shapes = rings.sequence_shapes(spec, rings.StoredFields(length=sizes.T), dtypes)
+    buffer = rings.make_uniform(rings.Ring(spec, shapes, dtypes, capacity), SAMPLED)
+    trajectory = cases.random_batch(sizes).trajectory
     timeline = train_step.Timeline(n_envs=ADDED, window=sizes.T, gradient_steps=1, warm_up=0)
     n = 4 if options.smoke else 50
 
-    def rounds(state: Any, key: Array) -> Any:
-        def one(i: Array, carried: Any) -> Any:
+    def loop(state: Any, key: Array) -> Any:
+        def body(i: Array, carried: Any) -> Any:
             state, total = carried
-            state = buffer.add(state, made, timeline.clock(i + 10))
+            state = buffer.add(state, trajectory, timeline.clock(i + 10))
             batch = buffer.sample(state, jax.random.fold_in(key, i), timeline.clock(i + 11))
             return state, total + measure.consume(batch.trajectory)
 
-        return jax.lax.fori_loop(0, n, one, (state, jnp.float32(0)))
+        return jax.lax.fori_loop(0, n, body, (state, jnp.float32(0)))
 
-    program = measure.compile_call(rounds, buffer.init(), jax.random.key(0), keeps=True)
+    program = measure.compile_call(loop, buffer.init(), jax.random.key(0), carries=True)
     timing = measure.interleaved({"both": program.call}, options.repeats)["both"]
     return {
-        "case": codes.obs,
+        "case": dtypes.obs,
         "capacity": capacity,
         "ring MB": capacity * rings.sequence_bytes(shapes) / 1e6,
         "add + sample ms": 1e3 * timing.median / n,

@@ -1,4 +1,4 @@
-"""Collection alone, with the agent and with random actions, over numbers of environments."""
+"""Speed of collection by number of environments, with the agent and with random actions."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ WIDTHS = (8, 16, 64, 128)
 
 
 def run(options: measure.Options) -> None:
-    """Prints env steps/s; `trainer.n_envs=...` is set by the benchmark itself."""
+    """Prints env steps/s; the benchmark sets `trainer.n_envs`."""
     rows = []
     for name, overrides in cases.named(options.overrides, options.smoke).items():
         for width in (4,) if options.smoke else WIDTHS:
@@ -32,23 +32,23 @@ def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> mea
     state = jax.jit(built.step.init)(jnp.int32(0))
     hparams = program.hparams(cfg.hparams)
     policies = {
-        "agent": cases.behaviour(step.algorithm, state.learner.params, hparams),
-        "random": collection.Behaviour(_random),
+        "agent": cases.late_policy(step.algorithm, state.learner.params, hparams),
+        "random": collection.BoundPolicy(_random),
     }
 
-    def loop(behaviour: collection.Behaviour) -> Any:
-        def rounds(key: Array, actor: Any) -> Any:
-            def one(i: Array, carried: Any) -> Any:
+    def compile_loop(policy: collection.BoundPolicy) -> measure.Compiled:
+        def loop(key: Array, actor: Any) -> Any:
+            def body(i: Array, carried: Any) -> Any:
                 actor, total = carried
                 step_key = jax.random.fold_in(key, i)
-                actor, made, _ = step.collector.collect(step_key, actor, behaviour)
-                return actor, total + measure.consume(made)
+                actor, trajectory, _ = step.collector.collect(step_key, actor, policy)
+                return actor, total + measure.consume(trajectory)
 
-            return jax.lax.fori_loop(0, n, one, (actor, jnp.float32(0)))
+            return jax.lax.fori_loop(0, n, body, (actor, jnp.float32(0)))
 
-        return measure.compile_call(rounds, state.key, state.actor)
+        return measure.compile_call(loop, state.key, state.actor)
 
-    programs = {policy: loop(behaviour) for policy, behaviour in policies.items()}
+    programs = {name: compile_loop(policy) for name, policy in policies.items()}
     timings = measure.interleaved({k: v.call for k, v in programs.items()}, options.repeats)
     steps = n * built.plan.steps_per_update
     return {
@@ -64,5 +64,5 @@ def _row(name: str, overrides: tuple[str, ...], options: measure.Options) -> mea
     }
 
 
-def _random(carry: Any, seen: Observed, key: Array) -> Any:
-    return carry, exploration.uniform_available(key, seen.avail_actions), {}
+def _random(carry: Any, observed: Observed, key: Array) -> Any:
+    return carry, exploration.uniform_available(key, observed.avail_actions), {}

@@ -1,7 +1,7 @@
-"""Structure of a checkout: size, import circles, imports of higher layers, private helpers, and the
+"""Structure of a checkout: size, import cycles, imports of higher layers, private helpers, and the
 calls between `qmix_jax.train` and the compiled program.
 
-Every checkout is read and run as it is, in separate processes.
+Every checkout runs unchanged, in separate processes.
 """
 
 import ast
@@ -42,8 +42,8 @@ class Helper(NamedTuple):
     """A private function of a module.
 
     Attributes:
-      uses: reads of its name in the module, outside its own body.
-      statements: of its body, without the docstring.
+      uses: reads of its name in the module, outside its body.
+      statements: number of statements of its body, without the docstring.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Helper(NamedTuple):
 
 
 def run(options: measure.Options) -> None:
-    """Prints one row per `tree=DIR` (several may be given), by default for this checkout.
+    """Prints one row per `tree=DIR`, by default for this checkout.
 
     Raises: ConfigError for an unknown setting or a folder that is not a checkout.
     """
@@ -82,8 +82,8 @@ def _trees(overrides: Sequence[str]) -> list[pathlib.Path]:
 def _row(tree: pathlib.Path) -> tuple[measure.Row, list[str]]:
     package, tests = python_files(tree / _PACKAGE), python_files(tree / "tests")
     imports = imports_of(tree)
-    circles = {late: circles_of(imports, late) for late in (False, True)}
-    up = arrows_up(imports, layers(tree))
+    cycles = {late: find_cycles(imports, late) for late in (False, True)}
+    upward = upward_imports(imports, layers(tree))
     private = [helper for path in package for helper in helpers(path.read_text(encoding="utf-8"))]
     once = [helper for helper in private if helper.uses == 1]
     calls = hops(tree)
@@ -93,25 +93,26 @@ def _row(tree: pathlib.Path) -> tuple[measure.Row, list[str]]:
         "lines": sum(map(_lines, package)),
         "test files": len(tests),
         "test lines": sum(map(_lines, tests)),
-        "circles": len(circles[False]),
-        "circles with late imports": len(circles[True]),
-        "arrows up": len(up),
+        "circles": len(cycles[False]),
+        "circles with late imports": len(cycles[True]),
+        "arrows up": len(upward),
         "private functions": len(private),
         "used once": len(once),
         "used once, one statement": sum(helper.statements == 1 for helper in once),
         "hops": len(calls),
-        "hop files": len({place.partition(":")[0] for place in calls}),
+        "hop files": len({call.partition(":")[0] for call in calls}),
     }
-    notes = [f"{tree.name}: circle: {' <-> '.join(circle)}" for circle in circles[True]]
+    notes = [f"{tree.name}: import cycle: {' <-> '.join(cycle)}" for cycle in cycles[True]]
     notes += [
-        f"{tree.name}: import of a higher layer: {one.source} imports {one.target}" for one in up
+        f"{tree.name}: import of a higher layer: {imported.source} imports {imported.target}"
+        for imported in upward
     ]
     notes.append(f"{tree.name}: hops: {' -> '.join([*calls, 'compiled train'])}")
     return row, notes
 
 
 def python_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All modules below a folder."""
+    """Returns all modules below a folder."""
     return sorted(folder.rglob("*.py"))
 
 
@@ -120,17 +121,17 @@ def _lines(path: pathlib.Path) -> int:
 
 
 def imports_of(tree: pathlib.Path) -> list[Import]:
-    """Imports between the modules of the package, without those under `TYPE_CHECKING`.
+    """Returns the imports between modules of the package, without those under `TYPE_CHECKING`.
 
     `from package import module` counts as an import of the module; a package is its `__init__`.
     """
     modules = {_dotted(path.relative_to(tree)): path for path in python_files(tree / _PACKAGE)}
-    named = (
+    imports = {
         Import(source, name if name in modules else name.rpartition(".")[0], late)
         for source, path in modules.items()
         for name, late in _imported(ast.parse(path.read_text(encoding="utf-8")), late=False)
-    )
-    return sorted({one for one in named if one.target in modules and one.target != one.source})
+    }
+    return sorted(x for x in imports if x.target in modules and x.target != x.source)
 
 
 def _dotted(path: pathlib.Path) -> str:
@@ -139,7 +140,7 @@ def _dotted(path: pathlib.Path) -> str:
 
 
 def _imported(node: ast.AST, late: bool) -> Iterator[tuple[str, bool]]:
-    """(dotted name, whether inside a function) of every import below a node."""
+    """Yields (dotted name, whether inside a function) of every import below a node."""
     if isinstance(node, ast.Import):
         yield from ((alias.name, late) for alias in node.names)
     if isinstance(node, ast.ImportFrom):
@@ -151,38 +152,38 @@ def _imported(node: ast.AST, late: bool) -> Iterator[tuple[str, bool]]:
         yield from _imported(child, late)
 
 
-def circles_of(imports: Iterable[Import], late: bool) -> list[list[str]]:
-    """Sets of modules that import each other, directly or indirectly.
+def find_cycles(imports: Iterable[Import], late: bool) -> list[list[str]]:
+    """Returns sets of modules that import each other, directly or indirectly.
 
     Args:
       late: also count imports inside functions.
     """
     targets = collections.defaultdict(set)
-    for one in imports:
-        if late or not one.late:
-            targets[one.source].add(one.target)
+    for imported in imports:
+        if late or not imported.late:
+            targets[imported.source].add(imported.target)
     reach = {source: _reachable(source, targets) for source in list(targets)}
-    circles = {
+    cycles = {
         tuple(sorted(other for other in reach[source] if source in reach.get(other, ())))
         for source in reach
     }
-    return [list(circle) for circle in sorted(circles) if circle]
+    return [list(cycle) for cycle in sorted(cycles) if cycle]
 
 
 def _reachable(source: str, targets: Mapping[str, Collection[str]]) -> set[str]:
-    """Modules that `source` imports, directly or indirectly."""
-    seen: set[str] = set()
-    waiting = list(targets.get(source, ()))
-    while waiting:
-        module = waiting.pop()
-        if module not in seen:
-            seen.add(module)
-            waiting += targets.get(module, ())
-    return seen
+    """Returns the modules that `source` imports, directly or indirectly."""
+    visited: set[str] = set()
+    queue = list(targets.get(source, ()))
+    while queue:
+        module = queue.pop()
+        if module not in visited:
+            visited.add(module)
+            queue += targets.get(module, ())
+    return visited
 
 
 def layers(tree: pathlib.Path) -> dict[str, int]:
-    """Top-level module or folder -> its layer, from the checkout's own `tests/test_layers.py`.
+    """Returns top-level module or folder -> layer, from the checkout's `tests/test_layers.py`.
 
     Raises: ConfigError if that file has no table `LAYERS`.
     """
@@ -194,38 +195,38 @@ def layers(tree: pathlib.Path) -> dict[str, int]:
     raise qmix_jax.ConfigError(f"structure: {str(path)!r} has no table LAYERS; give a checkout")
 
 
-def arrows_up(imports: Iterable[Import], level: Mapping[str, int]) -> list[Import]:
-    """Imports of a higher layer; a module that is not in the table is above all others."""
+def upward_imports(imports: Iterable[Import], level: Mapping[str, int]) -> list[Import]:
+    """Returns imports of a higher layer; modules missing in the table are above all others."""
 
     def layer(module: str) -> float:
         return level.get(module.split(".")[1], math.inf)
 
-    inside = [one for one in imports if "." in one.source and "." in one.target]
-    return [one for one in inside if layer(one.target) > layer(one.source)]
+    inside = [x for x in imports if "." in x.source and "." in x.target]
+    return [x for x in inside if layer(x.target) > layer(x.source)]
 
 
 def helpers(source: str) -> list[Helper]:
-    """Private functions at module level."""
+    """Returns the private functions at module level."""
     module = ast.parse(source)
-    read = collections.Counter(_names(module))
-    found = []
+    reads = collections.Counter(_names(module))
+    private = []
     for node in module.body:
         if isinstance(node, _FUNCTIONS) and node.name.startswith("_") and node.name[1:2] != "_":
-            uses = read[node.name] - collections.Counter(_names(node))[node.name]
+            uses = reads[node.name] - collections.Counter(_names(node))[node.name]
             statements = len(node.body) - (ast.get_docstring(node) is not None)
-            found.append(Helper(node.name, uses, statements))
-    return found
+            private.append(Helper(node.name, uses, statements))
+    return private
 
 
 def _names(node: ast.AST) -> Iterator[str]:
-    """Names that are read."""
+    """Yields the names that are read."""
     for child in ast.walk(node):
         if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load):
             yield child.id
 
 
 def hops(tree: pathlib.Path) -> list[str]:
-    """`file:function` of every call from `qmix_jax.train` (included) to the compiled program."""
+    """Returns `file:function` of every call from `qmix_jax.train` to the compiled program."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder, "hops.json")
         _call(
@@ -240,7 +241,7 @@ def hops(tree: pathlib.Path) -> list[str]:
 
 
 def _starts(trees: Sequence[pathlib.Path], repeats: int) -> dict[pathlib.Path, dict[str, float]]:
-    """Minimum seconds of each of `_STARTS` in each checkout, in alternation."""
+    """Returns the minimum seconds of each of `_STARTS` in each checkout, in alternation."""
     seconds = {tree: {name: [] for name in _STARTS} for tree in trees}
     for tree, name in itertools.product(trees, _STARTS):
         _call(tree, _STARTS[name])  # warms the file cache
@@ -249,17 +250,18 @@ def _starts(trees: Sequence[pathlib.Path], repeats: int) -> dict[pathlib.Path, d
         _call(tree, _STARTS[name])
         seconds[tree][name].append(time.perf_counter() - started)
     return {
-        tree: {name: min(values) for name, values in named.items()}
-        for tree, named in seconds.items()
+        tree: {name: min(values) for name, values in starts.items()}
+        for tree, starts in seconds.items()
     }
 
 
 def _call(tree: pathlib.Path, arguments: Sequence[str]) -> None:
     """Runs Python in a checkout. Raises: ValueError with the end of its output if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(tree)}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments],
         cwd=tree, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    if done.returncode:
-        raise ValueError(f"structure: {tree.name}: {(done.stderr or done.stdout).strip()[-300:]}")
+    if process.returncode:
+        output = (process.stderr or process.stdout).strip()
+        raise ValueError(f"structure: {tree.name}: {output[-300:]}")

@@ -1,8 +1,9 @@
-"""Trains a few updates and writes the calls that lead to the compiled program, as JSON:
+"""Trains a few updates and writes the calls that lead to the compiled program as JSON:
 `python structure_worker.py PACKAGE RUN OUT.json`, with the checkout of PACKAGE on `sys.path`.
 """
 
 import collections
+import inspect
 import json
 import pathlib
 import sys
@@ -20,31 +21,30 @@ _SMALL = (
 
 
 def main(package: pathlib.Path, run: pathlib.Path, out: pathlib.Path) -> None:
-    """Finds the most frequent call stack of a compiled program that donates: only training does."""
+    """Writes the most frequent call stack of a program that donates, as only training does."""
     assert pathlib.Path(qmix_jax.__file__).parent == package.resolve(), qmix_jax.__file__
     stacks: collections.Counter[tuple[str, ...]] = collections.Counter()
     call = jax.stages.Compiled.__call__
 
-    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def counted_call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if any(leaf.donated for leaf in jax.tree.leaves(self.args_info)):
             stacks[_stack(package.resolve())] += 1
         return call(self, *args, **kwargs)
 
-    jax.stages.Compiled.__call__ = watched
+    jax.stages.Compiled.__call__ = counted_call
     qmix_jax.train(qmix_jax.compose_config(*_SMALL), run)
     ((stack, _),) = stacks.most_common(1)  # warm-up may have another stack, once
     out.write_text(json.dumps(stack), encoding="utf-8")
 
 
 def _stack(package: pathlib.Path) -> tuple[str, ...]:
-    """`file:function` of the package's frames on the stack, outermost first."""
-    stack, frame = [], sys._getframe(2)
-    while frame is not None:
-        path, name = pathlib.Path(frame.f_code.co_filename), frame.f_code.co_name
-        if package in path.parents and name not in _NO_CALLS:
-            stack.append(f"{path.relative_to(package)}:{name}")
-        frame = frame.f_back
-    return tuple(reversed(stack))
+    """Returns `file:function` of the package's frames on the stack, outermost first."""
+    frames = ((pathlib.Path(f.filename), f.function) for f in inspect.stack(context=0)[2:])
+    return tuple(
+        f"{path.relative_to(package)}:{name}"
+        for path, name in reversed(list(frames))
+        if package in path.parents and name not in _NO_CALLS
+    )
 
 
 if __name__ == "__main__":

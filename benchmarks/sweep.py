@@ -1,5 +1,6 @@
-"""A multirun trained as populations (`hydra/launcher=fused`) against Hydra's own launcher, which
-trains the same jobs one after another."""
+"""A multirun trained as populations (`hydra/launcher=fused`), compared with Hydra's basic launcher,
+which trains the same jobs sequentially.
+"""
 
 import json
 import os
@@ -29,12 +30,12 @@ SMOKE = ("algo=vdn", "hparams.gamma=0.9")
 
 
 def run(options: measure.Options) -> None:
-    """Prints seconds, programs and their ratio; `experiment=... key=a,b` sets one sweep."""
+    """Prints seconds, programs and the ratio; `experiment=... key=a,b` defines another sweep."""
     rows = [_row(case, overrides) for case, overrides in _cases(options.overrides, options.smoke)]
     notes = [
-        "whole commands, one after the other, start and compilation included",
-        "each with a compile cache of its own, empty at first: Hydra's launcher compiles once, and "
-        "loads what it compiled for every later job",
+        "complete commands in sequence, start and compilation included",
+        "each with its own compile cache, empty at first: Hydra's launcher compiles once and loads "
+        "the program for every later job",
     ]
     measure.report("sweep", rows, options, notes)
 
@@ -43,7 +44,7 @@ def _cases(overrides: Sequence[str], smoke: bool) -> list[tuple[str, tuple[str, 
     if smoke:
         return [("smoke", (*cases.SMOKE, *SMOKE, *overrides))]
     if any(override.startswith("experiment=") for override in overrides):
-        return [("own", tuple(overrides))]
+        return [("custom", tuple(overrides))]
     return [(name, (*base, *overrides)) for name, base in CASES.items()]
 
 
@@ -64,13 +65,13 @@ def _row(case: str, overrides: Sequence[str]) -> measure.Row:
 
 
 def _seconds(root: pathlib.Path, launcher: str, overrides: Sequence[str]) -> float:
-    """Wall seconds of the command. Raises: ConfigError with its last line if it fails."""
+    """Runs the command; returns wall seconds. Raises: ConfigError with its output if it fails."""
     command = [sys.executable, "-m", "qmix_jax", "train", "-m", f"hydra/launcher={launcher}"]
     command += [f"hydra.sweep.dir={root / 'sweep'}", *overrides]
     environment = {**os.environ, "XDG_CACHE_HOME": str(root / "cache")}
     started = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - started
-    if done.returncode:
-        raise config.ConfigError(f"sweep: {(done.stderr or done.stdout).strip()[-300:]}")
+    if process.returncode:
+        raise config.ConfigError(f"sweep: {(process.stderr or process.stdout).strip()[-300:]}")
     return seconds

@@ -1,4 +1,4 @@
-"""One gradient update of QMIX alone, and its share of this process's matrix-product rate."""
+"""One gradient update of QMIX, and its share of this process's matrix-product rate."""
 
 import dataclasses
 
@@ -17,27 +17,29 @@ SMOKE = {"smoke": cases.Sizes(T=5, B=2, N=2, O=4, S=4, A=3, H=8, E=4, F=8)}
 
 def run(options: measure.Options) -> None:
     """Prints milliseconds per update; `T=16 B=8 H=64 precision=bfloat16` changes every case."""
-    sizes, precision = _chosen(options)
-    gemm = measure.gemm_rate(256 if options.smoke else 2048)
-    rows = [_row(name, one, precision, gemm, options) for name, one in sizes.items()]
+    sizes, precision = _parse(options)
+    n_rows = 256 if options.smoke else 2048
+    gemm = measure.gemm_rate(n_rows)
+    rows = [_row(name, size, precision, gemm, options) for name, size in sizes.items()]
     notes = [
         f"{gemm / 1e9:.0f} GFLOP/s in a square float32 matrix product of this process "
-        f"({'256' if options.smoke else '2048'} rows)",
+        f"({n_rows} rows)",
         "GFLOP counts matrix products only: online and target networks forward, online backward",
         f"networks compute in {precision}",
     ]
     measure.report("update", rows, options, notes)
 
 
-def _chosen(options: measure.Options) -> tuple[dict[str, cases.Sizes], str]:
+def _parse(options: measure.Options) -> tuple[dict[str, cases.Sizes], str]:
+    """(case -> sizes, precision)."""
     values = dict(override.split("=", 1) for override in options.overrides)
     precision = values.pop("precision", "default")
     fields = {field.name for field in dataclasses.fields(cases.Sizes)}
     if unknown := sorted(values.keys() - fields):
         raise ValueError(f"update: unknown size {unknown[0]!r}; allowed: {', '.join(fields)}")
     changes = {name: int(value) for name, value in values.items()}
-    chosen = SMOKE if options.smoke else SIZES
-    return {name: dataclasses.replace(one, **changes) for name, one in chosen.items()}, precision
+    sizes = SMOKE if options.smoke else SIZES
+    return {name: dataclasses.replace(size, **changes) for name, size in sizes.items()}, precision
 
 
 def _row(
@@ -47,10 +49,10 @@ def _row(
     n = 2 if options.smoke else max(4, int(2e10 / _flops(case)))
 
     def loop(state, batch, hparams):
-        def one(i: Array, state):
+        def body(i: Array, state):
             return case.learner.update(state, batch, hparams, cases.clock(i), jax.random.key(0))[0]
 
-        return jax.lax.fori_loop(0, n, one, state)
+        return jax.lax.fori_loop(0, n, body, state)
 
     program = measure.compile_call(loop, case.state, case.batch, case.hparams)
     timing = measure.interleaved({name: program.call}, options.repeats)[name]

@@ -1,5 +1,5 @@
-"""How environments are run to fill a `Trajectory`: whole episodes, segments that reset themselves,
-windows of environments that run on, and steps that are learnt from at once.
+"""Collectors: fill a `Trajectory` with padded episodes, auto-reset segments or windows of
+continuing environments, or learn online after every step.
 """
 
 from collections.abc import Callable
@@ -24,148 +24,150 @@ from qmix_jax.types import (
 
 
 class Collector(NamedTuple):
-    """How environments are run to fill one `Trajectory`.
+    """Runs environments to fill a `Trajectory`.
 
     Attributes:
-      init: `(key) -> actor`, what stays alive between rollouts; `()` where every rollout starts
-        fresh.
-      collect: `(key, actor, Behaviour) -> (actor, Trajectory[T, B], metrics)`.
+      init: `(key) -> actor`, the state between rollouts; `()` if every rollout starts anew.
+      collect: `(key, actor, BoundPolicy) -> (actor, Trajectory[T, B], metrics)`.
     """
 
     init: Callable[[Array], Any]
-    collect: Callable[[Array, Any, rollout.Behaviour], tuple[Any, Trajectory, Metrics]]
+    collect: Callable[[Array, Any, rollout.BoundPolicy], tuple[Any, Trajectory, Metrics]]
 
 
-def make_segment(stage: rollout.CollectorSetup, window: int) -> Collector:
-    """Fresh environments, auto-reset inside the window: no padding, nothing stale.
+def make_segment(setup: rollout.CollectorSetup, window: int) -> Collector:
+    """Resets all environments at the start of a rollout, and each again when its episode ends.
 
-    The true end of a truncated episode has an entry of its own; see `_advance`.
+    The true end of a truncated episode gets its own entry; see `_advance`.
 
     Args:
-      stage: what is run.  window: T, at least the longest episode.
+      setup: environments and stored fields.
+      window: T, at least the longest episode.
     """
 
     def collect(
-        key: Array, actor: tuple[()], behaviour: rollout.Behaviour
+        key: Array, actor: tuple[()], policy: rollout.BoundPolicy
     ) -> tuple[tuple[()], Trajectory, Metrics]:
         key_start, key_steps = jax.random.split(key)
         keys = _step_keys(key_steps, window)
-        first, starts = _draw_starts(stage, key_start, keys)
-        step = _with_auto_reset(stage, behaviour, starts)
-        last, steps = jax.lax.scan(step, stage.at_start(first), (jnp.arange(window), keys))
+        first, starts = _draw_starts(setup, key_start, keys)
+        step = _with_auto_reset(setup, policy, starts)
+        last, steps = jax.lax.scan(step, setup.at_start(first), (jnp.arange(window), keys))
         return actor, _trajectory(steps, last), _metrics(steps)
 
-    return Collector(_nothing, collect)
+    return Collector(_init_nothing, collect)
 
 
-def make_window(stage: rollout.CollectorSetup, window: int, burn_in: int) -> Collector:
-    """Environments that run on between rollouts: sequences may be shorter than an episode.
+def make_window(setup: rollout.CollectorSetup, window: int, burn_in: int) -> Collector:
+    """Continues environments between rollouts; sequences may be shorter than an episode.
 
-    A sequence is the last `burn_in` steps of the rollout before, not `valid`, then `window` new
+    A sequence is the last `burn_in` steps of the previous rollout, not `valid`, then `window` new
     ones; `Trajectory.start` holds the carry and the last actions at its first step, as they were
     when it was collected.
 
     Args:
-      stage: what is run.  window: new steps per rollout.  burn_in: at most `window`.
+      setup: environments and stored fields.
+      window: new steps per rollout.
+      burn_in: at most `window`.
     Reference: Kapturowski et al. 2019 (R2D2), stored state and burn-in. Deviation: neighbouring
     sequences overlap in the burn-in only, so that each step is learnt from equally often; the
     gradient flows through the burn-in.
     """
 
     def init(key: Array) -> _WindowState:
-        # Zeros until the first rollout, which begins with starts of its own: the environment's
-        # reset is compiled once less.
-        nobody = jax.tree.map(_zeros, jax.eval_shape(stage.start, key))
+        # Zeros, replaced by fresh starts in the first rollout: the reset is compiled once less.
+        blank = jax.tree.map(_zeros, jax.eval_shape(setup.start, key))
         tail = None
         if burn_in:
-            nothing = jax.tree.map(
-                lambda x: jnp.zeros((stage.n_envs, *x.shape[1:]), x.dtype),
-                stage.recording.behaviour,
+            behaviour = jax.tree.map(
+                lambda x: jnp.zeros((setup.n_envs, *x.shape[1:]), x.dtype),
+                setup.recording.behaviour,
             )
-            idle = stage.record(nobody, nobody.prev_actions, nothing, nobody)
-            tail = jax.tree.map(lambda x: jnp.zeros((burn_in, *x.shape), x.dtype), idle)
+            step = setup.record(blank, blank.prev_actions, behaviour, blank)
+            tail = jax.tree.map(lambda x: jnp.zeros((burn_in, *x.shape), x.dtype), step)
         begun = jnp.zeros((), bool)
-        return _WindowState(begun=begun, current=nobody, tail=tail, start=_start_of(nobody))
+        return _WindowState(begun=begun, current=blank, tail=tail, start=_start_of(blank))
 
     def collect(
-        key: Array, actor: _WindowState, behaviour: rollout.Behaviour
+        key: Array, actor: _WindowState, policy: rollout.BoundPolicy
     ) -> tuple[_WindowState, Trajectory, Metrics]:
         key_start, key_steps = jax.random.split(key)
         keys = _step_keys(key_steps, window)
-        first, fresh = _draw_starts(stage, key_start, keys)
-        current = envs.select(actor.begun, actor.current, stage.at_start(first))
-        step = _with_auto_reset(stage, behaviour, fresh)
+        first, fresh = _draw_starts(setup, key_start, keys)
+        current = envs.select(actor.begun, actor.current, setup.at_start(first))
+        step = _with_auto_reset(setup, policy, fresh)
 
-        def remember(
+        def step_with_start(
             current: rollout.ActorState, x: Any
         ) -> tuple[rollout.ActorState, tuple[rollout.Step, SequenceStart]]:
-            after, stepped = step(current, x)
-            return after, (stepped, _start_of(current))
+            next_actor, collected = step(current, x)
+            return next_actor, (collected, _start_of(current))
 
-        numbered = (jnp.arange(window), keys)
-        last, (steps, starts) = jax.lax.scan(remember, current, numbered)
-        stored, tail, begin = steps, None, _start_of(last)
+        inputs = (jnp.arange(window), keys)
+        last, (steps, starts) = jax.lax.scan(step_with_start, current, inputs)
+        stored, tail, start = steps, None, _start_of(last)
         if burn_in:
             stored = jax.tree.map(lambda *parts: jnp.concatenate(parts), actor.tail, steps)
-            tail, begin = jax.tree.map(lambda x: x[window - burn_in :], (steps, starts))
+            tail, start = jax.tree.map(lambda x: x[window - burn_in :], (steps, starts))
             tail = replace(tail, valid=jnp.zeros_like(tail.valid))
-            begin = jax.tree.map(lambda x: x[0], begin)
+            start = jax.tree.map(lambda x: x[0], start)
         trajectory = replace(_trajectory(stored, last), start=actor.start)
         begun = jnp.ones((), bool)
-        after = _WindowState(begun=begun, current=last, tail=tail, start=begin)
-        return after, trajectory, _metrics(steps)
+        actor = _WindowState(begun=begun, current=last, tail=tail, start=start)
+        return actor, trajectory, _metrics(steps)
 
     return Collector(init, collect)
 
 
-def make_episode(stage: rollout.CollectorSetup, window: int) -> Collector:
-    """One episode per sequence; what follows its end is not `valid` (PyMARL's semantics).
+def make_episode(setup: rollout.CollectorSetup, window: int) -> Collector:
+    """Collects one episode per sequence; entries after its end are not `valid` (as in PyMARL).
 
-    An ended environment stands still: the entry after its last valid step, and every later one, is
-    the true final observation.
+    An ended environment is frozen: every entry after its last valid step holds the true final
+    observation.
 
     Args:
-      stage: what is run.  window: T, at least the longest episode.
+      setup: environments and stored fields.
+      window: T, at least the longest episode.
     """
 
     def run(
-        actor: rollout.ActorState, keys: Array, behaviour: rollout.Behaviour
+        actor: rollout.ActorState, keys: Array, policy: rollout.BoundPolicy
     ) -> tuple[rollout.ActorState, rollout.Step]:
-        stepped, actions, remembered = stage.step(behaviour, actor, keys[0], keys[1])
+        next_actor, actions, behaviour = setup.step(policy, actor, keys[0], keys[1])
         running = ~actor.ended
-        step = stage.record(actor, actions, remembered, stepped)
+        step = setup.record(actor, actions, behaviour, next_actor)
         step = replace(step, valid=running, finished=step.finished & running)
         # The carry and the last actions keep changing: nothing after the end is valid.
         return replace(
-            stepped,
-            env_state=envs.select(actor.ended, actor.env_state, stepped.env_state),
-            timestep=envs.select(actor.ended, actor.timestep, stepped.timestep),
-            ended=actor.ended | stepped.ended,
+            next_actor,
+            env_state=envs.select(actor.ended, actor.env_state, next_actor.env_state),
+            timestep=envs.select(actor.ended, actor.timestep, next_actor.timestep),
+            ended=actor.ended | next_actor.ended,
         ), step
 
     def collect(
-        key: Array, actor: tuple[()], behaviour: rollout.Behaviour
+        key: Array, actor: tuple[()], policy: rollout.BoundPolicy
     ) -> tuple[tuple[()], Trajectory, Metrics]:
         key_start, key_steps = jax.random.split(key)
-        first = stage.start(key_start)
+        first = setup.start(key_start)
         keys = _step_keys(key_steps, window)
-        last, steps = jax.lax.scan(lambda current, k: run(current, k, behaviour), first, keys)
+        last, steps = jax.lax.scan(lambda current, k: run(current, k, policy), first, keys)
         return actor, _trajectory(steps, last), _metrics(steps)
 
-    return Collector(_nothing, collect)
+    return Collector(_init_nothing, collect)
 
 
-def on_host(spec: EnvSpec) -> Collector:
-    """Of an environment that is stepped in Python, outside the compiled program."""
+def for_host_env(spec: EnvSpec) -> Collector:
+    """Stands in for the collector of an environment stepped in Python; `collect` raises."""
 
     def refuse(*arguments: Any) -> Any:
         del arguments
         raise config.ConfigError(
-            f"env: {spec.name} is stepped in Python and cannot be part of a compiled program; "
-            "`train`, `baseline` and `check-env` take it"
+            f"env: {spec.name} is stepped in Python and cannot be part of a compiled program; use "
+            "`train`, `baseline` or `check-env`"
         )
 
-    return Collector(_nothing, refuse)
+    return Collector(_init_nothing, refuse)
 
 
 class OnlineCollector(NamedTuple):
@@ -173,58 +175,57 @@ class OnlineCollector(NamedTuple):
 
     Attributes:
       init: `(key) -> actor`.
-      collect: `(key, actor, memory, behave, learn) -> (actor, memory, metrics)`; `memory` is what
-        `learn(memory, Trajectory[1, B], t i32[]) -> (memory, metrics)` changes and `behave(memory)
-        -> Behaviour` acts with.
+      collect: `(key, actor, learner, bind, learn) -> (actor, learner, metrics)` with functions
+        `bind(learner) -> BoundPolicy` and `learn(learner, Trajectory[1, B], t i32[]) -> (learner,
+        metrics)`.
     """
 
     init: Callable[[Array], Any]
     collect: Callable[..., tuple[Any, Any, Metrics]]
 
 
-def make_online(stage: rollout.CollectorSetup, window: int) -> OnlineCollector:
-    """Environments that run on between rollouts; every step is learnt from before the next one.
+def make_online(setup: rollout.CollectorSetup, window: int) -> OnlineCollector:
+    """Continues environments between rollouts and learns from every step before the next one.
 
     Args:
-      stage: what is run.  window: T, env steps per rollout.
+      setup: environments and stored fields.
+      window: T, env steps per rollout.
     """
-
-    def init(key: Array) -> rollout.ActorState:
-        return stage.start(key)
 
     def collect(
         key: Array,
         actor: rollout.ActorState,
-        memory: Any,
-        behave: Callable[[Any], rollout.Behaviour],
+        learner: Any,
+        bind: Callable[[Any], rollout.BoundPolicy],
         learn: Callable[[Any, Trajectory, Array], tuple[Any, Metrics]],
     ) -> tuple[rollout.ActorState, Any, Metrics]:
         key_start, key_steps = jax.random.split(key)
         keys = _step_keys(key_steps, window)
-        _, starts = _draw_starts(stage, key_start, keys)
+        _, starts = _draw_starts(setup, key_start, keys)
 
         def step(carried: tuple[rollout.ActorState, Any], x: tuple[Array, Array]) -> Any:
-            current, memory = carried
-            # The trajectory of one step shows the true successor, so no end needs an entry.
-            after, collected, stepped = _advance(
-                stage, behave(memory), starts, current, x, holds=False
+            current, learner = carried
+            # A one-step trajectory holds the true successor, so ends need no entry.
+            next_actor, collected, unreset = _advance(
+                setup, bind(learner), starts, current, x, end_entries=False
             )
-            one = _trajectory(jax.tree.map(lambda leaf: leaf[None], collected), stepped)
-            memory, metrics = learn(memory, replace(one, start=_start_of(current)), x[0])
-            return (after, memory), (collected, metrics)
+            transition = _trajectory(jax.tree.map(lambda leaf: leaf[None], collected), unreset)
+            transition = replace(transition, start=_start_of(current))
+            learner, metrics = learn(learner, transition, x[0])
+            return (next_actor, learner), (collected, metrics)
 
-        numbered = (jnp.arange(window), keys)
-        (actor, memory), (steps, metrics) = jax.lax.scan(step, (actor, memory), numbered)
-        learnt = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), metrics)
-        return actor, memory, {**_metrics(steps), **learnt}
+        inputs = (jnp.arange(window), keys)
+        (actor, learner), (steps, metrics) = jax.lax.scan(step, (actor, learner), inputs)
+        metrics = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), metrics)
+        return actor, learner, {**_metrics(steps), **metrics}
 
-    return OnlineCollector(init, collect)
+    return OnlineCollector(setup.start, collect)
 
 
 @record
 class _WindowState:
-    """What the `window` collector keeps: environments (running once `begun`), the last `burn_in`
-    steps (None for 0: an empty array has no sharding), and where those began.
+    """State of the `window` collector: environments (zeros until `begun`), the last `burn_in`
+    steps (None for 0: an empty array has no sharding), and where the next sequence starts.
     """
 
     begun: Array
@@ -233,7 +234,7 @@ class _WindowState:
     start: SequenceStart
 
 
-def _nothing(key: Array) -> tuple[()]:
+def _init_nothing(key: Array) -> tuple[()]:
     del key
     return ()
 
@@ -251,90 +252,93 @@ def _start_of(actor: rollout.ActorState) -> SequenceStart:
 
 
 def _step_keys(key: Array, window: int) -> Array:
-    """Keys `[T, 3]` of every step: to act, to step, to reset."""
+    """Keys `[T, 3]` to act, to step and to reset."""
     return jax.random.split(key, (window, 3))
 
 
 def _stride(env: envs.Env) -> int:
-    """Steps that share a fresh start; 1 for the shortest games, whose episodes may last one."""
+    """Steps that share a start; 1 for the shortest games, whose episodes may last one step."""
     return max(1, min(4, env.spec.max_steps // 8))
 
 
-def _draw_starts(stage: rollout.CollectorSetup, key: Array, keys: Array) -> tuple[Any, Any]:
-    """Fresh starts of a rollout, drawn together before it runs: a reset inside the step would be a
+def _draw_starts(setup: rollout.CollectorSetup, key: Array, keys: Array) -> tuple[Any, Any]:
+    """Resets environments for a whole rollout before it runs: a reset inside the step would be a
     quarter of a SMAX step's work, and another copy of it to compile.
 
     Args:
-      key: of the first step's start.  keys: of all steps, from `_step_keys`.
+      key: for the start of the first step.
+      keys: of all steps, from `_step_keys`.
     Returns:
-      (the first `[B, ...]`, one for every `_stride` steps `[n, B, ...]`). An environment sees one
-      of them twice only if an episode of it ends within `_stride` steps.
+      (first start `[B, ...]`, one start per `_stride` steps `[n, B, ...]`). An environment uses a
+      start twice only if one of its episodes ends within `_stride` steps.
     """
-    starts = jax.vmap(stage.draw)(jnp.concatenate([key[None], keys[:: _stride(stage.env), 2]]))
+    starts = jax.vmap(setup.reset_envs)(
+        jnp.concatenate([key[None], keys[:: _stride(setup.env), 2]])
+    )
     return jax.tree.map(lambda x: x[0], starts), jax.tree.map(lambda x: x[1:], starts)
 
 
 def _with_auto_reset(
-    stage: rollout.CollectorSetup, behaviour: rollout.Behaviour, starts: Any
+    setup: rollout.CollectorSetup, policy: rollout.BoundPolicy, starts: Any
 ) -> Callable[..., Any]:
-    """`(actor, (index, keys)) -> (actor, Step)`, a scan body; `starts` from `_draw_starts`."""
+    """Returns the scan body `(actor, (index, keys)) -> (actor, Step)`."""
 
     def step(
         actor: rollout.ActorState, x: tuple[Array, Array]
     ) -> tuple[rollout.ActorState, rollout.Step]:
-        return _advance(stage, behaviour, starts, actor, x)[:2]
+        return _advance(setup, policy, starts, actor, x)[:2]
 
     return step
 
 
 def _advance(
-    stage: rollout.CollectorSetup,
-    behaviour: rollout.Behaviour,
+    setup: rollout.CollectorSetup,
+    policy: rollout.BoundPolicy,
     starts: Any,
     actor: rollout.ActorState,
     x: tuple[Array, Array],
-    holds: bool = True,
+    end_entries: bool = True,
 ) -> tuple[rollout.ActorState, rollout.Step, rollout.ActorState]:
-    """One step of every environment; those that ended start a new episode.
+    """Steps every environment; those that ended start a new episode.
 
-    With `holds` the true end of a truncated episode keeps an entry, from which targets bootstrap:
-    the fresh episode begins one entry later, and the transition in between is not `valid` and steps
-    no environment.
+    With `end_entries` the true end of a truncated episode gets its own entry, from which targets
+    bootstrap: the next episode starts one entry later, and the transition in between is not `valid`
+    and steps no environment.
 
     Returns:
-      (actor after it, what is stored, actor before any reset).
+      (next actor state, stored step, next actor state before any reset).
     """
     index, keys = x
-    stepped, actions, remembered = stage.step(behaviour, actor, keys[0], keys[1])
-    collected = stage.record(actor, actions, remembered, stepped)
-    begins, waits = stepped.ended, jnp.zeros_like(stepped.ended)
-    if holds:
-        held = actor.ended
-        waits = stepped.timestep.truncated & ~held
-        begins = held | (stepped.ended & ~waits)
+    unreset, actions, behaviour = setup.step(policy, actor, keys[0], keys[1])
+    collected = setup.record(actor, actions, behaviour, unreset)
+    starting, at_end = unreset.ended, jnp.zeros_like(unreset.ended)
+    if end_entries:
+        was_at_end = actor.ended
+        at_end = unreset.timestep.truncated & ~was_at_end
+        starting = was_at_end | (unreset.ended & ~at_end)
         collected = replace(
             collected,
-            terminated=collected.terminated & ~held,
-            valid=~held,
-            finished=collected.finished & ~held,
+            terminated=collected.terminated & ~was_at_end,
+            valid=~was_at_end,
+            finished=collected.finished & ~was_at_end,
         )
-    fresh_state, fresh = jax.tree.map(lambda leaf: leaf[index // _stride(stage.env)], starts)
-    mean_action = stepped.mean_action
-    after = replace(
-        stepped,
-        env_state=envs.select(begins, fresh_state, stepped.env_state),
-        timestep=envs.select(begins, fresh, stepped.timestep),
-        reset=begins,
-        prev_actions=envs.select(begins, no_action(actions), actions),
-        mean_action=envs.select(begins, jax.tree.map(jnp.zeros_like, mean_action), mean_action),
-        ended=waits,
+    env_state, timestep = jax.tree.map(lambda leaf: leaf[index // _stride(setup.env)], starts)
+    mean_action = unreset.mean_action
+    next_actor = replace(
+        unreset,
+        env_state=envs.select(starting, env_state, unreset.env_state),
+        timestep=envs.select(starting, timestep, unreset.timestep),
+        reset=starting,
+        prev_actions=envs.select(starting, no_action(actions), actions),
+        mean_action=envs.select(starting, jax.tree.map(jnp.zeros_like, mean_action), mean_action),
+        ended=at_end,
     )
-    return after, collected, stepped
+    return next_actor, collected, unreset
 
 
 def _metrics(steps: rollout.Step) -> Metrics:
-    """Means over the episodes that ended in the rollout (a fresh rollout's last episodes, which the
-    window cuts off, are not counted; that favours short episodes a little).
+    """Means over the episodes that ended in the rollout. Episodes cut off by the window are not
+    counted, which favours short episodes a little.
     """
     metrics = {
         f"rollout/{name}": masked.total(value, steps.finished)

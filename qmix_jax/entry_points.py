@@ -1,4 +1,4 @@
-"""What a round of members is compiled from, and how it makes the calls that a population needs."""
+"""The functions that are compiled for a round of members, and how a population calls them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,32 +12,35 @@ Tree = Any
 
 
 class RoundContext(NamedTuple):
-    """What the functions of a member are made programs of a round with.
+    """Turns functions of one member into programs of a round (see `population`).
 
     Attributes:
-      program_of: `(fn, n_shared, donate) -> jitted`; the last `n_shared` arguments have no members.
-      shapes: `(fn, *arguments) -> shapes` of what `fn` returns, placed.
-      placed: shape of an array with members -> the same, placed.
-      seed, numbers: arguments of a round: seeds and `HParams`.  index: shape of an i32[].
+      jit: `(fn, n_shared=0, donate=()) -> jitted`; the last `n_shared` arguments have no member
+        axis.
+      eval_shape: `(fn, *arguments) -> ` shapes of its results, with their sharding.
+      sharded: `(array or shape with a member axis) -> ` its shape, with its sharding.
+      seeds, hparams: arguments of a round.
+      index: shape of an i32[].
       size: members of a round.
     """
 
-    program_of: Callable[..., Callable]
-    shapes: Callable[..., Tree]
-    placed: Callable[[Any], jax.ShapeDtypeStruct]
-    seed: Tree
-    numbers: Tree
+    jit: Callable[..., Callable]
+    eval_shape: Callable[..., Tree]
+    sharded: Callable[[Any], jax.ShapeDtypeStruct]
+    seeds: Tree
+    hparams: Tree
     index: jax.ShapeDtypeStruct
     size: int
 
 
 class EntryPoints(NamedTuple):
-    """What is compiled, and how it makes `init`, `train` and `evaluate` of a round.
+    """The programs of a round.
 
     Attributes:
-      functions, arguments: by the same names; the functions from `RoundContext.program_of`.
-      state, tally: shapes of a round's.
-      calls: `(compiled, by name) -> {"init", "train", "evaluate"}`.
+      functions: name -> function from `RoundContext.jit`.
+      arguments: name -> arguments to lower it with.
+      state, tally: shapes of a round's state and tally.
+      calls: `(name -> executable) -> {"init", "train", "evaluate"}`, functions of a round.
     """
 
     functions: dict[str, Callable]
@@ -47,19 +50,19 @@ class EntryPoints(NamedTuple):
     calls: Callable[[dict[str, Any]], dict[str, Callable]]
 
 
-def inside(program: programs.Program, bench: RoundContext) -> EntryPoints:
-    """The environment is a part of the programs."""
+def for_compiled_env(program: programs.Program, context: RoundContext) -> EntryPoints:
+    """Returns programs that contain the environment."""
     loop = train_step.Loop(program.step.update).traced_once()
     functions = {
-        "init": bench.program_of(program.step.init),
-        "train": bench.program_of(loop.train, n_shared=2, donate=(0, 1)),
-        "evaluate": bench.program_of(program.evaluate, n_shared=1),
+        "init": context.jit(program.step.init),
+        "train": context.jit(loop.train, n_shared=2, donate=(0, 1)),
+        "evaluate": context.jit(program.evaluate, n_shared=1),
     }
-    state = bench.shapes(functions["init"], bench.seed)
-    tally = bench.shapes(bench.program_of(loop.empty_tally), state, bench.numbers)
+    state = context.eval_shape(functions["init"], context.seeds)
+    tally = context.eval_shape(context.jit(loop.empty_tally), state, context.hparams)
     arguments = {
-        "init": (bench.seed,),
-        "train": (state, tally, bench.numbers, bench.index, bench.index),
-        "evaluate": (state.key, state.learner.params, bench.index),
+        "init": (context.seeds,),
+        "train": (state, tally, context.hparams, context.index, context.index),
+        "evaluate": (state.key, state.learner.params, context.index),
     }
-    return EntryPoints(functions, arguments, state, tally, lambda compiled: compiled)
+    return EntryPoints(functions, arguments, state, tally, lambda executables: executables)

@@ -1,4 +1,4 @@
-"""Greedy, decentralised evaluation: exactly the first whole episode of each fresh environment."""
+"""Greedy, decentralised evaluation: exactly the first episode of each fresh environment."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +13,8 @@ from qmix_jax.types import Array, record
 
 
 @record
-class _Progress:
-    """Loop state: step index, environments, which have ended, and the ended episodes' metrics."""
+class _LoopState:
+    """Step index, environments, which of them have ended, and the metrics of ended episodes."""
 
     step: Array
     actor: rollout.ActorState
@@ -24,17 +24,17 @@ class _Progress:
 
 @record
 class EpisodeBatch:
-    """Whole episodes side by side, of up to T steps; what follows an end is not `valid`.
+    """Complete episodes of up to T steps; entries after an end are not `valid`.
 
     Attributes:
-      shown: tree [T+1, B, ...], what was looked at, before the first step and after each.
+      extracted: tree [T+1, B, ...] from `extract`, before the first step and after each.
       actions: i32[T, B, N] or f32[T, B, N, D].
       reward: f32[T, B], as `envs.score` counts it.
       terminated, truncated, valid: bool[T, B].
       metrics: name -> f32[T, B].
     """
 
-    shown: Any
+    extracted: Any
     actions: Array
     reward: Array
     terminated: Array
@@ -44,14 +44,13 @@ class EpisodeBatch:
 
 
 def evaluate(
-    stage: rollout.CollectorSetup, behaviour: rollout.Behaviour, key: Array
+    setup: rollout.CollectorSetup, policy: rollout.BoundPolicy, key: Array
 ) -> dict[str, Array]:
-    """Mean return, length and metrics of whole episodes.
+    """Returns the mean return, length and metrics of complete episodes.
 
     Args:
-      stage: the environment, raw rewards are summed without discount; as many episodes as it has
-        environments, each run for its first episode only.
-      behaviour: how agents act, greedily for the usual protocol.
+      setup: environments; each plays one episode. Returns sum raw rewards without discount.
+      policy: the greedy one for the usual protocol.
       key: typed PRNG key.
     Returns:
       `return`, `length`, each of `env.spec.metric_names`, and `return/<agent>` where agents compete
@@ -59,68 +58,69 @@ def evaluate(
     Reference: Samvelyan et al. 2019 (SMAC), section on evaluation; a timeout is not a win.
     """
     key_start, key_steps = jax.random.split(key)
-    first = stage.start(key_start)
-    names = stage.episode_metrics(first)
-    progress = _Progress(
+    first = setup.start(key_start)
+    names = setup.episode_metrics(first)
+    initial = _LoopState(
         step=jnp.zeros((), jnp.int32),
         actor=first,
-        ended=jnp.zeros((stage.n_envs,), bool),
-        metrics=dict.fromkeys(names, jnp.zeros((stage.n_envs,))),
+        ended=jnp.zeros((setup.n_envs,), bool),
+        metrics=dict.fromkeys(names, jnp.zeros((setup.n_envs,))),
     )
 
-    def unfinished(progress: _Progress) -> Array:
-        return (progress.step < stage.env.spec.max_steps) & ~jnp.all(progress.ended)
+    def unfinished(state: _LoopState) -> Array:
+        return (state.step < setup.env.spec.max_steps) & ~jnp.all(state.ended)
 
-    def body(progress: _Progress) -> _Progress:
-        key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, progress.step))
-        actor = stage.step(behaviour, progress.actor, key_act, key_env)[0]
-        reached = stage.episode_metrics(actor)
-        first_end = actor.ended & ~progress.ended
-        return _Progress(
-            step=progress.step + 1,
+    def body(state: _LoopState) -> _LoopState:
+        key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, state.step))
+        actor = setup.step(policy, state.actor, key_act, key_env)[0]
+        current = setup.episode_metrics(actor)
+        first_end = actor.ended & ~state.ended
+        return _LoopState(
+            step=state.step + 1,
             actor=actor,
-            ended=progress.ended | actor.ended,
+            ended=state.ended | actor.ended,
             metrics={
-                name: jnp.where(first_end, reached[name], old)
-                for name, old in progress.metrics.items()
+                name: jnp.where(first_end, current[name], old)
+                for name, old in state.metrics.items()
             },
         )
 
-    done = jax.lax.while_loop(unfinished, body, progress)
-    return {name: jnp.mean(value) for name, value in done.metrics.items()}
+    final = jax.lax.while_loop(unfinished, body, initial)
+    return {name: jnp.mean(value) for name, value in final.metrics.items()}
 
 
-def watch(
-    stage: rollout.CollectorSetup,
-    behaviour: rollout.Behaviour,
+def record_episodes(
+    setup: rollout.CollectorSetup,
+    policy: rollout.BoundPolicy,
     key: Array,
-    look: Callable[[envs.EnvState], Any],
+    extract: Callable[[envs.EnvState], Any],
 ) -> EpisodeBatch:
-    """The very episodes that `evaluate` plays, step by step.
+    """Plays the same episodes as `evaluate` and records every step.
 
     Args:
-      stage, behaviour, key: as `evaluate`'s.
-      look: `(env_state) -> tree of arrays`, what to keep of one environment's state.
+      setup, policy, key: as in `evaluate`.
+      extract: `(env_state) -> tree of arrays` to record of one environment's state.
     """
     key_start, key_steps = jax.random.split(key)
-    first = stage.start(key_start)
-    each = jax.vmap(look, axis_size=stage.n_envs)  # a state may hold no arrays
+    first = setup.start(key_start)
+    extract_batch = jax.vmap(extract, axis_size=setup.n_envs)  # a state may hold no arrays
 
     def body(actor: rollout.ActorState, step: Array) -> tuple[rollout.ActorState, EpisodeBatch]:
         key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, step))
-        after, actions, _ = stage.step(behaviour, actor, key_act, key_env)
-        seen = EpisodeBatch(
-            shown=each(after.env_state),
+        next_actor, actions, _ = setup.step(policy, actor, key_act, key_env)
+        timestep = next_actor.timestep
+        recorded = EpisodeBatch(
+            extracted=extract_batch(next_actor.env_state),
             actions=actions,
-            reward=envs.score(stage.env, after.timestep.reward),
-            terminated=after.timestep.terminated,
-            truncated=after.timestep.truncated,
+            reward=envs.score(setup.env, timestep.reward),
+            terminated=timestep.terminated,
+            truncated=timestep.truncated,
             valid=~actor.ended,
-            metrics=after.timestep.metrics,
+            metrics=timestep.metrics,
         )
-        return replace(after, ended=actor.ended | after.ended), seen
+        return replace(next_actor, ended=actor.ended | next_actor.ended), recorded
 
-    _, steps = jax.lax.scan(body, first, jnp.arange(stage.env.spec.max_steps))
-    start = each(first.env_state)
-    shown = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, steps.shown)
-    return replace(steps, shown=shown)
+    _, steps = jax.lax.scan(body, first, jnp.arange(setup.env.spec.max_steps))
+    start = extract_batch(first.env_state)
+    extracted = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, steps.extracted)
+    return replace(steps, extracted=extracted)

@@ -1,5 +1,5 @@
-"""Gradient learning for any algorithm: the engine takes losses and owns gradients, optimisers and
-target networks.
+"""Gradient learning for any algorithm: takes losses; owns gradients, optimisers and target
+networks.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ Optimiser = optax.GradientTransformation
 
 @record
 class LossAux:
-    """What a loss returns besides its value.
+    """Auxiliary output of a loss.
 
     Attributes:
       metrics: name -> (sum f32[], count f32[]).
-      priority: f32[B], the sampled sequences' new priorities.
+      priority: f32[B], new priorities of the sampled sequences.
     """
 
     metrics: Metrics
@@ -31,11 +31,13 @@ class LossAux:
 
 @record
 class LearnerState:
-    """Attributes:
-    params: tree, a dict by the names of the networks. `params["statistics"]`, where there is one,
-      holds what `prepare` keeps and nothing differentiates.
-    target_params: tree, the target copies of some of its parts.
-    opt_state: whatever the learner keeps besides.
+    """State of a learner.
+
+    Attributes:
+      params: network name -> parameters; `params["statistics"]`, if any, is updated by `prepare`
+        and never differentiated.
+      target_params: network name -> target copy, for some of the networks.
+      opt_state: anything else the learner needs.
     """
 
     params: Params
@@ -43,32 +45,34 @@ class LearnerState:
     opt_state: Any
 
 
-def unprepared(
+def identity_prepare(
     state: LearnerState, trajectory: Trajectory, hparams: HParams, clock: Clock, key: Array
 ) -> tuple[LearnerState, Trajectory]:
-    """`Learner.prepare` of learners that store rollouts as they are."""
+    """`Learner.prepare` of learners that store rollouts unchanged."""
     del hparams, clock, key
     return state, trajectory
 
 
 class Learner(NamedTuple):
-    """Attributes:
-    init: `(params) -> LearnerState`.
-    update: `(LearnerState, Batch, HParams, Clock, key) -> (LearnerState, metrics, priority
-      f32[B])`, one gradient step; `clock.gradient_step` counts the steps before it. The metrics
-      have a `loss`; those whose name ends in `loss` or `grad_norm` are watched: a member in which
-      one is not finite is frozen.
-    prepare: `(LearnerState, Trajectory, HParams, Clock, key) -> (LearnerState, Trajectory)`, once
-      per rollout before it is stored: old values, advantages and targets go into `behaviour`,
-      statistics of normalisers into `params["statistics"]`.
-    online: `update` is called inside the rollout after every env step, with a one-step trajectory
-      and no buffer; environments follow each other in order.
-    phases: those of `by_gradient`, to be differentiated or measured alone; empty for others.
+    """Updates parameters from data.
+
+    Attributes:
+      init: `(params) -> LearnerState`.
+      update: `(LearnerState, Batch, HParams, Clock, key) -> (LearnerState, metrics, priority
+        f32[B])`, one gradient step; `clock.gradient_step` counts the steps before it. The metrics
+        include `loss`. A member is frozen when a metric whose name ends in `loss` or `grad_norm` is
+        not finite.
+      prepare: `(LearnerState, Trajectory, HParams, Clock, key) -> (LearnerState, Trajectory)`, once
+        per rollout before it is stored: old values, advantages and targets go into `behaviour`,
+        statistics of normalisers into `params["statistics"]`.
+      online: `update` is called inside the rollout after every env step, for each environment in
+        order, with a one-step trajectory and no buffer.
+      phases: from `by_gradient`, for tools that differentiate or time them separately.
     """
 
     init: Callable[[Params], LearnerState]
     update: Callable[..., tuple[LearnerState, Metrics, Array]]
-    prepare: Callable[..., tuple[LearnerState, Trajectory]] = unprepared
+    prepare: Callable[..., tuple[LearnerState, Trajectory]] = identity_prepare
     online: bool = False
     phases: "Sequence[Phase]" = ()
 
@@ -77,13 +81,13 @@ class Phase(NamedTuple):
     """Gradient steps on some of the networks.
 
     Attributes:
-      parts: names in `params` that are differentiated and stepped.
+      parts: names in `params` to differentiate and step.
       loss: `(params, target_params, Batch, HParams, Clock, k i32[], key) -> (loss f32[], LossAux)`,
         k counting the repeats.
-      repeats: steps of this phase in each gradient step.
+      repeats: steps of this phase per gradient step.
       learning_rate: `(HParams) -> Schedule` over gradient steps.
-      max_grad_norm: `(HParams) -> f32[]`, joint global-norm clip.
-      per_agent: clip each entry of the leading axis of stacked parameters on its own.
+      max_grad_norm: `(HParams) -> f32[]`, clip of the global norm.
+      per_agent: clip each entry of the leading axis of stacked parameters separately.
       name: prefix of the phase's metrics, as in `critic_loss`; empty for none.
     """
 
@@ -103,10 +107,10 @@ def make_optimiser(
     beta2: float,
     decay: float,
 ) -> Optimiser:
-    """The direction of a step; the learning rate and the clip belong to the learner.
+    """Returns the direction of a step; the learner applies the learning rate and the clip.
 
-    RMSprop keeps `eps` outside the root, as PyTorch does (optax's default puts it inside, which
-    damps small gradients several hundred times more).
+    RMSprop adds `eps` outside the root, as PyTorch does (optax's default, inside, damps small
+    gradients several hundred times more).
     """
     if name == "rmsprop":
         return optax.scale_by_rms(decay=decay, eps=eps, eps_in_sqrt=False)
@@ -118,18 +122,18 @@ def by_gradient(
     phases: Sequence[Phase],
     optimiser: Optimiser,
     targets: Sequence[str] = (),
-    prepare: Callable[..., tuple[LearnerState, Trajectory]] = unprepared,
+    prepare: Callable[..., tuple[LearnerState, Trajectory]] = identity_prepare,
 ) -> Learner:
-    """A learner that descends losses.
+    """Returns a learner that descends losses.
 
-    In each gradient step the phases run in order, each on the parameters that the ones before left;
-    then the target copies follow, counting the steps of their own parts. The priority is the first
-    phase's.
+    In each gradient step the phases run in order, each on the parameters of the previous one; then
+    the target copies are updated, counting the steps of their own parts. The priority is that of
+    the first phase.
 
     Args:
-      phases: Q-learning is one phase over all parts.
-      optimiser: gives the direction; every phase has a state of its own.
-      targets: parts that have a target copy, `target_params[part]`.
+      phases: one phase over all parts for Q-learning.
+      optimiser: gives the direction; each phase has its own state.
+      targets: parts with a target copy, `target_params[part]`.
       prepare: as in `Learner`.
     """
     steps = {
@@ -146,23 +150,23 @@ def by_gradient(
     def update(
         state: LearnerState, batch: Batch, hparams: HParams, clock: Clock, key: Array
     ) -> tuple[LearnerState, Metrics, Array]:
-        params, opt_states, seen = state.params, list(state.opt_state), []
+        params, opt_states, auxs = state.params, list(state.opt_state), []
         for i, phase in enumerate(phases):
             step = _phase_step(phase, optimiser, state.target_params, batch, hparams, clock)
             phase_key = key if len(phases) == 1 else jax.random.fold_in(key, i)
-            (params, opt_states[i]), extras = _repeat(
+            (params, opt_states[i]), aux = _repeat(
                 step, phase.repeats, (params, opt_states[i]), phase_key
             )
-            seen.append(extras)
+            auxs.append(aux)
         target = {
-            part: follow(
+            part: update_target(
                 params[part], copy, hparams, (clock.gradient_step + 1) * steps[part], steps[part]
             )
             for part, copy in state.target_params.items()
         }
-        metrics = {f"train/{name}": x for extras in seen for name, x in extras.metrics.items()}
-        after = LearnerState(params=params, target_params=target, opt_state=tuple(opt_states))
-        return after, metrics, seen[0].priority
+        metrics = {f"train/{name}": x for aux in auxs for name, x in aux.metrics.items()}
+        state = LearnerState(params=params, target_params=target, opt_state=tuple(opt_states))
+        return state, metrics, auxs[0].priority
 
     return Learner(init, update, prepare, phases=tuple(phases))
 
@@ -182,25 +186,25 @@ def _phase_step(
     ) -> tuple[tuple[Params, Any], LossAux]:
         params, opt_state = carried
 
-        def loss(own: Params) -> tuple[Array, LossAux]:
-            merged = {**params, **own}
+        def loss(trained: Params) -> tuple[Array, LossAux]:
+            merged = {**params, **trained}
             return phase.loss(merged, target_params, batch, hparams, clock, k, key)
 
-        own = _select(params, phase.parts)
-        grads, extras = jax.grad(loss, has_aux=True)(own)
+        trained = _select(params, phase.parts)
+        grads, aux = jax.grad(loss, has_aux=True)(trained)
         max_norm = phase.max_grad_norm(hparams)
         if phase.per_agent:
             grads, norms = jax.vmap(clip, in_axes=(0, None))(grads, max_norm)
             norm = jnp.mean(norms)
         else:
             grads, norm = clip(grads, max_norm)
-        direction, opt_state = optimiser.update(grads, opt_state, own)
+        direction, opt_state = optimiser.update(grads, opt_state, trained)
         rate = schedules.linear(phase.learning_rate(hparams), clock.gradient_step)
-        stepped = jax.tree.map(lambda p, d: p - rate * d, own, direction)
+        stepped = jax.tree.map(lambda p, d: p - rate * d, trained, direction)
         prefix = f"{phase.name}_" if phase.name else ""
-        metrics = {**extras.metrics, "grad_norm": (norm, jnp.ones(()))}
-        named = {f"{prefix}{name}": value for name, value in metrics.items()}
-        return ({**params, **stepped}, opt_state), LossAux(metrics=named, priority=extras.priority)
+        metrics = {**aux.metrics, "grad_norm": (norm, jnp.ones(()))}
+        metrics = {f"{prefix}{name}": value for name, value in metrics.items()}
+        return ({**params, **stepped}, opt_state), LossAux(metrics=metrics, priority=aux.priority)
 
     return step
 
@@ -208,16 +212,16 @@ def _phase_step(
 def _repeat(
     step: Callable[..., tuple[Any, LossAux]], repeats: int, carried: Any, key: Array
 ) -> tuple[Any, LossAux]:
-    """Runs a step `repeats` times; metrics add up, the priority is the last one's."""
+    """Runs a step `repeats` times; sums the metrics and returns the last priority."""
     if repeats == 1:
         return step(carried, jnp.zeros((), jnp.int32), key)
 
     def body(carried: Any, k: Array) -> tuple[Any, LossAux]:
         return step(carried, k, jax.random.fold_in(key, k))
 
-    carried, extras = jax.lax.scan(body, carried, jnp.arange(repeats))
-    metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), extras.metrics)
-    return carried, LossAux(metrics=metrics, priority=extras.priority[-1])
+    carried, aux = jax.lax.scan(body, carried, jnp.arange(repeats))
+    metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), aux.metrics)
+    return carried, LossAux(metrics=metrics, priority=aux.priority[-1])
 
 
 def _select(params: Params, parts: Sequence[str]) -> Params:
@@ -235,16 +239,19 @@ def clip(grads: Params, max_norm: Array) -> tuple[Params, Array]:
     return jax.tree.map(lambda g: g * scale, grads), norm
 
 
-def follow(
-    params: Params, target_params: Params, hparams: HParams, n_steps: Array, at_once: int = 1
+def update_target(
+    params: Params, target_params: Params, hparams: HParams, n_steps: Array, n_new: int = 1
 ) -> Params:
-    """Target parameters after `n_steps` steps, the last `at_once` of them since the last call:
-    every `target_period` steps they move the share `target_tau` of the way to `params`. (200, 1.0)
-    is the papers' hard copy, (1, 0.01) is Polyak's.
+    """Moves target parameters by the share `target_tau` towards `params` every `target_period`
+    steps: (200, 1.0) is the papers' hard copy, (1, 0.01) Polyak averaging.
 
     A select, not a `cond`, so that the period may differ between members.
+
+    Args:
+      n_steps: i32[], steps so far.
+      n_new: steps since the last call.
     """
-    due = n_steps % hparams.target_period < at_once
+    due = n_steps % hparams.target_period < n_new
     tau = hparams.target_tau
     return jax.tree.map(
         lambda p, t: jnp.where(due, tau * p + (1.0 - tau) * t, t), params, target_params

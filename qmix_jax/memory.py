@@ -1,4 +1,4 @@
-"""Bytes that a member takes: what it keeps, exact from shapes, and what its programs add."""
+"""Memory of one member: its state, exact from shapes, and the temporaries of its programs."""
 
 from typing import Any, NamedTuple
 
@@ -8,10 +8,12 @@ from qmix_jax import train_step
 
 
 class MemoryEstimate(NamedTuple):
-    """Attributes:
-    parts: what a member keeps -> bytes.
-    temporaries: bytes that the largest program adds while it runs, for one member.
-    copies: bytes of a member that a checkpoint holds twice, where that takes the devices' memory.
+    """Bytes of one member.
+
+    Attributes:
+      parts: part of the state -> bytes.
+      temporaries: bytes that the largest program allocates while it runs.
+      copies: bytes that a checkpoint duplicates in device memory.
     """
 
     parts: dict[str, int]
@@ -19,22 +21,24 @@ class MemoryEstimate(NamedTuple):
     copies: int = 0
 
     @property
-    def kept(self) -> int:
-        """Bytes that a member keeps."""
+    def persistent(self) -> int:
+        """Bytes of the state."""
         return sum(self.parts.values())
 
     def fit(self, limit: int, running: int | None) -> int:
-        """Members that fit into `limit` bytes, of which `running` run at a time; None for all."""
-        twice = self.kept + self.copies
+        """Returns how many members fit into `limit` bytes if `running` of them, or all for None,
+        run at a time.
+        """
+        stored = self.persistent + self.copies
         if running is None:
-            return limit // (twice + self.temporaries)
-        return max(0, (limit - running * self.temporaries) // twice)
+            return limit // (stored + self.temporaries)
+        return max(0, (limit - running * self.temporaries) // stored)
 
 
 def parts(state: train_step.TrainState, n_members: int = 1) -> dict[str, int]:
-    """Bytes per member of a state, or of its shapes, of `n_members`."""
+    """Returns the bytes per member of a state of `n_members`, or of its shapes."""
     learner = state.learner
-    named = {
+    trees = {
         "replay": state.replay,
         "parameters": learner.params,
         "target parameters": learner.target_params,
@@ -42,9 +46,9 @@ def parts(state: train_step.TrainState, n_members: int = 1) -> dict[str, int]:
         "environments": state.actor,
         "rest": (state.key, state.active),
     }
-    return {name: tree_bytes(tree) // n_members for name, tree in named.items()}
+    return {name: tree_bytes(tree) // n_members for name, tree in trees.items()}
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of all arrays, or shapes, of a tree."""
+    """Returns the bytes of all arrays, or shapes, of a tree."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,4 +1,4 @@
-"""Run arithmetic: what a configuration comes to, stated before anything is compiled."""
+"""Arithmetic of a run: derives updates, windows and replay capacity before anything is compiled."""
 
 import dataclasses
 import math
@@ -11,14 +11,14 @@ _DEFAULT_CAPACITY = 5_000
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Derived numbers of a run; steps are env steps of one member.
+    """Derived sizes of a run; steps are env steps of one member.
 
     Attributes:
       window: new env steps per collected sequence.
-      burn_in: steps of the rollout before that a sequence repeats (`window` collector).
+      burn_in: steps of the previous rollout that a sequence repeats (`window` collector).
       steps_per_update: env steps of one update.
-      warm_up_collects: collects before the first update.
-      n_updates: updates (one collect and K gradient steps each).
+      warm_up_collects: rollouts before the first update.
+      n_updates: updates, each one rollout and K gradient steps.
       gradient_steps: K.
       log_every, eval_every: updates between rows and between evaluations.
       capacity: sequences in one member's replay.
@@ -43,48 +43,46 @@ class Plan:
 
     @property
     def env_steps(self) -> int:
-        """Env steps of the whole run, warm-up included."""
+        """Env steps of the run, warm-up included."""
         return self.env_steps_at(self.n_updates)
 
     def env_steps_at(self, update: int) -> int:
-        """Env steps collected before update `update`."""
+        """Returns the env steps collected before an update."""
         return (self.warm_up_collects + update) * self.steps_per_update
 
     def stored_at(self, update: int) -> int:
-        """Sequences in one member's replay before update `update`."""
+        """Returns the number of sequences in one member's replay before an update."""
         added = (self.warm_up_collects + update) * self.steps_per_update // self.window
         return min(added, self.capacity)
 
     def stops(self) -> tuple[int, ...]:
-        """Updates after which something is written, in order; the last is `n_updates`."""
+        """Returns the updates after which rows are written, in order; the last is `n_updates`."""
         points = {self.n_updates}
         for every in (self.log_every, self.eval_every):
             points.update(range(every, self.n_updates, every))
         return tuple(sorted(points))
 
     def rungs(self, fractions: Sequence[float]) -> tuple[int, ...]:
-        """The first evaluation at or after each of these fractions of the run, as updates.
+        """Returns the first evaluation at or after each fraction of the run, as updates.
 
-        Raises:
-          ConfigError: two of them fall together, or one with the end.
+        Raises: ConfigError if two rungs coincide, or one with the end of the run.
         """
         every, updates = self.eval_every, self.n_updates
-        found = tuple(math.ceil(part * updates / every) * every for part in fractions)
-        if list(found) == sorted({*found}) and all(rung < updates for rung in found):
-            return found
-        steps = ", ".join(f"{self.env_steps_at(rung):,}" for rung in found)
+        rungs = tuple(math.ceil(fraction * updates / every) * every for fraction in fractions)
+        if list(rungs) == sorted({*rungs}) and all(rung < updates for rung in rungs):
+            return rungs
+        steps = ", ".join(f"{self.env_steps_at(rung):,}" for rung in rungs)
         raise config.ConfigError(
             f"rungs: {list(fractions)} of {self.env_steps:,} env steps fall on the evaluations at "
-            f"{steps}; they must rise and end before the run does: choose others, or a smaller "
+            f"{steps}; they must increase and end before the run: choose others, or lower "
             "eval.every"
         )
 
 
 def window_length(cfg: config.ExperimentConfig, longest_episode: int) -> int:
-    """New env steps per collected sequence.
+    """Returns the new env steps per collected sequence.
 
-    Raises:
-      ConfigError: a window shorter than the longest episode; a burn-in that cannot be.
+    Raises: ConfigError for a window shorter than the longest episode, or an impossible burn-in.
     """
     trainer = cfg.trainer
     window = trainer.window or longest_episode
@@ -97,7 +95,7 @@ def window_length(cfg: config.ExperimentConfig, longest_episode: int) -> int:
     if trainer.burn_in:
         raise config.ConfigError(
             f"plan: trainer.burn_in={trainer.burn_in} with trainer.collector={trainer.collector}, "
-            "whose sequences begin with an episode; set it to 0, or collector=window"
+            "whose sequences start with an episode; set it to 0, or collector=window"
         )
     if window < longest_episode:
         raise config.ConfigError(
@@ -109,25 +107,24 @@ def window_length(cfg: config.ExperimentConfig, longest_episode: int) -> int:
 
 
 def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int) -> Plan:
-    """The plan of a configuration on an environment.
+    """Plans a run.
 
     Args:
       cfg: the experiment.
       longest_episode: `EnvSpec.max_steps`.
       sequence_bytes: bytes of one stored sequence.
-    Raises:
-      ConfigError: settings that contradict each other, with the numbers and the fix.
+    Raises: ConfigError for contradictory settings.
     """
     trainer = cfg.trainer
     window = window_length(cfg, longest_episode)
     steps_per_update = trainer.n_envs * window
-    # At least one whole batch is stored before the first gradient step.
+    # At least one batch is stored before the first gradient step.
     first_batch = math.ceil(_batch(cfg, window) / trainer.n_envs) - 1
     warm_up = max(math.ceil(trainer.warm_up / steps_per_update), first_batch)
     n_updates = max(1, math.ceil(trainer.env_steps / steps_per_update) - warm_up)
-    # As many steps as the default number of episodes of the longest kind.
-    most = math.ceil(_DEFAULT_CAPACITY * longest_episode / window)
-    useful = min((warm_up + n_updates) * trainer.n_envs, most)
+    # As many steps as `_DEFAULT_CAPACITY` of the longest episodes.
+    default = math.ceil(_DEFAULT_CAPACITY * longest_episode / window)
+    useful = min((warm_up + n_updates) * trainer.n_envs, default)
     if cfg.replay.kind == "on_policy":
         _check_epochs(cfg)
         useful = trainer.n_envs
@@ -146,10 +143,9 @@ def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int
 
 
 def make_online(cfg: config.ExperimentConfig, longest_episode: int) -> Plan:
-    """As `make`, for algorithms that learn after every env step and store nothing.
+    """Plans a run of an online learner, which learns after every env step and stores nothing.
 
-    Raises:
-      ConfigError: settings that speak of stored sequences.
+    Raises: ConfigError for settings of stored sequences.
     """
     trainer = cfg.trainer
     if trainer.warm_up or trainer.burn_in:
@@ -174,7 +170,7 @@ def make_online(cfg: config.ExperimentConfig, longest_episode: int) -> Plan:
 
 
 def _batch(cfg: config.ExperimentConfig, window: int) -> int:
-    """Sequences that must be stored for a minibatch."""
+    """Sequences that must be stored to sample a minibatch."""
     if cfg.replay.kind == "transitions":
         return math.ceil(cfg.replay.batch_size / (window + cfg.trainer.burn_in))
     return cfg.replay.batch_size
@@ -199,29 +195,27 @@ def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int, ba
 
 
 def _check_epochs(cfg: config.ExperimentConfig) -> None:
-    """The last rollout is all there is, and minibatches use every sequence of it equally often."""
-    n_envs, batch_size, steps = (
-        cfg.trainer.n_envs,
-        cfg.replay.batch_size,
-        cfg.trainer.gradient_steps,
-    )
+    """Checks that minibatches use every sequence of the last rollout, the only one stored, equally
+    often.
+    """
+    n_envs, batch_size = cfg.trainer.n_envs, cfg.replay.batch_size
+    steps, per_epoch = cfg.trainer.gradient_steps, n_envs // batch_size
     if n_envs % batch_size:
-        fitting = max(size for size in range(1, min(batch_size, n_envs) + 1) if n_envs % size == 0)
+        divisor = max(size for size in range(1, min(batch_size, n_envs) + 1) if n_envs % size == 0)
         raise config.ConfigError(
             f"plan: replay.kind=on_policy with replay.batch_size={batch_size}, which does not "
-            f"divide trainer.n_envs={n_envs}; use {fitting}"
+            f"divide trainer.n_envs={n_envs}; use {divisor}"
         )
-    per_epoch = n_envs // batch_size
     if steps % per_epoch:
         raise config.ConfigError(
-            f"plan: replay.kind=on_policy with trainer.gradient_steps={steps}, no multiple of the "
-            f"{per_epoch} minibatches of an epoch (trainer.n_envs / replay.batch_size); use "
+            f"plan: replay.kind=on_policy with trainer.gradient_steps={steps}, not a multiple of "
+            f"the {per_epoch} minibatches of an epoch (trainer.n_envs / replay.batch_size); use "
             f"{math.ceil(steps / per_epoch) * per_epoch}"
         )
     if cfg.replay.capacity not in (None, n_envs):
         raise config.ConfigError(
             f"plan: replay.kind=on_policy with replay.capacity={cfg.replay.capacity}, but only the "
-            "last rollout is kept; set it to null"
+            "last rollout is stored; set it to null"
         )
 
 
@@ -233,6 +227,6 @@ def _check_capacity(capacity: int, batch_size: int, n_envs: int) -> None:
         )
     if capacity % n_envs:
         raise config.ConfigError(
-            f"plan: replay.capacity={capacity} is no multiple of trainer.n_envs={n_envs}; "
+            f"plan: replay.capacity={capacity} is not a multiple of trainer.n_envs={n_envs}; "
             f"use {math.ceil(capacity / n_envs) * n_envs}"
         )

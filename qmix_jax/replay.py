@@ -1,9 +1,9 @@
-"""Sequence replay: a ring of whole sequences on the device, in exact small dtypes.
+"""Sequence replay: a ring buffer of sequences on the device, stored in small dtypes.
 
 The ring is `[capacity, T, ...]`; a minibatch is gathered, decoded and transposed to `[T, B, ...]`
-once, on the way out. Everything that positions the ring comes from the unbatched `Clock`, so `add`
-is one in-place slice update, for every member at the same place. Buffers differ in what they draw:
-sequences of all rollouts, uniformly or by priority, or each sequence of the last rollout in turn.
+when sampled. Write positions come from the unbatched `Clock`, so `add` is one in-place slice
+update, at the same position for every member. Buffers differ in how they sample: sequences of all
+rollouts, uniformly or by priority, single transitions, or each sequence of the last rollout once.
 """
 
 from collections.abc import Callable
@@ -29,35 +29,35 @@ from qmix_jax.types import (
 )
 
 BufferState = dict[str, Any]
-"""Field of `Trajectory` -> its ring `[capacity, T, ...]`, `start` (a tree) without T; and what a
-buffer notes of each sequence, `[capacity]`.
+"""Field of `Trajectory` -> its ring `[capacity, T, ...]`, `start` (a tree) without T; and the
+buffer's bookkeeping `[capacity]`.
 """
 
-NOTES = {
+BOOKKEEPING = {
     "uniform": {},
     "transitions": {},
     "prioritised": {"priority": jnp.float32},
     "on_policy": {"used": jnp.bool_},
 }
-"""Kind of buffer -> what it notes of each sequence."""
+"""Kind of buffer -> the scalars it stores per sequence, name -> dtype."""
 
-_NOTED = frozenset(name for notes in NOTES.values() for name in notes)
+_BOOKKEEPING_FIELDS = frozenset(name for fields in BOOKKEEPING.values() for name in fields)
 _WITH_SUCCESSOR = ("obs", "state", "avail_actions", "reset")
 """Fields with T + 1 entries."""
 
-_LEAST_PRIORITY = 1e-6
-"""Added to every error, so that a sequence without any can still be drawn."""
+_MIN_PRIORITY = 1e-6
+"""Added to every error, so that sequences without error can still be sampled."""
 
 
 class StorageDtypes(NamedTuple):
-    """How observations and states are kept."""
+    """Storage types of observations and states."""
 
     obs: config.StorageDtype = "float32"
     state: config.StorageDtype = "float32"
 
 
 class Codec(NamedTuple):
-    """How a field is kept: `encode` before storing, `decode` on the sampled minibatch only."""
+    """Storage format of a field: `encode` before storing, `decode` the sampled minibatch."""
 
     dtype: Any
     encode: Callable[[Array], Array]
@@ -81,10 +81,10 @@ class Buffer(NamedTuple):
 
 
 def _no_sample(state: BufferState, key: Array, clock: Clock) -> Batch:
-    raise AssertionError("online learners sample nothing")
+    raise AssertionError("online learners do not sample")
 
 
-NOTHING = Buffer(
+NO_REPLAY = Buffer(
     init=dict,
     add=lambda state, trajectory, clock: state,
     sample=_no_sample,
@@ -93,16 +93,16 @@ NOTHING = Buffer(
 """The buffer of online learners, which store nothing."""
 
 
-def float_codec(code: config.StorageDtype, bounds: tuple[float, float] | None = None) -> Codec:
-    """Keeps floats in 32 bits, in 16 as raw bits (XLA on CPUs converts a whole bfloat16 buffer), or
+def float_codec(dtype: config.StorageDtype, bounds: tuple[float, float] | None = None) -> Codec:
+    """Stores floats in 32 bits, in 16 as raw bits (XLA on CPUs would convert a bfloat16 buffer), or
     in 255 steps between `bounds`, of which the ends and the middle are exact.
     """
-    if code == "float32":
+    if dtype == "float32":
         return Codec(jnp.float32, lambda x: x, lambda x: x)
-    if code == "uint8":
-        assert bounds is not None, "check_codes comes first"
+    if dtype == "uint8":
+        assert bounds is not None, "check_storage comes first"
         return _affine_codec(*bounds)
-    small = jnp.dtype(code)
+    small = jnp.dtype(dtype)
     return Codec(
         jnp.uint16,
         lambda x: jax.lax.bitcast_convert_type(x.astype(small), jnp.uint16),
@@ -124,27 +124,27 @@ def _affine_codec(low: float, high: float) -> Codec:
 
 
 def action_codec(actions: Actions) -> Codec:
-    """Keeps actions in the smallest type that holds them."""
+    """Stores actions in the smallest type that holds them."""
     small, dtype = actions.stored_dtype, actions.dtype
     return Codec(small, lambda x: x.astype(small), lambda x: x.astype(dtype))
 
 
-def check_codes(spec: EnvSpec, codes: StorageDtypes) -> None:
-    """Raises: ConfigError if 8 bits are asked for values whose range is not known."""
+def check_storage(spec: EnvSpec, dtypes: StorageDtypes) -> None:
+    """Raises: ConfigError for 8-bit storage of values without known bounds."""
     for field, bounds in (("obs", spec.obs_bounds), ("state", spec.state_bounds)):
-        if getattr(codes, field) == "uint8" and bounds is None:
+        if getattr(dtypes, field) == "uint8" and bounds is None:
             raise config.ConfigError(
-                f"replay: replay.{field}_dtype=uint8 needs values of known range, and {spec.name} "
-                "states none; use float16"
+                f"replay: replay.{field}_dtype=uint8 needs bounds, and {spec.name} has no "
+                f"{field}_bounds; use float16"
             )
 
 
-def _codecs(spec: EnvSpec, codes: StorageDtypes) -> dict[str, Codec]:
+def _codecs(spec: EnvSpec, dtypes: StorageDtypes) -> dict[str, Codec]:
     plain = float_codec("float32")
     flag = Codec(jnp.bool_, lambda x: x, lambda x: x)
     return {
-        "obs": float_codec(codes.obs, spec.obs_bounds),
-        "state": float_codec(codes.state, spec.state_bounds),
+        "obs": float_codec(dtypes.obs, spec.obs_bounds),
+        "state": float_codec(dtypes.state, spec.state_bounds),
         "avail_actions": flag,
         "reset": flag,
         "actions": action_codec(spec.actions),
@@ -155,72 +155,76 @@ def _codecs(spec: EnvSpec, codes: StorageDtypes) -> dict[str, Codec]:
 
 
 class StoredFields(NamedTuple):
-    """What a stored sequence holds besides the fields that every algorithm learns from.
+    """Length of a stored sequence, and its fields beyond those that every algorithm needs.
 
     Attributes:
       length: T, steps per sequence.
-      own_reward: rewards are each agent's own.
-      behaviour: name -> shape of [B, ...] for B = 1, what acting and `prepare` add at each step.
+      reward_per_agent: rewards are each agent's own.
+      behaviour: name -> shape of [B, ...] for B = 1, added by acting and `prepare` at each step.
       mean_action: mean actions are stored.
-      carry: shapes of one sequence's carry, where sequences continue episodes; else None.
+      carry: shapes of one sequence's carry if sequences continue episodes, else None.
     """
 
     length: int
-    own_reward: bool = False
+    reward_per_agent: bool = False
     behaviour: Any = {}  # noqa: RUF012
     mean_action: bool = False
     carry: Any = None
 
 
 def sequence_shapes(
-    spec: EnvSpec, extent: StoredFields, codes: StorageDtypes, kind: str = "uniform"
+    spec: EnvSpec, stored: StoredFields, dtypes: StorageDtypes, kind: str = "uniform"
 ) -> BufferState:
-    """The fields of one stored sequence: its bytes are known before anything runs.
+    """Returns the shapes of one stored sequence, so that its bytes are known in advance.
 
     Args:
-      spec: sizes.  extent: what is stored.  codes: how floats are kept.
-      kind: of the buffer, one of `NOTES`.
+      spec: sizes.
+      stored: length and fields.
+      dtypes: storage types of floats.
+      kind: of the buffer, a key of `BOOKKEEPING`.
     """
-    n, a, length = spec.n_agents, spec.actions.width, extent.length
+    n, a, length = spec.n_agents, spec.actions.width, stored.length
     shapes = {
         "obs": (length + 1, n, *spec.obs_shape),
         "state": (length + 1, spec.state_size),
         "avail_actions": (length + 1, n, a),
         "reset": (length + 1,),
         "actions": (length, *spec.actions.shape),
-        "reward": (length, n) if extent.own_reward else (length,),
+        "reward": (length, n) if stored.reward_per_agent else (length,),
         "terminated": (length,),
         "valid": (length,),
     }
-    codecs = _codecs(spec, codes)
-    of = jax.ShapeDtypeStruct
-    fields: BufferState = {name: of(shape, codecs[name].dtype) for name, shape in shapes.items()}
-    fields |= {name: of((), dtype) for name, dtype in NOTES[kind].items()}
-    if extent.behaviour:
+    codecs = _codecs(spec, dtypes)
+    struct = jax.ShapeDtypeStruct
+    fields: BufferState = {
+        name: struct(shape, codecs[name].dtype) for name, shape in shapes.items()
+    }
+    fields |= {name: struct((), dtype) for name, dtype in BOOKKEEPING[kind].items()}
+    if stored.behaviour:
         fields["behaviour"] = jax.tree.map(
-            lambda x: of((length, *x.shape[1:]), x.dtype), extent.behaviour
+            lambda x: struct((length, *x.shape[1:]), x.dtype), stored.behaviour
         )
-    mean_action = of((length, n, a), jnp.float32) if extent.mean_action else None
+    mean_action = struct((length, n, a), jnp.float32) if stored.mean_action else None
     if mean_action is not None:
         fields["mean_action"] = mean_action
-    if extent.carry is not None:
+    if stored.carry is not None:
+        previous = struct(spec.actions.shape, codecs["actions"].dtype)
         fields["start"] = SequenceStart(
-            carry=extent.carry,
-            prev_actions=of(spec.actions.shape, codecs["actions"].dtype),  # pyright: ignore
-            mean_action=mean_action and of(mean_action.shape[1:], jnp.float32),  # pyright: ignore
+            carry=stored.carry,
+            prev_actions=previous,  # pyright: ignore
+            mean_action=mean_action and struct((n, a), jnp.float32),  # pyright: ignore
         )
     return fields
 
 
 def sequence_bytes(shapes: BufferState) -> int:
-    """Bytes of one stored sequence."""
+    """Returns the bytes of one stored sequence."""
     return sum(field.size * field.dtype.itemsize for field in jax.tree.leaves(shapes))
 
 
-def _distinct(key: Array, n: Array, count: int) -> Array:
-    """`count` different integers in [0, n), every subset equally likely (Bentley & Floyd 1987).
-
-    Draw i is from [0, n - count + i]; where it was chosen before, the largest of them is chosen.
+def _sample_distinct(key: Array, n: Array, count: int) -> Array:
+    """Samples `count` different integers in [0, n), every subset equally likely (Bentley & Floyd
+    1987): draw i is from [0, n - count + i], replaced by the largest of these if chosen before.
     """
     order = jnp.arange(count)
     last = n - count + order
@@ -236,35 +240,35 @@ def _distinct(key: Array, n: Array, count: int) -> Array:
 
 
 class Ring(NamedTuple):
-    """Where sequences are kept; `rows` are encoded, `[B, T, ...]`.
+    """Ring buffer of encoded sequences; rows are `[B, T, ...]`.
 
     Attributes:
       spec: sizes.
       shapes: of one sequence, from `sequence_shapes`.
-      codes: how floats are kept.
-      capacity: sequences kept.
+      dtypes: storage types of floats.
+      capacity: in sequences.
     """
 
     spec: EnvSpec
     shapes: BufferState
-    codes: StorageDtypes
+    dtypes: StorageDtypes
     capacity: int
 
     @property
     def codecs(self) -> dict[str, Codec]:
-        """How each field of every trajectory is kept."""
-        return _codecs(self.spec, self.codes)
+        """Storage formats of the fields that every trajectory has."""
+        return _codecs(self.spec, self.dtypes)
 
     def init(self) -> BufferState:
-        """An empty ring."""
+        """Returns an empty ring."""
         return jax.tree.map(lambda x: jnp.zeros((self.capacity, *x.shape), x.dtype), self.shapes)
 
     def n_stored(self, clock: Clock) -> Array:
-        """i32[], sequences stored."""
+        """Returns i32[], the number of stored sequences."""
         return jnp.minimum(clock.n_added, self.capacity)
 
     def encode(self, trajectory: Trajectory) -> BufferState:
-        """Trajectory[T, B] -> rows."""
+        """Encodes Trajectory[T, B] into rows."""
         chex.assert_is_divisible(self.capacity, trajectory.reward.shape[1])
         rows: BufferState = {
             name: codec.encode(jnp.swapaxes(getattr(trajectory, name), 0, 1))
@@ -280,7 +284,7 @@ class Ring(NamedTuple):
         return rows
 
     def decode(self, rows: BufferState) -> Trajectory:
-        """Rows -> Trajectory[T, B]."""
+        """Decodes rows into Trajectory[T, B]."""
         codecs = self.codecs
         fields: BufferState = {
             name: _swapped(codec.decode(rows[name])) for name, codec in codecs.items()
@@ -294,106 +298,94 @@ class Ring(NamedTuple):
         return Trajectory(**fields)
 
     def write(self, state: BufferState, rows: BufferState, clock: Clock) -> BufferState:
-        """The state with rows over the oldest sequences."""
+        """Writes rows over the oldest sequences."""
         first = clock.n_added % self.capacity
         return jax.tree.map(
             lambda ring, x: jax.lax.dynamic_update_slice_in_dim(ring, x, first, axis=0), state, rows
         )
 
+    def add(self, state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
+        """`Buffer.add` of buffers without bookkeeping."""
+        return self.write(state, self.encode(trajectory), clock)
+
     def read(self, state: BufferState, index: Array) -> Trajectory:
-        """The sequences `index` i32[B], Trajectory[T, B]."""
+        """Reads the sequences `index` i32[B] as Trajectory[T, B]."""
         return self.decode(jax.tree.map(lambda ring: ring[index], state))
 
     def read_steps(self, state: BufferState, index: Array, step: Array) -> Trajectory:
-        """Step `step` i32[B] of each sequence `index` i32[B], Trajectory[1, B], for agents without
-        memory; `start` holds the last actions.
+        """Reads step `step` i32[B] of each sequence `index` i32[B] as Trajectory[1, B], for agents
+        without memory; `start` holds the last actions.
         """
 
         def cut(name: str, ring: Any) -> Any:
             steps = step[:, None] + jnp.arange(2 if name in _WITH_SUCCESSOR else 1)
             return jax.tree.map(lambda x: x[index[:, None], steps], ring)
 
-        stored = {name: ring for name, ring in state.items() if name not in ("start", *_NOTED)}
-        trajectory = self.decode({name: cut(name, ring) for name, ring in stored.items()})
+        fields = [name for name in state if name not in ("start", *_BOOKKEEPING_FIELDS)]
+        trajectory = self.decode({name: cut(name, state[name]) for name in fields})
         start = state.get("start")
 
-        def before(name: str, none: Array, begun: Array | None) -> Array:
-            """The step before in the sequence, or what the sequence began with."""
+        def previous(name: str, none: Array, at_start: Array | None) -> Array:
+            """The entry before `step`: of the sequence, or of its start."""
             earlier = state[name][index, jnp.maximum(step - 1, 0)]
-            first = none if begun is None else begun[index]
+            first = none if at_start is None else at_start[index]
             return _where(step == 0, jnp.broadcast_to(first, earlier.shape), earlier)
 
         none = no_action(state["actions"][:1, 0])
-        previous = before("actions", none, start and start.prev_actions)
+        prev_actions = previous("actions", none, start and start.prev_actions)
         mean_action = None
         if "mean_action" in state:
-            mean_action = before("mean_action", jnp.zeros(()), start and start.mean_action)
-        began = SequenceStart(
+            mean_action = previous("mean_action", jnp.zeros(()), start and start.mean_action)
+        step_start = SequenceStart(
             carry={"act": (), "learn": ()},
-            prev_actions=self.codecs["actions"].decode(previous),
+            prev_actions=self.codecs["actions"].decode(prev_actions),
             mean_action=mean_action,
         )
-        return replace(trajectory, start=began)
+        return replace(trajectory, start=step_start)
 
 
 def make_uniform(ring: Ring, batch: int) -> Buffer:
-    """Every subset of `batch` stored sequences is equally likely; the first sample needs as many
-    stored.
-    """
-
-    def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
-        return ring.write(state, ring.encode(trajectory), clock)
+    """Samples subsets of `batch` stored sequences uniformly; at least `batch` must be stored."""
 
     def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
-        return _alike(ring, state, _distinct(key, ring.n_stored(clock), batch))
+        index = _sample_distinct(key, ring.n_stored(clock), batch)
+        return _unweighted(ring.read(state, index), index)
 
-    def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
-        del batch, priority
-        return state
-
-    return Buffer(ring.init, add, sample, update)
+    return Buffer(ring.init, ring.add, sample, _keep_state)
 
 
 def make_transitions(ring: Ring, batch: int, length: int) -> Buffer:
-    """Single transitions, every one of them equally likely: a batch holds different pairs of a
-    sequence and a step, invalid steps included, which no loss counts.
+    """Samples distinct transitions uniformly, invalid ones included, which losses ignore.
 
     Args:
-      ring: capacity and codes; the first sample needs `batch` steps stored.
+      ring: storage; at least `batch` steps must be stored.
       batch: B.
       length: T, steps per stored sequence.
     """
 
-    def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
-        return ring.write(state, ring.encode(trajectory), clock)
-
     def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
-        index, step = jnp.divmod(_distinct(key, ring.n_stored(clock) * length, batch), length)
-        trajectory = ring.read_steps(state, index, step)
-        return Batch(trajectory=trajectory, weight=jnp.ones(index.shape), index=index)
+        drawn = _sample_distinct(key, ring.n_stored(clock) * length, batch)
+        index, step = jnp.divmod(drawn, length)
+        return _unweighted(ring.read_steps(state, index, step), index)
 
-    def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
-        del batch, priority
-        return state
-
-    return Buffer(ring.init, add, sample, update)
+    return Buffer(ring.init, ring.add, sample, _keep_state)
 
 
 def make_prioritised(ring: Ring, batch: int, exponent: float, correction: Schedule) -> Buffer:
-    """Sequences of large error are drawn more often, and weigh less.
+    """Samples sequences with large errors more often and gives them smaller weights.
 
         P(i) = p_i^exponent / sum_j p_j^exponent;   w_i = P(i)^-c / max_j P(j)^-c over the batch
 
-    Priorities are those of the last loss; a new sequence has the largest stored one.
+    Priorities come from the last loss; a new sequence has the largest stored one.
 
     Args:
-      ring: capacity and codes; the first sample needs `batch` sequences stored.
+      ring: storage; at least `batch` sequences must be stored.
       batch: B.
-      exponent: 0 draws uniformly.
-      correction: c over env steps; 1 corrects the bias in full, 0 not at all.
+      exponent: 0 samples uniformly.
+      correction: c over env steps; 1 corrects the bias fully, 0 not at all.
     Reference: Schaul et al. 2016, section 3 (proportional); Kapturowski et al. 2019 for sequences.
-    Deviation: drawn without replacement, while the weights are those of drawing with it (the same
-    where a batch holds a small share of all priorities); the priority of a sequence is its largest
+    Deviation: samples without replacement, with the weights of sampling with replacement (the same
+    if a batch holds a small share of all priorities); the priority of a sequence is its largest
     error alone (their eta = 1).
     """
 
@@ -406,29 +398,29 @@ def make_prioritised(ring: Ring, batch: int, exponent: float, correction: Schedu
     def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
         priority = state["priority"]
         is_stored = jnp.arange(len(priority)) < ring.n_stored(clock)
-        log_share = jnp.where(is_stored, exponent * jnp.log(priority), -jnp.inf)
-        index = _draw(key, log_share, batch)
-        drawn = log_share[index]
+        log_weight = jnp.where(is_stored, exponent * jnp.log(priority), -jnp.inf)
+        index = _sample_weighted(key, log_weight, batch)
+        drawn = log_weight[index]
         strength = schedules.linear(correction, clock.env_steps)
         weight = jnp.exp(strength * (jnp.min(drawn) - drawn))
         return Batch(trajectory=ring.read(state, index), weight=weight, index=index)
 
     def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
-        renewed = state["priority"].at[batch.index].set(priority + _LEAST_PRIORITY)
-        return {**state, "priority": renewed}
+        priorities = state["priority"].at[batch.index].set(priority + _MIN_PRIORITY)
+        return {**state, "priority": priorities}
 
     return Buffer(ring.init, add, sample, update)
 
 
 def make_on_policy(ring: Ring, batch: int) -> Buffer:
-    """Only the last rollout, every sequence of it once per epoch, in an order drawn anew each time.
+    """Samples every sequence of the last rollout once per epoch, each epoch in a new order.
 
-    A sample is a uniform draw from what the epoch has not used yet, which `update` marks: as the
-    k-th slice of an epoch's permutation is distributed, but no key outlives its gradient step.
+    A sample is drawn uniformly from the sequences that the epoch has not used, which `update`
+    marks: the distribution of a slice of a permutation, but no key outlives its gradient step.
 
     Args:
-      ring: its capacity is the rollout's B.
-      batch: sequences per minibatch, a divisor of the rollout's.
+      ring: storage, whose capacity is the rollout's B.
+      batch: sequences per minibatch, a divisor of the rollout's B.
     """
 
     def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:
@@ -438,7 +430,8 @@ def make_on_policy(ring: Ring, batch: int) -> Buffer:
 
     def sample(state: BufferState, key: Array, clock: Clock) -> Batch:
         del clock
-        return _alike(ring, state, _draw(key, jnp.where(state["used"], -jnp.inf, 0.0), batch))
+        index = _sample_weighted(key, jnp.where(state["used"], -jnp.inf, 0.0), batch)
+        return _unweighted(ring.read(state, index), index)
 
     def update(state: BufferState, batch: Batch, priority: Array) -> BufferState:
         del priority
@@ -457,13 +450,17 @@ def _where(condition: Array, on_true: Array, on_false: Array) -> Array:
     return jnp.where(jnp.expand_dims(condition, range(1, on_true.ndim)), on_true, on_false)
 
 
-def _alike(ring: Ring, state: BufferState, index: Array) -> Batch:
-    """Sequences of weight 1."""
-    return Batch(trajectory=ring.read(state, index), weight=jnp.ones(index.shape), index=index)
+def _unweighted(trajectory: Trajectory, index: Array) -> Batch:
+    return Batch(trajectory=trajectory, weight=jnp.ones(index.shape), index=index)
 
 
-def _draw(key: Array, log_share: Array, count: int) -> Array:
-    """`count` different indices, one after the other with probability proportional to
-    `exp(log_share)` f32[capacity] among those left: the Gumbel top-k trick (Kool et al. 2019).
+def _keep_state(state: BufferState, batch: Batch, priority: Array) -> BufferState:
+    del batch, priority
+    return state
+
+
+def _sample_weighted(key: Array, log_weight: Array, count: int) -> Array:
+    """Samples `count` indices without replacement, with probabilities proportional to
+    `exp(log_weight)` f32[capacity]: the Gumbel top-k trick (Kool et al. 2019).
     """
-    return jax.lax.top_k(log_share + jax.random.gumbel(key, log_share.shape), count)[1]
+    return jax.lax.top_k(log_weight + jax.random.gumbel(key, log_weight.shape), count)[1]

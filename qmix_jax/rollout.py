@@ -1,4 +1,4 @@
-"""Environments side by side, and one step of all of them under any acting function."""
+"""Environments stepped in a batch by any policy."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -8,22 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from qmix_jax.envs import base as envs
-from qmix_jax.types import (
-    Array,
-    Observed,
-    TimeStep,
-    no_action,
-    record,
-)
+from qmix_jax.types import Array, Observed, TimeStep, no_action, record
 
 
-class Behaviour(NamedTuple):
-    """How agents act, with fixed parameters and exploration.
+class BoundPolicy(NamedTuple):
+    """Acting functions with fixed parameters and exploration.
 
     Attributes:
       act: `(carry, Observed[B], key) -> (carry, actions, behaviour)`.
-      accompany: `(carry, Observed[B], state f32[B, S]) -> carry`, of recurrent networks that learn
-        but do not act; None where there are none.
+      accompany: `(carry, Observed[B], state f32[B, S]) -> carry`, advances recurrent networks that
+        learn but do not act; None if there are none.
     """
 
     act: Callable[[Any, Observed, Array], tuple[Any, Array, dict[str, Any]]]
@@ -31,12 +25,12 @@ class Behaviour(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """What a rollout stores for an algorithm.
+    """Fields that a rollout stores for an algorithm.
 
     Attributes:
-      reward: the team's, or each agent's own.
-      mean_action: the mean action of each agent's neighbours.
-      behaviour: name -> shape of [B, ...] for B = 1, what acting adds at each step.
+      reward: the team's reward, or each agent's own.
+      mean_action: whether to store the mean action of each agent's neighbours.
+      behaviour: name -> shape of [B, ...] for B = 1, added by acting at each step.
     """
 
     reward: Literal["team", "own"] = "team"
@@ -46,19 +40,19 @@ class Recording(NamedTuple):
 
 @record
 class ActorState:
-    """Where a batch of environments stands between two steps.
+    """A batch of environments between two steps.
 
     Attributes:
       env_state: tree with leading axis B.
-      timestep: `TimeStep[B]`, what the environments show now.
+      timestep: `TimeStep[B]`, the current one.
       reset: bool[B], `timestep` is the first of an episode.
       carry: {"act", "learn"}, recurrent states.
       prev_actions: i32[B, N] or f32[B, N, D], see `no_action`.
-      mean_action: f32[B, N, D], of the previous step; None where no algorithm needs it.
-      ended: bool[B], the episode is over. Where environments are reset on their own, it was
-        truncated, and `timestep` is its true end, which has an entry of its own.
+      mean_action: f32[B, N, D], of the previous step; None if no algorithm needs it.
+      ended: bool[B], the episode is over. Under auto-reset it was truncated, and `timestep` is its
+        last one, which gets its own entry.
       returned: f32[B], rewards of the episode so far, as `envs.score` counts them.
-      returned_by_agent: f32[B, N], each agent's own; None where the team's says it all.
+      returned_by_agent: f32[B, N], rewards of each agent; None if agents share the team's reward.
       length: f32[B], steps of the episode so far.
     """
 
@@ -76,9 +70,9 @@ class ActorState:
 
 @record
 class Step:
-    """One collected step: what the environments showed, what was done, and what came of it.
+    """One collected step, see `Trajectory`.
 
-    `metrics` are the episode's so far, return and length included; they count where it `finished`.
+    `metrics` are those of the episode so far, return and length included; they count if `finished`.
     """
 
     obs: Array
@@ -96,12 +90,12 @@ class Step:
 
 
 class CollectorSetup(NamedTuple):
-    """What every collector runs.
+    """Settings shared by all collectors and by evaluation.
 
     Attributes:
-      env: one environment; one that is stepped in Python is only described by it.
-      initial_carry: `(batch_size) -> {"act", "learn"}`, the algorithm's.
-      recording: what is stored.
+      env: an `Env`, or a `HostEnv`, of which only the spec is used.
+      initial_carry: `(batch_size) -> {"act", "learn"}`, from the algorithm.
+      recording: stored fields.
       n_envs: B.
     """
 
@@ -111,16 +105,16 @@ class CollectorSetup(NamedTuple):
     n_envs: int
 
     def start(self, key: Array) -> ActorState:
-        """Fresh environments."""
-        return self.at_start(self.draw(key))
+        """Returns the actor state of reset environments."""
+        return self.at_start(self.reset_envs(key))
 
-    def draw(self, key: Array) -> tuple[Any, TimeStep]:
-        """Fresh env states and what they show, `[B, ...]`."""
+    def reset_envs(self, key: Array) -> tuple[Any, TimeStep]:
+        """Resets the environments; (env_state, timestep) `[B, ...]`."""
         return jax.vmap(self.env.reset)(jax.random.split(key, self.n_envs))
 
-    def at_start(self, started: tuple[Any, TimeStep]) -> ActorState:
-        """Actors of fresh environments."""
-        env_state, timestep = started
+    def at_start(self, starts: tuple[Any, TimeStep]) -> ActorState:
+        """Returns the actor state of (env_state, timestep) from `reset_envs`."""
+        env_state, timestep = starts
         n_envs, spec = timestep.terminated.shape[0], self.env.spec
         flags, zeros = jnp.zeros((n_envs,), bool), jnp.zeros((n_envs,))
         actions = jnp.zeros((n_envs, *spec.actions.shape), spec.actions.dtype)
@@ -140,108 +134,94 @@ class CollectorSetup(NamedTuple):
 
     @property
     def is_shared(self) -> bool:
-        """Whether the team's return says it all."""
+        """Whether agents share the team's reward, so that the team's return is the only one."""
         return self.env.team_reward is not None and self.recording.reward == "team"
 
     def step(
-        self, behaviour: Behaviour, actor: ActorState, key_act: Array, key_env: Array
+        self, policy: BoundPolicy, actor: ActorState, key_act: Array, key_env: Array
     ) -> tuple[ActorState, Array, dict[str, Any]]:
-        """One step of every environment, without any reset.
+        """Steps every environment once, without resets.
 
         Returns:
-          (actor with the new carries and environments, actions, behaviour).
+          (next actor state, actions, behaviour).
         """
-        shown = actor.timestep
-        seen = observed(actor)
-        carry, actions, remembered = behaviour.act(actor.carry["act"], seen, key_act)
+        observed = Observed(
+            obs=actor.timestep.obs,
+            prev_actions=actor.prev_actions,
+            reset=actor.reset,
+            avail_actions=actor.timestep.avail_actions,
+            mean_action=actor.mean_action,
+        )
+        carry, actions, behaviour = policy.act(actor.carry["act"], observed, key_act)
         learn = actor.carry["learn"]
-        if behaviour.accompany is not None:
-            learn = behaviour.accompany(learn, seen, shown.state)
+        if policy.accompany is not None:
+            learn = policy.accompany(learn, observed, actor.timestep.state)
         keys = jax.random.split(key_env, actions.shape[0])
-        env_state, following = jax.vmap(self.env.step)(keys, actor.env_state, actions)
+        env_state, timestep = jax.vmap(self.env.step)(keys, actor.env_state, actions)
         by_agent = actor.returned_by_agent
         if by_agent is not None:
-            by_agent = jnp.where(actor.reset[:, None], 0.0, by_agent) + following.reward
-        stepped = ActorState(
+            by_agent = jnp.where(actor.reset[:, None], 0.0, by_agent) + timestep.reward
+        next_actor = ActorState(
             env_state=env_state,
-            timestep=following,
+            timestep=timestep,
             reset=jnp.zeros_like(actor.reset),
             carry={"act": carry, "learn": learn},
             prev_actions=actions,
-            mean_action=self._mean_action(shown, actions),
-            ended=following.terminated | following.truncated,
+            mean_action=self._mean_action(actor.timestep, actions),
+            ended=timestep.terminated | timestep.truncated,
             returned=jnp.where(actor.reset, 0.0, actor.returned)
-            + envs.score(self.env, following.reward),
+            + envs.score(self.env, timestep.reward),
             returned_by_agent=by_agent,
             length=jnp.where(actor.reset, 0.0, actor.length) + 1.0,
         )
-        return stepped, actions, remembered
+        return next_actor, actions, behaviour
 
     def episode_metrics(self, actor: ActorState) -> dict[str, Array]:
-        """Return, length and metrics of the episodes so far, f32[B]."""
+        """Returns return, length and metrics of the episodes so far, f32[B] each."""
         by_agent = {}
         if actor.returned_by_agent is not None:
             names = self.env.spec.agent_names
             by_agent = {
                 f"return/{name}": actor.returned_by_agent[:, i] for i, name in enumerate(names)
             }
-        return {
-            "return": actor.returned,
-            "length": actor.length,
-            **by_agent,
-            **actor.timestep.metrics,
-        }
+        metrics = {**by_agent, **actor.timestep.metrics}
+        return {"return": actor.returned, "length": actor.length, **metrics}
 
     def record(
-        self,
-        actor: ActorState,
-        actions: Array,
-        remembered: dict[str, Any],
-        stepped: ActorState,
+        self, actor: ActorState, actions: Array, behaviour: dict[str, Any], next_actor: ActorState
     ) -> Step:
-        """What is stored of one step."""
-        shown, following = actor.timestep, stepped.timestep
-        reward = following.reward
+        """Returns the fields that are stored of one step."""
+        timestep, successor = actor.timestep, next_actor.timestep
+        reward = successor.reward
         if self.recording.reward == "team":
             assert self.env.team_reward is not None, "needs are checked first"
             reward = self.env.team_reward(reward)
         return Step(
-            obs=shown.obs,
-            state=shown.state,
-            avail_actions=shown.avail_actions,
+            obs=timestep.obs,
+            state=timestep.state,
+            avail_actions=timestep.avail_actions,
             reset=actor.reset,
             actions=actions,
             reward=reward,
-            terminated=following.terminated,
-            valid=jnp.ones_like(following.terminated),
-            behaviour=remembered,
-            mean_action=stepped.mean_action,
-            finished=stepped.ended,
-            metrics=self.episode_metrics(stepped),
+            terminated=successor.terminated,
+            valid=jnp.ones_like(successor.terminated),
+            behaviour=behaviour,
+            mean_action=next_actor.mean_action,
+            finished=next_actor.ended,
+            metrics=self.episode_metrics(next_actor),
         )
 
-    def _mean_action(self, shown: TimeStep, actions: Array) -> Array | None:
-        """f32[B, N, D], mean action of the neighbours alive; zeros where there are none."""
+    def _mean_action(self, timestep: TimeStep, actions: Array) -> Array | None:
+        """f32[B, N, D], mean action of each agent's living neighbours; zeros if there are none."""
         if not self.recording.mean_action:
             return None
         spec, n = self.env.spec, self.env.spec.n_agents
         others = ~np.eye(n, dtype=bool) if spec.neighbours is None else spec.neighbours
         near = jnp.broadcast_to(others, (actions.shape[0], n, n))
-        if shown.neighbours is not None:
-            near = shown.neighbours
-        if shown.alive is not None:
-            near = near & shown.alive[:, None, :]
+        if timestep.neighbours is not None:
+            near = timestep.neighbours
+        if timestep.alive is not None:
+            near = near & timestep.alive[:, None, :]
         weight = near.astype(jnp.float32)
         total = jnp.einsum("bij,bjd->bid", weight, spec.actions.features(actions))
         return total / jnp.maximum(weight.sum(axis=-1, keepdims=True), 1.0)
-
-
-def observed(actor: ActorState) -> Observed:
-    """What the agents see now, `[B, ...]`."""
-    return Observed(
-        obs=actor.timestep.obs,
-        prev_actions=actor.prev_actions,
-        reset=actor.reset,
-        avail_actions=actor.timestep.avail_actions,
-        mean_action=actor.mean_action,
-    )

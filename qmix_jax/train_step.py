@@ -1,9 +1,8 @@
-"""collect -> learn, for one member: one update, and a loop of updates.
+"""Train step of one member, collect then learn, and a loop of train steps.
 
 An update has two pure halves, `begin` and `absorb`. A compiled collector is traced between them; an
-environment that is stepped in Python runs between the same two, compiled apart. Warm-up is the same
-loop at negative update indices, where the number of gradient steps is 0: one program, so the
-environment is compiled once less.
+environment that is stepped in Python runs between the same two, compiled separately. The warm-up is
+the same loop at negative update indices, without gradient steps, so one program serves both.
 """
 
 from collections.abc import Callable
@@ -20,15 +19,23 @@ from qmix_jax.algorithms import base as algorithms
 from qmix_jax.types import Array, Batch, Clock, HParams, Metrics, Trajectory, record
 
 INIT, WARM_UP, TRAIN, EVAL = range(4)
-"""Streams of a member's randomness: `fold_in(fold_in(key(seed), STREAM), index)`."""
+"""Random streams of a member: `fold_in(fold_in(key(seed), STREAM), index)`."""
 
 NEVER = jnp.iinfo(jnp.int32).max
+"""`first_nonfinite` of a metric that was always finite."""
 
 
 @record
 class TrainState:
-    """All that one member carries: its key (constant), actor, learner and replay; `active` bool[]
-    is False once its loss or gradient was not finite, and then its learner stands still.
+    """State of one member.
+
+    Attributes:
+      key: constant.
+      active: bool[], False once a watched metric was not finite (`is_watched`); the learner is
+        frozen from then on.
+      actor: state of the collector.
+      learner: parameters, target parameters, optimiser state.
+      replay: state of the buffer.
     """
 
     key: Array
@@ -40,8 +47,11 @@ class TrainState:
 
 @record
 class Tally:
-    """Metrics summed since the last row was written; `first_nonfinite` holds for each metric that
-    `is_watched` the first update i32[] in which it was not finite, `NEVER` if there is none.
+    """Metrics summed since the last row was written.
+
+    Attributes:
+      metrics: name -> (sum f32[], count f32[]).
+      first_nonfinite: watched metric -> first update i32[] in which it was not finite, or `NEVER`.
     """
 
     metrics: Metrics
@@ -50,7 +60,7 @@ class Tally:
 
 @record
 class UpdateStart:
-    """What an update begins with: how agents explore, the keys of its two halves, its clock."""
+    """Exploration, keys and clock of one update."""
 
     exploration: algorithms.Exploration
     key_rollout: Array
@@ -59,13 +69,13 @@ class UpdateStart:
 
 
 class Timeline(NamedTuple):
-    """Static numbers that place an update in a run.
+    """Maps update indices to clocks and keys; static.
 
     Attributes:
       n_envs: sequences per update.
       window: steps per sequence.
       gradient_steps: K, gradient steps per update.
-      warm_up: collects before the first update.
+      warm_up: rollouts before the first update.
     """
 
     n_envs: int
@@ -74,7 +84,7 @@ class Timeline(NamedTuple):
     warm_up: int
 
     def clock(self, update_index: Array) -> Clock:
-        """The clock at the start of update `update_index` i32[], negative during warm-up."""
+        """Returns the clock at the start of update `update_index` i32[], negative in warm-up."""
         collects = update_index + self.warm_up
         return Clock(
             update_index=update_index,
@@ -83,22 +93,23 @@ class Timeline(NamedTuple):
             n_added=collects * self.n_envs,
         )
 
-    def event(self, key: Array, update_index: Array) -> Array:
-        """The key of an update: warm-up has its own stream, so its length moves no later draw."""
-        warming = update_index < 0
-        index = jnp.where(warming, update_index + self.warm_up, update_index)
-        return stream(key, jnp.where(warming, WARM_UP, TRAIN), index)
+    def update_key(self, key: Array, update_index: Array) -> Array:
+        """Returns the key of an update. The warm-up has its own stream, so that its length does not
+        change later draws.
+        """
+        is_warm_up = update_index < 0
+        index = jnp.where(is_warm_up, update_index + self.warm_up, update_index)
+        return stream(key, jnp.where(is_warm_up, WARM_UP, TRAIN), index)
 
 
 class TrainStep(NamedTuple):
-    """The phases of an update and what they are composed of. Each method is a pure function; the
-    only `jit` is the population's.
+    """The phases of an update, as pure functions; the only `jit` is in `population`.
 
     Attributes:
       algorithm: acts and learns.
-      collector: a `rollout` of environments, or its `OnlineCollector` where learning is online.
-      buffer: where rollouts are stored.
-      timeline: places updates in a run.
+      collector: a `Collector`, or an `OnlineCollector` for online learners.
+      buffer: the replay.
+      timeline: clocks and keys of updates.
     """
 
     algorithm: algorithms.Algorithm
@@ -107,7 +118,7 @@ class TrainStep(NamedTuple):
     timeline: Timeline
 
     def init(self, seed: Array) -> TrainState:
-        """A fresh member; `seed` i32[]."""
+        """Returns the initial state of a member; `seed` i32[]."""
         key = jax.random.key(seed)
         key_learner, key_actor = jax.random.split(stream(key, INIT, jnp.zeros((), jnp.int32)))
         return TrainState(
@@ -119,8 +130,8 @@ class TrainStep(NamedTuple):
         )
 
     def begin(self, state: TrainState, hparams: HParams, update_index: Array) -> UpdateStart:
-        """The first half of update `update_index` i32[]."""
-        key_rollout, key_learn = jax.random.split(self.timeline.event(state.key, update_index))
+        """First half of update `update_index` i32[]: exploration, keys and clock."""
+        key_rollout, key_learn = jax.random.split(self.timeline.update_key(state.key, update_index))
         clock = self.timeline.clock(update_index)
         return UpdateStart(
             exploration=self.algorithm.exploration(hparams, clock),
@@ -133,39 +144,40 @@ class TrainStep(NamedTuple):
         self,
         state: TrainState,
         trajectory: Trajectory,
-        seen: Metrics,
+        rollout_metrics: Metrics,
         hparams: HParams,
-        begun: UpdateStart,
+        start: UpdateStart,
     ) -> tuple[TrainState, Metrics]:
-        """The second half: what was collected is stored and learnt from, and its metrics `seen` are
-        joined; a member whose loss is not finite stands still.
+        """Second half of an update: stores the trajectory and learns.
+
+        Freezes the learner of a member whose loss is not finite.
         """
-        learnt, ring, metrics = self.learn(
-            state.learner, state.replay, trajectory, hparams, begun.clock, begun.key_learn
+        learner, ring, metrics = self.learn(
+            state.learner, state.replay, trajectory, hparams, start.clock, start.key_learn
         )
-        state = _unless_failed(replace(state, replay=ring), learnt, metrics)
-        return state, {**seen, **metrics, **_named(begun.exploration)}
+        state = _freeze_if_nonfinite(replace(state, replay=ring), learner, metrics)
+        return state, {**rollout_metrics, **metrics, **_exploration_metrics(start.exploration)}
 
     def update(
         self, state: TrainState, hparams: HParams, update_index: Array
     ) -> tuple[TrainState, Metrics]:
         """One update: `begin`, collect, `absorb`; online learners learn while they collect."""
-        begun = self.begin(state, hparams, update_index)
+        start = self.begin(state, hparams, update_index)
         if not self.algorithm.learner.online:
-            behaviour = bind(self.algorithm, state.learner.params, begun.exploration)
-            actor, trajectory, seen = self.collector.collect(
-                begun.key_rollout, state.actor, behaviour
+            policy = bind_policy(self.algorithm, state.learner.params, start.exploration)
+            actor, trajectory, metrics = self.collector.collect(
+                start.key_rollout, state.actor, policy
             )
-            return self.absorb(replace(state, actor=actor), trajectory, seen, hparams, begun)
-        actor, learnt, metrics = self.collector.collect(
-            begun.key_rollout,
+            return self.absorb(replace(state, actor=actor), trajectory, metrics, hparams, start)
+        actor, learner, metrics = self.collector.collect(
+            start.key_rollout,
             state.actor,
             state.learner,
-            lambda memory: bind(self.algorithm, memory.params, begun.exploration),
-            partial(_learn_online, self.algorithm.learner, self.timeline, hparams, begun),
+            lambda learner: bind_policy(self.algorithm, learner.params, start.exploration),
+            partial(_learn_online, self.algorithm.learner, self.timeline, hparams, start),
         )
-        state = _unless_failed(replace(state, actor=actor), learnt, metrics)
-        return state, {**metrics, **_named(begun.exploration)}
+        state = _freeze_if_nonfinite(replace(state, actor=actor), learner, metrics)
+        return state, {**metrics, **_exploration_metrics(start.exploration)}
 
     def learn(
         self,
@@ -176,14 +188,11 @@ class TrainStep(NamedTuple):
         clock: Clock,
         key: Array,
     ) -> tuple[learners.LearnerState, replay.BufferState, Metrics]:
-        """Prepares and stores a trajectory, then K times (sample, gradient step), 0 in warm-up. The
-        trajectory may come from elsewhere.
+        """Prepares and stores a trajectory, then samples and takes a gradient step K times (not in
+        warm-up).
         """
-        learner, buffer, n_steps = (
-            self.algorithm.learner,
-            self.buffer,
-            self.timeline.gradient_steps,
-        )
+        learner, buffer = self.algorithm.learner, self.buffer
+        n_steps = self.timeline.gradient_steps
         key_prepare = jax.random.fold_in(key, n_steps)
         state, trajectory = learner.prepare(state, trajectory, hparams, clock, key_prepare)
         ring = buffer.add(ring, trajectory, clock)
@@ -200,13 +209,13 @@ class TrainStep(NamedTuple):
             return (state, buffer.update(ring, batch, priority)), metrics
 
         def body(k: Array, carried: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
-            learnt, metrics = step(k, carried[0])
-            return learnt, jax.tree.map(jnp.add, carried[1], metrics)
+            states, metrics = step(k, carried[0])
+            return states, jax.tree.map(jnp.add, carried[1], metrics)
 
         shapes = jax.eval_shape(step, jnp.zeros((), jnp.int32), (state, ring))[1]
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         n_steps = jnp.where(clock.update_index < 0, 0, n_steps)
-        (state, ring), metrics = jax.lax.fori_loop(0, n_steps, body, ((state, ring), nothing))
+        (state, ring), metrics = jax.lax.fori_loop(0, n_steps, body, ((state, ring), zeros))
         return state, ring, metrics
 
 
@@ -220,8 +229,8 @@ class Loop(NamedTuple):
     update: Callable[..., tuple[TrainState, Metrics]]
 
     def traced_once(self) -> "Loop":
-        """The same updates, traced once for all programs that contain them. They are inlined, so
-        the programs are the same as without.
+        """Returns the same loop, whose update is traced once for all programs that contain it. It
+        is inlined, so the programs do not change.
         """
         return Loop(jax.jit(self.update, inline=True))
 
@@ -233,19 +242,19 @@ class Loop(NamedTuple):
         first_update: Array,
         n_updates: Array,
     ) -> tuple[TrainState, Tally]:
-        """`n_updates` i32[] updates from `first_update` i32[] on; those below 0 fill the replay."""
+        """Runs `n_updates` i32[] updates, the first being `first_update` i32[]."""
 
         def body(index: Array, carried: tuple[TrainState, Tally]) -> tuple[TrainState, Tally]:
             state, tally = carried
             update_index = first_update + index
             state, metrics = self.update(state, hparams, update_index)
-            return state, add_up(tally, metrics, update_index)
+            return state, accumulate(tally, metrics, update_index)
 
         # A loop with a traced bound, not a scan: one program serves any number of updates.
         return jax.lax.fori_loop(0, n_updates, body, (state, tally))
 
     def empty_tally(self, state: TrainState, hparams: HParams, *data: Any) -> Tally:
-        """A tally of zeros."""
+        """Returns a tally of zeros."""
         zero = jnp.zeros((), jnp.int32)
         metrics = jax.eval_shape(lambda *x: self.update(*x)[1], state, hparams, zero, *data)
         return Tally(
@@ -257,34 +266,34 @@ class Loop(NamedTuple):
 
 
 def stream(key: Array, name: int | Array, index: Array) -> Array:
-    """The key of one event: `name` is one of INIT, WARM_UP, TRAIN, EVAL; `index` i32[]."""
+    """Returns entry `index` i32[] of a random stream: INIT, WARM_UP, TRAIN or EVAL."""
     return jax.random.fold_in(jax.random.fold_in(key, name), index)
 
 
-def bind(
+def bind_policy(
     algorithm: algorithms.Algorithm, params: Any, exploration: algorithms.Exploration
-) -> rollout.Behaviour:
-    """How an algorithm acts with fixed parameters and exploration."""
+) -> rollout.BoundPolicy:
+    """Binds an algorithm's `act` to parameters and exploration."""
 
-    def act(carry: Any, seen: Any, key: Array) -> tuple[Any, Array, dict[str, Any]]:
-        return algorithm.act(params, carry, seen, exploration, key)
+    def act(carry: Any, observed: Any, key: Array) -> tuple[Any, Array, dict[str, Any]]:
+        return algorithm.act(params, carry, observed, exploration, key)
 
     accompany = algorithm.accompany
-    return rollout.Behaviour(act, accompany and partial(accompany, params))
+    return rollout.BoundPolicy(act, accompany and partial(accompany, params))
 
 
-def play(algorithm: algorithms.Algorithm, params: Any) -> rollout.Behaviour:
-    """How an algorithm acts when nothing is explored or learnt."""
-    return bind(algorithm, params, algorithm.greedy)._replace(accompany=None)
+def greedy_policy(algorithm: algorithms.Algorithm, params: Any) -> rollout.BoundPolicy:
+    """Returns the policy of evaluation and deployment: no exploration, no learning carry."""
+    return bind_policy(algorithm, params, algorithm.greedy)._replace(accompany=None)
 
 
 def is_watched(name: str) -> bool:
-    """Whether a member in which this metric is not finite is frozen."""
+    """Whether a member is frozen when this metric is not finite."""
     return name.startswith("train/") and name.endswith(("loss", "grad_norm"))
 
 
-def add_up(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:
-    """Adds one update's metrics and notes the first update that was not finite."""
+def accumulate(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:
+    """Adds the metrics of one update and updates `first_nonfinite`."""
 
     def first(name: str) -> Array:
         failed = jnp.where(jnp.isfinite(metrics[name][0]), NEVER, update_index)
@@ -296,53 +305,53 @@ def add_up(tally: Tally, metrics: Metrics, update_index: Array) -> Tally:
     )
 
 
-def _named(exploration: algorithms.Exploration) -> Metrics:
+def _exploration_metrics(exploration: algorithms.Exploration) -> Metrics:
     return {f"train/{name}": (value, jnp.ones(())) for name, value in exploration.items()}
 
 
-def _unless_failed(
-    state: TrainState, learnt: learners.LearnerState, metrics: Metrics
+def _freeze_if_nonfinite(
+    state: TrainState, learner: learners.LearnerState, metrics: Metrics
 ) -> TrainState:
-    """The state with what was learnt; a member whose loss is not finite stays as it was."""
+    """The state with the new learner, or with the old one if a watched metric is not finite."""
     watched = [metrics[name][0] for name in filter(is_watched, metrics)]
     active = state.active & jnp.all(jnp.isfinite(jnp.stack(watched)))
-    kept = jax.tree.map(partial(jnp.where, active), learnt, state.learner)
-    return replace(state, active=active, learner=kept)
+    learner = jax.tree.map(partial(jnp.where, active), learner, state.learner)
+    return replace(state, active=active, learner=learner)
 
 
 def _learn_online(
     learner: learners.Learner,
     timeline: Timeline,
     hparams: HParams,
-    begun: UpdateStart,
+    start: UpdateStart,
     state: learners.LearnerState,
     trajectory: Trajectory,
     t: Array,
 ) -> tuple[learners.LearnerState, Metrics]:
-    """Learns from one step of all environments, one after the other; `trajectory` [1, B]."""
+    """Learns from step t of each environment in order; `trajectory` [1, B]."""
     n_envs = timeline.n_envs
 
-    def one(
+    def learn(
         state: learners.LearnerState, x: tuple[Array, Trajectory]
     ) -> tuple[learners.LearnerState, Metrics]:
-        b, single = x
-        done = t * n_envs + b
+        b, transition = x
+        offset = t * n_envs + b
         clock = replace(
-            begun.clock,
-            gradient_step=begun.clock.gradient_step + done,
-            env_steps=begun.clock.env_steps + done,
+            start.clock,
+            gradient_step=start.clock.gradient_step + offset,
+            env_steps=start.clock.env_steps + offset,
         )
-        batch = Batch(trajectory=single, weight=jnp.ones((1,)), index=jnp.zeros((1,), jnp.int32))
-        key = jax.random.fold_in(begun.key_learn, done)
+        weight, index = jnp.ones((1,)), jnp.zeros((1,), jnp.int32)
+        batch = Batch(trajectory=transition, weight=weight, index=index)
+        key = jax.random.fold_in(start.key_learn, offset)
         state, metrics, _ = learner.update(state, batch, hparams, clock, key)
         return state, metrics
 
-    # The axis of environments first, and kept as B = 1.
-    start = trajectory.start
-    steps = jax.tree.map(
+    # [1, B, ...] -> [B, 1, 1, ...]: the scan runs over environments, each with B = 1.
+    transitions = jax.tree.map(
         lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], replace(trajectory, start=None)
     )
-    starts = jax.tree.map(lambda x: x[:, None], start)
-    singles = replace(steps, start=starts)
-    state, metrics = jax.lax.scan(one, state, (jnp.arange(n_envs), singles))
+    starts = jax.tree.map(lambda x: x[:, None], trajectory.start)
+    transitions = replace(transitions, start=starts)
+    state, metrics = jax.lax.scan(learn, state, (jnp.arange(n_envs), transitions))
     return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)

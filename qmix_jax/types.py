@@ -19,21 +19,21 @@ T = typing.TypeVar("T")
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)
 def record(cls: type[T]) -> type[T]:
-    """Makes a record with arrays: a frozen, keyword-only `chex.dataclass`, which is a pytree."""
+    """Decorates a record of arrays: a frozen, keyword-only `chex.dataclass`, which is a pytree."""
     return chex.dataclass(frozen=True)(cls)
 
 
 Metrics = dict[str, tuple[Array, Array]]
-"""`group/name` -> (sum f32[], count f32[]): ratios travel as sum and count."""
+"""`group/name` -> (sum f32[], count f32[]), so that means can be merged."""
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Discrete:
-    """Each agent chooses one of a finite set of actions: i32[N], -1 before the first action.
+    """A finite set of actions per agent: i32[N], -1 before the first action.
 
     Attributes:
-      sizes: number of actions of each agent; a single number in an `EnvSpec` stands for all
-        agents. Actions beyond an agent's own are padding and never available.
+      sizes: number of actions of each agent; a single number in an `EnvSpec` applies to all
+        agents. Actions beyond an agent's number are padding and never available.
     """
 
     sizes: tuple[int, ...]
@@ -68,25 +68,25 @@ class Discrete:
 
     @property
     def exists(self) -> np.ndarray:
-        """bool[N, A], True for the actions that each agent has; the rest is padding."""
+        """bool[N, A], True for the actions that each agent has, False for padding."""
         return np.arange(self.width) < np.array(self.sizes)[:, None]
 
     def none(self) -> Array:
-        """i32[N], what stands before the first action of an episode."""
+        """Returns i32[N], the previous actions at the start of an episode."""
         return no_action(jnp.zeros(self.shape, self.dtype))
 
     def features(self, actions: Array) -> Array:
-        """Network inputs: i32[..., N] -> f32[..., N, A], one-hot; zeros for no action."""
+        """Converts i32[..., N] to network inputs f32[..., N, A]: one-hot, zeros for no action."""
         return jax.nn.one_hot(actions, self.width)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Box:
-    """Each agent chooses a vector of real numbers: f32[N, D], zeros before the first action.
+    """A vector of real numbers per agent: f32[N, D], zeros before the first action.
 
     Attributes:
-      sizes: number of dimensions of each agent; a single number in an `EnvSpec` stands for all
-        agents. Dimensions beyond an agent's own are padding, which the environment ignores.
+      sizes: number of dimensions of each agent; a single number in an `EnvSpec` applies to all
+        agents. Dimensions beyond an agent's number are padding, which the environment ignores.
       low, high: bounds of every dimension.
     """
 
@@ -130,11 +130,11 @@ class Box:
         return np.arange(self.width) < np.array(self.sizes)[:, None]
 
     def none(self) -> Array:
-        """f32[N, D], what stands before the first action of an episode."""
+        """Returns f32[N, D], the previous actions at the start of an episode."""
         return no_action(jnp.zeros(self.shape, self.dtype))
 
     def features(self, actions: Array) -> Array:
-        """Network inputs: the actions themselves, f32[..., N, D]."""
+        """Returns the actions, f32[..., N, D], which are network inputs as they are."""
         return actions
 
 
@@ -142,40 +142,37 @@ Actions = Discrete | Box
 
 
 def no_action(actions: Array) -> Array:
-    """What stands where there is no previous action: -1 for discrete actions, 0 for continuous."""
+    """Returns the fill value for missing previous actions: -1 for discrete, 0 for continuous."""
     is_discrete = jnp.issubdtype(actions.dtype, jnp.integer)
     return jnp.full_like(actions, -1 if is_discrete else 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class EnvSpec:
-    """What a network or a buffer must know of an environment; static.
+    """Static description of an environment.
 
     Attributes:
-      name: shown to people, for example `HeuristicEnemySMAX/3m`.
+      name: display name, for example `HeuristicEnemySMAX/3m`.
       agent_names: one name per agent, in the order of the agent axis.
       agent_groups: one group index per agent; agents of a group have the same observation and
         action sizes and the same role.
-      actions: `Discrete` or `Box`; one size stands for all agents alike.
+      actions: `Discrete` or `Box`; a single size applies to all agents.
       obs_shapes: true observation shape of each agent, before padding.
-      obs_shape: the padded shape that all agents share: `(O,)`, or an image's (height, width,
-        channels).
+      obs_shape: the padded shape of all agents: `(O,)`, or an image's (height, width, channels).
       state_size: S.
       max_steps: the longest possible episode in env steps (the true limit: SMAX 101, MPE 26).
       metric_names: names in `TimeStep.metrics`.
-      best_metrics: (evaluation metric, `max` or `min`): what the best parameters are chosen by, the
-        first one first; metrics that an environment does not have are skipped.
-      scored_agents: positions of the agents whose mean return is `eval/return` where there is no
-        team reward; None for all.
-      obs_blocks: (name, width) of the parts of an observation vector, in order; None where they
-        have no names.
-      agent_state: i32[N, F], columns of `state` that describe agent i, or None where there are
-        none.
-      obs_bounds, state_bounds: (lowest, highest) value of any entry, None where not known.
-      neighbours: bool[N, N], row i True for the agents that are near agent i, where that never
-        changes; None: everyone, or what each `TimeStep` says.
+      best_metrics: (evaluation metric, `max` or `min`) that select the best parameters, in order of
+        priority; metrics that an environment does not have are skipped.
+      scored_agents: indices of the agents whose mean return is `eval/return` if there is no team
+        reward; None for all.
+      obs_blocks: (name, width) of the parts of an observation vector, in order; None if unnamed.
+      agent_state: i32[N, F], columns of `state` that describe agent i; None if there are none.
+      obs_bounds, state_bounds: (lowest, highest) value of any entry, None if unknown.
+      neighbours: bool[N, N], row i True for the neighbours of agent i, if constant; None: everyone,
+        or as each `TimeStep` states.
       n_states: number of states of a tabular game, whose observation f32[N, 1] is the state's
-        index; None for all others.
+        index; None for other environments.
       zero_sum: two agents whose rewards add up to zero at every step.
     """
 
@@ -210,25 +207,25 @@ class EnvSpec:
 
     @property
     def eval_metrics(self) -> tuple[str, ...]:
-        """What every evaluation measures."""
+        """Metrics of every evaluation."""
         return ("return", *self.metric_names, "length")
 
 
 @record
 class TimeStep:
-    """What an environment shows after `reset` or `step`; one environment, no batch axis.
+    """Output of an environment's `reset` or `step`; one environment, no batch axis.
 
     Attributes:
       obs: f32[N, O], zero-padded to the widest agent.
-      state: f32[S], seen by training only.
+      state: f32[S], for training only.
       avail_actions: bool[N, A], True = allowed; at least one True per agent, dead agents included.
-      reward: f32[N], each agent's own raw reward of the action that led here; 0 after `reset`.
-      terminated: bool[], that action ended the episode by the task.
-      truncated: bool[], that action hit the time limit and did not terminate.
-      metrics: name -> f32[]; the value at an episode's last step is the episode's.
+      reward: f32[N], each agent's own raw reward of the last action; 0 after `reset`.
+      terminated: bool[], the last action ended the episode.
+      truncated: bool[], the last action reached the time limit and did not terminate.
+      metrics: name -> f32[]; the value at an episode's last step counts for the episode.
       alive: bool[N], agents that still act; None: all of them, always.
-      neighbours: bool[N, N], row i True for the agents that are near agent i now; None: those of
-        the spec.
+      neighbours: bool[N, N], row i True for the current neighbours of agent i; None: as in the
+        spec.
     """
 
     obs: Array
@@ -244,15 +241,15 @@ class TimeStep:
 
 @record
 class Observed:
-    """What agents act on, the arrays that always travel together; leading axes `[B]` or `[T, B]`.
+    """Inputs of acting; leading axes `[B]` or `[T, B]`.
 
     Attributes:
       obs: f32[..., N, *O].
       prev_actions: the last joint action, i32[..., N] or f32[..., N, D]; see `no_action`.
       reset: bool[...], the first entry of an episode.
       avail_actions: bool[..., N, A].
-      mean_action: f32[..., N, D], the previous mean action of each agent's neighbours, for
-        algorithms that need it; None for all others.
+      mean_action: f32[..., N, D], the previous mean action of each agent's neighbours; None for
+        algorithms that do not need it.
     """
 
     obs: Array
@@ -264,8 +261,12 @@ class Observed:
 
 @record
 class SequenceStart:
-    """Where sequences begin that continue an episode: `carry` {act, learn} before the first step
-    (leading axis B), `prev_actions` [B, N, ...] and `mean_action` f32[B, N, D] or None.
+    """Start of sequences that continue an episode.
+
+    Attributes:
+      carry: {"act", "learn"}, before the first step, leading axis B.
+      prev_actions: [B, N, ...].
+      mean_action: f32[B, N, D] or None.
     """
 
     carry: Any
@@ -284,13 +285,13 @@ class Trajectory:
       reset: bool[T+1, B], entry t is the first of an episode.
       actions: i32[T, B, N], or f32[T, B, N, D].
       reward: raw; f32[T, B] of the team, or f32[T, B, N] of each agent, as the algorithm needs.
-      terminated: bool[T, B], the action at t ended the episode by the task.
-      valid: bool[T, B], the transition happened, is learnt from, and its successor is stored or not
-        needed.
-      behaviour: name -> [T, B, ...], what learning must remember of acting; `{}` for Q-learning.
-      mean_action: f32[T, B, N, D], mean action at t of each agent's neighbours alive at t, for
-        algorithms that need it; None for all others.
-      start: where the sequences begin; None if all begin with an episode.
+      terminated: bool[T, B], the action at t ended the episode.
+      valid: bool[T, B], the transition happened and is learnt from, and its successor is stored or
+        not needed.
+      behaviour: name -> [T, B, ...], outputs of acting that learning needs; `{}` for Q-learning.
+      mean_action: f32[T, B, N, D], mean action at t of each agent's neighbours alive at t; None for
+        algorithms that do not need it.
+      start: None if all sequences start with an episode.
     """
 
     obs: Array
@@ -317,7 +318,7 @@ class Batch:
 
 @record
 class Schedule:
-    """Linear from `start` to `end` over `steps`, then constant; scalars f32[]."""
+    """Linear schedule from `start` to `end` over `steps`, then constant; scalars f32[]."""
 
     start: Array
     end: Array
@@ -326,7 +327,9 @@ class Schedule:
 
 @record
 class Exponential:
-    """Geometric from `start` to `end`, both above 0, over `steps`, then constant; scalars f32[]."""
+    """Exponential schedule from `start` to `end`, both positive, over `steps`, then constant;
+    scalars f32[].
+    """
 
     start: Array
     end: Array
@@ -335,7 +338,7 @@ class Exponential:
 
 @record
 class Power:
-    """`start * (1 + t / scale) ** -exponent`; scalars f32[]."""
+    """Power schedule `start * (1 + t / scale) ** -exponent`; scalars f32[]."""
 
     start: Array
     scale: Array
@@ -344,7 +347,7 @@ class Power:
 
 @record
 class HParams:
-    """Numbers that may differ between members: scalars f32[], never a shape or a branch.
+    """Hyperparameters that may differ between members: traced scalars f32[].
 
     Attributes:
       learning_rate: over gradient steps.
@@ -356,7 +359,7 @@ class HParams:
       target_period: gradient steps between target updates.
       target_tau: share of the online parameters in a target update; 1 is a hard copy.
       huber_delta: TD error at which the Huber loss turns linear.
-      algo: the algorithm's own numbers, name -> f32[] or a schedule.
+      algo: coefficients of the algorithm, name -> f32[] or a schedule.
     """
 
     learning_rate: Schedule
@@ -373,11 +376,11 @@ class HParams:
 
 @record
 class Clock:
-    """Where a run stands; the same for all members, so never batched. All i32[] but `env_steps`.
+    """Progress of a run; the same for all members, so never batched. All i32[] but `env_steps`.
 
     Attributes:
-      update_index: updates (one collect and K gradient steps each) done before this one.
-      gradient_step: gradient steps done before this one.
+      update_index: updates (one rollout and K gradient steps each) before this one.
+      gradient_step: gradient steps before this one.
       env_steps: f32[], env steps collected before this update (f32 because i32 overflows at 2.1e9).
       n_added: sequences added to the replay before this update, warm-up included.
     """

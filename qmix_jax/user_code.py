@@ -1,4 +1,4 @@
-"""Errors of components that users write: one line that says where, instead of JAX's stack."""
+"""Reports exceptions of user-defined components in one line that says where they occurred."""
 
 import contextlib
 import pathlib
@@ -7,27 +7,28 @@ from collections.abc import Iterator
 
 from qmix_jax import components, config
 
-_MACHINE = (OSError, RuntimeError, MemoryError)
-"""What the machine raises; it says nothing of what an environment returned."""
+_SYSTEM_ERRORS = (OSError, RuntimeError, MemoryError)
+"""Errors of the machine, which do not blame an environment unless its code is in the traceback."""
 
 
 @contextlib.contextmanager
-def explained(cfg: config.ExperimentConfig) -> Iterator[None]:
-    """Around building and compiling: what a module of the user's own raises is one line.
+def explain_errors(cfg: config.ExperimentConfig) -> Iterator[None]:
+    """Wraps building and compiling.
 
     Raises:
-      ConfigError: for an exception from a component whose name has a dot, or about what such an
-        environment returned. Other exceptions pass, a full disk or memory among them.
+      ConfigError: in place of an exception from a user-defined component (one whose name has a
+        dot), or from what a user-defined environment returned. Other exceptions, such as a full
+        disk or memory, pass.
     """
     try:
         yield
     except config.ConfigError:
         raise
-    except Exception as error:  # whatever the user's code raises
-        said = _explanation(error, cfg)
-        if said is None:
+    except Exception as error:  # user code may raise anything
+        message = _explanation(error, cfg)
+        if message is None:
             raise
-        raise config.ConfigError(said) from error
+        raise config.ConfigError(message) from error
 
 
 def _explanation(error: Exception, cfg: config.ExperimentConfig) -> str | None:
@@ -37,17 +38,17 @@ def _explanation(error: Exception, cfg: config.ExperimentConfig) -> str | None:
         "mixer": cfg.algo.mixer.name if cfg.algo.mixer else "",
         "algo": cfg.algo.algorithm,
     }
-    own = {kind: name for kind, name in names.items() if "." in name}
-    places = {kind: _line_in(error, name) for kind, name in own.items()}
-    blamed = next((kind for kind in own if places[kind]), "env")
-    if blamed not in own or (not places[blamed] and isinstance(error, _MACHINE)):
+    custom = {kind: name for kind, name in names.items() if "." in name}
+    lines = {kind: _line_in(error, name) for kind, name in custom.items()}
+    kind = next((kind for kind in custom if lines[kind]), "env")
+    if kind not in custom or (not lines[kind] and isinstance(error, _SYSTEM_ERRORS)):
         return None
-    name, where = own[blamed], f" at {places[blamed]}" if places[blamed] else ""
-    more = f"`qmix-jax check-env {name}` explains it" if blamed == "env" else "correct that"
-    return f"{blamed}: {name!r} failed{where} ({components.said_by(error)}); {more}"
+    name, where = custom[kind], f" at {lines[kind]}" if lines[kind] else ""
+    hint = f"run `qmix-jax check-env {name}` for details" if kind == "env" else "fix the module"
+    return f"{kind}: {name!r} failed{where} ({components.said_by(error)}); {hint}"
 
 
 def _line_in(error: Exception, name: str) -> str:
-    """Where an exception passed through a module or its neighbours; empty if nowhere."""
+    """The innermost traceback line in a module's folder, `""` if none."""
     file = getattr(sys.modules.get(name), "__file__", None)
     return components.line_of(error, pathlib.Path(file).parent) if file else ""

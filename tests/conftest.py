@@ -1,5 +1,5 @@
-"""Settings of every test: two host devices, and compiling takes little time. All of it is settled
-before JAX starts its backend, and holds for the processes that tests start."""
+"""Settings of all tests: two host devices and fast compilation. They are set before JAX starts its
+backend and also apply to processes started by tests."""
 
 import atexit
 import collections
@@ -25,8 +25,7 @@ from qmix_jax.machine import signals
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Nothing touches the user's own cache. Workers of xdist take what the process that started them
-# has set here.
+# Never use the user's cache. Workers of xdist inherit the settings of their parent process.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="qmix_jax-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -38,20 +37,20 @@ for name, value in {
 }.items():
     os.environ[name.upper()] = str(value)
     jax.config.update(name, value)
-# What tests compile runs a few times only: machine code is made with the least effort. The older
-# emitters take a third of the time; from jax 0.11 on there are no others than the new ones.
+# Tests run compiled code a few times only, so compile with the least effort. The old emitters take
+# a third of the time; jax 0.11 removed them.
 EFFORT = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 11):
     EFFORT.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join((*EFFORT, os.environ.get("XLA_FLAGS", "")))
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 2)
-jax.devices()  # else the first run that needs one device settles it
+jax.devices()  # otherwise the first run that needs one device sets it
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with the most slow tests first, so that no worker is left with one at the end."""
+    """Runs files with most slow tests first, so that no worker ends with one of them."""
     slow = collections.Counter(
         item.path for item in items if item.get_closest_marker("slow") is not None
     )
@@ -82,8 +81,8 @@ def _forget_programs() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _machine_code_without_effort(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Training programs ask for more effort than the flags above. They get it only in files that
-    compare their results with those of other processes.
+    """Lowers the compile effort of training programs, except in files that compare their results
+    with those of other processes.
     """
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("as_users") is None:
@@ -94,7 +93,7 @@ def _machine_code_without_effort(request: pytest.FixtureRequest) -> Iterator[Non
 
 @pytest.fixture(scope="module")
 def empty_pictures() -> Iterator[None]:
-    """Replaces learning curves by an empty picture, for files that train many runs."""
+    """Replaces learning curves with an empty figure, in files that train many runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learning_curves, "figure", lambda metrics, title="": figure.Figure((1, 1)))
         yield
@@ -102,13 +101,13 @@ def empty_pictures() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_signal_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit codes tell the last signal of the process, which another test may have sent."""
+    """Resets the last signal, which sets the exit code and may come from another test."""
     monkeypatch.setattr(signals, "_last", signal.SIGINT)
 
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """Of processes that tests start: this checkout's package, on the CPU."""
+    """Environment variables of processes that tests start: this checkout, on the CPU."""
     return _environment()
 
 
@@ -123,7 +122,7 @@ def _environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def run_python_in() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `python <arguments>` in a process of its own, in a folder."""
+    """Runs `python <arguments>` in a new process, in a folder."""
 
     def run(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -143,5 +142,5 @@ def run_python_in() -> Callable[..., subprocess.CompletedProcess[str]]:
 def run_python(
     tmp_path: pathlib.Path, run_python_in: Callable[..., subprocess.CompletedProcess[str]]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `python <arguments>` in a process of its own, in an empty folder."""
+    """Runs `python <arguments>` in a new process, in an empty folder."""
     return functools.partial(run_python_in, tmp_path)

@@ -1,4 +1,4 @@
-"""What the package computes, as slow and obvious NumPy loops in the precision of their inputs.
+"""Reference implementations as slow, obvious NumPy loops in the precision of their inputs.
 
 Parameters are the package's own trees; axes are those of `qmix_jax.types`.
 """
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def double(tree):
-    """The same tree in NumPy with float64 for float32, for finite differences."""
+    """Converts a tree to NumPy with float64 for float32, for finite differences."""
 
     def convert(leaf):
         leaf = np.asarray(leaf)
@@ -332,7 +332,7 @@ def td(
 
 
 def qtran_heads(params, hidden, actions, state, n_actions, variant):
-    """Q_jt of one situation: one value (`base`), or those of each agent's every action (`alt`)."""
+    """Q_jt of one step: one value (`base`), or those of all actions of each agent (`alt`)."""
     acts = [one_hot(action, n_actions) for action in actions]
     n_agents = len(acts)
     if variant == "base":
@@ -367,9 +367,9 @@ def qtran(params, fixed, target_params, batch, hparams, mixer, *, variant, doubl
         return found if variant == "base" else take(found, actions)
 
     def opt(t, b):
-        chosen = best(t, b)
-        total = sum(take(q[t, b], chosen)) + mlp(params["value"], trajectory.state[t, b])[0]
-        return [(total - fit) ** 2 for fit in q_jt(fixed, hidden_fixed, t, b, chosen)]
+        actions_next = best(t, b)
+        total = sum(take(q[t, b], actions_next)) + mlp(params["value"], trajectory.state[t, b])[0]
+        return [(total - fit) ** 2 for fit in q_jt(fixed, hidden_fixed, t, b, actions_next)]
 
     def nopt(t, b):
         actions = trajectory.actions[t, b]
@@ -406,7 +406,7 @@ def qtran(params, fixed, target_params, batch, hparams, mixer, *, variant, doubl
 def wqmix(
     params, fixed, target_params, batch, hparams, mixer, *, weighting, loss, target, n_step, **_
 ):
-    """As `td`; the metrics are those of the monotonic value, the priorities those of Q*."""
+    """As `td`, with the metrics of the monotonic value and the priorities of Q*."""
     del fixed
     trajectory, joint = batch.trajectory, JOINT[mixer]
     q, _ = unroll(params["agent"], trajectory)

@@ -1,7 +1,7 @@
-"""Random inputs of networks and losses, drawn in NumPy, and numbers to learn by.
+"""Random inputs of networks and losses, drawn in NumPy, and hyperparameters.
 
-Sequences are as collectors store them, and written as one mark per step: `.` the episode goes on,
-`t` the action terminated it, `x` it hit the time limit, `h` its end is held, `-` padding.
+Sequences are as collectors store them, written as one mark per step: `.` the episode continues, `t`
+the action terminated it, `x` it reached the time limit, `h` its end entry, `-` padding.
 """
 
 import functools
@@ -39,15 +39,15 @@ SPEC = EnvSpec(
 SEGMENTS = ("..t.xh.", "txh....", ".xh..tx")
 EPISODES = ("..t----", "....x--", "......x")
 FORMS = ("segment", "episode")
-FACTORISATIONS = components.names("algorithms")
+ALGORITHMS = components.names("algorithms")
 
 
 def batch(form, seed=0):
-    """Three sequences of seven steps with weights other than 1; what padding holds is random too.
+    """Three sequences of seven steps with weights other than 1; padding is random too.
 
     Args:
-      form: `segment` (episodes joined by `reset`; the end of a truncated one has an entry of its
-        own) or `episode` (one episode each, then padding).
+      form: `segment` (episodes joined by `reset`; the end of a truncated one has its own entry)
+        or `episode` (one episode each, then padding).
       seed: of all contents.
     """
     marks = np.array([list(row) for row in (SEGMENTS if form == "segment" else EPISODES)]).T
@@ -76,7 +76,7 @@ def batch(form, seed=0):
 
 
 def with_other_invalid_contents(original, seed=1):
-    """The same batch where everything that no valid step may look at is different.
+    """Returns the batch with different contents wherever no valid step depends on them.
 
     Invalid steps get other actions, the opposite `terminated` and rewards that are not numbers;
     entries that are neither part of a valid step nor its successor, nor history of one, get other
@@ -101,7 +101,7 @@ def with_other_invalid_contents(original, seed=1):
         reward=other(old.reward, np.float32("nan"), ~old.valid),
         terminated=old.terminated ^ ~old.valid,
     )
-    # Between joined episodes every entry is some step's; what follows a lone one's end is nobody's.
+    # Joined episodes need every entry; entries after the end of a single episode are unneeded.
     joined = old.reset[1:].any()
     assert (~old.valid).any() and unneeded.any() == (not joined)
     return replace(original, trajectory=changed)
@@ -119,7 +119,7 @@ def _needed(trajectory):
 
 
 def component(kind, name, options=None, *context):
-    """The component made for `SPEC`; `context` is what its `make` takes after the spec."""
+    """Makes the component for `SPEC`; `context` are the arguments of `make` after the spec."""
     module = components.find(kind, name)
     if kind == "agents":
         context = (SPEC.actions.width,)
@@ -127,7 +127,7 @@ def component(kind, name, options=None, *context):
 
 
 def algorithm(name, options, agent, mixer, spec=SPEC, optimiser=None):
-    """The algorithm of a name on these networks; with no optimiser a step is the gradient."""
+    """Makes an algorithm with these networks; without optimiser a step is the gradient."""
     module = components.find("algorithms", name)
     parts = base.Components(lambda width: agent, mixer, optimiser or optax.identity())
     return module.make(module.Config.model_validate(dict(options or {})), spec, parts)
@@ -142,13 +142,13 @@ CLOCK = Clock(
 
 
 def clock(gradient_step):
-    """The start of a run but for the gradient step."""
+    """Returns the clock at the start of a run, with this gradient step."""
     return replace(CLOCK, gradient_step=jnp.int32(gradient_step))
 
 
-def loss(made):
-    """`(params, target_params, batch, hparams) -> (loss, Extras)` of an algorithm with one."""
-    (phase,) = made.learner.phases
+def loss(algo):
+    """Returns `(params, target_params, batch, hparams) -> (loss, LossAux)` of a single phase."""
+    (phase,) = algo.learner.phases
 
     def call(params, target_params, batch, hparams):
         key = jax.random.key(3)
@@ -157,19 +157,19 @@ def loss(made):
     return call
 
 
-def targets(made, params):
-    """Those of the parameters that have a target copy."""
-    return {name: params[name] for name in made.learner.init(params).target_params}
+def targets(algo, params):
+    """Returns the parameters that have a target copy."""
+    return {name: params[name] for name in algo.learner.init(params).target_params}
 
 
-def seen(obs, prev_actions, reset, avail=None):
-    """What agents act on."""
+def observed(obs, prev_actions, reset, avail=None):
+    """Returns an `Observed`; all actions are available by default."""
     avail = np.ones((*obs.shape[: prev_actions.ndim], 1), bool) if avail is None else avail
     return Observed(obs=obs, prev_actions=prev_actions, reset=reset, avail_actions=avail)
 
 
-def at_start(made, params, obs, state, actions):
-    """What an algorithm shows of joint actions [J, N] at an episode's start, name -> [J, ...]."""
+def at_start(algo, params, obs, state, actions):
+    """Inspects joint actions [J, N] at the start of an episode, name -> [J, ...]."""
     entries = (2, len(actions))
     n, width = obs.shape[0], int(np.max(actions)) + 1
     flags = np.ones(entries, bool)
@@ -183,7 +183,7 @@ def at_start(made, params, obs, state, actions):
         terminated=flags[:1],
         valid=flags[:1],
     )
-    return {name: values[0] for name, values in made.inspect(params, trajectory).items()}
+    return {name: values[0] for name, values in algo.inspect(params, trajectory).items()}
 
 
 def live_carry(agent, batch_size=3):
@@ -195,22 +195,22 @@ VARIANTS = {
     "qtran": ({"variant": "base"}, {"variant": "alt"}),
     "wqmix": ({"weighting": "centrally"}, {"weighting": "optimistically"}),
 }
-"""Components that are several algorithms: their options, the defaults first."""
+"""Modules that are several algorithms: their options, the defaults first."""
 
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""For what runs a few times only: it compiles in a third of the time."""
+"""For functions that run a few times only: compiles in a third of the time."""
 
 
 def coefficients():
-    """The own numbers of all algorithms, `hparams.algo`, other than their defaults."""
-    modules = (components.find("algorithms", name) for name in FACTORISATIONS)
+    """Returns coefficients of all algorithms, `hparams.algo`, that differ from their defaults."""
+    modules = (components.find("algorithms", name) for name in ALGORITHMS)
     models = [module.Coefficients for module in modules if hasattr(module, "Coefficients")]
     return {name: 0.7 * value for model in models for name, value in model().model_dump().items()}
 
 
 def signature(tree):
-    """The tree with (shape, dtype) for every array."""
+    """Replaces every array of a tree by (shape, dtype)."""
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
@@ -220,7 +220,7 @@ def normal(rng, *shape):
 
 
 def params(init, seed=0):
-    """Random parameters of the shapes that `init(key)` gives, none of them zero."""
+    """Returns random nonzero parameters with the shapes of `init(key)`."""
     leaves, treedef = jax.tree.flatten(jax.eval_shape(init, jax.random.key(0)))
     rng = np.random.default_rng(seed)
     return treedef.unflatten([0.5 * normal(rng, *leaf.shape) for leaf in leaves])
@@ -236,12 +236,12 @@ def random_avail(rng, leading):
 
 
 def constant(value):
-    """A schedule that never changes."""
+    """Returns a constant schedule."""
     return Schedule(start=jnp.float32(value), end=jnp.float32(value), steps=jnp.float32(1.0))
 
 
 def hparams(**changes):
-    """Numbers unlike any default, so that none can be forgotten unnoticed."""
+    """Returns hyperparameters that differ from all defaults, so that omitting one is noticed."""
     values = {
         "learning_rate": 0.1,
         "epsilon": 0.3,

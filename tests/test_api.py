@@ -200,24 +200,24 @@ BAD = {
     "plan: replay.batch_size=64 exceeds replay.capacity=12; raise capacity or lower batch_size": {
         "replay": {"batch_size": 64}
     },
-    "plan: replay.capacity=10 is no multiple of trainer.n_envs=3; use 12": {
+    "plan: replay.capacity=10 is not a multiple of trainer.n_envs=3; use 12": {
         "replay": {"capacity": 10}
     },
     "plan: trainer.window=4 is shorter than the longest episode (5 steps); "
     "raise it to at least 5, set null, or use trainer.collector=window": {"trainer": {"window": 4}},
-    "plan: trainer.burn_in=2 with trainer.collector=segment, whose sequences begin with an "
+    "plan: trainer.burn_in=2 with trainer.collector=segment, whose sequences start with an "
     "episode; set it to 0, or collector=window": {"trainer": {"burn_in": 2}},
     "plan: trainer.burn_in=4 exceeds trainer.window=3; lower it": {
         "trainer": {"collector": "window", "window": 3, "burn_in": 4}
     },
     "plan: replay.kind=on_policy with replay.batch_size=4, which does not divide "
     "trainer.n_envs=6; use 3": {"replay": {"kind": "on_policy"}, "trainer": {"n_envs": 6}, **PQN},
-    "plan: replay.kind=on_policy with trainer.gradient_steps=2, no multiple of the 3 minibatches "
-    "of an epoch (trainer.n_envs / replay.batch_size); use 3": {
+    "plan: replay.kind=on_policy with trainer.gradient_steps=2, not a multiple of the 3 "
+    "minibatches of an epoch (trainer.n_envs / replay.batch_size); use 3": {
         "replay": {"kind": "on_policy", "batch_size": 1},
         **PQN,
     },
-    "plan: replay.kind=on_policy with replay.capacity=12, but only the last rollout is kept; set "
+    "plan: replay.kind=on_policy with replay.capacity=12, but only the last rollout is stored; set "
     "it to null": {"replay": {"kind": "on_policy", "batch_size": 3}, **PQN},
     "algo: qmix does not fit: it learns from replay.kind=uniform or prioritised or transitions, "
     "got on_policy; algo.algorithm that fits: pqn": {

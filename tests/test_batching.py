@@ -8,7 +8,7 @@ WINDOW = {"collector": "window", "window": 3, "burn_in": 2}
 
 
 @pytest.mark.slow
-def test_vmap_agrees_with_map_to_float32_rounding():
+def test_vmap_and_map_agree_to_float32_rounding():
     batched, in_turn = (
         members.train(
             members.load(seeds=3, trainer=WINDOW, population={"batching": batching}), calls=(9,)

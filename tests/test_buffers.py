@@ -37,7 +37,7 @@ def clock(n_added, env_steps=0.0):
 
 
 def rollout(*rewards):
-    """One step per sequence, told apart by its reward."""
+    """One step per sequence, identified by its reward."""
     b = len(rewards)
     return Trajectory(
         obs=jnp.zeros((2, b, 1, 1)),
@@ -82,7 +82,7 @@ def test_an_epoch_uses_every_sequence_of_the_last_rollout_once():
     np.testing.assert_array_equal(batch.weight, [1.0, 1.0])
 
 
-def test_a_new_rollout_begins_a_new_epoch():
+def test_a_new_rollout_starts_a_new_epoch():
     buffer = replay.make_on_policy(ring("on_policy", 4), 2)
     state = buffer.add(buffer.init(), rollout(*range(4)), clock(0))
     state, _ = epoch(buffer, state, jax.random.key(0), 1)
@@ -106,8 +106,8 @@ def prioritised(priorities, batch, exponent, correction=1.0, capacity=None):
     if not isinstance(correction, Schedule):
         strength = jnp.float32(correction)
         correction = Schedule(start=strength, end=strength, steps=jnp.float32(1.0))
-    kept = ring("prioritised", capacity)
-    buffer = replay.make_prioritised(kept, batch, exponent, correction)
+    buffer_ring = ring("prioritised", capacity)
+    buffer = replay.make_prioritised(buffer_ring, batch, exponent, correction)
     state = buffer.add(buffer.init(), rollout(*range(len(priorities))), clock(0))
     return buffer, note(buffer, state, range(len(priorities)), priorities)
 
@@ -128,14 +128,14 @@ def drawn(buffer, state, n_stored, draws=20_000):
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0])
-def test_sequences_are_drawn_in_proportion_to_a_power_of_their_priority(exponent):
+def test_sampling_is_proportional_to_a_power_of_the_priority(exponent):
     priorities = np.array([0.25, 1.0, 4.0, 16.0])
     shares = priorities**exponent / np.sum(priorities**exponent)
     counts, _ = drawn(*prioritised(priorities, 1, exponent), n_stored=4)
     close(counts, {(i,): share for i, share in enumerate(shares)}, 20_000)
 
 
-def test_pairs_are_drawn_without_replacement():
+def test_prioritised_sampling_is_without_replacement():
     """One after the other: P({i, j}) = p_i p_j / (1 - p_i) + p_j p_i / (1 - p_j)."""
     p = np.array([0.1, 0.2, 0.3, 0.4])
     counts, _ = drawn(*prioritised(10 * p, 2, 1.0), n_stored=4)
@@ -145,7 +145,7 @@ def test_pairs_are_drawn_without_replacement():
     close(counts, shares, 20_000)
 
 
-def test_exponent_zero_is_the_uniform_ring():
+def test_exponent_zero_samples_uniformly():
     counts, batches = drawn(*prioritised([1e-3, 1.0, 50.0, 0.0], 2, 0.0), n_stored=4)
     close(counts, dict.fromkeys(itertools.combinations(range(4), 2), 1 / 6), 20_000)
     np.testing.assert_array_equal(batches.weight, 1.0)
@@ -162,7 +162,7 @@ def test_weights_by_hand(env_steps, strength):
     np.testing.assert_allclose(batch.weight, expected[np.asarray(batch.index)], rtol=1e-5)
 
 
-def test_new_sequences_have_the_largest_priority_and_unfilled_places_are_never_drawn():
+def test_new_sequences_have_the_largest_priority_and_empty_entries_are_never_sampled():
     buffer, state = prioritised([2.0, 9.0], 2, 1.0, capacity=6)
     np.testing.assert_allclose(state["priority"], [2, 9, 0, 0, 0, 0], rtol=1e-5)
     counts, _ = drawn(buffer, state, 2, draws=100)
@@ -177,8 +177,8 @@ def test_new_sequences_have_the_largest_priority_and_unfilled_places_are_never_d
 
 
 @pytest.mark.parametrize("kind", ["prioritised", "on_policy"])
-def test_members_of_a_population_draw_for_themselves(kind):
-    """Two members side by side, of other priorities and keys: each as if it were alone."""
+def test_members_of_a_population_sample_independently(kind):
+    """Two vmapped members with different priorities and keys sample as they do alone."""
     if kind == "prioritised":
         buffer, state = prioritised([1.0, 4.0, 16.0, 64.0], 2, 1.0)
     else:
@@ -202,7 +202,7 @@ def test_members_of_a_population_draw_for_themselves(kind):
     assert (together[1][0] != together[1][1]).any()
 
 
-def test_what_is_noted_of_a_sequence_counts_as_its_bytes():
+def test_sequence_bytes_include_bookkeeping():
     for kind, extra in (("uniform", 0), ("prioritised", 4), ("on_policy", 1)):
         shapes = replay.sequence_shapes(SPEC, replay.StoredFields(1), CODES, kind)
         plain = replay.sequence_shapes(SPEC, replay.StoredFields(1), CODES)

@@ -1,6 +1,5 @@
-"""Algorithms that the package does not ship, and that its contracts admit as they are: continuous
-actions, opposed rewards learnt online from tables, an on-policy actor-critic in two phases. Nothing
-of the engine knows them.
+"""Algorithms outside the package that its contracts support unchanged: continuous actions, opposed
+rewards learnt online in tables, an on-policy actor-critic with two phases.
 """
 
 import re
@@ -34,7 +33,7 @@ CONTINUOUS = {
 
 
 @pytest.mark.parametrize("kind", ["uniform", "transitions"])
-def test_continuous_actions_are_stored_learnt_and_acted_out(kind):
+def test_continuous_actions_are_stored_and_learnt(kind):
     """Both agents come near the best point from replayed joint actions."""
     replay = {"kind": kind, "batch_size": 32, "capacity": 4_000}
     trained = members.train(load("aim", "deterministic", replay=replay, **CONTINUOUS))
@@ -53,44 +52,44 @@ ONLINE = {
 
 
 @pytest.fixture(scope="module")
-def duelled():
+def duel_result():
     """The tabular learner after 100 updates of 4 steps in 3 environments."""
     return members.train(load("duel", "averages", **ONLINE))
 
 
-def test_opposed_rewards_reach_each_agents_own_table(duelled):
+def test_each_agent_learns_from_its_own_reward(duel_result):
     """Against half random play each agent's means prefer its dominant or best action; evaluation
-    scores the first agent, and tells each one's return."""
-    q = duelled.parameters["q"][:, :, 0]
+    scores the first agent and reports the return of each."""
+    q = duel_result.parameters["q"][:, :, 0]
     assert (np.argmax(q, axis=-1) == [0, 1]).all()
-    evaluation = duelled.evaluation
+    evaluation = duel_result.evaluation
     np.testing.assert_array_equal(evaluation["return"], 1.0)
     np.testing.assert_array_equal(evaluation["return/row"], 1.0)
     np.testing.assert_array_equal(evaluation["return/column"], -1.0)
-    assert duelled.program.eval_metrics == ("return", "length", "return/row", "return/column")
+    assert duel_result.program.eval_metrics == ("return", "length", "return/row", "return/column")
 
 
-def test_an_online_learner_sees_every_step_of_every_environment_once(duelled):
-    """1,200 visits of each agent; means of opposed rewards weigh to opposite sums; the clock counts
-    every update 0, 1, 2, ..."""
-    n = np.asarray(duelled.states[0].learner.opt_state["n"])
+def test_an_online_learner_uses_every_step_once(duel_result):
+    """1,200 visits per agent; means of opposed rewards have opposite weighted sums; the clock
+    counts every update 0, 1, 2, ..."""
+    n = np.asarray(duel_result.states[0].learner.opt_state["n"])
     np.testing.assert_array_equal(n.sum(axis=(2, 3)), 1_200)
-    paid = (duelled.parameters["q"][: len(n)] * n).sum(axis=(2, 3))
+    paid = (duel_result.parameters["q"][: len(n)] * n).sum(axis=(2, 3))
     np.testing.assert_allclose(paid[:, 0], -paid[:, 1], rtol=1e-4)
     assert (np.abs(paid) > 100.0).all()
-    plan = duelled.program.plan
+    plan = duel_result.program.plan
     assert (plan.n_updates, plan.gradient_steps, plan.warm_up_collects) == (100, 12, 0)
     for name in ("train/step", "train/env_step"):
-        total, count = (float(x[0]) for x in duelled.metrics.totals[name])
+        total, count = (float(x[0]) for x in duel_result.metrics.totals[name])
         assert (total, count) == (1_200 * 1_199 / 2, 1_200), name
-    assert jax.tree.leaves(duelled.states[0].replay) == []
+    assert jax.tree.leaves(duel_result.states[0].replay) == []
 
 
-def test_an_online_learner_goes_on_as_if_it_had_not_been_cut():
-    """Chunks of 3, 1 and 96 updates give what one of 100 gives, bit for bit."""
+def test_chunk_length_does_not_change_an_online_learner():
+    """Chunks of 3, 1 and 96 updates equal one of 100 bit for bit."""
     cfg = load("duel", "averages", **ONLINE)
-    whole, cut = members.train(cfg), members.train(cfg, calls=(3, 1, 96))
-    for a, b in zip(members.leaves(whole.states), members.leaves(cut.states), strict=True):
+    uncut, cut = members.train(cfg), members.train(cfg, calls=(3, 1, 96))
+    for a, b in zip(members.leaves(uncut.states), members.leaves(cut.states), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -103,19 +102,19 @@ ON_POLICY = {
 
 
 @pytest.fixture(scope="module")
-def acted():
+def trained():
     """The actor-critic after 150 updates on a game whose first actions are dominant."""
     return members.train(load("x", "actor_critic", **ON_POLICY))
 
 
-def test_an_on_policy_actor_critic_with_a_target_critic_learns(acted):
-    np.testing.assert_array_equal(acted.evaluation["return"], 3.0)
+def test_an_on_policy_actor_critic_with_a_target_critic_learns(trained):
+    np.testing.assert_array_equal(trained.evaluation["return"], 3.0)
 
 
-def test_what_acting_and_preparing_add_is_stored_with_the_trajectory(acted):
-    """log pi of the actions taken, advantages of the whole rollout, and the normaliser's statistics
-    beside the networks, which no gradient step moved from what `prepare` wrote."""
-    state = acted.states[0]
+def test_behaviour_from_act_and_prepare_is_stored_with_the_trajectory(trained):
+    """log pi of the actions taken, advantages of the rollout, and statistics of the normaliser,
+    which gradient steps do not change."""
+    state = trained.states[0]
     stored = state.replay["behaviour"]
     assert stored["log_prob"].shape[2:] == (1, 2) and stored["advantage"].shape[2:] == (1,)
     assert (np.asarray(stored["log_prob"]) < 0).all()
@@ -124,20 +123,20 @@ def test_what_acting_and_preparing_add_is_stored_with_the_trajectory(acted):
     assert set(state.learner.target_params) == {"critic"}
 
 
-def test_phases_of_an_actor_critic_count_their_own_steps(acted):
+def test_phases_of_an_actor_critic_count_their_own_steps(trained):
     """Two critic steps in each of 150 gradient steps, one actor step; metrics carry their names."""
-    totals = acted.metrics.totals
+    totals = trained.metrics.totals
     assert totals["train/critic_loss"][1][0] == 300
     assert totals["train/actor_loss"][1][0] == 150
-    assert set(acted.metrics.first_nonfinite) == {
+    assert set(trained.metrics.first_nonfinite) == {
         f"train/{name}" for name in (
             "critic_loss", "critic_grad_norm", "actor_loss", "actor_grad_norm",
         )
     }  # fmt: skip
 
 
-def test_a_member_whose_actor_diverges_is_frozen_and_named():
-    """Any watched loss freezes, whatever the phases are called."""
+def test_a_member_with_a_diverging_actor_is_frozen():
+    """Any watched loss freezes, whatever the names of the phases."""
     cfg = load("x", "actor_critic", **{**ON_POLICY, "hparams": {"learning_rate": 1e30}})
     trained = members.train(cfg, calls=(6,))
     firsts = trained.metrics.first_nonfinite
@@ -151,17 +150,17 @@ def test_a_member_whose_actor_diverges_is_frozen_and_named():
         ("aim", None, {}, "it needs discrete actions, and those of aim are box"),
         ("duel", None, {}, "it learns from one team reward, and the agents of duel compete"),
         ("counting", "deterministic", {}, "it needs box actions, and those of counting are disc"),
-        ("counting", "averages", {}, "whose rewards add up to zero, which counting does not state"),
+        ("counting", "averages", {}, "whose rewards add up to zero; counting is not `zero_sum`"),
         ("counting", "actor_critic", {}, "replay.kind=on_policy, got uniform"),
         ("counting", None, {"replay": {"kind": "on_policy"}}, "got on_policy"),
         ("counting", None, {"replay": {"kind": "transitions"}}, "set agent=mlp"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_with_the_reason(env, algo, changes, words):
-    chosen = {} if algo is None else {
+def test_unmet_needs_are_refused_with_the_reason(env, algo, changes, words):
+    overrides = {} if algo is None else {
         "algo": {"name": algo, "algorithm": f"toys.{algo}", "mixer": None}
     }  # fmt: skip
-    cfg = members.load(env={"name": f"toys.{env}"}, **chosen, **changes)
+    cfg = members.load(env={"name": f"toys.{env}"}, **overrides, **changes)
     with pytest.raises(config.ConfigError, match=re.escape(words)) as error:
         program.build(cfg)
     text = str(error.value)

@@ -15,7 +15,7 @@ OWN = ("experiment=two_step", "algo=vdn", "algo.name=weighted", "algo.mixer.name
 
 
 @pytest.mark.slow
-def test_it_trains_and_takes_its_options(tmp_path):
+def test_a_custom_environment_trains_with_options(tmp_path):
     tiny = ("seeds=2", "trainer.env_steps=400", "eval.every=400")
     mapping = composition.compose(*OWN, "+algo.mixer.options.start=2.0", *tiny)
     result = qmix_jax.train(qmix_jax.load_config(mapping), tmp_path / "run")
@@ -32,7 +32,7 @@ ALGORITHM = (
 )  # fmt: skip
 
 
-def test_an_algorithm_weighs_errors_below_the_estimate():
+def test_a_custom_algorithm_weights_negative_errors():
     """With beta 1 it is independent Q-learning; the loss is linear in beta."""
     agent = samples.component("agents", "gru", {"hidden": 4})
     batch = samples.batch("segment")
@@ -41,17 +41,17 @@ def test_an_algorithm_weighs_errors_below_the_estimate():
     def loss(name, beta):
         made = samples.algorithm(name, {}, agent, None)
         call = samples.jit(samples.loss(made))
-        numbers = samples.hparams(algo={"beta": beta})
-        return call({"agent": params}, {"agent": targets}, batch, numbers)[0]
+        hparams = samples.hparams(algo={"beta": beta})
+        return call({"agent": params}, {"agent": targets}, batch, hparams)[0]
 
-    whole, none, some = (loss("toys.hysteretic", beta) for beta in (1.0, 0.0, 0.3))
-    np.testing.assert_allclose(whole, loss("iql", 1.0), rtol=1e-6)
-    assert 0 < none < whole
-    np.testing.assert_allclose(some, none + 0.3 * (whole - none), rtol=1e-5)
+    full, none, some = (loss("toys.hysteretic", beta) for beta in (1.0, 0.0, 0.3))
+    np.testing.assert_allclose(full, loss("iql", 1.0), rtol=1e-6)
+    assert 0 < none < full
+    np.testing.assert_allclose(some, none + 0.3 * (full - none), rtol=1e-5)
 
 
 @pytest.mark.slow
-def test_an_algorithm_trains_and_its_numbers_can_be_set(tmp_path):
+def test_a_custom_algorithm_trains_with_coefficients(tmp_path):
     tiny = ("seeds=2", "trainer.env_steps=400", "eval.every=400", "+hparams.algo.beta=0.2")
     cfg = qmix_jax.load_config(composition.compose(*ALGORITHM, *tiny))
     assert dict(cfg.hparams.algo) == {"beta": 0.2}
@@ -79,15 +79,15 @@ def test_an_agent_trains_and_takes_its_options(tmp_path):
     assert actions.shape == (2,)
 
 
-def test_a_mistake_in_its_options_is_explained():
+def test_invalid_options_of_a_custom_component_are_explained():
     with pytest.raises(qmix_jax.ConfigError, match=r"algo\.mixer\.options\.strat.*start"):
         qmix_jax.load_config(composition.compose(*OWN, "+algo.mixer.options.strat=2.0"))
 
 
-def test_modules_are_found_where_the_command_is_given(tmp_path, run_python):
+def test_custom_modules_are_imported_from_the_working_directory(tmp_path, run_python):
     (tmp_path / "my_lab").mkdir()
     (tmp_path / "my_lab" / "empty.py").write_text("")
     command = pathlib.Path(sys.executable).with_name("qmix-jax")
-    done = run_python(str(command), "train", "env=custom", "env.name=my_lab.empty")
-    assert done.returncode == 2 and "my_lab.empty" in done.stderr, done.stderr
-    assert "no module" not in done.stderr
+    process = run_python(str(command), "train", "env=custom", "env.name=my_lab.empty")
+    assert process.returncode == 2 and "my_lab.empty" in process.stderr, process.stderr
+    assert "no module" not in process.stderr

@@ -14,22 +14,22 @@ def test_traced_keys_share_a_program_and_static_keys_do_not():
         members.load(trainer={"gradient_steps": 3}, seed=1),
         members.load(agent={"options": {"hidden": 9}}),
     ]
-    found = groups.split(configs)
-    assert [group.jobs for group in found] == [(0, 1, 3), (2, 4), (5,)]
-    assert [group.config for group in found] == [configs[0], configs[2], configs[5]]
-    keys = groups.separating_keys(found)
+    result = groups.split(configs)
+    assert [group.jobs for group in result] == [(0, 1, 3), (2, 4), (5,)]
+    assert [group.config for group in result] == [configs[0], configs[2], configs[5]]
+    keys = groups.separating_keys(result)
     assert keys == ("agent.options.hidden", "trainer.gradient_steps")
-    assert groups.separating_keys(found[:1]) == ()
+    assert groups.separating_keys(result[:1]) == ()
 
 
-def test_a_key_that_only_some_have_separates():
-    found = groups.split(
+def test_a_key_of_some_configurations_only_separates_groups():
+    result = groups.split(
         [
             members.load(),
             members.load(algo={"name": "iql", "algorithm": "iql", "mixer": None}),
         ]
     )
-    assert len(found) == 2
-    keys = groups.separating_keys(found)
+    assert len(result) == 2
+    keys = groups.separating_keys(result)
     assert {"algo.name", "algo.algorithm"} <= set(keys)
     assert any(key.startswith("algo.mixer") for key in keys)

@@ -8,8 +8,8 @@ from toys import image, members
 
 
 @pytest.mark.slow
-def test_a_run_learns_to_see():
-    """Collected, kept in eight bits, sampled, learnt from and evaluated; each agent its own."""
+def test_a_run_learns_from_images():
+    """Collects, stores in eight bits, samples, learns and evaluates; a network per agent."""
     cfg = members.load(
         env={"name": "toys.image"},
         agent={

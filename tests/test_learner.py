@@ -28,7 +28,7 @@ def initial():
 
 
 def linear_learner(optimiser, targets=PARTS):
-    """A loss whose gradient is the batch itself."""
+    """A loss whose gradient is the batch."""
 
     def loss(params, target_params, batch, hparams, clock, k, key):
         products = jax.tree.map(lambda p, g: jnp.sum(p * g), params, batch)
@@ -65,7 +65,7 @@ def test_first_step_of_rmsprop():
     np.testing.assert_allclose(1.0 - walk(states)[1], 4.9995e-3, rtol=2e-5)
 
 
-def test_rmsprop_keeps_eps_outside_the_root():
+def test_rmsprop_adds_eps_outside_the_root():
     """A gradient of 1e-4: 1e-4 / (1e-5 + 1e-5) is 5; inside the root it would be 0.03."""
     rmsprop = learners.make_optimiser("rmsprop", eps=1e-5, **SETTINGS)
     states = run(rmsprop, [gradients((1e-4, 0.0))], samples.hparams(learning_rate=1.0))
@@ -73,7 +73,7 @@ def test_rmsprop_keeps_eps_outside_the_root():
 
 
 @pytest.mark.parametrize("name", ["rmsprop", "adam", "radam"])
-def test_steps_agree_with_a_loop(name):
+def test_optimiser_steps_agree_with_a_loop(name):
     """Eight steps: RAdam is plain momentum for the first five and rectified afterwards."""
     sequence = [1.0, -0.5, 0.25, 2.0, 0.1, -1.5, 0.7, 0.3]
     eps = 1e-2  # large enough for its place to show
@@ -101,7 +101,7 @@ def test_clip_is_joint_over_agent_and_mixer():
     np.testing.assert_allclose(after.params["mixer"], [0.2], rtol=1e-6)
 
 
-def test_clip_leaves_small_and_zero_gradients_alone():
+def test_clip_does_not_change_small_and_zero_gradients():
     small, zero = gradients((3.0, 0.0), 4.0), gradients()
     for grads, norm in ((small, 5.0), (zero, 0.0)):
         clipped, measured = learners.clip(grads, jnp.float32(5.0))
@@ -109,7 +109,7 @@ def test_clip_leaves_small_and_zero_gradients_alone():
         assert float(measured) == norm
 
 
-def test_update_reports_the_norm_before_the_clip_and_the_losss_extras():
+def test_update_returns_the_unclipped_norm_and_the_loss_aux():
     learner = linear_learner(optax.identity())
     _, metrics, priority = learner.update(
         learner.init(initial()),
@@ -136,7 +136,7 @@ def test_target_is_copied_exactly_after_every_period():
 
 
 def test_target_period_counts_gradient_steps_from_the_start_of_the_run():
-    """The second update with K = 4 begins at gradient step 4; its second step is the run's 6th."""
+    """The second update with K = 4 starts at gradient step 4; its second step is the run's 6th."""
     sequence = [gradients((1.0, 0.0))] * 3
     states = run(optax.identity(), sequence, samples.hparams(target_period=3), first_step=4)
     for state, source in zip(states, [0, 0, 2, 2], strict=True):
@@ -152,7 +152,7 @@ def test_soft_target():
     )
 
 
-def test_without_a_target_there_is_none():
+def test_a_learner_without_targets_has_no_target_params():
     states = run(optax.identity(), [gradients((1.0, 0.0))], samples.hparams(), targets=())
     assert [state.target_params for state in states] == [{}, {}]
 
@@ -202,8 +202,8 @@ def shifting_loss(part, other):
 
     def loss(params, target_params, batch, hparams, clock, k, key):
         value = 0.5 * jnp.sum((params[part] - params[other]) ** 2)
-        seen = (jnp.float32(k), jnp.ones(()))
-        metrics = {"loss": (value, jnp.ones(())), "k": seen}
+        index = (jnp.float32(k), jnp.ones(()))
+        metrics = {"loss": (value, jnp.ones(())), "k": index}
         return value, learners.LossAux(metrics=metrics, priority=jnp.ones(1))
 
     return loss
@@ -218,7 +218,7 @@ def in_phases(*phases, targets=(), rate=0.5, gradient_step=0, **numbers):
     return learner.update(state, samples.batch("segment"), hparams, clock, KEY)[:2]
 
 
-def test_phases_run_in_order_and_each_steps_its_own_parts_alone():
+def test_phases_run_in_order_and_step_only_their_own_parts():
     """The critic goes from 3 half the way to the actor's 1; the actor, next, half the way from 1 to
     the critic's new 2."""
     state, metrics = in_phases(
@@ -244,13 +244,13 @@ def test_a_phase_repeats_with_its_index_and_sums_its_metrics():
 def test_a_target_counts_the_steps_of_its_own_part(before, copied):
     """Three critic steps per gradient step, period 5: due when 5, 10 or 15 fall among them."""
     phase = learners.Phase(("critic",), shifting_loss("critic", "actor"), repeats=3)
-    numbers = {"gradient_step": before, "target_period": 5}
-    state, _ = in_phases(phase, targets=("critic",), **numbers)
+    values = {"gradient_step": before, "target_period": 5}
+    state, _ = in_phases(phase, targets=("critic",), **values)
     assert set(state.target_params) == {"critic"}
     np.testing.assert_allclose(state.target_params["critic"], [1.25 if copied else 3.0])
 
 
-def test_a_phase_has_a_rate_and_a_clip_of_its_own():
+def test_each_phase_has_its_own_learning_rate_and_clip():
     """The gradient 2 is clipped to 0.25, and the rate is 0.1: 3 - 0.025."""
     phase = learners.Phase(
         ("critic",),
@@ -261,7 +261,7 @@ def test_a_phase_has_a_rate_and_a_clip_of_its_own():
     np.testing.assert_allclose(in_phases(phase)[0].params["critic"], [2.975], rtol=1e-6)
 
 
-def test_stacked_parameters_may_be_clipped_one_agent_at_a_time():
+def test_stacked_parameters_can_be_clipped_per_agent():
     """Rows (3, 4) and (0.3, 0.4) with a clip of 1: only the first one shrinks."""
     rows = jnp.array([[3.0, 4.0], [0.3, 0.4]])
 

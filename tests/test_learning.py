@@ -77,8 +77,8 @@ def published_two_step(algo):
     )
 
 
-def test_two_step_game_of_the_qmix_paper():
-    """QMIX learns the whole table, from 5,000 episodes of uniformly random play."""
+def test_qmix_learns_the_two_step_game():
+    """QMIX learns the complete table from 5,000 episodes of uniformly random play."""
     cfg = published_two_step("qmix")
     trained = members.train(cfg)
     np.testing.assert_array_equal(trained.evaluation["return"], 8)
@@ -86,7 +86,7 @@ def test_two_step_game_of_the_qmix_paper():
         assert np.abs(learned - point.optimal).max() < 0.2, f"{point.name}: every seed"
 
 
-def test_the_two_step_game_without_replay_or_target_network():
+def test_pqn_learns_the_two_step_game():
     """As before, from the last 32 episodes only: 2 epochs of 2 minibatches."""
     cfg = load(
         {"name": "two_step"},
@@ -110,7 +110,7 @@ def test_a_cooperative_matrix_game_reaches_its_optimum(algo, precision):
 
 
 def test_vdn_learns_the_least_squares_additive_table():
-    """The exact projection under uniform exploration, with every episode kept."""
+    """The exact projection under uniform exploration, with every episode stored."""
     cfg = load(
         {"name": "matrix", "options": {"game": "Q3"}},
         "vdn",
@@ -136,16 +136,14 @@ BOOTSTRAPPED, TERMINATED = 10.0, 1 / (1 - 0.9 * 4 / 5)
     ],
     ids=["segment", "episode", "window", "window, terminated"],
 )
-def test_the_value_tells_whether_time_limits_are_bootstrapped_through(
-    truncation, value, collection
-):
+def test_truncation_setting_decides_the_value_at_time_limits(truncation, value, collection):
     """Reward 1 per step, cut after 5 steps, no clock in the observation, gamma 0.9: 10 or 3.571."""
     cfg = load(
         {"name": "toys.constant", "options": {"length": 5}},
         "vdn",
         trainer={"truncation": truncation, "env_steps": 24_000, **collection},
         hparams={"target_period": 10},
-        # Short windows hold an end or not: a large batch keeps their number the same.
+        # Short windows may contain an end or not: a large batch fixes their number.
         replay={"batch_size": 240, "capacity": 1_920},
     )
     q = _initial_utilities(members.train(cfg))
@@ -177,7 +175,7 @@ def test_no_value_leaks_across_episode_ends():
         ("qtran", None, {"hidden": 16, "layers": 1}, True),
     ],
 )
-def test_values_of_the_two_state_process_stay_bounded_or_diverge(name, mixer, options, stays):
+def test_values_of_the_two_state_mdp_stay_bounded_or_diverge(name, mixer, options, stays):
     """The best value is 100. Where the greedy value of A is v, the additive fit of its targets
     (1 + g v, g v, g v, 0) makes it 0.75 + 1.25 g v: with g = 0.99 that has no end."""
     env = mmdp.make(mmdp.Config())
@@ -204,7 +202,7 @@ def test_values_of_the_two_state_process_stay_bounded_or_diverge(name, mixer, op
 
 
 def _initial_utilities(trained):
-    """f32[P, kinds]: the lone agent's utility of action 0 in each kind of episode."""
+    """f32[P, kinds]: the single agent's utility of action 0 in each kind of episode."""
     from qmix_jax.agents import mlp
 
     agent = mlp.make(mlp.Config(hidden=32), trained.program.spec, 1)
@@ -214,7 +212,7 @@ def _initial_utilities(trained):
 
     def utilities(params):
         none = np.full(shape, -1, np.int32)
-        seen = samples.seen(obs, none, np.zeros((1, kinds), bool))
-        return agent.unroll(params, (), seen)[1][0, :, 0, 0]
+        observed = samples.observed(obs, none, np.zeros((1, kinds), bool))
+        return agent.unroll(params, (), observed)[1][0, :, 0, 0]
 
     return np.asarray(jax.vmap(utilities)(trained.parameters["agent"]))

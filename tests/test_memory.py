@@ -30,7 +30,7 @@ def test_parts_are_the_bytes_of_the_arrays():
 
 def test_fit_by_hand():
     needed = memory.MemoryEstimate({"replay": 90, "parameters": 10}, temporaries=50)
-    assert needed.kept == 100
+    assert needed.persistent == 100
     assert needed.fit(1_000, running=2) == 9
     assert needed.fit(1_000, running=20) == 0
     assert needed.fit(149, running=1) == 0 and needed.fit(150, running=1) == 1
@@ -53,7 +53,7 @@ def test_slices_do_not_change_results(tmp_path, capsys):
     jobs = [members.load(seeds=2, **settings), members.load(seed=7, seeds=2, **settings)]
     together = api.train_many([api.Job(cfg, tmp_path / f"a{i}") for i, cfg in enumerate(jobs)])
     capsys.readouterr()
-    limit = int(3.4 * (member.kept + member.temporaries))
+    limit = int(3.4 * (member.persistent + member.temporaries))
     small = {**settings, "population": {**settings["population"], "memory": limit}}
     sliced = api.train_many(
         [
@@ -98,7 +98,11 @@ def test_members_that_do_not_fit_are_refused_without_slices(tmp_path, monkeypatc
 @pytest.mark.slow
 def test_a_program_too_large_after_compiling_is_refused(tmp_path):
     member = needed()
-    settings = {"batching": "map", "devices": 1, "memory": member.kept + member.temporaries // 2}
+    settings = {
+        "batching": "map",
+        "devices": 1,
+        "memory": member.persistent + member.temporaries // 2,
+    }
     job = api.Job(members.load(seeds=1, population=settings), tmp_path / "run")
     with pytest.raises(config.ConfigError, match=r"memory: a member needs"):
         api.train_many([job], tmp_path)
@@ -130,9 +134,9 @@ def test_plan_estimates_memory(capsys):
     printed = capsys.readouterr().out
     assert "1 job in 1 compiled program" in printed
     assert "4 members at a time, 1 slice" in printed
-    (plan,) = api.plan_runs([cfg], memory=3 * member.kept + 2 * member.temporaries)
+    (plan,) = api.plan_runs([cfg], memory=3 * member.persistent + 2 * member.temporaries)
     assert plan.together == 3
-    (plan,) = api.plan_runs([cfg], memory=member.kept)
+    (plan,) = api.plan_runs([cfg], memory=member.persistent)
     assert plan.together == 0
 
 
@@ -143,10 +147,10 @@ def test_checkpoints_need_a_second_copy_of_members(replay, share, capsys):
     (plan,) = api.plan_runs([cfg], memory=10**9)
     member = plan.memory
     without = member.parts["replay"] if replay == "never" else 0
-    assert member.copies == member.kept - without
-    assert member.copies / member.kept == pytest.approx(share, abs=0.01)
+    assert member.copies == member.persistent - without
+    assert member.copies / member.persistent == pytest.approx(share, abs=0.01)
     assert "for checkpoints" in capsys.readouterr().out
-    limit = 3 * (member.kept + member.copies) + 2 * member.temporaries
+    limit = 3 * (member.persistent + member.copies) + 2 * member.temporaries
     assert (member.fit(limit, running=2), member.fit(limit - 1, running=2)) == (3, 2)
 
 
@@ -197,12 +201,12 @@ def test_the_plan_agrees_with_the_compilers_analysis(experiment, batching, analy
     needed = programs.footprint(group, limit=10**15).memory
     hparams = [program.hparams(cfg.hparams)] * TOGETHER
     running = 1 if batching == "map" else TOGETHER
-    layout = population.layout(TOGETHER, jax.devices()[:1], batching)
+    layout = population.make_layout(TOGETHER, jax.devices()[:1], batching)
     compiled = population.compile_programs(
         group.program, layout, group.seeds, hparams, cfg.precision, time.perf_counter
     )
     assert compiled.memory.parts == needed.parts, "exact: shapes alone"
-    planned = TOGETHER * needed.kept + running * needed.temporaries
+    planned = TOGETHER * needed.persistent + running * needed.temporaries
     assert needed.fit(planned, running if batching == "map" else None) == TOGETHER
     measured = measured_bytes(analyses, layout.rounds)
     assert planned == pytest.approx(measured, rel=0.15)

@@ -79,7 +79,7 @@ def test_configs_are_found_inside_an_installed_package(tmp_path, monkeypatch):
     assert composition.directory() == package / "configs"
 
 
-def test_readme_marks_its_test_command():
+def test_readme_has_the_test_command():
     readme = (ROOT / "README.md").read_text()
     match = re.search(r"<!-- test-command -->\n```\w*\n(.+)\n", readme)
     assert match is not None

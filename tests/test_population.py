@@ -1,4 +1,4 @@
-"""Invariances: what must not depend on how a population is run."""
+"""Invariances: results do not depend on how a population is run."""
 
 import functools
 
@@ -25,12 +25,12 @@ def row(tree, i):
 
 
 load = functools.partial(members.load, trainer={"collector": "window", "window": 3, "burn_in": 2})
-"""Recurrent QMIX on windows; `test_train_many.py` has whole runs of VDN on segments."""
+"""Recurrent QMIX on windows; `test_train_many.py` has complete runs of VDN on segments."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _machine_code_as_users_have_it():
-    """These are about every bit, so nothing here is as other tests compile it."""
+def _default_compile_effort():
+    """Bitwise comparisons use the default compile options."""
     options = dict(population.compiler_options("cpu"))
     if jax.__version_info__ < (0, 11):
         options["xla_cpu_use_fusion_emitters"] = True
@@ -44,20 +44,20 @@ def three():
     return members.train(load(seeds=3), calls=(UPDATES,))
 
 
-def test_layout_places_everybody_once():
+def test_layout_assigns_every_member_once():
     devices = jax.devices()
     for n_members in (1, 2, 3, 5, 8):
         for batching in ("map", "vmap", "auto"):
-            places = population.layout(n_members, devices, batching)
+            places = population.make_layout(n_members, devices, batching)
             assert places.rounds * places.size == n_members + places.padding
             assert len(places.devices) == min(n_members, 2)
             assert 0 <= places.padding < places.size
-    assert population.layout(4, devices, "auto").batching == "map", "a CPU"
-    assert population.layout(4, devices, "vmap").rounds == 1
+    assert population.make_layout(4, devices, "auto").batching == "map", "a CPU"
+    assert population.make_layout(4, devices, "vmap").rounds == 1
 
 
 @slow
-def test_member_alone_equals_member_in_a_population_bitwise(three):
+def test_a_member_is_bitwise_equal_alone_and_in_a_population(three):
     for i in range(3):
         alone = members.train(load(seed=i, seeds=1), calls=(UPDATES,))
         same(row(alone.parameters, 0), row(three.parameters, i))
@@ -69,14 +69,14 @@ def test_member_alone_equals_member_in_a_population_bitwise(three):
 
 
 @slow
-def test_the_number_of_devices_does_not_matter(three):
+def test_the_number_of_devices_does_not_change_results(three):
     one_device = members.train(load(seeds=3, population={"devices": 1}), calls=(UPDATES,))
     same(one_device.parameters, three.parameters)
 
 
 @slow
 @pytest.mark.parametrize("calls", [(1,) * UPDATES, (4, 5), (2, 1, 6)])
-def test_the_length_of_calls_does_not_matter(three, calls):
+def test_chunk_length_does_not_change_results(three, calls):
     split = members.train(load(seeds=3), calls=calls)
     same(split.states, three.states)
     same(split.metrics.totals, three.metrics.totals)
@@ -91,7 +91,7 @@ def test_different_seeds_differ(three):
 
 
 @slow
-def test_repeating_a_run_repeats_it_bitwise(three):
+def test_training_is_bitwise_reproducible(three):
     same(members.train(load(seeds=3), calls=(UPDATES,)).states, three.states)
 
 

@@ -82,7 +82,7 @@ def test_ring_keeps_the_newest_sequences_exactly():
         np.testing.assert_array_equal(batch.weight, np.ones(3))
 
 
-def test_sampling_never_touches_what_was_not_added():
+def test_only_stored_sequences_are_sampled():
     buffer = make(capacity=600, batch=2)
     state = buffer.add(buffer.init(), trajectory(0), clock(0))
     keys = jax.random.split(jax.random.key(0), 100)
@@ -108,7 +108,7 @@ def test_a_batch_is_a_uniform_draw_without_replacement(stored, batch):
 @pytest.mark.parametrize(
     ("code", "tolerance"), [("float32", 0.0), ("float16", 2**-11), ("bfloat16", 2**-8)]
 )
-def test_float_codes_lose_no_more_than_their_precision(code, tolerance):
+def test_storage_error_is_within_the_precision_of_the_dtype(code, tolerance):
     buffer = make(capacity=3, batch=3, codes=replay.StorageDtypes(obs=code))
     added = trajectory(1)
     state = buffer.add(buffer.init(), added, clock(0))
@@ -132,13 +132,13 @@ def test_eight_bits_are_within_half_a_step_and_exact_at_the_ends_and_the_middle(
     np.testing.assert_array_equal(outside, [-1.0, 3.0])
 
 
-def test_eight_bits_need_a_known_range():
-    with pytest.raises(config.ConfigError, match="obs_dtype=uint8 needs values of known range"):
-        replay.check_codes(SPEC, replay.StorageDtypes(obs="uint8"))
-    replay.check_codes(replace(SPEC, obs_bounds=(0.0, 1.0)), replay.StorageDtypes(obs="uint8"))
+def test_eight_bits_need_bounds():
+    with pytest.raises(config.ConfigError, match="obs_dtype=uint8 needs bounds"):
+        replay.check_storage(SPEC, replay.StorageDtypes(obs="uint8"))
+    replay.check_storage(replace(SPEC, obs_bounds=(0.0, 1.0)), replay.StorageDtypes(obs="uint8"))
 
 
-def test_where_sequences_begin_is_kept_with_them():
+def test_sequence_starts_are_stored():
     carry = jax.ShapeDtypeStruct((N, 3), jnp.float32)
     buffer = make(6, 6, carry=carry)
     rng = np.random.default_rng(0)
@@ -148,24 +148,24 @@ def test_where_sequences_begin_is_kept_with_them():
     )
     state = buffer.add(buffer.init(), replace(trajectory(0), start=start), clock(B))
     batch = buffer.sample(state, jax.random.key(0), clock(2 * B))
-    kept = np.asarray(batch.index) >= B
-    slots = np.asarray(batch.index)[kept] - B
+    is_second = np.asarray(batch.index) >= B
+    slots = np.asarray(batch.index)[is_second] - B
     assert len(set(slots)) == B
     drawn = batch.trajectory.start
     assert drawn.prev_actions.dtype == jnp.int32
-    np.testing.assert_array_equal(drawn.carry[kept], start.carry[slots])
-    np.testing.assert_array_equal(drawn.prev_actions[kept], start.prev_actions[slots])
+    np.testing.assert_array_equal(drawn.carry[is_second], start.carry[slots])
+    np.testing.assert_array_equal(drawn.prev_actions[is_second], start.prev_actions[slots])
 
 
 @pytest.mark.parametrize(("n_actions", "dtype"), [(5, "int8"), (127, "int8"), (130, "int16")])
-def test_discrete_actions_are_kept_in_the_smallest_signed_type(n_actions, dtype):
+def test_discrete_actions_are_stored_in_the_smallest_signed_type(n_actions, dtype):
     codec = replay.action_codec(Discrete((2, n_actions)))
     assert codec.dtype == np.dtype(dtype)
     values = jnp.arange(-1, n_actions)
     np.testing.assert_array_equal(codec.decode(codec.encode(values)), values)
 
 
-def test_continuous_actions_are_kept_as_they_are():
+def test_continuous_actions_are_stored_unchanged():
     codec = replay.action_codec(Box((2, 1)))
     values = jnp.asarray([[0.1, -1.0], [1e-7, 0.0]], jnp.float32)
     assert codec.dtype == np.float32
@@ -186,7 +186,7 @@ def with_extras(seed):
 
 EXTRAS = replay.StoredFields(
     T,
-    own_reward=True,
+    reward_per_agent=True,
     behaviour={
         "log_prob": jax.ShapeDtypeStruct((1, N), jnp.float32),
         "policy": jax.ShapeDtypeStruct((1,), jnp.int8),
@@ -195,7 +195,7 @@ EXTRAS = replay.StoredFields(
 )
 
 
-def test_own_rewards_behaviour_and_mean_actions_come_back_as_they_were():
+def test_rewards_per_agent_behaviour_and_mean_actions_round_trip():
     codes = replay.StorageDtypes()
     shapes = replay.sequence_shapes(SPEC, EXTRAS, codes)
     buffer = replay.make_uniform(replay.Ring(SPEC, shapes, codes, 3), 3)
@@ -208,7 +208,7 @@ def test_own_rewards_behaviour_and_mean_actions_come_back_as_they_were():
 
 
 @pytest.mark.parametrize("begins", ["with an episode", "anywhere"])
-def test_transitions_are_single_steps_with_their_successor_and_what_came_before(begins):
+def test_transitions_have_their_successor_and_previous_actions(begins):
     """All 12 pairs of sequence and step are drawn, none twice in a batch."""
     codes, added = replay.StorageDtypes(), with_extras(0)
     carry, start = None, None
@@ -255,7 +255,7 @@ def test_transitions_are_single_steps_with_their_successor_and_what_came_before(
     assert len(met) == B * T
 
 
-def test_bytes_are_known_from_shapes_alone():
+def test_sequence_bytes_are_known_from_shapes():
     codes = replay.StorageDtypes("float32", "float16")
     shapes = replay.sequence_shapes(SPEC, replay.StoredFields(T), codes)
     expected = (T + 1) * (N * 5 * 4 + 6 * 2 + N * A + 1) + T * (N * 2 + 4 + 1 + 1)

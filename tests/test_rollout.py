@@ -1,4 +1,4 @@
-"""Collectors against loops over what they must have seen."""
+"""Collectors, compared with loops over the expected steps."""
 
 import collections
 import itertools
@@ -35,15 +35,15 @@ def counters(batch):
     return {"act": jnp.zeros((batch,), jnp.int32), "learn": ()}
 
 
-def stage(env, n_envs=B, carry=counters, **recording):
+def setup(env, n_envs=B, carry=counters, **recording):
     return rollout.CollectorSetup(env, carry, rollout.Recording(**recording), n_envs)
 
 
 def collect(make, window=T, longest=7):
     env = counting.make(counting.Config(limit=5, longest=longest))
-    collector = make(stage(env), window)
+    collector = make(setup(env), window)
     actor = collector.init(jax.random.key(1))
-    behaviour = rollout.Behaviour(counting_act)
+    behaviour = rollout.BoundPolicy(counting_act)
     _, trajectory, metrics = jax.jit(lambda key: collector.collect(key, actor, behaviour))(
         jax.random.key(0)
     )
@@ -51,7 +51,7 @@ def collect(make, window=T, longest=7):
 
 
 def whole_lengths(trajectory, b):
-    """Steps of the episodes in sequence b that came to their end there; held entries are none."""
+    """Lengths of the episodes that ended in sequence b; end entries are not steps."""
     lengths, n = [], 0
     for t in range(T):
         n = 1 if trajectory.reset[t, b] else n + bool(trajectory.valid[t, b])
@@ -61,7 +61,7 @@ def whole_lengths(trajectory, b):
     return lengths
 
 
-def test_segment_fills_the_window_with_whole_episodes_and_resets_between():
+def test_segment_resets_environments_inside_the_window():
     """The end of a truncated episode keeps an entry: nothing happens there, and the next one is
     the first of a fresh episode. A terminated episode is followed at once."""
     trajectory, _ = collect(collectors.make_segment)
@@ -69,12 +69,12 @@ def test_segment_fills_the_window_with_whole_episodes_and_resets_between():
     assert trajectory.reset[0].all()
     n_truncated = n_terminated = 0
     for b in range(B):
-        held = False
+        at_end = False
         for t in range(T):
             episode, step = trajectory.obs[t, b, 0]
             following = trajectory.obs[t + 1, b, 0]
-            assert trajectory.valid[t, b] == (not held)
-            if held:
+            assert trajectory.valid[t, b] == (not at_end)
+            if at_end:
                 assert step == 5 and not trajectory.terminated[t, b], "only the limit truncates"
                 assert trajectory.reset[t + 1, b]
                 n_truncated += 1
@@ -83,21 +83,21 @@ def test_segment_fills_the_window_with_whole_episodes_and_resets_between():
             if trajectory.reset[t + 1, b]:
                 assert following[0] != episode and following[1] == 0
                 n_terminated += trajectory.terminated[t, b]
-                assert held or trajectory.terminated[t, b]
+                assert at_end or trajectory.terminated[t, b]
             else:
                 assert following[0] == episode and following[1] == step + 1
                 assert not trajectory.terminated[t, b]
-            held = not held and step + 1 == 5 and not trajectory.terminated[t, b]
+            at_end = not at_end and step + 1 == 5 and not trajectory.terminated[t, b]
     assert n_truncated > 3 and n_terminated > 3
 
 
-def test_segment_gives_minus_one_as_last_action_at_the_start_of_every_episode():
+def test_segment_has_no_previous_action_at_the_start_of_every_episode():
     trajectory, _ = collect(collectors.make_segment)
     steps = trajectory.obs[:-1, :, 0, 1].astype(int)
     np.testing.assert_array_equal(trajectory.actions, np.stack([steps % 3] * 2, axis=-1))
 
 
-def test_episode_keeps_one_episode_and_its_true_final_observation():
+def test_episode_stores_one_episode_and_its_true_final_observation():
     trajectory, _ = collect(collectors.make_episode)
     ends = []
     for b in range(B):
@@ -118,7 +118,7 @@ def test_episode_keeps_one_episode_and_its_true_final_observation():
 
 
 @pytest.mark.parametrize("make", [collectors.make_segment, collectors.make_episode])
-def test_episode_statistics_count_whole_episodes_only(make):
+def test_episode_metrics_count_finished_episodes_only(make):
     trajectory, metrics = collect(make)
     lengths = []
     for b in range(B):
@@ -140,14 +140,14 @@ WINDOW, BURN_IN = 4, 3
 def windows(n, act=counting_act, carry=None, longest=7):
     """(trajectory, metrics) of `n` rollouts in a row."""
     env = counting.make(counting.Config(limit=5, longest=longest))
-    collector = collectors.make_window(stage(env, carry=carry or counters), WINDOW, BURN_IN)
+    collector = collectors.make_window(setup(env, carry=carry or counters), WINDOW, BURN_IN)
     actor = collector.init(jax.random.key(1))
-    collect = jax.jit(lambda key, actor: collector.collect(key, actor, rollout.Behaviour(act)))
-    found = []
+    collect = jax.jit(lambda key, actor: collector.collect(key, actor, rollout.BoundPolicy(act)))
+    results = []
     for i in range(n):
         actor, trajectory, metrics = collect(jax.random.key(10 + i), actor)
-        found.append(jax.tree.map(np.asarray, (trajectory, metrics)))
-    return found
+        results.append(jax.tree.map(np.asarray, (trajectory, metrics)))
+    return results
 
 
 def joined(trajectories):
@@ -155,7 +155,7 @@ def joined(trajectories):
     return np.concatenate([x[BURN_IN:] for x in trajectories])
 
 
-def test_windows_go_on_where_the_last_one_stopped_and_repeat_its_end():
+def test_a_window_continues_the_previous_one_and_repeats_its_end():
     trajectories = [trajectory for trajectory, _ in windows(6)]
     obs = joined([x.obs[:-1] for x in trajectories])
     reset = joined([x.reset[:-1] for x in trajectories])
@@ -173,20 +173,20 @@ def test_windows_go_on_where_the_last_one_stopped_and_repeat_its_end():
             np.testing.assert_array_equal(getattr(after, name)[:BURN_IN], repeated)
 
 
-def test_only_the_held_end_of_a_truncated_episode_is_not_valid_in_a_window():
-    """Also where a window ends with the truncated step: the next one begins with its end."""
+def test_only_the_end_entry_of_a_truncated_episode_is_invalid_in_a_window():
+    """Also if a window ends with the truncated step: the next one starts with its end."""
     trajectories = [trajectory for trajectory, _ in windows(6)]
     obs, terminated, valid, reset = (
         joined([getattr(x, name)[: WINDOW + BURN_IN] for x in trajectories])
         for name in ("obs", "terminated", "valid", "reset")
     )
-    held = obs[:, :, 0, 1] == 5
-    assert held.any() and terminated.any() and held[::WINDOW].any()
-    np.testing.assert_array_equal(valid, ~held)
-    np.testing.assert_array_equal(reset[1:], terminated[:-1] | held[:-1])
+    at_end = obs[:, :, 0, 1] == 5
+    assert at_end.any() and terminated.any() and at_end[::WINDOW].any()
+    np.testing.assert_array_equal(valid, ~at_end)
+    np.testing.assert_array_equal(reset[1:], terminated[:-1] | at_end[:-1])
 
 
-def test_a_window_knows_the_carry_and_the_last_actions_at_its_start():
+def test_a_window_stores_the_carry_and_previous_actions_of_its_start():
     n_inside = 0
     for trajectory, _ in windows(6)[2:]:
         begins, step = trajectory.reset[0], trajectory.obs[0, :, 0, 1]
@@ -197,7 +197,7 @@ def test_a_window_knows_the_carry_and_the_last_actions_at_its_start():
     assert n_inside > B, "most windows begin inside an episode"
 
 
-def test_unrolling_a_window_gives_what_the_whole_history_gives():
+def test_unrolling_windows_equals_unrolling_the_full_history():
     agent = samples.component("agents", "gru", {"hidden": 8})
     params = samples.params(agent.init)
 
@@ -221,33 +221,33 @@ def test_unrolling_a_window_gives_what_the_whole_history_gives():
         terminated=None,
         valid=None,
     )
-    whole = q_of(replace(history, actions=history.actions[:-1]))
+    full = q_of(replace(history, actions=history.actions[:-1]))
     for i, trajectory in enumerate(trajectories[1:], start=1):
         first = i * WINDOW - BURN_IN
-        expected = whole[first : first + WINDOW + BURN_IN]
+        expected = full[first : first + WINDOW + BURN_IN]
         np.testing.assert_allclose(q_of(trajectory)[:-1], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_episodes_that_span_windows_are_counted_once_and_whole():
-    found = windows(8)
+def test_episodes_that_span_windows_are_counted_once():
+    results = windows(8)
     obs, terminated, valid = (
-        joined([getattr(x, name)[: WINDOW + BURN_IN] for x, _ in found])
+        joined([getattr(x, name)[: WINDOW + BURN_IN] for x, _ in results])
         for name in ("obs", "terminated", "valid")
     )
     steps = obs[:, :, 0, 1] + 1
     lengths = steps[valid & (terminated | (steps == 5))]
     assert len(lengths) > 20 and len(set(lengths)) > 2
-    total = sum(metrics["rollout/length"][0] for _, metrics in found)
-    assert sum(metrics["rollout/length"][1] for _, metrics in found) == len(lengths)
+    total = sum(metrics["rollout/length"][0] for _, metrics in results)
+    assert sum(metrics["rollout/length"][1] for _, metrics in results) == len(lengths)
     assert total == sum(lengths)
-    returned = sum(metrics["rollout/return"][0] for _, metrics in found)
+    returned = sum(metrics["rollout/return"][0] for _, metrics in results)
     assert returned == sum(n * (n + 1) / 2 for n in lengths)
 
 
-def test_starts_are_drawn_anew_for_every_few_steps():
+def test_new_starts_are_drawn_every_few_steps():
     env = counting.make(counting.Config(limit=40, longest=12))
-    collector = collectors.make_segment(stage(env), 40)
-    behaviour = rollout.Behaviour(counting_act)
+    collector = collectors.make_segment(setup(env), 40)
+    behaviour = rollout.BoundPolicy(counting_act)
     _, trajectory, _ = collector.collect(jax.random.key(0), (), behaviour)
     reset, ids = np.asarray(trajectory.reset), np.asarray(trajectory.obs)[:, :, 0, 0]
     starts = [((t + 3) // 4, ids[t, b]) for b in range(B) for t in range(41) if reset[t, b]]
@@ -262,24 +262,24 @@ def test_starts_are_drawn_anew_for_every_few_steps():
 @pytest.mark.parametrize("make", [collectors.make_segment, collectors.make_episode])
 def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
     env = counting.make(counting.Config())
-    collector = make(stage(env), T)
-    _, trajectory, _ = collector.collect(jax.random.key(3), (), rollout.Behaviour(random_act))
-    chosen = np.take_along_axis(
+    collector = make(setup(env), T)
+    _, trajectory, _ = collector.collect(jax.random.key(3), (), rollout.BoundPolicy(random_act))
+    available = np.take_along_axis(
         np.asarray(trajectory.avail_actions[:-1]), np.asarray(trajectory.actions)[..., None], -1
     )[..., 0]
-    assert chosen[np.asarray(trajectory.valid)].all()
+    assert available[np.asarray(trajectory.valid)].all()
 
 
-def test_an_online_learner_sees_true_successors_and_acts_on_what_it_has_just_learnt():
+def test_an_online_learner_gets_true_successors_and_acts_with_its_latest_parameters():
     """The memory counts the steps learnt from and writes each down; actions follow the count."""
     env = counting.make(counting.Config(limit=5, longest=7))
-    collector = collectors.make_online(stage(env), T)
+    collector = collectors.make_online(setup(env), T)
 
     def behave(memory):
         def act(carry, seen, key):
             return carry, jnp.full_like(seen.prev_actions, memory["n"] % 3), {}
 
-        return rollout.Behaviour(act)
+        return rollout.BoundPolicy(act)
 
     def learn(memory, trajectory, t):
         row = {
@@ -355,9 +355,7 @@ ALIVE = np.array([True, True, False])
     [(None, None, False), (ALIVE, None, False), (ALIVE, NEAR, True), (ALIVE, NEAR, False)],
     ids=["everyone else", "all others alive", "the spec's", "the time step's"],
 )
-def test_mean_actions_are_those_of_neighbours_alive_and_agents_see_the_previous_ones(
-    alive, near, fixed
-):
+def test_mean_actions_average_living_neighbours_and_are_observed_one_step_later(alive, near, fixed):
     env = neighbourly(alive, near, fixed)
     seen_by_agents = []
 
@@ -365,8 +363,8 @@ def test_mean_actions_are_those_of_neighbours_alive_and_agents_see_the_previous_
         seen_by_agents.append(seen.mean_action)
         return carry, exploration.uniform_available(key, seen.avail_actions), {}
 
-    collector = collectors.make_segment(stage(env, mean_action=True), 8)
-    _, trajectory, _ = collector.collect(jax.random.key(0), (), rollout.Behaviour(act))
+    collector = collectors.make_segment(setup(env, mean_action=True), 8)
+    _, trajectory, _ = collector.collect(jax.random.key(0), (), rollout.BoundPolicy(act))
     assert seen_by_agents[0].shape == (B, 3, 3)
     others = ~np.eye(3, dtype=bool) if near is None else near
     living = np.ones(3, bool) if alive is None else alive
@@ -375,17 +373,19 @@ def test_mean_actions_are_those_of_neighbours_alive_and_agents_see_the_previous_
         who = [j for j in range(3) if others[i, j] and living[j]]
         mean = np.mean([features[:, :, j] for j in who], axis=0) if who else 0.0
         np.testing.assert_allclose(trajectory.mean_action[:, :, i], mean, atol=1e-6)
-    shown = agents.observed(trajectory).mean_action
+    mean_action = agents.observed(trajectory).mean_action
     reset = np.asarray(trajectory.reset)
     assert reset[1:].any()
     before = np.concatenate([np.zeros((1, B, 3, 3)), trajectory.mean_action])
-    np.testing.assert_allclose(shown, np.where(reset[..., None, None], 0.0, before), atol=1e-6)
+    np.testing.assert_allclose(
+        mean_action, np.where(reset[..., None, None], 0.0, before), atol=1e-6
+    )
 
 
-def test_an_algorithm_that_learns_from_own_rewards_gets_them_unsummed():
+def test_rewards_per_agent_are_not_summed():
     env = counting.make(counting.Config(limit=5))
-    collector = collectors.make_segment(stage(env, reward="own"), T)
-    behaviour = rollout.Behaviour(counting_act)
+    collector = collectors.make_segment(setup(env, reward="own"), T)
+    behaviour = rollout.BoundPolicy(counting_act)
     _, trajectory, metrics = collector.collect(jax.random.key(0), (), behaviour)
     assert trajectory.reward.shape == (T, B, 2)
     np.testing.assert_array_equal(trajectory.reward[..., 0], trajectory.obs[:-1, :, 0, 1] + 1)

@@ -87,7 +87,7 @@ def test_spaces_in_the_grammar_of_hydra():
         (("hparams.gama=interval(0.9,0.99)",), "did you mean 'hparams.gamma'"),
         (("hparams.gamma=choice(a,b)",), "hparams.gamma"),
         ((LOG, "hydra.sweeper.keep=1.5"), "hydra.sweeper.keep"),
-        ((LOG, "hydra.sweeper.rungs=[0.9,0.5]"), "must rise"),
+        ((LOG, "hydra.sweeper.rungs=[0.9,0.5]"), "must increase"),
         ((LOG, "hydra.sweeper.n_trails=3"), "n_trails"),
     ],
 )

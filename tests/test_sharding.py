@@ -12,7 +12,7 @@ PROGRAMS = {"init", "train", "evaluate"}
 
 
 @pytest.mark.slow
-def test_eight_devices_work_side_by_side_without_a_word(run_python, monkeypatch):
+def test_eight_devices_train_without_warnings(run_python, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     done = run_python("-m", "toys.eight_devices")
     assert done.returncode == 0, done.stderr

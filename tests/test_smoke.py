@@ -15,7 +15,7 @@ ENVS = {
     "hanabi": {"id": "hanabi", "kwargs": {"num_colors": 2, "num_ranks": 2, "hand_size": 2}},
     "predator_prey": {"size": 4, "n_agents": 3, "n_prey": 2, "max_steps": 20},
 }
-# Here agents differ in observations and actions: each has its own network, in the fullest program.
+# Agents with different observations and actions, each with its own network.
 OWN_NETWORKS = {
     "agent": {
         "name": "lstm",

@@ -125,7 +125,7 @@ def test_a_group_that_fails_leaves_the_others_alone(here, capsys):
     printed = capsys.readouterr()
     line = (
         "env: 'toys.failing' failed at failing.py:14 (RuntimeError: no such toy here); "
-        "`qmix-jax check-env toys.failing` explains it"
+        "run `qmix-jax check-env toys.failing` for details"
     )
     assert printed.err.startswith(f"error: group 0 (job 0): {line}; log {here}/sweep/submitit/")
     assert printed.err.count("\n") == 1

@@ -42,42 +42,42 @@ def test_ratios_count_gradient_steps_and_valid_steps():
     assert totals["train/loss"][1][0] == 4 * 2
     assert totals["train/grad_norm"][1][0] == 4 * 2
     sampled = 4 * 2 * 4 * 5  # updates, gradient steps, sequences, steps per sequence
-    # A segment as long as the limit has no room for the held end of an episode.
+    # A segment as long as the limit has no room for the end entry of an episode.
     assert totals["train/td_error_abs"][1][0] == sampled
     assert totals["rollout/valid_fraction"][1][0] == 4 * 3 * 5
 
 
 def program_jaxpr(cfg):
     built = program.build(cfg)
-    numbers = program.hparams(cfg.hparams)
+    hparams = program.hparams(cfg.hparams)
     state = jax.eval_shape(built.step.init, 0)
     loop = train_step.Loop(built.step.update)
-    tally = jax.eval_shape(loop.empty_tally, state, numbers)
-    return jax.make_jaxpr(loop.train)(state, tally, numbers, 0, 3)
+    tally = jax.eval_shape(loop.empty_tally, state, hparams)
+    return jax.make_jaxpr(loop.train)(state, tally, hparams, 0, 3)
 
 
 def primitives(jaxpr):
     """All primitives of a jaxpr and of the jaxprs inside it."""
-    found = collections.Counter()
+    counts = collections.Counter()
     for eqn in jaxpr.eqns:
-        found[eqn.primitive.name] += 1
+        counts[eqn.primitive.name] += 1
         for value in eqn.params.values():
             for sub in value if isinstance(value, tuple | list) else [value]:
                 inner = getattr(sub, "jaxpr", sub)
                 if hasattr(inner, "eqns"):
-                    found += primitives(inner)
-    return found
+                    counts += primitives(inner)
+    return counts
 
 
 @pytest.mark.parametrize("collector", ["segment", "episode", "window"])
 def test_the_training_program_has_no_callback_and_no_cond(collector):
-    found = primitives(program_jaxpr(members.load(trainer={"collector": collector})).jaxpr)
-    assert not [name for name in found if "callback" in name or "infeed" in name]
-    assert found["cond"] == 0
-    assert found["while"] == 2, "the loops over updates and over gradient steps"
+    counts = primitives(program_jaxpr(members.load(trainer={"collector": collector})).jaxpr)
+    assert not [name for name in counts if "callback" in name or "infeed" in name]
+    assert counts["cond"] == 0
+    assert counts["while"] == 2, "the loops over updates and over gradient steps"
     # rollout; Peng's targets; and the GRU: acting, online, its gradient, target
-    assert found["scan"] == 6
-    assert found["qr"] == found["householder_product"] == 0
+    assert counts["scan"] == 6
+    assert counts["qr"] == counts["householder_product"] == 0
 
 
 PQN = {**members.TINY["algo"], "name": "pqn", "algorithm": "pqn"}
@@ -92,26 +92,26 @@ KINDS = {
 
 @pytest.mark.parametrize(("kind", "scans"), [("prioritised", 6), ("on_policy", 5)])
 def test_other_buffers_add_no_cond_and_no_loop(kind, scans):
-    found = primitives(program_jaxpr(members.load(**KINDS[kind])).jaxpr)
-    assert (found["cond"], found["while"], found["top_k"]) == (0, 2, 1)
-    assert found["scan"] == scans, "one unroll less without a target network"
+    counts = primitives(program_jaxpr(members.load(**KINDS[kind])).jaxpr)
+    assert (counts["cond"], counts["while"], counts["top_k"]) == (0, 2, 1)
+    assert counts["scan"] == scans, "one unroll less without a target network"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_plan_knows_the_bytes_of_every_buffer(kind):
+def test_the_plan_states_the_bytes_of_every_buffer(kind):
     built = program.build(members.load(**KINDS[kind]))
-    kept = jax.eval_shape(built.step.init, 0).replay
-    assert built.plan.replay_bytes == sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))
+    state = jax.eval_shape(built.step.init, 0).replay
+    assert built.plan.replay_bytes == sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     assert built.plan.capacity == (3 if kind == "on_policy" else 12)
 
 
-def test_one_trace_serves_every_call_length(monkeypatch):
-    """`train` is traced once however often and for however many updates it is called."""
+def test_train_is_traced_once_for_all_chunk_lengths(monkeypatch):
+    """`train` is traced once, whatever the number of calls and updates."""
     members.forget()
     traced = []
-    original = program.train_step.add_up
+    original = program.train_step.accumulate
     monkeypatch.setattr(
-        program.train_step, "add_up", lambda *args: traced.append(1) or original(*args)
+        program.train_step, "accumulate", lambda *args: traced.append(1) or original(*args)
     )
     cfg = members.small()
     members.train(cfg, calls=(1,))
@@ -122,15 +122,15 @@ def test_one_trace_serves_every_call_length(monkeypatch):
 
 
 def test_the_replay_is_updated_in_place():
-    """In the compiled program nothing as large as the ring is copied or made inside the loop."""
+    """The loop of the compiled program copies and allocates nothing as large as the ring."""
     cfg = members.load(replay={"batch_size": 4, "capacity": 3_000})
     built = program.build(cfg)
-    numbers = program.hparams(cfg.hparams)
+    hparams = program.hparams(cfg.hparams)
     state = jax.eval_shape(built.step.init, 0)
     loop = train_step.Loop(built.step.update)
-    tally = jax.eval_shape(loop.empty_tally, state, numbers)
+    tally = jax.eval_shape(loop.empty_tally, state, hparams)
     train = jax.jit(loop.train, donate_argnums=(0, 1))
-    compiled = train.lower(state, tally, numbers, jnp.int32(0), jnp.int32(3)).compile()
+    compiled = train.lower(state, tally, hparams, jnp.int32(0), jnp.int32(3)).compile()
     ring = sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
     memory = compiled.memory_analysis()
     assert memory.temp_size_in_bytes < ring / 2, "a copy of the ring would be in the temporaries"
@@ -139,8 +139,8 @@ def test_the_replay_is_updated_in_place():
     assert not copies
 
 
-def test_what_several_programs_contain_is_traced_once():
-    """An update is part of `train` and of the shapes of its metrics; states have a shape too."""
+def test_functions_shared_by_programs_are_traced_once():
+    """An update is part of `train` and of the shapes of its metrics."""
     cfg = members.load()
     built = program.build(cfg)
     buffer, traces = built.step.buffer, collections.Counter()
@@ -154,7 +154,7 @@ def test_what_several_programs_contain_is_traced_once():
 
     counting = buffer._replace(init=counted("init"), add=counted("add"))
     step = built.step._replace(buffer=counting)
-    places = population.layout(1, jax.devices()[:1], "map")
+    places = population.make_layout(1, jax.devices()[:1], "map")
     population.compile_programs(
         built._replace(step=step),
         places,
@@ -190,15 +190,15 @@ def test_no_key_is_used_twice(monkeypatch):
     watch("fold_in", folded)
     cfg = members.load(seed=5)
     built = program.build(cfg)
-    numbers = program.hparams(cfg.hparams)
+    hparams = program.hparams(cfg.hparams)
 
     def run(seed):
         state = built.step.init(seed)
         built.evaluate(state.key, state.learner.params, jnp.int32(0))
         loop = train_step.Loop(built.step.update)
-        tally = loop.empty_tally(state, numbers)
+        tally = loop.empty_tally(state, hparams)
         first, n_updates = jnp.int32(-built.plan.warm_up_collects), jnp.int32(4)
-        return loop.train(state, tally, numbers, first, n_updates)
+        return loop.train(state, tally, hparams, first, n_updates)
 
     for seed in (5, 6):
         jax.block_until_ready(jax.jit(run)(jnp.int32(seed))[1])
@@ -206,7 +206,7 @@ def test_no_key_is_used_twice(monkeypatch):
     assert len(consumed) > 400 and len(split) > 50
     assert len(set(consumed)) == len(consumed)
     assert len(set(split)) == len(split)
-    # A member's own key (0, seed) is folded into the same few streams again and again.
+    # A member's key (0, seed) is folded into the same few streams repeatedly.
     events = [key for key in folded if key[:2] not in {(0, 5), (0, 6)}]
     assert len(set(events)) == len(events) > 60
     parents = {key[:-1] for key in folded}

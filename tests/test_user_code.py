@@ -1,4 +1,4 @@
-"""What a component of the user's own raises is one line, and `train` leaves nothing behind."""
+"""Errors of user-defined components are one line, and `train` leaves no files."""
 
 import importlib
 import pathlib
@@ -17,19 +17,19 @@ BROKEN = {
         "jnp.where(saved, 10.0, -0.1).astype(jnp.float32)",
         "10.0 if saved else -0.1",
         r"env: 'lab\.raises' failed at raises\.py:\d+ \(TracerBoolConversionError: .*\); "
-        r"`qmix-jax check-env lab\.raises` explains it",
+        r"run `qmix-jax check-env lab\.raises` for details",
     ),
     "carries": (
         'state["step"] + 1}',
         'state["step"] + 1.0}',
         r"env: 'lab\.carries' failed \(TypeError: scan body .*\); "
-        r"`qmix-jax check-env lab\.carries` explains it",
+        r"run `qmix-jax check-env lab\.carries` for details",
     ),
     "misstates": (
         "obs_shape=(4,),",
         "obs_shape=(5,),",
         r"env: 'lab\.misstates' failed \(ScopeParamShapeError: .*\); "
-        r"`qmix-jax check-env lab\.misstates` explains it",
+        r"run `qmix-jax check-env lab\.misstates` for details",
     ),
     "makes": (
         "    moves = ",
@@ -46,7 +46,7 @@ BROKEN = {
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
-    """An importable folder of the user's own."""
+    """An importable folder of user code."""
     (tmp_path / "lab").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -55,7 +55,7 @@ def lab(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_environment_is_one_line(lab, capsys, name):
+def test_a_broken_environment_is_a_one_line_error(lab, capsys, name):
     right, wrong, message = BROKEN[name]
     assert WORKING.count(right) == 1
     (lab / f"{name}.py").write_text(WORKING.replace(right, wrong), encoding="utf-8")
@@ -76,12 +76,12 @@ def make(cfg, spec):
 """
 
 
-def test_a_broken_mixer_is_one_line(lab, capsys):
+def test_a_broken_mixer_is_a_one_line_error(lab, capsys):
     (lab / "adds.py").write_text(MIXER, encoding="utf-8")
     assert run("train", *TINY, "algo=vdn", "algo.mixer.name=lab.adds", "hydra.run.dir=run") == 2
     error = capsys.readouterr().err
     assert re.fullmatch(
-        r"error: mixer: 'lab\.adds' failed at adds\.py:6 \(TypeError: .*\); correct that\n", error
+        r"error: mixer: 'lab\.adds' failed at adds\.py:6 \(TypeError: .*\); fix the module\n", error
     ), error
 
 
@@ -99,9 +99,9 @@ def raising(error):
         (("env=custom", "env.name=examples.rescue"), OSError(28, "No space left on device")),
         (("env=custom", "env.name=examples.rescue"), RuntimeError("out of memory")),
     ],
-    ids=["no module of one's own", "the disk", "the device"],
+    ids=["no user code", "the disk", "the device"],
 )
-def test_what_is_not_of_ones_own_is_not_laid_to_it(monkeypatch, environment, error):
+def test_errors_elsewhere_do_not_blame_user_code(monkeypatch, environment, error):
     monkeypatch.setattr(program.plan, "make", raising(error))
     with pytest.raises(type(error), match=re.escape(str(error))):
         run("train", *TINY, *environment)

@@ -1,4 +1,4 @@
-"""What recurrent agents share: Dense-relu layers, a recurrent layer, a linear head."""
+"""Shared network of recurrent agents: Dense-relu layers, a recurrent layer, a linear head."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -20,7 +20,7 @@ class Config(base.Config):
     """Dense layers before the recurrent one."""
     unroll: Literal["auto", "sequential", "stacked"] = "auto"
     """sequential: online network, then target network; stacked: both in one scan, whose inputs are
-    projected beforehand; auto: sequential on CPUs, else stacked. The same numbers to rounding."""
+    projected beforehand; auto: sequential on CPUs, else stacked. Results are equal to rounding."""
 
 
 class _RecurrentNetwork(nn.Module):
@@ -45,7 +45,7 @@ class _RecurrentNetwork(nn.Module):
 
 
 def layer_names(cfg: Config) -> tuple[str, ...]:
-    """Of the Dense layers before the recurrent one."""
+    """Names of the Dense layers before the recurrent one."""
     return ("embed", *(f"embed_{index}" for index in range(1, cfg.embed_layers)))
 
 
@@ -56,12 +56,12 @@ def make(
     core: type[recurrent.GRU] | type[recurrent.LSTM],
     zeros: Callable[..., base.Carry],
 ) -> base.Agent:
-    """The agent for an environment.
+    """Makes the agent.
 
     Args:
       width: K, of the head.
       core: the recurrent layer; its parameters are named after it.
-      zeros: `(*leading) -> carry`, the initial one.
+      zeros: `(*leading) -> carry`, the initial carry.
     """
     on_cpu = jax.default_backend() == "cpu"
     stacked = cfg.unroll == "stacked" or (cfg.unroll == "auto" and not on_cpu)

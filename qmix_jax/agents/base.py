@@ -1,4 +1,4 @@
-"""The agent contract and what agents share."""
+"""The agent contract and shared parts of agents."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,14 +21,13 @@ _Several = Annotated[tuple[_T, ...], Field(min_length=1)]
 
 
 class Agent(NamedTuple):
-    """One output vector per agent from local histories; what it means is the algorithm's business.
+    """Maps local histories to one output vector per agent, which the algorithm interprets.
 
     Attributes:
       init: `(key) -> params`.
       initial_carry: `(batch_size) -> carry`.
       unroll: `(params, carry, Observed[T, B]) -> (carry, head f32[T, B, N, K], hidden f32[T, B, N,
-        H])`. The carry is zeroed before steps that are `reset`; the agent adds last-action and id
-        features itself.
+        H])`. Zeroes the carry before steps that are `reset`; adds last-action and id features.
       stacked: unroll online and target parameters together (fewer, wider operations).
     """
 
@@ -39,7 +38,7 @@ class Agent(NamedTuple):
 
 
 class CNNConfig(config.Model):
-    """How images are read: convolutions of stride 1 with relu, then one Dense-relu layer."""
+    """Options of the image torso: convolutions of stride 1 with relu, then one Dense-relu layer."""
 
     channels: _Several[config.PositiveInt] = (32, 32)
     """Output channels of each convolution."""
@@ -50,7 +49,7 @@ class CNNConfig(config.Model):
 
 
 class Config(config.Model):
-    """Options of every agent that ships."""
+    """Options of all built-in agents."""
 
     hidden: config.PositiveInt = 64
     """Width of each hidden layer."""
@@ -61,15 +60,15 @@ class Config(config.Model):
     layer_norm: bool = False
     """LayerNorm before every relu."""
     torso: Literal["auto", "flat", "cnn"] = "auto"
-    """cnn: convolutions over observations (height, width, channels); flat: their entries in a row;
-    auto: cnn for such observations, else flat."""
+    """cnn: convolutions over observations (height, width, channels); flat: flattened observations;
+    auto: cnn for images, else flat."""
     cnn: CNNConfig = CNNConfig()
-    """The convolutions, where there are any."""
+    """The convolutions of torso=cnn."""
     sharing: Literal["all", "none", "groups"] = "all"
     """Which agents share parameters; see `groups`."""
     groups: _Several[_Several[str]] | None = None
-    """With sharing=groups, names of the agents of each group; None: the environment's groups, whose
-    agents have the same observation and action sizes and the same role."""
+    """With sharing=groups, agent names of each group; None: the environment's groups, whose agents
+    have the same observation and action sizes and the same role."""
 
 
 def make(
@@ -79,16 +78,16 @@ def make(
     zeros: Callable[..., Carry],
     stacked: bool = False,
 ) -> Agent:
-    """The agent of a network, with its features and its sharing of parameters.
+    """Makes an agent from a network; adds features and parameter sharing.
 
     Args:
       network: `(carry, x f32[T, B, n, I], reset bool[T, B]) -> (carry, head f32[T, B, n, K],
         hidden f32[T, B, n, H])` for any number n of agents.
-      zeros: `(*leading) -> carry`, the initial one, `[*leading, ...]`.
+      zeros: `(*leading) -> carry`, the initial carry `[*leading, ...]`.
       stacked: as in `Agent`.
     Returns:
-      An `Agent` with parameters as `network` has them where all agents share them, else with a
-      leading axis G, one entry per group. All groups run as one batched program.
+      An `Agent`. Unless all agents share parameters, these have a leading axis G, one entry per
+      group; all groups run as one batched program.
     Raises: ConfigError for groups that are not a partition of the agents.
     """
     groups = sharing_groups(cfg, spec)
@@ -102,14 +101,14 @@ def make(
         last = spec.actions.features(observed.prev_actions) if cfg.last_action else None
         return features(obs, last, cfg.agent_id)
 
-    def init_one(key: Array) -> Params:
-        nothing = nothing_seen(spec, 1, 1)
-        return network_init(key, zeros(1, spec.n_agents), inputs(nothing), nothing.reset)
+    def init_group(key: Array) -> Params:
+        example = zero_observed(spec, 1, 1)
+        return network_init(key, zeros(1, spec.n_agents), inputs(example), example.reset)
 
     def init(key: Array) -> Params:
         if len(groups) == 1:
-            return init_one(key)
-        return jax.vmap(init_one)(jax.random.split(key, len(groups)))
+            return init_group(key)
+        return jax.vmap(init_group)(jax.random.split(key, len(groups)))
 
     def unroll(params: Params, carry: Carry, observed: Observed) -> tuple[Carry, Array, Array]:
         return unroll_team(params, carry, inputs(observed), observed.reset)
@@ -117,8 +116,8 @@ def make(
     return Agent(init, lambda batch_size: zeros(batch_size, spec.n_agents), unroll, stacked)
 
 
-def nothing_seen(spec: EnvSpec, *leading: int, mean_action: bool = False) -> Observed:
-    """Zeros in the shape of what agents see, `[*leading, ...]`."""
+def zero_observed(spec: EnvSpec, *leading: int, mean_action: bool = False) -> Observed:
+    """Returns an `Observed[*leading]` of zeros."""
     n, actions = spec.n_agents, spec.actions
     return Observed(
         obs=jnp.zeros((*leading, n, *spec.obs_shape)),
@@ -130,15 +129,15 @@ def nothing_seen(spec: EnvSpec, *leading: int, mean_action: bool = False) -> Obs
 
 
 def make_torso(cfg: Config, spec: EnvSpec, names: tuple[str, ...]) -> torso.Torso:
-    """The layers from features to an embedding; `names` are the Dense layers'.
+    """Returns the layers from features to an embedding, with Dense layers `names`.
 
-    Raises: ConfigError for convolutions over what is no image.
+    Raises: ConfigError for torso=cnn unless observations are images.
     """
     is_image = len(spec.obs_shape) == 3
     if cfg.torso == "cnn" and not is_image:
         raise config.ConfigError(
-            "agent: agent.options.torso=cnn needs observations (height, width, channels); those of "
-            f"{spec.name} are {spec.obs_shape}; use auto or flat"
+            "agent: agent.options.torso=cnn needs observations (height, width, channels), and "
+            f"{spec.name} has {spec.obs_shape}; use auto or flat"
         )
     image = None
     if is_image and cfg.torso != "flat":
@@ -147,16 +146,15 @@ def make_torso(cfg: Config, spec: EnvSpec, names: tuple[str, ...]) -> torso.Tors
 
 
 def sharing_groups(cfg: Config, spec: EnvSpec) -> tuple[tuple[int, ...], ...]:
-    """Positions of the agents that share parameters, group by group.
+    """Returns the indices of the agents that share parameters, per group.
 
-    Raises: ConfigError if `cfg.groups` is not a partition of the agents, or is not asked for.
+    Raises: ConfigError if `cfg.groups` is not a partition of the agents, or without sharing=groups.
     """
     if cfg.groups is not None:
         return _named_groups(cfg, spec)
-    everyone = range(spec.n_agents)
-    labels = {"all": [0] * spec.n_agents, "none": everyone, "groups": spec.agent_groups}
-    own = labels[cfg.sharing]
-    return tuple(tuple(i for i in everyone if own[i] == label) for label in dict.fromkeys(own))
+    agents = range(spec.n_agents)
+    labels = {"all": [0] * spec.n_agents, "none": agents, "groups": spec.agent_groups}[cfg.sharing]
+    return tuple(tuple(i for i in agents if labels[i] == label) for label in dict.fromkeys(labels))
 
 
 def _named_groups(cfg: Config, spec: EnvSpec) -> tuple[tuple[int, ...], ...]:
@@ -166,24 +164,24 @@ def _named_groups(cfg: Config, spec: EnvSpec) -> tuple[tuple[int, ...], ...]:
         raise config.ConfigError(
             f"{where} with sharing={cfg.sharing}; set sharing=groups, or groups=null"
         )
-    chosen = [name for group in groups for name in group]
-    for name in dict.fromkeys((*chosen, *names)):
+    members = [name for group in groups for name in group]
+    for name in dict.fromkeys((*members, *names)):
         if name not in names:
             hint = config.suggest(name, names)
             raise config.ConfigError(f"{where}: {spec.name} has no agent {name!r}; {hint}")
-        if chosen.count(name) != 1:
-            times = "in no group" if name not in chosen else "in more than one place"
-            raise config.ConfigError(f"{where}: {name!r} is {times}; name every agent once")
+        if members.count(name) != 1:
+            times = "in no group" if name not in members else "listed more than once"
+            raise config.ConfigError(f"{where}: {name!r} is {times}; list every agent once")
     return tuple(tuple(names.index(name) for name in group) for group in groups)
 
 
 def _by_group(unroll: Callable[..., Any], groups: tuple[tuple[int, ...], ...]) -> Callable:
-    """The unroll of one group's agents, batched over groups: of parameters `[G, ...]` and all N.
+    """Batches the unroll of one group over groups: parameters `[G, ...]`, inputs of all N agents.
 
-    Groups are filled up to the widest with copies of their first agent, whose results are dropped.
+    Pads groups to the largest with copies of their first agent, whose results are dropped.
     """
-    widest = max(map(len, groups))
-    slots = np.array([[*group, *[group[0]] * (widest - len(group))] for group in groups])
+    largest = max(map(len, groups))
+    slots = np.array([[*group, *[group[0]] * (largest - len(group))] for group in groups])
     first_slot_of = np.unique(slots, return_index=True)[1]
     batched = jax.vmap(unroll, in_axes=(0, 1, 2, None), out_axes=(1, 2, 2))
 
@@ -206,18 +204,18 @@ def _by_group(unroll: Callable[..., Any], groups: tuple[tuple[int, ...], ...]) -
 
 
 def _take(x: Array, index: np.ndarray, axis: int) -> Array:
-    """`x` itself where `index` changes nothing."""
+    """`jnp.take`, or `x` if `index` is the identity."""
     if np.array_equal(index, np.arange(x.shape[axis])):
         return x
     return jnp.take(x, index, axis=axis, mode="clip")
 
 
 def features(obs: Array, last_action: Array | None, agent_id: bool) -> Array:
-    """Observation with the last action and the one-hot agent id.
+    """Concatenates the observation, the last action and the one-hot agent id.
 
     Args:
       obs: f32[..., N, O].
-      last_action: f32[..., N, A], features of the last actions; None to leave them out.
+      last_action: f32[..., N, A], features of the last actions; None to omit them.
       agent_id: whether to append the id.
     Returns:
       f32[..., N, O (+ A) (+ N)].
@@ -233,12 +231,12 @@ def features(obs: Array, last_action: Array | None, agent_id: bool) -> Array:
 
 
 def previous_actions(actions: Array, reset: Array, first: Array | None = None) -> Array:
-    """Last actions, rebuilt from the stored ones.
+    """Rebuilds the previous actions from the stored actions.
 
     Args:
       actions: i32[T, B, N] or f32[T, B, N, D].
       reset: bool[T+1, B], True where an episode starts.
-      first: [B, N, ...], last actions before the first entry; None where episodes start there.
+      first: [B, N, ...], previous actions of the first entry; None if all episodes start there.
     Returns:
       i32[T+1, B, N] or f32[T+1, B, N, D], `no_action` wherever `reset`.
     """
@@ -249,8 +247,8 @@ def previous_actions(actions: Array, reset: Array, first: Array | None = None) -
 
 
 class Unrolled(NamedTuple):
-    """A network's outputs over sequences: head f32[T+1, B, N, K], hidden f32[T+1, B, N, H]. The
-    head of a Q-learner holds its utilities.
+    """Outputs over sequences: head f32[T+1, B, N, K] (a Q-learner's utilities) and hidden f32[T+1,
+    B, N, H].
     """
 
     head: Array
@@ -258,13 +256,13 @@ class Unrolled(NamedTuple):
 
 
 def observed(trajectory: Trajectory) -> Observed:
-    """What the agents saw, `[T+1, B, ...]`; last actions are rebuilt from those stored."""
+    """Returns the inputs of the agents, `[T+1, B, ...]`, with rebuilt previous actions."""
     start = trajectory.start
     mean_action = trajectory.mean_action
     if mean_action is not None:
         first = start.mean_action if start is not None else None
-        before = jnp.zeros_like(mean_action[:1]) if first is None else first[None]
-        shifted = jnp.concatenate([before, mean_action])
+        first = jnp.zeros_like(mean_action[:1]) if first is None else first[None]
+        shifted = jnp.concatenate([first, mean_action])
         mean_action = jnp.where(trajectory.reset[..., None, None], 0.0, shifted)
     return Observed(
         obs=trajectory.obs,
@@ -278,14 +276,14 @@ def observed(trajectory: Trajectory) -> Observed:
 
 
 def unroll(agent: Agent, params: Params, trajectory: Trajectory, carry: str = "act") -> Unrolled:
-    """One network over a batch of sequences, from the sequences' own start.
+    """Unrolls one network over a batch of sequences, from their starts.
 
     Args:
-      params: the agent's parameters.
+      params: of the agent.
       trajectory: `[T+1, B, ...]`.
-      carry: which of the stored carries is the agent's, `act` or `learn`.
+      carry: which stored carry belongs to the agent, `act` or `learn`.
     """
-    return _over(agent, trajectory, carry)(params)
+    return _unroll_over(agent, trajectory, carry)(params)
 
 
 def unroll_pair(
@@ -295,16 +293,16 @@ def unroll_pair(
     trajectory: Trajectory,
     carry: str = "act",
 ) -> tuple[Unrolled, Unrolled]:
-    """Online and target network over a batch of sequences, both from the sequences' own start.
+    """Unrolls online and target network over a batch of sequences, from their starts.
 
     Args:
-      params, target_params: the agent's parameters; no gradient flows into the latter's result.
+      params, target_params: of the agent.
       trajectory: `[T+1, B, ...]`.
-      carry: which of the stored carries is the agent's, `act` or `learn`.
+      carry: which stored carry belongs to the agent, `act` or `learn`.
     Returns:
-      (online, target).
+      (online, target). No gradient flows through the target.
     """
-    outputs = _over(agent, trajectory, carry)
+    outputs = _unroll_over(agent, trajectory, carry)
     if not agent.stacked:
         return outputs(params), jax.lax.stop_gradient(outputs(target_params))
     both = jax.tree.map(
@@ -314,30 +312,32 @@ def unroll_pair(
     return Unrolled(head[0], hidden[0]), jax.lax.stop_gradient(Unrolled(head[1], hidden[1]))
 
 
-def _over(agent: Agent, trajectory: Trajectory, carry: str) -> Callable[[Params], Unrolled]:
+def _unroll_over(agent: Agent, trajectory: Trajectory, carry: str) -> Callable[[Params], Unrolled]:
     inputs, start = observed(trajectory), trajectory.start
     first = agent.initial_carry(inputs.reset.shape[1]) if start is None else start.carry[carry]
     return lambda params: Unrolled(*agent.unroll(params, first, inputs)[1:])
 
 
-def step(agent: Agent, params: Params, carry: Carry, seen: Observed) -> tuple[Carry, Array, Array]:
-    """One step of every environment: acting is `unroll` with T = 1, so acting and learning cannot
-    drift apart.
+def step(
+    agent: Agent, params: Params, carry: Carry, observed: Observed
+) -> tuple[Carry, Array, Array]:
+    """Steps every environment: `unroll` with T = 1, so that acting and learning cannot differ.
 
     Args:
-      seen: `[B, ...]`.
+      observed: `[B, ...]`.
     Returns:
       (carry, head f32[B, N, K], hidden f32[B, N, H]).
     """
-    carry, head, hidden = agent.unroll(params, carry, jax.tree.map(lambda x: x[None], seen))
+    carry, head, hidden = agent.unroll(params, carry, jax.tree.map(lambda x: x[None], observed))
     return carry, head[0], hidden[0]
 
 
 def in_bfloat16(agent: Agent) -> Agent:
-    """The same agent computing in bfloat16: parameters, and all it takes and gives, stay f32."""
+    """Returns the agent computing in bfloat16; parameters, inputs and outputs stay f32."""
 
-    def unroll(params: Params, carry: Carry, seen: Observed) -> tuple[Carry, Array, Array]:
-        params, carry, obs = functional.cast((params, carry, seen.obs), jnp.bfloat16)
-        return functional.cast(agent.unroll(params, carry, replace(seen, obs=obs)), jnp.float32)
+    def unroll(params: Params, carry: Carry, observed: Observed) -> tuple[Carry, Array, Array]:
+        params, carry, obs = functional.cast((params, carry, observed.obs), jnp.bfloat16)
+        outputs = agent.unroll(params, carry, replace(observed, obs=obs))
+        return functional.cast(outputs, jnp.float32)
 
     return agent._replace(unroll=unroll)

@@ -1,7 +1,7 @@
 """Recurrent agent: Dense-relu, GRU, Dense.
 
 Reference: Rashid et al. 2018 (QMIX), section 4 and appendix (DRQN agent, Hausknecht & Stone 2015).
-Deviation: the two redundant PyTorch GRU biases are one.
+Deviation: one GRU bias instead of PyTorch's two redundant ones.
 """
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ class Config(_recurrent.Config):
 
 
 def make(cfg: Config, spec: EnvSpec, width: int) -> base.Agent:
-    """The agent for an environment; the carry is f32[B, N, H]."""
+    """Makes the agent; its carry is f32[B, N, H]."""
     return _recurrent.make(
         cfg, spec, width, recurrent.GRU, lambda *leading: jnp.zeros((*leading, cfg.hidden))
     )

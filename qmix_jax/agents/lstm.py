@@ -1,8 +1,8 @@
 """Recurrent agent: Dense-relu, LSTM, Dense.
 
-Reference: Hausknecht & Stone 2015 (DRQN), whose memory is an LSTM; otherwise as the GRU agent.
-Deviation: no convolutions before it unless the observation is an image; the two redundant PyTorch
-LSTM biases are one.
+Reference: Hausknecht & Stone 2015 (DRQN, which uses an LSTM); otherwise as the GRU agent.
+Deviation: convolutions only if the observation is an image; one LSTM bias instead of PyTorch's two
+redundant ones.
 """
 
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ class Config(_recurrent.Config):
 
 
 def make(cfg: Config, spec: EnvSpec, width: int) -> base.Agent:
-    """The agent of an environment; its carry is a `RecurrentState` of two f32[B, N, H]."""
+    """Makes the agent; its carry is a `RecurrentState` of two f32[B, N, H]."""
 
     def zeros(*leading: int) -> recurrent.RecurrentState:
         shape = (*leading, cfg.hidden)

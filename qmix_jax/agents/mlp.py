@@ -1,4 +1,4 @@
-"""Feed-forward agent: Dense-relu layers and a head.
+"""Feed-forward agent: Dense-relu layers and a linear head.
 
 Reference: Rashid et al. 2018 (QMIX), appendix (two-step game). Deviation: none.
 """
@@ -32,11 +32,11 @@ class _FeedForwardNetwork(nn.Module):
 
 
 def layer_names(cfg: Config) -> tuple[str, ...]:
-    """Of the Dense layers before the head."""
+    """Names of the Dense layers before the head."""
     return tuple(f"hidden_{index}" for index in range(cfg.layers))
 
 
 def make(cfg: Config, spec: EnvSpec, width: int) -> base.Agent:
-    """The agent for an environment; the carry is empty."""
+    """Makes the agent; its carry is empty."""
     network = _FeedForwardNetwork(base.make_torso(cfg, spec, layer_names(cfg)), width)
     return base.make(cfg, spec, network, lambda *leading: ())

@@ -1,4 +1,4 @@
-"""The algorithm contract and what temporal-difference algorithms share."""
+"""The algorithm contract, and shared parts of temporal-difference algorithms."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -30,7 +30,7 @@ Exploration = Mapping[str, Any]
 
 
 class Needs(NamedTuple):
-    """What an algorithm can learn from; everything else is refused with the reason.
+    """Requirements of an algorithm; anything else is refused with the reason.
 
     Attributes:
       actions: kinds of actions.
@@ -38,10 +38,10 @@ class Needs(NamedTuple):
       zero_sum: the rewards of two agents must add up to zero.
       n_agents: the number of agents, None for any.
       tabular: the environment must have a finite number of states, `EnvSpec.n_states`.
-      mean_action: the rollout stores the mean action of each agent's neighbours, and shows the
-        previous one in `Observed`.
+      mean_action: rollouts store the mean action of each agent's neighbours, and `Observed` holds
+        the previous one.
       replay: kinds of replay.
-      collectors: how environments may be run.
+      collectors: kinds of collectors.
       feed_forward: the agent must have no memory.
     """
 
@@ -57,11 +57,11 @@ class Needs(NamedTuple):
 
 
 class Components(NamedTuple):
-    """What an algorithm is made of, as the configuration chose it.
+    """Configured components of an algorithm.
 
     Attributes:
       agent: `(width) -> Agent`, an agent network with a head of this width.
-      mixer: None where none is chosen.
+      mixer: None if the configuration has none.
       optimiser: the direction of a gradient step.
     """
 
@@ -74,25 +74,25 @@ class Algorithm(NamedTuple):
     """A learning algorithm as pure functions.
 
     Attributes:
-      needs: what it can learn from.
-      init: `(key) -> params`, a dict whose parts are named after the networks.
-      initial_carry: `(batch_size) -> {"act": carry, "learn": carry}`: of the networks that act, and
+      needs: requirements on environment, replay and collector.
+      init: `(key) -> params`, a dict by network name.
+      initial_carry: `(batch_size) -> {"act": carry, "learn": carry}`, of the networks that act and
         of recurrent networks that only learn.
       act: `(params, carry, Observed[B], exploration, key) -> (carry, actions [B, N, ...],
-        behaviour)`, the carry being `act`. It has no `state` argument: execution is decentralised.
-        `behaviour` is what learning must remember of acting, name -> [B, ...]; `{}` for Q-learning.
-      exploration: `(HParams, Clock) -> name -> f32[]`, how `act` explores at that moment.
-      greedy: the same tree without exploration; a policy that is mixed stays mixed.
-      learner: how parameters change.
+        behaviour)` on the `act` carry. It has no `state` argument: execution is decentralised.
+        `behaviour`, name -> [B, ...], is stored for learning; `{}` for Q-learning.
+      exploration: `(HParams, Clock) -> name -> f32[]`, current parameters of exploration.
+      greedy: the same tree without exploration; a mixed policy stays mixed.
+      learner: updates the parameters.
       head: how `act` turns the agent's head into actions: `argmax` of available entries, `tanh`
-        into the box, `sample` from the softmax of available entries; None where it is none of
-        these, and then there is no NumPy export. The agent's parameters are `params["agent"]`.
-      accompany: `(params, carry, Observed[B], state f32[B, S]) -> carry`, the carry being `learn`:
+        into the box, `sample` from the softmax of available entries; None for anything else, which
+        has no NumPy export. The agent's parameters are `params["agent"]`.
+      accompany: `(params, carry, Observed[B], state f32[B, S]) -> carry` on the `learn` carry:
         advances recurrent networks that learn but do not act; called in rollouts only.
-      inspect: `(params, Trajectory) -> name -> f32[T, B, ...]`, for analysis. `utilities` f32[T, B,
+      inspect: `(params, Trajectory) -> name -> f32[T, B, ...]`, for analysis: `utilities` f32[T, B,
         N, A], `q_tot` f32[T, B] of the joint actions taken, `q_joint` f32[T, B] of a joint value
-        that is not bound to the utilities (QTRAN's Q_jt, WQMIX's Q*), `mixer/<name>` for what a
-        mixer shows. None where there is nothing to see.
+        that is independent of the utilities (QTRAN's Q_jt, WQMIX's Q*), `mixer/<name>` from a
+        mixer's `info`. None if there is nothing to inspect.
     """
 
     needs: Needs
@@ -110,28 +110,28 @@ class Algorithm(NamedTuple):
 def unmet(
     needs: Needs, env: envs.Env | envs.HostEnv, replay: str, collector: str, has_memory: bool
 ) -> str | None:
-    """Why an algorithm cannot be trained so; None if it can.
+    """Returns the first unmet need of an algorithm, or None if it can be trained.
 
     Args:
       replay: `replay.kind`.
       collector: `trainer.collector`.
-      has_memory: whether the agent carries anything from step to step.
+      has_memory: whether the agent has a carry.
     """
     spec = env.spec
-    kinds = " or ".join(f"{kind.__name__.lower()}" for kind in needs.actions)
+    kinds = " or ".join(kind.__name__.lower() for kind in needs.actions)
     checks = {
         f"it needs {kinds} actions, and those of {spec.name} are "
         f"{type(spec.actions).__name__.lower()}": isinstance(spec.actions, needs.actions),
         f"it learns from one team reward, and the agents of {spec.name} compete": (
             needs.reward == "own" or env.team_reward is not None
         ),
-        f"it needs two agents whose rewards add up to zero, which {spec.name} does not state": (
+        f"it needs two agents whose rewards add up to zero; {spec.name} is not `zero_sum`": (
             spec.zero_sum or not needs.zero_sum
         ),
         f"it needs {needs.n_agents} agents, and {spec.name} has {spec.n_agents}": (
             needs.n_agents in (None, spec.n_agents)
         ),
-        f"it needs a finite number of states, which {spec.name} does not have": (
+        f"it needs a finite number of states; {spec.name} has no `n_states`": (
             spec.n_states is not None or not needs.tabular
         ),
         f"it learns from replay.kind={' or '.join(needs.replay)}, got {replay}": (
@@ -148,14 +148,14 @@ def unmet(
 
 
 class TargetConfig(config.Model):
-    """Options of targets and errors, which all temporal-difference algorithms share."""
+    """Options of temporal-difference targets and losses."""
 
     target: Literal["peng", "watkins", "harutyunyan", "n_step"] = "peng"
     """Kind of Q(lambda) with `hparams.td_lambda` (0 makes each one-step), or `n_step`."""
     n_step: config.PositiveInt = 3
-    """Rewards that the target `n_step` sums."""
+    """Number of rewards in the target `n_step`."""
     loss: Literal["mse", "huber"] = "mse"
-    """Cost of a TD error: its square (no factor 1/2), or Huber with `hparams.huber_delta`."""
+    """Loss of a TD error: its square (no factor 1/2), or Huber with `hparams.huber_delta`."""
 
 
 class TDConfig(TargetConfig):
@@ -166,8 +166,12 @@ class TDConfig(TargetConfig):
 
 
 class NextValues(NamedTuple):
-    """Selection for a target: the online network's q f32[T, B, N, A] and hidden f32[T, B, N, H] at
-    t, the target network's at t+1, and the selected actions at t+1 i32[T, B, N].
+    """Utilities of online and target network, and the selected next actions.
+
+    Attributes:
+      q, hidden: of the online network at t, f32[T, B, N, A] and f32[T, B, N, H].
+      q_next, hidden_next: of the target network at t+1.
+      next_actions: i32[T, B, N], at t+1.
     """
 
     q: Array
@@ -183,7 +187,7 @@ def next_values(
     """Unrolls both networks over the sequences and selects the next actions.
 
     Args:
-      params, target_params: the agent's own parameters.
+      params, target_params: parameters of the agent network.
       batch: sequences `[T+1, B, ...]`.
     """
     trajectory = batch.trajectory
@@ -218,21 +222,22 @@ def target(
     value: Callable[[Array], Array],
     independent: bool = False,
 ) -> Array:
-    """Target of the team reward, of the kind `cfg.target`; one-step at `td_lambda` 0 or n = 1.
+    """Returns the target of kind `cfg.target` for the team reward; one-step at `td_lambda` 0 or
+    n = 1.
 
-    It looks no further than the end of a sequence, the start of another episode or a step that is
-    not valid (`returns.chained`).
+    It looks no further than the end of a sequence, the start of another episode or an invalid step
+    (`returns.chained`).
 
     Args:
       batch: sequences.
       hparams: reward scale, discount and lambda.
       next_actions: i32[T, B, N], the selected (greedy) actions at t+1.
-      value: `(actions i32[T, B, N]) -> f32[T, B]`, the target network's value of actions at t+1;
-        f32[T, B, K] where there are several. Called twice for `harutyunyan` only.
-      independent: the values are one per agent, and an agent's `watkins` trace is cut by its own
-        exploration instead of anyone's.
+      value: `(actions i32[T, B, N]) -> f32[T, B]`, the target network's value of actions at t+1, or
+        f32[T, B, K] for several values. Called twice for `harutyunyan` only.
+      independent: there is one value per agent, and its `watkins` trace is cut by the exploration
+        of that agent only.
     Returns:
-      f32, shape of a value, without gradient.
+      f32, shape of a value. No gradient flows through it.
     """
     trajectory, value_next = batch.trajectory, value(next_actions)
     axes = range(2, value_next.ndim)
@@ -245,7 +250,7 @@ def target(
     chain = per_value(returns.chained(trajectory.reset, trajectory.valid))
     if cfg.target == "n_step":
         return returns.n_step(reward, terminated, value_next, hparams.gamma, cfg.n_step, chain)
-    # Nothing was executed after the last step, and the chain ends there.
+    # The chain ends at the last step, so the action after it does not matter.
     executed = jnp.concatenate([trajectory.actions[1:], next_actions[-1:]])
     baseline = value_next
     if cfg.target == "watkins":
@@ -259,13 +264,13 @@ def target(
 
 
 def mean_cost(error: Array, batch: Batch, cost: Callable[[Array], Array] = jnp.square) -> Array:
-    """Weighted masked mean of an elementwise cost of errors.
+    """Weighted mean of an elementwise cost over valid steps.
 
         sum(valid * w_b * cost(error)) / max(sum(valid), 1)
 
     Args:
       error: f32[T, B], or f32[T, B, K] with several per step; may be anything where not valid.
-      batch: gives `valid` bool[T, B] and the weights f32[B].
+      batch: provides `valid` bool[T, B] and the weights f32[B].
     Returns:
       f32[].
     """
@@ -291,10 +296,10 @@ def td_loss(
     Args:
       value: f32[T, B] or f32[T, B, K], predictions with gradient.
       target: same shape, without gradient.
-      batch: gives `valid` bool[T, B] and the weights f32[B].
+      batch: provides `valid` bool[T, B] and the weights f32[B].
       scale: factors without gradient, same shape.
     Returns:
-      (loss f32[], Extras).
+      (loss f32[], LossAux).
     """
 
     def cost(error: Array) -> Array:
@@ -331,13 +336,13 @@ def q_learning(
     inspect: Callable[[Params, Trajectory], dict[str, Array]],
     needs: Needs = Needs(),  # noqa: B008
 ) -> Algorithm:
-    """An algorithm that acts epsilon-greedily on `params["agent"]` and descends one loss.
+    """Returns an algorithm that acts epsilon-greedily on `params["agent"]` and descends one loss.
 
     Args:
-      parts: the networks, all of them learnt.
-      targets: those that have a target copy.
+      parts: names of the networks, all of which are trained.
+      targets: names of the networks with a target copy.
       init, inspect, needs: as in `Algorithm`.
-      loss: `(params, target_params, Batch, HParams) -> (loss f32[], Extras)`.
+      loss: `(params, target_params, Batch, HParams) -> (loss f32[], LossAux)`.
     """
 
     def phase_loss(
@@ -374,10 +379,10 @@ def epsilon_greedy_act(agent: agents.Agent) -> Callable:
     """`Algorithm.act` on the utilities of `params["agent"]`."""
 
     def act(
-        params: Params, carry: Carry, seen: Observed, explore: Exploration, key: Array
+        params: Params, carry: Carry, observed: Observed, explore: Exploration, key: Array
     ) -> tuple[Carry, Array, dict[str, Any]]:
-        carry, q, _ = agents.step(agent, params["agent"], carry, seen)
-        actions = exploration.epsilon_greedy(key, q, seen.avail_actions, explore["epsilon"])
+        carry, q, _ = agents.step(agent, params["agent"], carry, observed)
+        actions = exploration.epsilon_greedy(key, q, observed.avail_actions, explore["epsilon"])
         return carry, actions, {}
 
     return act

@@ -1,8 +1,8 @@
-"""Independent Q-learning: every agent regresses its own utility on the team reward.
+"""Independent Q-learning: each agent learns its own utility from the team reward.
 
     y_{i,t} = r_t + gamma * (1 - terminated_t) * q_i^-(tau_{t+1}, argmax_a q_i(tau_{t+1}, a))
 
-With `hparams.td_lambda` above 0 the target is a Q(lambda); see `base.target`.
+With `hparams.td_lambda` > 0 the target is Q(lambda); see `base.target`.
 
 Reference: Tan 1993; Tampuu et al. 2017; the baseline of Rashid et al. 2018. Deviation: none (the
 loss is averaged over valid steps and agents).
@@ -22,10 +22,7 @@ class Config(base.TDConfig):
 
 
 def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
-    """The algorithm.
-
-    Raises: ValueError with a mixer.
-    """
+    """Makes the algorithm. Raises: ValueError with a mixer."""
     if components.mixer is not None:
         raise ValueError("algo: algorithm 'iql' has no joint value; set algo.mixer=null")
     agent = components.agent(spec.actions.width)

@@ -1,14 +1,14 @@
-"""Agent and mixer without target network or replay (PQN-VDN, PQN-QMIX).
+"""Trains agent and mixer without target network or replay (PQN-VDN, PQN-QMIX).
 
     G_t = r_t + gamma * (1 - terminated_t) * ((1 - l_t) * V_{t+1} + l_t * G_{t+1})
-    V_t = f(max_a q(tau_t, a), s_t), of the parameters that are learnt
+    V_t = f(max_a q(tau_t, a), s_t), with the online parameters
 
-`q` is unrolled once for loss and target, at every gradient step; `l_t` is `hparams.td_lambda`
-inside an episode. Sequences hold the entry after their last step, so none is lost to the bootstrap.
+Each gradient step unrolls `q` once for loss and target; `l_t` is `hparams.td_lambda` inside an
+episode. Sequences include the entry after their last step, so every step has a bootstrap.
 
 Reference: Gallici et al. 2024 (PQN; with the sum as the mixer: PQN-VDN). Deviation: any mixer (with
-a monotonic one V is the maximum of the joint value); no BatchNorm, and LayerNorm where agent and
-mixer have the option.
+a monotonic one V is the maximum of the joint value); no BatchNorm, and LayerNorm if agent and mixer
+enable it.
 """
 
 import jax
@@ -28,10 +28,7 @@ class Config(base.TargetConfig):
 
 
 def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
-    """The algorithm.
-
-    Raises: ValueError without a mixer.
-    """
+    """Makes the algorithm. Raises: ValueError without a mixer."""
     mixer = components.mixer
     if mixer is None:
         raise ValueError("algo: algorithm 'pqn' needs a mixer; set algo.mixer.name")
@@ -53,8 +50,8 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
 
         best = qvalues.greedy(q_next, avail[1:])
         target = base.target(cfg, batch, hparams, best, value_next)
-        td_loss, extras = base.td_loss(cfg, mixed.q_tot, target, batch, hparams)
-        return td_loss + masked.mean(mixed.penalty, trajectory.valid), extras
+        td_loss, aux = base.td_loss(cfg, mixed.q_tot, target, batch, hparams)
+        return td_loss + masked.mean(mixed.penalty, trajectory.valid), aux
 
     return base.q_learning(
         agent,

@@ -1,11 +1,11 @@
-"""Agent and mixer trained by double-Q temporal differences on the joint value (VDN, QMIX).
+"""Trains agent and mixer with double-Q temporal differences of the joint value (VDN, QMIX).
 
     y_t = r_t + gamma * (1 - terminated_t) * f^-(q^-(tau_{t+1}, argmax_a q(tau_{t+1}, a)), s_{t+1})
 
-With `hparams.td_lambda` above 0 the target is a Q(lambda); see `base.target`.
+With `hparams.td_lambda` > 0 the target is Q(lambda); see `base.target`.
 
 Reference: Rashid et al. 2018 (QMIX), section 4. Deviation: time limits are bootstrapped through
-unless `trainer.truncation` says otherwise; the loss has no factor 1/2 (as PyMARL's).
+unless `trainer.truncation=terminate`; the loss has no factor 1/2 (as in PyMARL).
 """
 
 from qmix_jax import learner
@@ -18,14 +18,11 @@ NEEDS = base.Needs()
 
 
 class Config(base.TDConfig):
-    """Options of agent-and-mixer learning."""
+    """Options of temporal-difference learning with a mixer."""
 
 
 def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
-    """The algorithm.
-
-    Raises: ValueError without a mixer.
-    """
+    """Makes the algorithm. Raises: ValueError without a mixer."""
     mixer = components.mixer
     if mixer is None:
         raise ValueError(
@@ -47,8 +44,8 @@ def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algori
             return mixer.apply(target_params["mixer"], following).q_tot
 
         target = base.target(cfg, batch, hparams, values.next_actions, value_next)
-        td_loss, extras = base.td_loss(cfg, mixed.q_tot, target, batch, hparams)
-        return td_loss + masked.mean(mixed.penalty, trajectory.valid), extras
+        td_loss, aux = base.td_loss(cfg, mixed.q_tot, target, batch, hparams)
+        return td_loss + masked.mean(mixed.penalty, trajectory.valid), aux
 
     return base.q_learning(
         agent,

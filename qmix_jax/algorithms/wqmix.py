@@ -1,4 +1,4 @@
-"""Weighted QMIX: a monotonic joint value fitted with weights to an unrestricted one.
+"""Weighted QMIX: fits a monotonic joint value to an unrestricted one with weights.
 
     y    = r + gamma * (1 - terminated) * Q*^-(s', best'),  best' = argmax_a q(tau', a)
     loss = w * (Q_tot(u) - y)^2 + (Q*(u) - y)^2
@@ -6,12 +6,13 @@
                    `optimistically`: Q_tot(u) < y
            alpha elsewhere
 
-Q* is a network over the state and one value per agent, of its taken action, from recurrent agents
-of its own. best is greedy for the utilities, which stand in for the unknown best joint action.
+Q* is a network of the state and the values of the taken actions, one per agent, which come from
+separate recurrent agents. `best` is greedy in the utilities: it stands in for the unknown best
+joint action.
 
 Reference: Rashid et al. 2020 (CW-QMIX, OW-QMIX). Deviation: any monotonic mixer; the target may be
-a Q(lambda), see `base.target`; priorities are errors of Q*, since those of Q_tot need not vanish.
-Q*'s own network stays in f32 when `precision` is bfloat16.
+Q(lambda), see `base.target`; priorities are errors of Q*, since those of Q_tot need not vanish; the
+network of Q* stays in f32 with `precision=bfloat16`.
 """
 
 from typing import Literal, NamedTuple
@@ -24,7 +25,7 @@ from qmix_jax.agents import base as agents
 from qmix_jax.algorithms import base
 from qmix_jax.core import masked, qvalues
 from qmix_jax.critics import base as critics
-from qmix_jax.critics import central as centrals
+from qmix_jax.critics import central as central_critic
 from qmix_jax.mixers import base as mixers
 from qmix_jax.types import Array, Batch, EnvSpec, HParams, Observed, Trajectory
 
@@ -35,7 +36,7 @@ class Config(base.TargetConfig):
     """Options of weighted QMIX; the online network always selects the next actions."""
 
     weighting: Literal["centrally", "optimistically"] = "centrally"
-    """Which errors keep weight 1: of joint actions that may be the best, or underestimates."""
+    """Errors of weight 1: of joint actions that may be the best, or underestimates."""
     central_hidden: config.PositiveInt = 256
     """Width of the hidden layers of Q*."""
     central_layers: config.PositiveInt = 3
@@ -43,13 +44,13 @@ class Config(base.TargetConfig):
 
 
 class Coefficients(config.Model):
-    """Weighted QMIX's own number, `hparams.algo`; alpha 1 is QMIX regressed to Q*'s target."""
+    """Coefficients of weighted QMIX, `hparams.algo`; alpha 1 is QMIX with the targets of Q*."""
 
     alpha: config.Fraction = 0.1
 
 
 class _WeightInputs(NamedTuple):
-    """What decides about the weights, f32[T, B] each, `all_best` bool[T, B]."""
+    """Inputs of the weighting, f32[T, B] each, `all_best` bool[T, B]."""
 
     target: Array
     q_tot: Array
@@ -57,14 +58,14 @@ class _WeightInputs(NamedTuple):
     all_best: Array
 
 
-_FULL = {
-    "centrally": lambda seen: seen.all_best | (seen.target > seen.q_star_best),
-    "optimistically": lambda seen: seen.q_tot < seen.target,
+_HAS_FULL_WEIGHT = {
+    "centrally": lambda x: x.all_best | (x.target > x.q_star_best),
+    "optimistically": lambda x: x.q_tot < x.target,
 }
 
 
 class _WQMIXNetworks(NamedTuple):
-    """The networks, and what is made of their parameters."""
+    """The networks, and pure functions of their parameters."""
 
     cfg: Config
     agent: agents.Agent
@@ -86,52 +87,53 @@ class _WQMIXNetworks(NamedTuple):
         return {name: self.agent.initial_carry(batch_size) for name in ("act", "learn")}
 
     def accompany(
-        self, params: base.Params, carry: base.Carry, seen: Observed, state: Array
+        self, params: base.Params, carry: base.Carry, observed: Observed, state: Array
     ) -> base.Carry:
-        """`Algorithm.accompany`: the central agents' step."""
+        """`Algorithm.accompany`: steps the central agents."""
         del state
-        return agents.step(self.agent, params["central_agent"], carry, seen)[0]
+        return agents.step(self.agent, params["central_agent"], carry, observed)[0]
 
     def q_star(self, params: base.Params, q_taken: Array, state: Array) -> Array:
-        """Q* of one value per agent, f32[...]."""
+        """Returns Q*, f32[...], of values `q_taken` f32[..., N]."""
         inputs = critics.CriticInputs(state=state, q_taken=q_taken)
         return self.central.apply(params["central"], inputs)[..., 0]
 
     def loss(
         self, params: base.Params, target_params: base.Params, batch: Batch, hparams: HParams
     ) -> tuple[Array, learner.LossAux]:
-        """Both parts; see the module."""
+        """The loss of the module's docstring."""
         cfg, trajectory = self.cfg, batch.trajectory
         actions, avail, state = trajectory.actions, trajectory.avail_actions, trajectory.state
         q = agents.unroll(self.agent, params["agent"], trajectory).head
-        networks = params["central_agent"], target_params["central_agent"]
-        online, fixed = agents.unroll_pair(self.agent, *networks, trajectory, carry="learn")
+        central_params = params["central_agent"], target_params["central_agent"]
+        online, frozen = agents.unroll_pair(self.agent, *central_params, trajectory, carry="learn")
         best = qvalues.greedy(q, avail)
 
         def next_value(actions: Array) -> Array:
-            return self.q_star(target_params, qvalues.take(fixed.head[1:], actions), state[1:])
+            return self.q_star(target_params, qvalues.take(frozen.head[1:], actions), state[1:])
 
         target = base.target(cfg, batch, hparams, best[1:], next_value)
         inputs = mixers.inputs(q[:-1], avail[:-1], actions, state[:-1])
         mixed = self.mixer.apply(params["mixer"], inputs)
-        of_best = qvalues.take(fixed.head[:-1], best[:-1])
-        weighing = _WeightInputs(
+        q_best = qvalues.take(frozen.head[:-1], best[:-1])
+        weight_inputs = _WeightInputs(
             target=target,
             q_tot=mixed.q_tot,
-            q_star_best=self.q_star(target_params, of_best, state[:-1]),
+            q_star_best=self.q_star(target_params, q_best, state[:-1]),
             all_best=jnp.all(actions == best[:-1], axis=-1),
         )
-        weight = jnp.where(_FULL[cfg.weighting](weighing), 1.0, hparams.algo["alpha"])
-        monotonic, extras = base.td_loss(cfg, mixed.q_tot, target, batch, hparams, weight)
+        is_full = _HAS_FULL_WEIGHT[cfg.weighting](weight_inputs)
+        weight = jnp.where(is_full, 1.0, hparams.algo["alpha"])
+        monotonic, aux = base.td_loss(cfg, mixed.q_tot, target, batch, hparams, weight)
 
         value = self.q_star(params, qvalues.take(online.head[:-1], actions), state[:-1])
-        free, of_central = base.td_loss(cfg, value, target, batch, hparams)
-        total = monotonic + masked.mean(mixed.penalty, trajectory.valid) + free
-        parts = {"loss": total, "loss_monotonic": monotonic, "loss_central": free}
+        central, central_aux = base.td_loss(cfg, value, target, batch, hparams)
+        total = monotonic + masked.mean(mixed.penalty, trajectory.valid) + central
+        parts = {"loss": total, "loss_monotonic": monotonic, "loss_central": central}
         metrics = {name: (part, jnp.ones(())) for name, part in parts.items()}
         metrics["weight"] = masked.total(weight, trajectory.valid)
-        metrics = {**extras.metrics, **metrics}
-        return total, learner.LossAux(metrics=metrics, priority=of_central.priority)
+        metrics = {**aux.metrics, **metrics}
+        return total, learner.LossAux(metrics=metrics, priority=central_aux.priority)
 
     def inspect(self, params: base.Params, trajectory: Trajectory) -> dict[str, Array]:
         """`Algorithm.inspect`."""
@@ -142,24 +144,21 @@ class _WQMIXNetworks(NamedTuple):
 
 
 def make(cfg: Config, spec: EnvSpec, components: base.Components) -> base.Algorithm:
-    """The algorithm.
-
-    Raises: ValueError without a monotonic mixer.
-    """
+    """Makes the algorithm. Raises: ValueError without a monotonic mixer."""
     mixer = components.mixer
     if mixer is None or not mixer.monotonic:
         raise ValueError("algo: algorithm 'wqmix' needs a monotonic mixer; set algo.mixer.name")
     agent = components.agent(spec.actions.width)
-    central = centrals.make(spec, cfg.central_hidden, cfg.central_layers)
-    learnt = _WQMIXNetworks(cfg, agent, mixer, central)
+    central = central_critic.make(spec, cfg.central_hidden, cfg.central_layers)
+    networks = _WQMIXNetworks(cfg, agent, mixer, central)
     algorithm = base.q_learning(
         agent,
         components.optimiser,
         parts=("agent", "mixer", "central_agent", "central"),
         targets=("central_agent", "central"),
-        init=learnt.init,
-        loss=learnt.loss,
-        inspect=learnt.inspect,
+        init=networks.init,
+        loss=networks.loss,
+        inspect=networks.inspect,
         needs=NEEDS,
     )
-    return algorithm._replace(initial_carry=learnt.initial_carry, accompany=learnt.accompany)
+    return algorithm._replace(initial_carry=networks.initial_carry, accompany=networks.accompany)

@@ -128,7 +128,7 @@ def footprint(
     for name, size in needed.memory.parts.items():
         if size:
             table.add_row(name, f"{human(size)}B")
-    table.add_row("state", f"{human(needed.memory.kept)}B", style="bold")
+    table.add_row("state", f"{human(needed.memory.persistent)}B", style="bold")
     table.add_row("temporary arrays", f"{human(needed.memory.temporaries)}B")
     if needed.memory.copies:
         table.add_row("for checkpoints", f"{human(needed.memory.copies)}B")

@@ -10,13 +10,13 @@ from qmix_jax.types import Array
 def duplex(
     q_taken: Array, q_greedy: Array, weight: Array, bias: Array, importance: Array
 ) -> tuple[Array, Array]:
-    """QPLEX's joint value of transformed utilities.
+    """Duplex dueling: QPLEX's joint value of transformed utilities.
 
         Q~_i = w_i Q_i(u_i) + b_i;   A_i = w_i (Q_i(u_i) - max_a Q_i(a)) <= 0, without gradient
         Q_tot = sum_i Q~_i + sum_i (lambda_i - 1) A_i
 
-    In value this is sum_i V~_i + lambda_i A_i with V~_i = w_i max_a Q_i(a) + b_i; in gradient it is
-    not: utilities, `weight` and `bias` learn through sum_i Q~_i alone, `importance` through A.
+    The value equals sum_i V~_i + lambda_i A_i with V~_i = w_i max_a Q_i(a) + b_i, but the gradient
+    does not: utilities, `weight` and `bias` learn through sum_i Q~_i only, `importance` through A.
 
     Args:
       q_taken, q_greedy: f32[..., N], utilities of the taken and of the best available actions.

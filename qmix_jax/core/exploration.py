@@ -8,7 +8,7 @@ from qmix_jax.types import Array
 
 
 def uniform_available(key: Array, avail_actions: Array) -> Array:
-    """A uniformly random available action per row.
+    """Samples an available action per row uniformly.
 
     Args:
       key: typed PRNG key.
@@ -24,7 +24,7 @@ def uniform_available(key: Array, avail_actions: Array) -> Array:
 
 
 def epsilon_greedy(key: Array, q: Array, avail_actions: Array, epsilon: Array) -> Array:
-    """Each row on its own: with probability `epsilon` uniform over available actions, else greedy.
+    """Acts per row: uniform over available actions with probability `epsilon`, else greedy.
 
     Args:
       key: typed PRNG key.
@@ -33,7 +33,7 @@ def epsilon_greedy(key: Array, q: Array, avail_actions: Array, epsilon: Array) -
       epsilon: f32[], in [0, 1].
     Returns:
       i32[...].
-    Reference: Rashid et al. 2018 (QMIX), appendix: one Bernoulli per agent and step.
+    Reference: Rashid et al. 2018 (QMIX), appendix: one Bernoulli draw per agent and step.
     """
     key_explore, key_action = jax.random.split(key)
     explore = jax.random.uniform(key_explore, q.shape[:-1]) < epsilon

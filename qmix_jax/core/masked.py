@@ -1,5 +1,5 @@
-"""Masked reductions and elementwise errors. Invalid entries are dropped with `where`: multiplying
-by zero would keep their NaN and inf.
+"""Masked reductions and elementwise losses. Invalid entries are dropped with `where`: a product
+with zero would preserve their NaN and inf.
 """
 
 import chex
@@ -9,7 +9,7 @@ from qmix_jax.types import Array
 
 
 def total(values: Array, mask: Array) -> tuple[Array, Array]:
-    """Sum over the entries where `mask` holds, and their number.
+    """Returns the sum over the entries where `mask` is True, and their number.
 
     Args:
       values: f32[...].
@@ -24,15 +24,18 @@ def total(values: Array, mask: Array) -> tuple[Array, Array]:
 
 
 def mean(values: Array, mask: Array) -> Array:
-    """Mean over the entries where `mask` holds; 0 if there are none. Shapes as in `total`."""
+    """Returns the mean over the entries where `mask` is True; 0 if there are none. Shapes as in
+    `total`.
+    """
     summed, count = total(values, mask)
     return summed / jnp.maximum(count, 1.0)
 
 
 def huber(error: Array, delta: Array) -> Array:
-    """`error**2` up to `delta`, then linear with the same slope: twice the textbook Huber loss.
+    """Huber loss: `error**2` up to `delta`, then linear with the same slope.
 
-    The factor 2 makes `delta -> inf` the squared error, so learning rates carry over.
+    This is twice the textbook loss, so that `delta -> inf` is the squared error and learning rates
+    carry over.
 
     Args:
       error: f32[...].

@@ -1,4 +1,4 @@
-"""Choosing among utilities. Masks choose and never become values."""
+"""Selection of actions and their utilities. Masks select and never become values."""
 
 import chex
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from qmix_jax.types import Array
 
 
 def greedy(q: Array, avail_actions: Array) -> Array:
-    """Best available action; the first one where several are equal.
+    """Returns the best available action; the first one of equals.
 
     Args:
       q: f32[..., A], utilities.
@@ -22,7 +22,7 @@ def greedy(q: Array, avail_actions: Array) -> Array:
 
 
 def take(q: Array, actions: Array) -> Array:
-    """Utility of one action per row.
+    """Returns the utility of one action per row.
 
     Args:
       q: f32[..., A], raw (unmasked) utilities.
@@ -37,7 +37,7 @@ def take(q: Array, actions: Array) -> Array:
 
 
 def double_q_action(q: Array, q_target: Array, avail_actions: Array, double_q: bool) -> Array:
-    """The next action whose target-network utility enters the target.
+    """Selects the next action, whose target-network utility enters the target.
 
     Args:
       q: f32[..., A], online utilities.

@@ -1,4 +1,4 @@
-"""Regression targets."""
+"""Temporal-difference targets."""
 
 import chex
 import jax
@@ -29,7 +29,7 @@ def one_step(reward: Array, terminated: Array, value_next: Array, gamma: Array) 
 
 
 def chained(reset: Array, valid: Array) -> Array:
-    """Where a multi-step target may look further: step t+1 continues the episode and is valid.
+    """Where a multi-step target may continue: step t+1 is valid and in the same episode.
 
     Args:
       reset: bool[T+1, B], entry t is the first of an episode.
@@ -44,7 +44,7 @@ def chained(reset: Array, valid: Array) -> Array:
 def n_step(
     reward: Array, terminated: Array, value_next: Array, gamma: Array, n: int, chain: Array
 ) -> Array:
-    """n-step target; shorter where the chain is cut, so invalid steps never leak back.
+    """n-step target; shorter where the chain is cut, so invalid steps have no effect.
 
         G_t = r_t + gamma * r_{t+1} + ... + gamma^n * V_{t+n}
 
@@ -53,13 +53,13 @@ def n_step(
       terminated: bool[T, ...], True where that action ended the episode (time limits excluded).
       value_next: f32[T, ...], greedy value of the successor.
       gamma: f32[], discount in [0, 1].
-      n: rewards to sum; 1 is the one-step target.
+      n: number of rewards; 1 is the one-step target.
       chain: bool[T, ...], as from `chained`.
     Returns:
       f32[T, ...]. No gradient flows through it.
     Raises: AssertionError at trace time if shapes or dtypes disagree.
     Reference: Sutton & Barto 2018, section 7.1, with greedy bootstraps. Deviation: cut at invalid
-    steps. It is not corrected for off-policy actions.
+    steps; no off-policy correction.
     """
     chex.assert_equal_shape([reward, terminated, value_next, chain])
     chex.assert_type([terminated, chain], bool)
@@ -80,14 +80,14 @@ def q_lambda(
     td_lambda: Array,
     chain: Array,
 ) -> Array:
-    """Q(lambda) target; one-step where the chain is cut, so invalid steps never leak back.
+    """Q(lambda) target; one-step where the chain is cut, so invalid steps have no effect.
 
         G_t = r_t + gamma * (1 - terminated_t) * (V_{t+1} + l_t * (G_{t+1} - C_{t+1}))
         l_t = td_lambda where chain_t, else 0
 
-    Peng: C = V, the bootstraps and returns are averaged. Watkins: Peng with the chain also cut
-    where the action executed at t+1 is not greedy. Harutyunyan: C = Q(tau_{t+1}, a_{t+1}) of the
-    executed action, so that what exploration cost does not count against a_t.
+    Peng: C = V, bootstraps and returns are averaged. Watkins: Peng with the chain also cut where
+    the action executed at t+1 is not greedy. Harutyunyan: C = Q(tau_{t+1}, a_{t+1}) of the executed
+    action, so that the cost of exploration does not count against a_t.
 
     Args:
       reward: f32[T, ...], reward of the action taken at t.

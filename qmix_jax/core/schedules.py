@@ -1,4 +1,4 @@
-"""Value of a schedule at a step."""
+"""Values of schedules."""
 
 import jax.numpy as jnp
 
@@ -6,11 +6,11 @@ from qmix_jax.types import Array, Exponential, Power, Schedule
 
 
 def value(schedule: Schedule | Exponential | Power | Array, step: Array) -> Array:
-    """The schedule at a step; a plain number is constant.
+    """Returns the value of a schedule at a step; a plain number is constant.
 
     Args:
       schedule: scalars f32[].
-      step: i32[] or f32[], in the schedule's own unit (env steps or gradient steps).
+      step: i32[] or f32[], in the schedule's unit (env steps or gradient steps).
     Returns:
       f32[].
     """
@@ -22,13 +22,13 @@ def value(schedule: Schedule | Exponential | Power | Array, step: Array) -> Arra
 
 
 def linear(schedule: Schedule, step: Array) -> Array:
-    """`start` at step 0, `end` from `schedule.steps` on, linear between; see `value`."""
+    """Linear from `start` at step 0 to `end` at `schedule.steps`, then constant; see `value`."""
     fraction = jnp.clip(step / schedule.steps, 0.0, 1.0)
     return schedule.start + fraction * (schedule.end - schedule.start)
 
 
 def exponential(schedule: Exponential, step: Array) -> Array:
-    """`start * (end / start) ** (step / steps)`, `end` from `schedule.steps` on; see `value`."""
+    """`start * (end / start) ** (step / steps)`, constant from `steps` on; see `value`."""
     fraction = jnp.clip(step / schedule.steps, 0.0, 1.0)
     return schedule.start * (schedule.end / schedule.start) ** fraction
 

@@ -1,4 +1,4 @@
-"""The critic contract: central networks that training alone sees."""
+"""The critic contract: central networks used in training only."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ Params = Any
 
 @record
 class CriticInputs:
-    """What a critic may use; any leading axes. A critic's module says which fields it reads, the
-    others may be None.
+    """Inputs of a critic; any leading axes. Each critic states which fields it uses; the others may
+    be None.
 
     Attributes:
       state: f32[..., S].
@@ -36,9 +36,11 @@ class CriticInputs:
 
 
 class Critic(NamedTuple):
-    """Attributes:
-    init: `(key) -> params`.
-    apply: `(params, CriticInputs[...]) -> f32[..., N, K]`, a row per agent, or `f32[..., K]`.
+    """A central network.
+
+    Attributes:
+      init: `(key) -> params`.
+      apply: `(params, CriticInputs[...]) -> f32[..., N, K]`, a row per agent, or `f32[..., K]`.
     """
 
     init: Callable[[Array], Params]
@@ -46,7 +48,7 @@ class Critic(NamedTuple):
 
 
 def from_module(module: nn.Module, spec: EnvSpec, hidden: int = 0) -> Critic:
-    """The critic that a flax module `(CriticInputs[...]) -> f32[...]` computes.
+    """Makes a critic from a flax module `(CriticInputs[...]) -> f32[...]`.
 
     Args:
       spec: sizes of its inputs.

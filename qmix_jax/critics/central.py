@@ -25,9 +25,9 @@ class _CentralNetwork(nn.Module):
 
 
 def make(spec: EnvSpec, hidden: int, layers: int) -> base.Critic:
-    """The critic, f32[..., 1]; it reads `state` and `q_taken`.
+    """Makes the critic, f32[..., 1], which uses `state` and `q_taken`.
 
     Args:
-      hidden, layers: width and number of its hidden layers.
+      hidden, layers: width and number of the hidden layers.
     """
     return base.from_module(_CentralNetwork(hidden, layers), spec)

@@ -27,10 +27,10 @@ class _JointNetwork(nn.Module):
 
 
 def make(spec: EnvSpec, agent_hidden: int, hidden: int, layers: int) -> base.Critic:
-    """The critic, f32[..., 1]; it reads `state`, `hidden` and `actions`.
+    """Makes the critic, f32[..., 1], which uses `state`, `hidden` and `actions`.
 
     Args:
       agent_hidden: H, width of the agents' hidden states.
-      hidden, layers: width and number of its own hidden layers.
+      hidden, layers: width and number of the hidden layers.
     """
     return base.from_module(_JointNetwork(hidden, layers), spec, agent_hidden)

@@ -8,10 +8,10 @@ from qmix_jax.types import EnvSpec
 
 
 def make(spec: EnvSpec, hidden: int, layers: int) -> base.Critic:
-    """The critic, f32[..., 1]; it reads `state`.
+    """Makes the critic, f32[..., 1], which uses `state`.
 
     Args:
-      hidden, layers: width and number of its hidden layers.
+      hidden, layers: width and number of the hidden layers.
     """
     init, apply = functional.pure(mlp.MLP(1, hidden, layers))
     return base.Critic(

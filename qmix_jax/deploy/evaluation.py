@@ -93,7 +93,9 @@ def evaluate_run(
         )
     _check_shapes(run.spec, env.spec)
     algorithm = run.algorithm()
-    evaluate = program.evaluation(algorithm, program.stage_of(algorithm, env, cfg.eval.episodes))
+    evaluate = program.make_evaluate(
+        algorithm, program.collector_setup(algorithm, env, cfg.eval.episodes)
+    )
     keys, index = _keys(run, indices, seed, seeds)
     options = population.compiler_options(jax.default_backend())
     with policy.precision(cfg):

@@ -69,9 +69,9 @@ def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
 
     def run(key: Array) -> dict[str, Array]:
         event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
-        return evaluate.evaluate(stage, rollout.Behaviour(_idle), event)
+        return evaluate.evaluate(stage, rollout.BoundPolicy(_idle), event)
 
-    return Baseline(env.spec.name, policy, episodes, population.each_seed(run, seeds))
+    return Baseline(env.spec.name, policy, episodes, population.map_seeds(run, seeds))
 
 
 def _idle(carry: tuple[()], seen: Observed, key: Array) -> tuple[tuple[()], Array, dict[str, Any]]:

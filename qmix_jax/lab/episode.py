@@ -49,10 +49,14 @@ def _compile_play(
             f"inspect: {env.spec.name} is stepped in Python; allowed: an environment in JAX"
         )
     algorithm = program.make_algorithm(cfg, env.spec)
-    collector = collectors.make_episode(program.stage_of(algorithm, env, 1), env.spec.max_steps)
+    collector = collectors.make_episode(
+        program.collector_setup(algorithm, env, 1), env.spec.max_steps
+    )
 
     def play(key: Array, params: Any) -> tuple[Array, dict[str, Array]]:
-        _, trajectory, metrics = collector.collect(key, (), train_step.play(algorithm, params))
+        _, trajectory, metrics = collector.collect(
+            key, (), train_step.greedy_policy(algorithm, params)
+        )
         values = algorithm.inspect(params, trajectory) if algorithm.inspect is not None else {}
         return metrics["rollout/length"][0], {"reward": trajectory.reward, **values}
 

@@ -103,7 +103,7 @@ def game_tables(result: api.Result) -> GameTables | None:
     def values_of(params: Any) -> dict[str, Array]:
         return {name: x[0] for name, x in inspect(params, plays).items() if name in names}
 
-    values = population.each_member(values_of, result.parameters)
+    values = population.map_members(values_of, result.parameters)
     if "utilities" not in values:
         return None
     scale = result.config.hparams.reward_scale

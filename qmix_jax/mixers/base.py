@@ -17,10 +17,10 @@ Params = Any
 
 @record
 class MixerInputs:
-    """What a mixer may use; any leading axes.
+    """Inputs of a mixer; any leading axes.
 
     Attributes:
-      q_taken: f32[..., N], utilities of the actions that are evaluated.
+      q_taken: f32[..., N], utilities of the evaluated actions.
       q_greedy: f32[..., N], utilities of the best available actions of the same network.
       actions: f32[..., N, A], the evaluated actions, one-hot.
       state: f32[..., S].
@@ -33,7 +33,7 @@ class MixerInputs:
 
 
 def inputs(q: Array, avail_actions: Array, actions: Array, state: Array) -> MixerInputs:
-    """What a mixer sees when `actions` are evaluated; any leading axes.
+    """Returns the inputs of a mixer that evaluates `actions`; any leading axes.
 
     Args:
       q: f32[..., N, A], utilities of one network.
@@ -51,10 +51,12 @@ def inputs(q: Array, avail_actions: Array, actions: Array, state: Array) -> Mixe
 
 @record
 class MixerOutput:
-    """Attributes:
-    q_tot: f32[...], joint action value.
-    penalty: f32[...], added to the loss of the same step (0 for most mixers).
-    info: name -> array for analysis only; never enters a loss.
+    """Output of a mixer.
+
+    Attributes:
+      q_tot: f32[...], joint action value.
+      penalty: f32[...], added to the loss of the same step (0 for most mixers).
+      info: name -> array for analysis only; never enters a loss.
     """
 
     q_tot: Array
@@ -63,15 +65,15 @@ class MixerOutput:
 
 
 class Mixer(NamedTuple):
-    """Joint value from utilities.
+    """Computes a joint value from utilities.
 
     Attributes:
       init: `(key) -> params`.
       apply: `(params, MixerInputs[...]) -> MixerOutput[...]`, any leading axes.
-      monotonic: q_tot depends on nothing but `q_taken` and `state`, and d q_tot / d q_taken_i >= 0
-        for all i, parameters and states.
-      igm: individual-global-max: of all available joint actions, the tuple of the agents' best has
-        the highest q_tot, for all parameters and states. `monotonic` mixers have it.
+      monotonic: q_tot depends on `q_taken` and `state` only, and d q_tot / d q_taken_i >= 0 for all
+        i, parameters and states.
+      igm: individual-global-max: among available joint actions, that of the agents' best actions
+        has the highest q_tot, for all parameters and states. Implied by `monotonic`.
     """
 
     init: Callable[[Array], Params]
@@ -81,10 +83,9 @@ class Mixer(NamedTuple):
 
 
 def absent() -> Mixer:
-    """Stands for a run's mixer where its policy only acts: the mixer's module need not be there.
+    """Stands in for a run's mixer when its policy only acts, so that its module is not imported.
 
-    `init` and `apply` raise ConfigError: neither the making of an algorithm nor its `act` may call
-    them.
+    `init` and `apply` raise ConfigError: an algorithm's `make` and `act` must not call them.
     """
 
     def refuse(*arguments: Any) -> Any:
@@ -98,7 +99,7 @@ def absent() -> Mixer:
 
 
 def from_module(module: nn.Module, spec: EnvSpec, *, monotonic: bool, igm: bool) -> Mixer:
-    """The mixer that a flax module `(MixerInputs[...]) -> MixerOutput[...]` computes."""
+    """Makes a mixer from a flax module `(MixerInputs[...]) -> MixerOutput[...]`."""
     network_init, network_apply = functional.pure(module)
 
     def init(key: Array) -> Params:
@@ -111,12 +112,12 @@ def from_module(module: nn.Module, spec: EnvSpec, *, monotonic: bool, igm: bool)
 
 
 def without_penalty(q_tot: Array, **info: Array) -> MixerOutput:
-    """The output of a mixer that adds nothing to the loss."""
+    """Returns the output of a mixer that adds nothing to the loss."""
     return MixerOutput(q_tot=q_tot, penalty=jnp.zeros_like(q_tot), info=info)
 
 
 def in_bfloat16(mixer: Mixer) -> Mixer:
-    """The same mixer computing in bfloat16: parameters, and all it takes and gives, stay f32."""
+    """Returns the mixer computing in bfloat16; parameters, inputs and outputs stay f32."""
 
     def apply(params: Params, inputs: MixerInputs) -> MixerOutput:
         params, inputs = functional.cast((params, inputs), jnp.bfloat16)

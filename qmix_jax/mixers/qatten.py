@@ -1,10 +1,10 @@
-"""Qatten: a sum of the utilities weighted by multi-head attention over the agents.
+"""Qatten: utilities weighted by multi-head attention of the state over the agents.
 
     q_tot = sum_h |w_h(s)| sum_i lambda_hi(s) q_i + c(s)
 
-Reference: Yang et al. 2020. Deviation: where a state has no columns of an agent's own, keys see the
-agent's index instead (all else in the state is common to the agents, and the softmax cancels it);
-the penalty on logits is that of QPLEX's code.
+Reference: Yang et al. 2020. Deviation: if the state has no columns per agent, keys take the agent's
+index instead (the rest of the state is common to the agents, and the softmax cancels it); the
+penalty on logits is that of QPLEX's code.
 """
 
 from typing import Annotated
@@ -22,7 +22,7 @@ class Config(attention.Config):
     """Options of Qatten."""
 
     logit_penalty: Annotated[float, Field(ge=0)] = 1e-3
-    """Weight in the loss of the squared raw logits (mean over agents, sum over heads)."""
+    """Loss weight of the squared raw logits (mean over agents, sum over heads)."""
 
 
 class _QattenNetwork(nn.Module):
@@ -39,9 +39,9 @@ class _QattenNetwork(nn.Module):
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
-    """The mixer for an environment's agents and state.
+    """Makes the mixer.
 
-    Raises: ConfigError for `mask_dead` without columns of the agents' own.
+    Raises: ConfigError for `mask_dead` if the state has no columns per agent.
     """
     linear = not cfg.nonlinear
     module = _QattenNetwork(cfg, attention.over_agents(cfg, spec))

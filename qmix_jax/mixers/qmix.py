@@ -1,4 +1,4 @@
-"""QMIX: a monotonic network over the utilities whose weights a hypernetwork reads off the state.
+"""QMIX: a monotonic network of the utilities, with weights from hypernetworks of the state.
 
     hidden = elu(q @ |W1(s)| + b1(s));   q_tot = hidden . |w2(s)| + V(s)
 
@@ -36,12 +36,12 @@ class Config(config.Model):
     hypernet_embed: config.PositiveInt = 64
     """Hidden width of two-layer hypernetworks."""
     weight: Literal["abs", "softplus", "square"] = "abs"
-    """What makes mixing weights non-negative."""
+    """Function that makes mixing weights non-negative."""
     init_scale: config.PositiveFloat = 1.0
     """Factor on the initial bounds of the hypernetworks' last layers."""
     layer_norm: bool = False
-    """Normalise the state, and V's hidden layer (Ba et al. 2016): for learning without a target
-    network. A state of one number would be lost."""
+    """LayerNorm (Ba et al. 2016) of the state and of V's hidden layer, for learning without a
+    target network. It erases a state of one entry."""
 
 
 class _QMIXNetwork(nn.Module):
@@ -64,7 +64,7 @@ class _QMIXNetwork(nn.Module):
         w1 = weight(hyper(q.shape[-1] * embed, "w1"))
         w1 = w1.reshape(*q.shape, embed)
         b1 = initialisers.Dense(embed, cfg.init_scale, name="b1")(state)
-        # A product and a sum: a batch of [1, N] x [N, E] matrix products is slower everywhere.
+        # Product and sum: a batch of [1, N] x [N, E] matrix products is slower on all devices.
         hidden = nn.elu(jnp.sum(q[..., None] * w1, axis=-2) + b1)
         w2 = weight(hyper(embed, "w2"))
         v = hypernetwork.Hypernetwork(
@@ -74,5 +74,5 @@ class _QMIXNetwork(nn.Module):
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
-    """The mixer for an environment's agents and state."""
+    """Makes the mixer."""
     return base.from_module(_QMIXNetwork(cfg), spec, monotonic=True, igm=True)

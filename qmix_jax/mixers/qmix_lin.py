@@ -1,9 +1,9 @@
-"""QMIX-Lin: a non-negative weighted sum of the utilities and a value, both read off the state.
+"""QMIX-Lin: a sum of the utilities, with non-negative weights and a bias from the state.
 
     q_tot = sum_i |w_i(s)| q_i + V(s)
 
-Reference: an ablation of Rashid et al. 2018. Deviation: two-layer hypernetworks by
-default, as `qmix` has.
+Reference: an ablation of Rashid et al. 2018. Deviation: two-layer hypernetworks by default, as in
+`qmix`.
 """
 
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class Config(config.Model):
     hypernet_layers: config.PositiveInt = 2
     """1: a linear hypernetwork; 2: Dense-relu-Dense."""
     hypernet_embed: config.PositiveInt = 64
-    """Hidden width of a hypernetwork of several layers."""
+    """Hidden width of hypernetworks of several layers."""
 
 
 class _QMIXLinNetwork(nn.Module):
@@ -40,5 +40,5 @@ class _QMIXLinNetwork(nn.Module):
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
-    """The mixer for an environment's agents and state."""
+    """Makes the mixer."""
     return base.from_module(_QMIXLinNetwork(cfg), spec, monotonic=True, igm=True)

@@ -1,9 +1,9 @@
-"""QMIX-NS: QMIX's mixing network with parameters of its own instead of weights read off the state.
+"""QMIX-NS: QMIX's mixing network without the state, with trained weights.
 
     hidden = elu(q @ |W1| + b1);   q_tot = hidden . |w2| + b2
 
-Reference: an ablation of Rashid et al. 2018. Deviation: the paper gives no initial
-values; these are PyTorch's for two layers.
+Reference: an ablation of Rashid et al. 2018. Deviation: the paper gives no initial values; these
+are PyTorch's for two layers.
 """
 
 import jax.numpy as jnp
@@ -38,5 +38,5 @@ class _QMIXNSNetwork(nn.Module):
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
-    """The mixer for an environment's agents."""
+    """Makes the mixer."""
     return base.from_module(_QMIXNSNetwork(cfg), spec, monotonic=True, igm=True)

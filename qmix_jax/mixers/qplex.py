@@ -1,10 +1,10 @@
-"""QPLEX: the whole class of joint values with individual-global-max, by duplex dueling.
+"""QPLEX: duplex dueling, which represents all joint values with individual-global-max.
 
     Q~_i = w_i(s) Q_i + b_i(s);   Q_tot = sum_i Q~_i(u_i) + sum_i (lambda_i(s, u) - 1) A_i
 
 with positive w and lambda, and advantages A_i <= 0 that carry no gradient.
 
-Reference: Wang et al. 2021, and its published code. Deviation: the networks of lambda have two
+Reference: Wang et al. 2021 and its published code. Deviation: the networks of lambda have two
 layers by default.
 """
 
@@ -40,5 +40,5 @@ class _QPLEXNetwork(nn.Module):
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
-    """The mixer for an environment's agents and state."""
+    """Makes the mixer."""
     return base.from_module(_QPLEXNetwork(cfg), spec, monotonic=False, igm=True)

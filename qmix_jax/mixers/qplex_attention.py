@@ -1,9 +1,9 @@
-"""QPLEX whose transformation is Qatten's: attention for w_i, an equal share of V(s) for b_i.
+"""QPLEX with Qatten's transformation: attention gives w_i, and b_i is an equal share of V(s).
 
     Q~_i = w_i(s) Q_i + V(s) / N;   w_i = sum_h lambda_hi(s);   then as `qplex`
 
 Reference: Wang et al. 2021, the variant `dmaq_qatten` of its code, used on SMAC; Yang et al. 2020.
-Deviation: those of `qatten` and `qplex`.
+Deviation: as `qatten` and `qplex`.
 """
 
 from typing import Annotated
@@ -24,7 +24,7 @@ class Config(importance.Config, attention.Config):
     weighted_heads: bool = False
     """Heads are weighted by the state (the paper: on MMM2 and 3s5z_vs_3s6z); otherwise 1 each."""
     logit_penalty: Annotated[float, Field(ge=0)] = 1e-3
-    """Weight in the loss of the squared raw logits (mean over agents, sum over heads)."""
+    """Loss weight of the squared raw logits (mean over agents, sum over heads)."""
 
 
 class _QPLEXAttentionNetwork(nn.Module):
@@ -52,9 +52,9 @@ class _QPLEXAttentionNetwork(nn.Module):
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
-    """The mixer for an environment's agents and state.
+    """Makes the mixer.
 
-    Raises: ConfigError for `mask_dead` without columns of the agents' own.
+    Raises: ConfigError for `mask_dead` if the state has no columns per agent.
     """
     module = _QPLEXAttentionNetwork(cfg, attention.over_agents(cfg, spec))
     return base.from_module(module, spec, monotonic=False, igm=not cfg.nonlinear)

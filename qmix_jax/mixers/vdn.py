@@ -15,7 +15,7 @@ class Config(config.Model):
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
-    """The mixer; it has no parameters."""
+    """Makes the mixer, which has no parameters."""
     del cfg, spec
 
     def init(key: Array) -> base.Params:

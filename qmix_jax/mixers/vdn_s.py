@@ -1,4 +1,4 @@
-"""VDN-S: the sum of the utilities, and a value of the state.
+"""VDN-S: the sum of the utilities and a value of the state.
 
     q_tot = sum_i q_i + V(s)
 
@@ -31,5 +31,5 @@ class _VDNSNetwork(nn.Module):
 
 
 def make(cfg: Config, spec: EnvSpec) -> base.Mixer:
-    """The mixer for an environment's agents and state."""
+    """Makes the mixer."""
     return base.from_module(_VDNSNetwork(cfg), spec, monotonic=True, igm=True)

@@ -1,4 +1,4 @@
-"""Attention of the state over the agents."""
+"""Multi-head attention of the state over the agents."""
 
 import math
 from typing import NamedTuple
@@ -25,20 +25,20 @@ class Config(config.Model):
     hypernet_embed: config.PositiveInt = 64
     """Hidden width of queries and of head weights."""
     query_bias: bool = False
-    """The queries' last layer has a bias."""
+    """Whether the last layer of the queries has a bias."""
     weighted_heads: bool = True
-    """Heads are weighted by the state; otherwise each counts 1."""
+    """Weight heads by the state; otherwise all weights are 1."""
     nonlinear: bool = False
-    """Keys see their agent's utility: more expressive, but individual-global-max is lost."""
+    """Add the agent's utility to its key: more expressive, but without individual-global-max."""
     mask_dead: bool = False
-    """Agents whose own columns of the state are all zero get no attention (SMAX: the dead)."""
+    """Agents whose columns of the state are all zero get no attention (in SMAX, dead agents)."""
 
 
 class AttentionOutput(NamedTuple):
-    """What attention makes of a state.
+    """Output of attention.
 
     Attributes:
-      weight: f32[..., N], of each agent: its attention summed over the weighted heads.
+      weight: f32[..., N], attention of each agent summed over the weighted heads.
       value: f32[...], of the state.
       attention: f32[..., H, N], >= 0, sums to 1 over the agents.
       logit_size: f32[...], the squared raw logits: mean over agents, sum over heads.
@@ -51,17 +51,17 @@ class AttentionOutput(NamedTuple):
 
 
 class AgentAttention(nn.Module):
-    """Multi-head attention: the state asks, the agents' own parts of it answer.
+    """Multi-head attention with queries from the state and keys from each agent's part of it.
 
         logit_hi = query_h(s) . key_h(x_i);   lambda_h = softmax_i(logit_h / sqrt(E))
         weight_i = sum_h |w_h(s)| lambda_hi
 
     Attributes:
-      cfg: its options.
-      columns: N rows of the state's columns that describe an agent; None where there are none: x_i
-        is then the agent's index, one-hot.
-    Reference: Yang et al. 2020 (Qatten). Deviation: keys have no bias; it would add the same number
-    to every agent's logit, and the softmax cancels that.
+      cfg: options.
+      columns: per agent, the state's columns that describe it; with None, x_i is the agent's
+        one-hot index.
+    Reference: Yang et al. 2020 (Qatten). Deviation: keys have no bias, which would shift all logits
+    equally and cancel in the softmax.
     """
 
     cfg: Config
@@ -71,7 +71,7 @@ class AgentAttention(nn.Module):
     def __call__(self, q: Array, state: Array) -> AttentionOutput:
         """(q f32[..., N], state f32[..., S]) -> AttentionOutput[...]."""
         cfg = self.cfg
-        own = self._own(q, state)
+        features = self._agent_features(q, state)
         query = hypernetwork.heads(cfg.heads)(
             cfg.embed_dim,
             cfg.query_layers,
@@ -79,14 +79,14 @@ class AgentAttention(nn.Module):
             output_bias=cfg.query_bias,
             name="query",
         )(state)
-        key_input = jnp.concatenate([own, q[..., None]], axis=-1) if cfg.nonlinear else own
-        key = initialisers.Dense(cfg.heads * cfg.embed_dim, use_bias=False, name="key")(key_input)
+        x = jnp.concatenate([features, q[..., None]], axis=-1) if cfg.nonlinear else features
+        key = initialisers.Dense(cfg.heads * cfg.embed_dim, use_bias=False, name="key")(x)
         key = key.reshape(*q.shape, cfg.heads, cfg.embed_dim)
-        # A product and a sum: a batch of small matrix products is slower on a CPU.
+        # Product and sum: a batch of small matrix products is slower on a CPU.
         logits = jnp.swapaxes(jnp.sum(query[..., None, :, :] * key, axis=-1), -1, -2)
         scaled = logits / math.sqrt(cfg.embed_dim)
         if cfg.mask_dead:
-            alive = jnp.any(own != 0.0, axis=-1)[..., None, :]
+            alive = jnp.any(features != 0.0, axis=-1)[..., None, :]
             scaled = jnp.where(alive, scaled, -1e9)
         attention = jax.nn.softmax(scaled, axis=-1)
         net = hypernetwork.Hypernetwork
@@ -101,7 +101,8 @@ class AgentAttention(nn.Module):
             logit_size=jnp.sum(jnp.mean(jnp.square(logits), axis=-1), axis=-1),
         )
 
-    def _own(self, q: Array, state: Array) -> Array:
+    def _agent_features(self, q: Array, state: Array) -> Array:
+        """f32[..., N, F]."""
         if self.columns is None:
             index = jnp.eye(q.shape[-1], dtype=state.dtype)
             return jnp.broadcast_to(index, (*q.shape, q.shape[-1]))
@@ -109,16 +110,15 @@ class AgentAttention(nn.Module):
 
 
 def over_agents(cfg: Config, spec: EnvSpec) -> AgentAttention:
-    """Attention over the agents of an environment.
+    """Makes attention over the agents of an environment.
 
-    Raises:
-      ConfigError: `mask_dead` where the state has no columns of an agent's own.
+    Raises: ConfigError for `mask_dead` if the state has no columns per agent.
     """
     if spec.agent_state is not None:
         return AgentAttention(cfg, tuple(map(tuple, spec.agent_state.tolist())))
     if cfg.mask_dead:
         raise config.ConfigError(
-            f"algo.mixer.options.mask_dead=true: the state of {spec.name} does not say which agent "
-            "is dead; set mask_dead=false"
+            f"algo.mixer.options.mask_dead=true: the state of {spec.name} does not show which "
+            "agents are dead; set mask_dead=false"
         )
     return AgentAttention(cfg, None)

@@ -7,15 +7,15 @@ from qmix_jax.types import Array
 
 
 class Hypernetwork(nn.Module):
-    """One linear layer, or that many with a relu between them.
+    """Linear layers with relus between them.
 
     Attributes:
-      features: number of weights to output.
+      features: number of output weights.
       layers: at least 1.
-      hidden: width of the hidden layers where there are any.
+      hidden: width of the hidden layers, if any.
       init_scale: factor on the initial bounds of the last layer.
-      output_bias: the last layer has a bias.
-      layer_norm: normalise hidden layers before their relu.
+      output_bias: whether the last layer has a bias.
+      layer_norm: LayerNorm before each relu.
     Reference: Ha et al. 2017; Rashid et al. 2018 (QMIX), section 4.1.
     """
 
@@ -39,9 +39,9 @@ class Hypernetwork(nn.Module):
 
 
 def heads(count: int) -> type[Hypernetwork]:
-    """`count` independent hypernetworks as one: f32[..., S] -> f32[..., count, features].
+    """Batches `count` independent hypernetworks: f32[..., S] -> f32[..., count, features].
 
-    Its parameters have a leading axis of `count`.
+    Parameters have a leading axis of `count`.
     """
     return nn.vmap(
         Hypernetwork,

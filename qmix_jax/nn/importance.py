@@ -1,4 +1,4 @@
-"""Positive importance weights of the agents' advantages, read off the state and the actions."""
+"""Positive importance weights of the agents' advantages, from the state and the actions."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ class Config(config.Model):
     importance_heads: config.PositiveInt = 4
     """Number K of summands."""
     importance_layers: config.PositiveInt = 2
-    """Layers of each of its networks (the paper: 1 on SMAC, 3 on matrix games)."""
+    """Layers of each network of lambda (the paper: 1 on SMAC, 3 on matrix games)."""
     importance_embed: config.PositiveInt = 64
     """Hidden width of networks of several layers."""
 
@@ -40,8 +40,8 @@ class Importance(nn.Module):
         def hyper(features: int, name: str, x: Array) -> Array:
             return net(features, cfg.importance_layers, cfg.importance_embed, name=name)(x)
 
-        both = jnp.concatenate([state, actions.reshape(*state.shape[:-1], -1)], axis=-1)
+        state_actions = jnp.concatenate([state, actions.reshape(*state.shape[:-1], -1)], axis=-1)
         key = jnp.abs(hyper(1, "key", state)) + TINY
         agents = jax.nn.sigmoid(hyper(n_agents, "agents", state))
-        taken = jax.nn.sigmoid(hyper(n_agents, "actions", both))
+        taken = jax.nn.sigmoid(hyper(n_agents, "actions", state_actions))
         return jnp.sum(key * agents * taken, axis=-2)

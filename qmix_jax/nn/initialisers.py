@@ -12,8 +12,8 @@ from qmix_jax.types import Array
 
 
 def uniform(bound: float) -> Callable[..., Array]:
-    """`(key, shape[, dtype])` -> values in U(-bound, +bound); PyTorch's default biases with `bound
-    = 1/sqrt(fan_in)`.
+    """Returns the initialiser `(key, shape[, dtype]) -> U(-bound, +bound)`; PyTorch's default has
+    `bound = 1/sqrt(fan_in)`.
     """
     return partial(jax.random.uniform, minval=-bound, maxval=bound)
 
@@ -24,7 +24,7 @@ class Dense(nn.Module):
     Attributes:
       features: output width.
       scale: factor on the initial kernel and bias bounds.
-      use_bias: False makes it linear.
+      use_bias: False for a linear layer.
     """
 
     features: int

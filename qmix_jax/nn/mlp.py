@@ -7,10 +7,12 @@ from qmix_jax.types import Array
 
 
 class MLP(nn.Module):
-    """Attributes:
-    features: output width.
-    hidden: width of each hidden layer.
-    layers: number of hidden layers.
+    """Dense-relu layers with a linear output.
+
+    Attributes:
+      features: output width.
+      hidden: width of each hidden layer.
+      layers: number of hidden layers.
     """
 
     features: int

@@ -1,4 +1,4 @@
-"""Reset-aware GRU and LSTM unrolled over time."""
+"""GRU and LSTM unrolled over time, with resets."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from qmix_jax.types import Array
 
 
 class GateWeights(NamedTuple):
-    """Parameters of gates in a row, G of them: f32[I, GH], f32[H, GH], f32[GH], and a GRU's f32[H].
+    """Concatenated parameters of G gates: f32[I, GH], f32[H, GH], f32[GH], and a GRU's f32[H].
 
     The gates are (r, z, n) in a GRU, (i, f, o, g) in an LSTM.
     """
@@ -25,7 +25,7 @@ class GateWeights(NamedTuple):
 
 
 class RecurrentState(NamedTuple):
-    """What one step hands to the next, f32[R, H]: the output and, in an LSTM, the memory cell."""
+    """State between steps, f32[R, H]: the output and, in an LSTM, the memory cell."""
 
     hidden: Array
     cell: Any = ()
@@ -99,9 +99,13 @@ class LSTM(nn.Module):
 
 
 class Backward(NamedTuple):
-    """One step's gradients: with respect to the `RecurrentState` before it, without the part that
-    flows through the recurrent product; to that product, f32[R, GH]; and to a GRU's candidate,
-    f32[R, H].
+    """Gradients of one step.
+
+    Attributes:
+      state: with respect to the previous `RecurrentState`, without the part through the recurrent
+        product.
+      product: with respect to the recurrent product, f32[R, GH].
+      candidate: with respect to a GRU's candidate, f32[R, H].
     """
 
     state: Any
@@ -114,7 +118,7 @@ class RecurrentCell(NamedTuple):
 
     Attributes:
       step: `(weights, RecurrentState, projected input f32[R, GH]) -> (RecurrentState, gates)`; the
-        gates are kept for the gradient.
+        gates are residuals of the gradient.
       back: `(gradient of the next RecurrentState, RecurrentState, gates) -> Backward`.
       finish: `(Backward of all steps [T, ...]) -> (gradient of the projected inputs
         f32[T, R, GH], of the candidate's bias)`.
@@ -126,7 +130,7 @@ class RecurrentCell(NamedTuple):
 
 
 class _GRUGates(NamedTuple):
-    """One step's gates and the recurrent half of the candidate, f32[R, H] each."""
+    """Gates of one step and the recurrent half of the candidate, f32[R, H] each."""
 
     r: Array
     z: Array
@@ -162,7 +166,7 @@ def _gru_finish(steps: Backward) -> tuple[Array, Array]:
 
 
 class _LSTMGates(NamedTuple):
-    """One step's gates and the tanh of the new cell, f32[R, H] each."""
+    """Gates of one step and the tanh of the new cell, f32[R, H] each."""
 
     i: Array
     f: Array
@@ -202,7 +206,7 @@ def _project(weights: GateWeights, x: Array) -> Array:
     return x @ weights.input_kernel + jnp.expand_dims(weights.bias, range(x.ndim - 1))
 
 
-def _fresh(reset: Array, state: RecurrentState) -> RecurrentState:
+def _zero_at_reset(reset: Array, state: RecurrentState) -> RecurrentState:
     return jax.tree.map(lambda x: jnp.where(reset[:, None], 0.0, x), state)
 
 
@@ -215,18 +219,18 @@ def unroll(
     x: Array,
     reset: Array,
 ) -> tuple[Array, Any]:
-    """Hidden states of a whole sequence.
+    """Returns the hidden states of a sequence.
 
-    The gradient is written out so that the weights' gradients are single matrix products after the
-    backward scan instead of small ones accumulated inside it (with T = 64, 160 rows and H = 64 the
-    plain scan's gradient took 1.7 times as long for the GRU, 2.2 times for the LSTM); `tests` hold
-    the plain scan as oracle.
+    A custom gradient computes the weights' gradients as single matrix products after the backward
+    scan instead of accumulating small ones inside it (with T = 64, 160 rows and H = 64 the plain
+    scan's gradient took 1.7 times as long for the GRU, 2.2 times for the LSTM); the tests compare
+    it with the plain scan.
 
     Args:
       cell: `GRU_CELL` or `LSTM_CELL`.
-      hoisted: project the inputs of all steps in one matrix product before the scan, which then has
-        fewer operations per step (accelerators). On a CPU that made the unroll 2.6 times slower:
-        XLA does not vectorise slices of a scanned row.
+      hoisted: project the inputs of all steps in one matrix product before the scan: fewer
+        operations per step on accelerators. On a CPU the unroll became 2.6 times slower, since XLA
+        does not vectorise slices of a scanned row.
       weights: `GateWeights`.
       state: `RecurrentState`, zeroed where `reset[0]`.
       x: f32[T, R, I].
@@ -238,7 +242,7 @@ def unroll(
     def body(state: RecurrentState, inputs: tuple[Array, Array]) -> tuple[RecurrentState, Array]:
         x_t, reset_t = inputs
         projected = x_t if hoisted else _project(weights, x_t)
-        state, _ = cell.step(weights, _fresh(reset_t, state), projected)
+        state, _ = cell.step(weights, _zero_at_reset(reset_t, state), projected)
         return state, state.hidden
 
     last, hidden = jax.lax.scan(body, state, (_project(weights, x) if hoisted else x, reset))
@@ -246,7 +250,7 @@ def unroll(
 
 
 class _Residuals(NamedTuple):
-    """What the backward pass needs again: the inputs, and of every step the state and the gates."""
+    """Residuals of the backward pass: inputs, and states and gates of every step."""
 
     weights: GateWeights
     x: Array
@@ -267,7 +271,7 @@ def _unroll_forward(
         state: RecurrentState, inputs: tuple[Array, Array]
     ) -> tuple[RecurrentState, tuple[Array, RecurrentState, Any]]:
         x_t, reset_t = inputs
-        before = _fresh(reset_t, state)
+        before = _zero_at_reset(reset_t, state)
         state, gates = cell.step(weights, before, x_t if hoisted else _project(weights, x_t))
         return state, (state.hidden, before, gates)
 
@@ -291,13 +295,13 @@ def _unroll_backward(
         step = cell.back(later._replace(hidden=h_grad + later.hidden), before_t, gates_t)
         through_product = step.product @ recurrent_kernel_t
         grad = step.state._replace(hidden=step.state.hidden + through_product)
-        return _fresh(reset_t, grad), Backward((), step.product, step.candidate)
+        return _zero_at_reset(reset_t, grad), Backward((), step.product, step.candidate)
 
     last = RecurrentState(jnp.zeros_like(before.hidden[0]), last_cell_grad)
     state_grad, steps = jax.lax.scan(body, last, (hidden_grad, reset, before, gates), reverse=True)
     input_grad, candidate_bias_grad = cell.finish(steps)
     weight_grads = GateWeights(
-        # Over rows, not over time and rows: XLA would copy: 62 instead of 52 ms on 2s3z.
+        # Over rows, not over time and rows, where XLA copies: 52 instead of 62 ms on 2s3z.
         input_kernel=functional.rows(x).T @ functional.rows(input_grad),
         recurrent_kernel=functional.rows(before.hidden).T @ functional.rows(steps.product),
         bias=jnp.sum(input_grad, axis=(0, 1)),

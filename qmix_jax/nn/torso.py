@@ -1,4 +1,4 @@
-"""What agents make of an observation: convolutions over an image, then Dense-relu layers."""
+"""Torso of an agent network: convolutions over an image, then Dense-relu layers."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ from qmix_jax.types import Array
 
 
 class CNNSpec(NamedTuple):
-    """How an image is read.
+    """Sizes of a CNN.
 
     Attributes:
       shape: (height, width, channels) of the image.
-      channels: output channels of each convolution; stride 1, padded with zeros to equal size,
-        since the grids of games are small.
+      channels: output channels of each convolution, with stride 1 and zero padding to equal size,
+        since game grids are small.
       kernel: height and width of each convolution.
       features: width of the Dense layer after them.
     """
@@ -27,13 +27,13 @@ class CNNSpec(NamedTuple):
 
 
 class Torso(NamedTuple):
-    """The layers.
+    """Layers of a torso.
 
     Attributes:
       names: of the Dense layers, at least one.
-      features: their width.
+      features: width of the Dense layers.
       layer_norm: LayerNorm (Ba et al. 2016) before every relu.
-      image: how the leading columns of the input, an image's, are read; None for plain vectors.
+      image: sizes of the CNN over the leading columns of the input; None for plain vectors.
     """
 
     names: tuple[str, ...]
@@ -63,10 +63,10 @@ class CNN(nn.Module):
 
 
 def embed(torso: Torso, x: Array) -> Array:
-    """Applies the layers; they become submodules of the module in whose method it is called.
+    """Applies the layers as submodules of the module in whose method it is called.
 
     Args:
-      x: f32[..., I]; where there is an image, its entries come first.
+      x: f32[..., I]; entries of the image, if any, come first.
     Returns:
       f32[..., torso.features].
     """
@@ -74,8 +74,8 @@ def embed(torso: Torso, x: Array) -> Array:
         height, width, channels = torso.image.shape
         size = height * width * channels
         image = x[..., :size].reshape(*x.shape[:-1], height, width, channels)
-        seen = CNN(torso.image, torso.layer_norm, name="torso")(image)
-        x = jnp.concatenate([seen, x[..., size:]], axis=-1)
+        embedded = CNN(torso.image, torso.layer_norm, name="torso")(image)
+        x = jnp.concatenate([embedded, x[..., size:]], axis=-1)
     for name in torso.names:
         x = _relu(initialisers.Dense(torso.features, name=name)(x), torso.layer_norm, name)
     return x

@@ -221,15 +221,17 @@ def _play(
 
     mixer = mixers.absent() if cfg.algo.mixer else None  # acting needs none
     algorithm = program.make_algorithm(cfg, env.spec, mixer)
-    stage = program.stage_of(algorithm, env, episodes)
+    stage = program.collector_setup(algorithm, env, episodes)
 
     def run(key: Array) -> evaluate.EpisodeBatch:
         event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
-        return evaluate.watch(stage, train_step.play(algorithm, params), event, look)
+        return evaluate.record_episodes(
+            stage, train_step.greedy_policy(algorithm, params), event, look
+        )
 
     precision = "default" if cfg.precision == "bfloat16" else cfg.precision
     with jax.default_matmul_precision(precision):  # as in training
-        batch = population.each_seed(run, [seed])
+        batch = population.map_seeds(run, [seed])
     return [
         _episode(env.spec, jax.tree.map(lambda x, i=i: x[0, :, i], batch)) for i in range(episodes)
     ]
@@ -244,7 +246,7 @@ def _key_data(leaf: Any) -> Any:
 def _episode(spec: EnvSpec, played: Any) -> base.Episode:
     """One episode of a batch, without the steps after its end."""
     steps = int(played.valid.sum())
-    shown = jax.tree.map(lambda x: x[: steps + 1], played.shown)
+    shown = jax.tree.map(lambda x: x[: steps + 1], played.extracted)
     metrics = {name: float(values[steps - 1]) for name, values in played.metrics.items()}
     ending = "lost" if "win_rate" in metrics else "finished"
     if metrics.get("win_rate", 0.0) > 0.5:

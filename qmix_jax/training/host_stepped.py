@@ -149,30 +149,30 @@ def round_entry_points(
     around a `HostEnv`, or all of a compiled environment inside the programs.
     """
     if not isinstance(program.env, envs.HostEnv):
-        return entry_points.inside(program, context)
+        return entry_points.for_compiled_env(program, context)
     member = _Member(program, program.env)
     functions = {
-        "init": context.program_of(program.step.init),
-        "begin": context.program_of(member.begin, n_shared=1),
-        "begin_evaluation": context.program_of(member.begin_evaluation, n_shared=1),
-        "act": context.program_of(member.act, n_shared=1),
-        "absorb": context.program_of(member.absorb, n_shared=1, donate=(0, 1)),
+        "init": context.jit(program.step.init),
+        "begin": context.jit(member.begin, n_shared=1),
+        "begin_evaluation": context.jit(member.begin_evaluation, n_shared=1),
+        "act": context.jit(member.act, n_shared=1),
+        "absorb": context.jit(member.absorb, n_shared=1, donate=(0, 1)),
     }
-    state = context.shapes(functions["init"], context.seed)
-    start = context.shapes(functions["begin"], state, context.numbers, context.index)
+    state = context.eval_shape(functions["init"], context.seeds)
+    start = context.eval_shape(functions["begin"], state, context.hparams, context.index)
     batch = _empty(program.spec, context.size * member.n_envs, program.behaviour)
-    data = jax.tree.map(context.placed, member.data(batch, context.size))
+    data = jax.tree.map(context.sharded, member.data(batch, context.size))
     empty_tally = train_step.Loop(member.learn).empty_tally
-    tally = context.shapes(context.program_of(empty_tally), state, context.numbers, data)
+    tally = context.eval_shape(context.jit(empty_tally), state, context.hparams, data)
     observed = jax.tree.map(
-        context.placed, member.observe(batch, 0, batch.actions[0], context.size)
+        context.sharded, member.observe(batch, 0, batch.actions[0], context.size)
     )
     arguments = {
-        "init": (context.seed,),
-        "begin": (state, context.numbers, context.index),
+        "init": (context.seeds,),
+        "begin": (state, context.hparams, context.index),
         "begin_evaluation": (state.key, context.index),
         "act": (state.learner.params, start.acting, start.carry, observed, context.index),
-        "absorb": (state, tally, context.numbers, data, context.index),
+        "absorb": (state, tally, context.hparams, data, context.index),
     }
 
     def calls(compiled: dict[str, Any]) -> dict[str, Callable]:
@@ -212,7 +212,7 @@ class _Member(NamedTuple):
     @property
     def waves(self) -> int:
         """W of an evaluation: episodes per environment."""
-        return -(-self.program.stage.n_envs // self.n_envs)
+        return -(-self.program.eval_setup.n_envs // self.n_envs)
 
     def begin(
         self, state: train_step.TrainState, hparams: HParams, update_index: Array
@@ -239,7 +239,7 @@ class _Member(NamedTuple):
         self, params: Any, acting: dict[str, Any], carry: Any, observed: Observed, index: Array
     ) -> tuple[Any, Array, dict[str, Any]]:
         """Acts in all environments; `index` i32[] is unique among the steps of all waves."""
-        bound = train_step.bind(self.program.step.algorithm, params, acting["exploration"])
+        bound = train_step.bind_policy(self.program.step.algorithm, params, acting["exploration"])
         return bound.act(carry, observed, jax.random.fold_in(acting["key"], index))
 
     def absorb(
@@ -252,7 +252,7 @@ class _Member(NamedTuple):
     ) -> tuple[train_step.TrainState, train_step.Tally]:
         """Learns, and adds the metrics to a tally."""
         state, metrics = self.learn(state, hparams, update_index, data)
-        return state, train_step.add_up(tally, metrics, update_index)
+        return state, train_step.accumulate(tally, metrics, update_index)
 
     def learn(
         self, state: train_step.TrainState, hparams: HParams, update_index: Array, data: Any
@@ -268,7 +268,7 @@ class _Member(NamedTuple):
         n_steps, n = batch.running.shape
         reset = np.zeros((n_steps + 1, n), bool)
         reset[0] = True
-        if self.program.stage.recording.reward == "own":
+        if self.program.eval_setup.recording.reward == "own":
             reward = batch.reward
         else:
             reward = np.asarray(envs.score(self.env, batch.reward))
@@ -293,7 +293,7 @@ class _Member(NamedTuple):
 
     def scores(self, batch: HostEpisodeBatch) -> dict[str, np.ndarray]:
         """Return, length and metrics of each episode, f64[E]."""
-        return batch.scores(self.env, by_agent=not self.program.stage.is_shared)
+        return batch.scores(self.env, by_agent=not self.program.eval_setup.is_shared)
 
     def observe(
         self, batch: HostEpisodeBatch, t: int, prev_actions: np.ndarray, size: int
@@ -332,7 +332,7 @@ class _Round(NamedTuple):
         waves = [
             self.member.scores(self._play(params, start, wave)) for wave in range(self.member.waves)
         ]
-        n_episodes = self.member.program.stage.n_envs
+        n_episodes = self.member.program.eval_setup.n_envs
         scores = {
             name: np.concatenate([_by_member(w[name], self.size, 0) for w in waves], axis=1)
             for name in waves[0]

@@ -192,7 +192,7 @@ class Training:
         if compiled is None:
             self._states = self._tallies = ()
             return
-        self._states, self._tallies = compiled.adopt(self._states, self._tallies, places)
+        self._states, self._tallies = compiled.transfer(self._states, self._tallies, places)
         self._population = compiled
         self._best.select(places)
 

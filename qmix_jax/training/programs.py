@@ -59,7 +59,7 @@ class Programs:
         """
         cfg, n_members = group.config, len(group.seeds)
         used = devices.local(n_members, cfg.population.devices)
-        batching = population.layout(n_members, used, cfg.population.batching).batching
+        batching = population.make_layout(n_members, used, cfg.population.batching).batching
         size = min((size for size in self._sizes if size >= n_members), default=n_members)
         key = groups.compiled_part(cfg), 0 if batching == "map" else size
         cached = self._cache.get(key)
@@ -141,9 +141,9 @@ def footprint(group: Group, limit: int | None) -> Footprint:
     cfg, n_members = group.config, len(group.seeds)
     used = devices.local(n_members, cfg.population.devices)
     limit = limit or cfg.population.memory or devices.memory(used)
-    member = _compile_layout(group, population.layout(1, used[:1], "map"))
+    member = _compile_layout(group, population.make_layout(1, used[:1], "map"))
     needed = _add_checkpoint_copy(group, member.memory)
-    layout = population.layout(n_members, used, cfg.population.batching)
+    layout = population.make_layout(n_members, used, cfg.population.batching)
     n_fit = needed.fit(limit, _n_running(layout))
     together = min(n_members, n_fit) if n_fit >= len(used) else 0
     return Footprint(needed, limit, len(used), together)
@@ -162,7 +162,7 @@ def _compile(
     used = devices.local(size, cfg.population.devices)
     n_fit = min(size, _n_states_that_fit(group, used))
     while True:
-        layout = population.layout(size, used, cfg.population.batching, n_fit)
+        layout = population.make_layout(size, used, cfg.population.batching, n_fit)
         for line in start_lines(group, layout):
             display.note(line)
         started = time.perf_counter()
@@ -184,7 +184,7 @@ def _compile(
 
 
 def _compile_layout(group: Group, layout: population.Layout) -> population.Population:
-    with user_code.explained(group.config):
+    with user_code.explain_errors(group.config):
         return population.compile_programs(
             group.program,
             layout,
@@ -198,7 +198,7 @@ def _compile_layout(group: Group, layout: population.Layout) -> population.Popul
 
 def _n_states_that_fit(group: Group, used: Sequence[Device]) -> int:
     """Number of members whose state fits at a time. Raises: ConfigError if too few."""
-    with user_code.explained(group.config):
+    with user_code.explain_errors(group.config):
         state = jax.eval_shape(group.program.step.init, group.seeds[0])
     estimate = memory.MemoryEstimate(memory.parts(state), temporaries=0)
     return _n_fit(group, estimate, used, len(used))
@@ -210,7 +210,7 @@ def check_together(compiled: Sequence[CompiledPopulation]) -> None:
     for group_population in compiled:
         group = group_population.group
         member = _add_checkpoint_copy(group, group_population.members.memory)
-        needed += len(group.seeds) * (member.kept + member.copies)
+        needed += len(group.seeds) * (member.persistent + member.copies)
     limit = min(memory_limit(group_population.group) for group_population in compiled)
     if needed > limit:
         raise config.ConfigError(
@@ -226,7 +226,7 @@ def _add_checkpoint_copy(group: Group, needed: memory.MemoryEstimate) -> memory.
     if not settings.enabled or used[0].platform != "cpu":
         return needed
     replay = needed.parts["replay"] if settings.replay == "never" else 0
-    return needed._replace(copies=needed.kept - replay)
+    return needed._replace(copies=needed.persistent - replay)
 
 
 def _n_fit(
@@ -246,8 +246,8 @@ def _n_fit(
     running = f" and {human(needed.temporaries)}B while it trains" if needed.temporaries else ""
     copies = f", {human(needed.copies)}B for checkpoints" if needed.copies else ""
     raise config.ConfigError(
-        f"memory: a member needs {human(needed.kept)}B ({parts}){running}{copies}, one on each of "
-        f"{len(used)} device(s), but {human(limit)}B are available for {wanted}; lower "
+        f"memory: a member needs {human(needed.persistent)}B ({parts}){running}{copies}, one on "
+        f"each of {len(used)} device(s), but {human(limit)}B are available for {wanted}; lower "
         "replay.byte_budget, replay.capacity or trainer.n_envs, store replay.obs_dtype=uint8 "
         "replay.state_dtype=uint8, set population.devices=1 or checkpoint.replay=never, or "
         "raise population.memory if it is set too low"

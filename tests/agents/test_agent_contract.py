@@ -30,12 +30,14 @@ def agent_case(name):
     """(agent, params, jitted unroll) of an agent with every input."""
     module = components.find("agents", name[0])
     agent = module.make(module.Config(last_action=True, sharing=name[1], hidden=8), SPEC, A)
-    unroll = jax.jit(lambda params, carry, *seen: agent.unroll(params, carry, samples.seen(*seen)))
+    unroll = jax.jit(
+        lambda params, carry, *seen: agent.unroll(params, carry, samples.observed(*seen))
+    )
     return agent, samples.params(agent.init), unroll
 
 
 def history(seed=0, t=7, b=3):
-    """(obs, prev_actions, reset) of live streams: episodes begin anywhere but at first."""
+    """(obs, prev_actions, reset) in mid-episode; new ones start anywhere but at first."""
     rng = np.random.default_rng(seed)
     reset = rng.random((t, b)) < 0.25
     reset[0] = False
@@ -54,8 +56,8 @@ def test_shapes_and_dtypes(name):
 
 
 @every_agent
-def test_acting_is_a_slice_of_learning(name):
-    """Steps of T = 1 with the carry handed on are the unroll of T = 7."""
+def test_acting_equals_unrolling(name):
+    """Steps with T = 1 and their carry equal the unroll with T = 7."""
     agent, params, unroll = agent_case(name)
     obs, prev_actions, reset = history()
     carry = samples.live_carry(agent)
@@ -68,21 +70,25 @@ def test_acting_is_a_slice_of_learning(name):
 
 
 @every_agent
-def test_sequences_do_not_mix(name):
+def test_sequences_are_independent(name):
     agent, params, unroll = agent_case(name)
     obs, prev_actions, reset = history()
     q = unroll(params, agent.initial_carry(3), obs, prev_actions, reset)[1]
     for b in range(3):
-        one = slice(b, b + 1)
+        sequence = slice(b, b + 1)
         alone = unroll(
-            params, agent.initial_carry(1), obs[:, one], prev_actions[:, one], reset[:, one]
+            params,
+            agent.initial_carry(1),
+            obs[:, sequence],
+            prev_actions[:, sequence],
+            reset[:, sequence],
         )[1]
         np.testing.assert_allclose(alone[:, 0], q[:, b], rtol=1e-5, atol=1e-5)
 
 
 @every_agent
 def test_utilities_are_decentralised(name):
-    """Other observations and actions of the second agent change nothing for the others."""
+    """Observations and actions of the second agent do not change the values of the others."""
     agent, params, unroll = agent_case(name)
     obs, prev_actions, reset = history()
     q = unroll(params, agent.initial_carry(3), obs, prev_actions, reset)[1]
@@ -95,7 +101,7 @@ def test_utilities_are_decentralised(name):
 
 
 @every_agent
-def test_forgets_what_came_before_an_episode(name):
+def test_a_reset_clears_the_memory(name):
     agent, params, unroll = agent_case(name)
     obs, prev_actions, reset = history()
     start = np.arange(7) == 4
@@ -111,8 +117,8 @@ def test_forgets_what_came_before_an_episode(name):
 
 
 @every_agent
-def test_tells_no_last_action_from_any_action(name):
-    """-1 is none of the actions: its utilities differ from every action's."""
+def test_no_previous_action_differs_from_every_action(name):
+    """-1 is not an action: its utilities differ from those of every action."""
     agent, params, unroll = agent_case(name)
     obs, _, reset = history(t=1)
     values = [
@@ -128,15 +134,15 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
     agent, params, _ = agent_case(name)
 
     def objective(params):
-        seen = samples.seen(*history())
-        return jnp.sum(agent.unroll(params, agent.initial_carry(3), seen)[1] ** 2)
+        observed = samples.observed(*history())
+        return jnp.sum(agent.unroll(params, agent.initial_carry(3), observed)[1] ** 2)
 
     leaves = jax.tree.leaves(jax.jit(jax.grad(objective))(params))
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in leaves)
 
 
 @pytest.mark.parametrize("name", components.names("agents"))
-def test_the_head_is_as_wide_as_the_algorithm_asks(name):
+def test_the_head_has_the_requested_width(name):
     module = components.find("agents", name)
     agent = module.make(module.Config(hidden=8), SPEC, 5)
     obs, prev_actions, reset = history(t=2)
@@ -144,14 +150,14 @@ def test_the_head_is_as_wide_as_the_algorithm_asks(name):
         agent.unroll,
         jax.eval_shape(agent.init, jax.random.key(0)),
         agent.initial_carry(3),
-        samples.seen(obs, prev_actions, reset),
+        samples.observed(obs, prev_actions, reset),
     )
     assert shapes[1].shape == (2, 3, N, 5)
 
 
 @pytest.mark.parametrize("name", components.names("agents"))
-def test_continuous_last_actions_are_inputs_as_they_are(name):
-    """Twice the last action moves the head; at the start of an episode it is zeros."""
+def test_continuous_previous_actions_are_inputs(name):
+    """Doubling the last action changes the head; at the start of an episode it is zero."""
     spec = replace(SPEC, actions=Box((2, 1, 2)))
     module = components.find("agents", name)
     agent = module.make(module.Config(last_action=True, hidden=8), spec, 2)
@@ -175,15 +181,15 @@ def test_continuous_last_actions_are_inputs_as_they_are(name):
 
 
 def test_the_index_of_a_state_becomes_one_hot():
-    """A tabular game shows deep agents which state it is in, not a number of some size."""
+    """Deep agents in a tabular game get a one-hot state, not its index."""
     spec = replace(SPEC, obs_shapes=((1,),) * N, obs_shape=(1,), n_states=6)
     module = components.find("agents", "mlp")
     agent = module.make(module.Config(hidden=8, agent_id=False), spec, A)
     params = samples.params(agent.init)
     assert params["hidden_0"]["kernel"].shape == (6, 8)
     obs = np.full((1, 1, N, 1), 4.0, np.float32)
-    seen = samples.seen(obs, np.zeros((1, 1, N), np.int32), np.zeros((1, 1), bool))
-    hidden = agent.unroll(params, (), seen)[2]
+    observed = samples.observed(obs, np.zeros((1, 1, N), np.int32), np.zeros((1, 1), bool))
+    hidden = agent.unroll(params, (), observed)[2]
     layer = params["hidden_0"]
     np.testing.assert_allclose(
         hidden[0, 0, 0], np.maximum(layer["kernel"][4] + layer["bias"], 0.0), rtol=1e-6

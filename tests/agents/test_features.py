@@ -32,7 +32,7 @@ def test_features_under_any_leading_axes(leading, last_action, agent_id):
     np.testing.assert_array_equal(features, np.broadcast_to(alone, (*leading, *alone.shape)))
 
 
-def test_previous_actions_start_anew_with_every_episode():
+def test_previous_actions_are_cleared_at_every_episode_start():
     for form in samples.FORMS:
         trajectory = samples.batch(form).trajectory
         first = jnp.array([[2, 1], [0, 0], [1, 2]], jnp.int32)
@@ -68,6 +68,6 @@ def test_without_an_id_equal_agents_have_equal_utilities(name):
     for agent_id in (False, True):
         agent = module.make(module.Config(hidden=8, agent_id=agent_id), samples.SPEC, 3)
         params, carry = samples.params(agent.init), agent.initial_carry(3)
-        seen = samples.seen(obs, prev_actions, trajectory.reset)
-        _, q, _ = agent.unroll(params, carry, seen)
+        observed = samples.observed(obs, prev_actions, trajectory.reset)
+        _, q, _ = agent.unroll(params, carry, observed)
         assert np.array_equal(q[:, :, 0], q[:, :, 1]) is not agent_id

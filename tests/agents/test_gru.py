@@ -61,9 +61,9 @@ def test_no_gradient_flows_into_the_target_network():
     ],
 )
 def test_stacked_networks_give_the_same_outputs_and_gradients(form, options):
-    """The gradient reaches the online parameters alone, in both formulations."""
+    """The gradient reaches only the online parameters, in both formulations."""
     trajectory = samples.batch(form).trajectory
-    found = {}
+    results = {}
     for unroll in ("sequential", "stacked"):
         agent = samples.component("agents", "gru", {"hidden": 8, "unroll": unroll, **options})
         params, target = samples.params(agent.init), samples.params(agent.init, seed=1)
@@ -72,20 +72,20 @@ def test_stacked_networks_give_the_same_outputs_and_gradients(form, options):
             pair = base.unroll_pair(agent, params, target, trajectory)
             return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(pair)), pair
 
-        found[unroll] = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))(params, target)
-    (own, of_target), values = found["stacked"]
+        results[unroll] = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))(params, target)
+    (own, of_target), values = results["stacked"]
     for ours, right in zip(
         jax.tree.leaves((own, values)),
-        jax.tree.leaves((found["sequential"][0][0], found["sequential"][1])),
+        jax.tree.leaves((results["sequential"][0][0], results["sequential"][1])),
         strict=True,
     ):
         np.testing.assert_allclose(ours, right, rtol=1e-4, atol=1e-5)
-    for leaf in jax.tree.leaves((of_target, found["sequential"][0][1])):
+    for leaf in jax.tree.leaves((of_target, results["sequential"][0][1])):
         np.testing.assert_array_equal(leaf, 0.0)
 
 
 @pytest.mark.parametrize(("core", "sharing"), [("gru", "all"), ("lstm", "none")])
-def test_in_bfloat16_products_are_rounded_and_everything_outside_stays_float32(core, sharing):
+def test_in_bfloat16_rounds_products_and_returns_float32(core, sharing):
     plain = samples.component("agents", core, {"hidden": 8, "sharing": sharing})
     low = base.in_bfloat16(plain)
     params, trajectory = samples.params(plain.init), samples.batch("segment").trajectory

@@ -23,7 +23,7 @@ def make(name, **options):
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_every_agent_looks_at_images_with_convolutions_of_its_own_accord(name):
+def test_every_agent_uses_convolutions_for_images_by_default(name):
     agent = make(name, cnn={"channels": (3,), "kernel": 2, "features": 5})
     params = samples.params(agent.init)
     shapes = jax.tree.map(jnp.shape, params)
@@ -32,15 +32,15 @@ def test_every_agent_looks_at_images_with_convolutions_of_its_own_accord(name):
     obs = samples.normal(np.random.default_rng(0), 4, 3, 2, *SHAPE)
     prev_actions, reset = jnp.zeros((4, 3, 2), jnp.int32), jnp.zeros((4, 3), bool)
     unroll = jax.jit(agent.unroll)
-    q = unroll(params, agent.initial_carry(3), samples.seen(obs, prev_actions, reset))[1]
+    q = unroll(params, agent.initial_carry(3), samples.observed(obs, prev_actions, reset))[1]
     assert q.shape == (4, 3, 2, image.HEIGHT)
-    mirrored = samples.seen(obs[..., ::-1], prev_actions, reset)
+    mirrored = samples.observed(obs[..., ::-1], prev_actions, reset)
     other = unroll(params, agent.initial_carry(3), mirrored)[1]
     assert not np.allclose(q, other)
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_flat_takes_the_entries_in_a_row(name):
+def test_torso_flat_flattens_images(name):
     params = jax.eval_shape(make(name, torso="flat", last_action=True).init, jax.random.key(0))
     assert "torso" not in params
     first = params["hidden_0" if name == "mlp" else "embed"]["kernel"]
@@ -48,5 +48,5 @@ def test_flat_takes_the_entries_in_a_row(name):
 
 
 def test_convolutions_over_vectors_are_refused():
-    with pytest.raises(config.ConfigError, match=re.escape("those of random are (4,)")):
+    with pytest.raises(config.ConfigError, match=re.escape("and random has (4,)")):
         mlp.make(mlp.Config(torso="cnn"), samples.SPEC, 3)

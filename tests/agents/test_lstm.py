@@ -7,15 +7,15 @@ import samples
 from qmix_jax.nn import recurrent
 
 
-def test_the_carry_is_a_record_of_the_hidden_state_and_the_cell():
+def test_the_carry_has_hidden_state_and_cell():
     agent = samples.component("agents", "lstm", {"hidden": 6, "sharing": "none"})
     carry = agent.initial_carry(3)
     assert isinstance(carry, recurrent.RecurrentState)
     assert samples.signature(carry) == recurrent.RecurrentState(*[((3, 2, 6), jnp.float32)] * 2)
     params, trajectory = samples.params(agent.init), samples.batch("segment").trajectory
     prev_actions = jnp.zeros(trajectory.obs.shape[:3], jnp.int32)
-    seen = samples.seen(trajectory.obs, prev_actions, trajectory.reset)
-    last, _, hidden = jax.jit(agent.unroll)(params, carry, seen)
+    observed = samples.observed(trajectory.obs, prev_actions, trajectory.reset)
+    last, _, hidden = jax.jit(agent.unroll)(params, carry, observed)
     assert (last.hidden == hidden[-1]).all()
     assert not jnp.allclose(last.cell, last.hidden)
 

@@ -40,7 +40,7 @@ def history():
     rng = np.random.default_rng(0)
     prev_actions = rng.integers(-1, A, (T, B, N)).astype(np.int32)
     obs = samples.normal(rng, T, B, N, *SPEC.obs_shape)
-    return samples.seen(obs, prev_actions, rng.random((T, B)) < 0.3)
+    return samples.observed(obs, prev_actions, rng.random((T, B)) < 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +83,15 @@ def test_groups_with_equal_parameters_are_one_network(shared, options, group_of)
     copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * size), params)
     carry = samples.live_carry(agent, B)
     expected = jax.jit(agent.unroll)(params, carry, history())
-    found = jax.jit(grouped.unroll)(copies, carry, history())
+    result = jax.jit(grouped.unroll)(copies, carry, history())
     jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), result, expected
     )
 
 
 @each_form
-def test_every_agent_uses_its_own_groups_parameters_and_no_other(options, group_of):
-    """Gradients of one agent's values reach the parameters of its group alone."""
+def test_every_agent_uses_only_the_parameters_of_its_group(options, group_of):
+    """Gradients of one agent's values reach only the parameters of its group."""
     together, grouped = make_mlp(), make_mlp(**options)
     params, inputs = samples.params(grouped.init), history()
 
@@ -102,9 +102,9 @@ def test_every_agent_uses_its_own_groups_parameters_and_no_other(options, group_
 
     gradient = jax.grad(values, has_aux=True)
     for i, group in enumerate(group_of):
-        own = np.zeros((T, B, N, A), np.float32)
-        own[:, :, i] = 1.0
-        grads, q = gradient(params, own)
+        mask_of_agent = np.zeros((T, B, N, A), np.float32)
+        mask_of_agent[:, :, i] = 1.0
+        grads, q = gradient(params, mask_of_agent)
         alone = jax.tree.map(lambda leaf, group=group: leaf[group], params)
         expected = together.unroll(alone, (), inputs)[1]
         np.testing.assert_allclose(q[:, :, i], expected[:, :, i], rtol=1e-5, atol=1e-6)
@@ -114,7 +114,7 @@ def test_every_agent_uses_its_own_groups_parameters_and_no_other(options, group_
             assert list(np.flatnonzero(reached)) == [group]
 
 
-def test_groups_begin_with_different_parameters():
+def test_groups_start_with_different_parameters():
     params = jax.jit(make_mlp(sharing="none").init)(jax.random.key(0))
     for leaf in jax.tree.leaves(params):
         assert len({row.tobytes() for row in np.asarray(leaf)}) == N
@@ -124,20 +124,20 @@ def test_groups_begin_with_different_parameters():
     ("sharing", "groups", "words"),
     [
         ("groups", (("a", "x"), ("b", "c")), "no agent 'x'; allowed: a, b, c"),
-        ("groups", (("a", "b"),), "'c' is in no group; name every agent once"),
-        ("groups", (("a", "b"), ("b", "c")), "'b' is in more than one place"),
-        ("groups", (("a", "b", "c"), ("c",)), "'c' is in more than one place"),
+        ("groups", (("a", "b"),), "'c' is in no group; list every agent once"),
+        ("groups", (("a", "b"), ("b", "c")), "'b' is listed more than once"),
+        ("groups", (("a", "b", "c"), ("c",)), "'c' is listed more than once"),
         ("none", (("a", "b", "c"),), "sharing=none; set sharing=groups"),
     ],
 )
-def test_groups_that_are_no_partition_are_refused_in_one_line(sharing, groups, words):
+def test_groups_that_are_not_a_partition_are_refused(sharing, groups, words):
     with pytest.raises(config.ConfigError, match=words) as error:
         make(sharing=sharing, groups=groups)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("groups", [[], [["a", "b", "c"], []]])
-def test_empty_groups_are_refused_in_one_line(groups):
+def test_empty_groups_are_refused(groups):
     options = {"sharing": "groups", "groups": groups}
     with pytest.raises(
         config.ConfigError, match=r"agent\.options\.groups.*at least 1 item"

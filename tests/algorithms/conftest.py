@@ -1,4 +1,4 @@
-"""Rank promotion is an error in this folder; comparison with the loops; a world of one step."""
+"""Rank promotion is an error in this folder. Comparison with the oracles; a one-step problem."""
 
 import functools
 from typing import Any, NamedTuple
@@ -43,12 +43,12 @@ def _problem(name, mixer, options):
     agent = samples.component("agents", "gru", OPTIONS["gru"])
     mixing = mixer and samples.component("mixers", mixer, OPTIONS.get(mixer))
     options = {**OPTIONS.get(name, {}), **options}
-    made = samples.algorithm(name, options, agent, mixing)
+    algo = samples.algorithm(name, options, agent, mixing)
     cfg = components.find("algorithms", name).Config.model_validate(options)
     return Problem(
-        samples.jit(jax.value_and_grad(samples.loss(made), has_aux=True)),
-        samples.params(made.init, seed=0),
-        samples.targets(made, samples.params(made.init, seed=1)),
+        samples.jit(jax.value_and_grad(samples.loss(algo), has_aux=True)),
+        samples.params(algo.init, seed=0),
+        samples.targets(algo, samples.params(algo.init, seed=1)),
         ORACLES.get(name, oracles.td),
         {"mixer": mixer, **cfg.model_dump()},
     )
@@ -56,7 +56,7 @@ def _problem(name, mixer, options):
 
 @pytest.fixture(scope="session")
 def agrees_with_loops():
-    """Asserts that loss, metrics, priorities and gradients are those of the oracle's."""
+    """Asserts that loss, metrics, priorities and gradients equal the oracle's."""
 
     def check(name, mixer, **options):
         problem = _problem(name, mixer, options)
@@ -172,10 +172,10 @@ def play_matrix_games():
         modules = [components.find(*x) for x in (("agents", "mlp"), ("mixers", "qmix"))]
         agent = modules[0].make(modules[0].Config(hidden=16), spec, spec.actions.width)
         mixing = mixer and modules[1].make(modules[1].Config(**mixer), spec)
-        made = samples.algorithm(name, options, agent, mixing, spec)
-        algo = components.find("algorithms", name).Coefficients().model_dump()
-        hparams = samples.hparams(reward_scale=1.0, td_lambda=0.0, algo=algo)
-        train = functools.partial(_play, made, spec, hparams, optax.adam(learning_rate), steps)
+        algo = samples.algorithm(name, options, agent, mixing, spec)
+        coefficients = components.find("algorithms", name).Coefficients().model_dump()
+        hparams = samples.hparams(reward_scale=1.0, td_lambda=0.0, algo=coefficients)
+        train = functools.partial(_play, algo, spec, hparams, optax.adam(learning_rate), steps)
         keys = jax.random.split(jax.random.key(0), 8)
         over_games = jax.vmap(jax.vmap(train, in_axes=(0, None)), in_axes=(None, 0))
         played = jax.tree.map(np.asarray, samples.jit(over_games)(keys, jnp.array(payoffs, "f4")))
@@ -184,7 +184,7 @@ def play_matrix_games():
     return play
 
 
-def _play(made, spec, hparams, optimiser, steps, key, payoff):
+def _play(algo, spec, hparams, optimiser, steps, key, payoff):
     """(payoff of the greedy actions, joint values, unrestricted values)."""
     joint = jnp.array(list(np.ndindex(payoff.shape)), jnp.int32)
     entries = (2, len(joint))
@@ -205,13 +205,13 @@ def _play(made, spec, hparams, optimiser, steps, key, payoff):
 
     def step(state, _):
         params, moments = state
-        gradient, _ = jax.grad(samples.loss(made), has_aux=True)(params, params, batch, hparams)
+        gradient, _ = jax.grad(samples.loss(algo), has_aux=True)(params, params, batch, hparams)
         moves, moments = optimiser.update(gradient, moments)
         return (optax.apply_updates(params, moves), moments), None
 
-    params = made.init(key)
+    params = algo.init(key)
     (params, _), _ = jax.lax.scan(step, (params, optimiser.init(params)), None, length=steps)
-    shown = made.inspect(params, trajectory)
-    best = jnp.argmax(shown["utilities"][0, 0], axis=-1)
-    tables = shown["q_tot"][0], shown["q_joint"][0]
+    inspected = algo.inspect(params, trajectory)
+    best = jnp.argmax(inspected["utilities"][0, 0], axis=-1)
+    tables = inspected["q_tot"][0], inspected["q_joint"][0]
     return payoff[best[0], best[1]], *(table.reshape(payoff.shape) for table in tables)

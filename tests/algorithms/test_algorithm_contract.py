@@ -23,7 +23,7 @@ CASES = {
     for name in components.names("algorithms")
     for options in samples.VARIANTS.get(name, ({},))
 }
-"""Label -> name and options: several for what is several algorithms."""
+"""Label -> name and options; a module may be several algorithms."""
 
 
 def _combinations():
@@ -54,14 +54,14 @@ def algorithm_case(case, mixer):
     agent = samples.component("agents", "gru", {"hidden": 8})
     mixing = mixer and samples.component("mixers", mixer)
     name, options = CASES[case]
-    made = samples.algorithm(name, options, agent, mixing)
-    params, target_params = (samples.params(made.init, seed) for seed in (0, 1))
-    target_params = samples.targets(made, target_params)
-    loss = samples.loss(made)
-    return made, params, target_params, samples.jit(jax.value_and_grad(loss, has_aux=True))
+    algo = samples.algorithm(name, options, agent, mixing)
+    params, target_params = (samples.params(algo.init, seed) for seed in (0, 1))
+    target_params = samples.targets(algo, target_params)
+    loss = samples.loss(algo)
+    return algo, params, target_params, samples.jit(jax.value_and_grad(loss, has_aux=True))
 
 
-def test_every_component_is_tried():
+def test_every_component_is_covered():
     assert {name for name, _ in COMBINATIONS} == set(CASES)
     assert {mixer for _, mixer in COMBINATIONS} == {None, *components.names("mixers")}
 
@@ -96,7 +96,7 @@ def test_contents_of_invalid_steps_change_nothing(name, mixer, form):
 
 
 @combinations
-def test_contents_of_valid_steps_do_matter(name, mixer):
+def test_contents_of_valid_steps_change_the_loss(name, mixer):
     """Observations, rewards, terminations and validity each enter the loss."""
     _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams()
@@ -110,7 +110,7 @@ def test_contents_of_valid_steps_do_matter(name, mixer):
 
 
 @combinations
-def test_nothing_valid_is_no_loss_and_no_gradient(name, mixer):
+def test_without_valid_steps_loss_and_gradient_are_zero(name, mixer):
     _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch = samples.batch("episode")
     none = batch.replace(
@@ -125,21 +125,21 @@ def test_nothing_valid_is_no_loss_and_no_gradient(name, mixer):
 
 @once_each
 def test_joined_episodes_are_separate_episodes(name, mixer):
-    """A sequence of three episodes costs what the three cost on their own."""
+    """The loss of a sequence of three episodes is that of the three separate episodes."""
     _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams()
 
     def part(start, end):
-        """The batch in which these steps of the first sequence come first and are alone valid."""
+        """The batch with only these steps of the first sequence valid, moved to the front."""
         moved = {
             field: np.roll(values, -start, axis=0)
             for field, values in batch.trajectory.items()
             if hasattr(values, "shape")
         }
         valid = moved["valid"]
-        chosen = (np.arange(len(valid)) < end - start)[:, None] & (np.arange(valid.shape[1]) == 0)
+        selected = (np.arange(len(valid)) < end - start)[:, None] & (np.arange(valid.shape[1]) == 0)
         return batch.replace(
-            trajectory=batch.trajectory.replace(**moved).replace(valid=valid & chosen)
+            trajectory=batch.trajectory.replace(**moved).replace(valid=valid & selected)
         )
 
     def metrics(start, end):
@@ -153,7 +153,7 @@ def test_joined_episodes_are_separate_episodes(name, mixer):
 
 
 @combinations
-def test_priority_is_its_own_sequences(name, mixer):
+def test_the_priority_of_a_sequence_depends_on_that_sequence_only(name, mixer):
     _, params, target_params, loss_and_gradient = algorithm_case(name, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams()
     (_, before), _ = loss_and_gradient(params, target_params, batch, hparams)
@@ -167,11 +167,11 @@ def test_priority_is_its_own_sequences(name, mixer):
 
 @combinations
 def test_no_gradient_reaches_the_target_parameters(name, mixer):
-    made, params, target_params, _ = algorithm_case(name, mixer)
+    algo, params, target_params, _ = algorithm_case(name, mixer)
 
     def value(target_params):
         batch = samples.batch("segment")
-        return samples.loss(made)(params, target_params, batch, samples.hparams())[0]
+        return samples.loss(algo)(params, target_params, batch, samples.hparams())[0]
 
     for leaf in jax.tree.leaves(samples.jit(jax.grad(value))(target_params)):
         np.testing.assert_array_equal(leaf, 0.0)
@@ -180,7 +180,7 @@ def test_no_gradient_reaches_the_target_parameters(name, mixer):
 def crowd(seed=0, b=300):
     """Many situations."""
     rng = np.random.default_rng(seed)
-    return samples.seen(
+    return samples.observed(
         3.0 * samples.normal(rng, b, N, *SPEC.obs_shape),
         rng.integers(-1, A, (b, N)).astype(np.int32),
         rng.random(b) < 0.5,
@@ -193,9 +193,9 @@ def exploring(epsilon):
 
 
 @once_each
-def test_acting_takes_no_state(name, mixer):
-    made = algorithm_case(name, mixer)[0]
-    names = list(inspect.signature(made.act).parameters)
+def test_act_takes_no_state(name, mixer):
+    algo = algorithm_case(name, mixer)[0]
+    names = list(inspect.signature(algo.act).parameters)
     assert len(names) == 5 and "state" not in names
     assert "state" not in {field.name for field in dataclasses.fields(Observed)}
 
@@ -203,18 +203,18 @@ def test_acting_takes_no_state(name, mixer):
 @once_each
 @pytest.mark.parametrize("epsilon", [0.0, 0.4])
 def test_acting_is_decentralised(name, mixer, epsilon):
-    """Everything about the second agent changes; the first does the same, also when exploring."""
-    made, params, *_ = algorithm_case(name, mixer)
-    act, explore = samples.jit(made.act), exploring(epsilon)
-    seen, other = crowd(), crowd(seed=1)
-    carry = samples.live_carry(made, len(seen.reset))["act"]
-    actions = act(params, carry, seen, explore, KEY)[1]
+    """Everything of the second agent changes; the first acts the same, also when exploring."""
+    algo, params, *_ = algorithm_case(name, mixer)
+    act, explore = samples.jit(algo.act), exploring(epsilon)
+    observed, other = crowd(), crowd(seed=1)
+    carry = samples.live_carry(algo, len(observed.reset))["act"]
+    actions = act(params, carry, observed, explore, KEY)[1]
     second = np.array([False, True])
     changed = replace(
-        seen,
-        obs=np.where(second[:, None], other.obs, seen.obs),
-        prev_actions=np.where(second, other.prev_actions, seen.prev_actions),
-        avail_actions=np.where(second[:, None], other.avail_actions, seen.avail_actions),
+        observed,
+        obs=np.where(second[:, None], other.obs, observed.obs),
+        prev_actions=np.where(second, other.prev_actions, observed.prev_actions),
+        avail_actions=np.where(second[:, None], other.avail_actions, observed.avail_actions),
     )
     others = act(params, carry, changed, explore, KEY)[1]
     np.testing.assert_array_equal(others[:, 0], actions[:, 0])
@@ -223,11 +223,11 @@ def test_acting_is_decentralised(name, mixer, epsilon):
 
 @once_each
 def test_unavailable_actions_are_never_taken(name, mixer):
-    made, params, *_ = algorithm_case(name, mixer)
-    act, seen = samples.jit(made.act), crowd()
+    algo, params, *_ = algorithm_case(name, mixer)
+    act, seen = samples.jit(algo.act), crowd()
     avail = seen.avail_actions
     assert not avail.all(axis=-1).any(axis=0).all()
-    carry = made.initial_carry(len(avail))["act"]
+    carry = algo.initial_carry(len(avail))["act"]
     for epsilon in (0.0, 0.5, 1.0):
         _, actions, behaviour = act(params, carry, seen, exploring(epsilon), KEY)
         assert (actions.shape, actions.dtype) == ((300, N), jnp.int32)
@@ -239,14 +239,14 @@ def test_unavailable_actions_are_never_taken(name, mixer):
 def test_greedy_acting_maximises_the_utilities(name, mixer):
     """At the start of an episode, whatever the carry and the action before it were; and what
     `inspect` shows are the utilities that `act` maximises."""
-    made, params, *_ = algorithm_case(name, mixer)
-    seen = crowd(b=20)
-    start = replace(seen, reset=np.ones(20, bool), prev_actions=np.full((20, N), -1, np.int32))
-    carry = samples.live_carry(made, 20)["act"]
-    actions = samples.jit(made.act)(params, carry, start, made.greedy, KEY)[1]
+    algo, params, *_ = algorithm_case(name, mixer)
+    observed = crowd(b=20)
+    start = replace(observed, reset=np.ones(20, bool), prev_actions=np.full((20, N), -1, np.int32))
+    carry = samples.live_carry(algo, 20)["act"]
+    actions = samples.jit(algo.act)(params, carry, start, algo.greedy, KEY)[1]
     joint = np.array([[A - 1, A - 1]])
     inspect_one = lambda obs: samples.at_start(  # noqa: E731
-        made, params, obs, jnp.zeros(SPEC.state_size), joint
+        algo, params, obs, jnp.zeros(SPEC.state_size), joint
     )["utilities"][0]
     q = samples.jit(jax.vmap(inspect_one))(start.obs)
     best = np.argmax(np.where(start.avail_actions, q, -np.inf), axis=-1)
@@ -255,22 +255,22 @@ def test_greedy_acting_maximises_the_utilities(name, mixer):
 
 @once_each
 def test_exploration_follows_the_clock_and_greedy_has_the_same_form(name, mixer):
-    made, *_ = algorithm_case(name, mixer)
+    algo, *_ = algorithm_case(name, mixer)
     epsilon = Schedule(start=jnp.float32(1.0), end=jnp.float32(0.0), steps=jnp.float32(100.0))
     clock = replace(samples.CLOCK, env_steps=jnp.float32(25.0))
-    found = made.exploration(samples.hparams(epsilon=epsilon), clock)
-    assert samples.signature(found) == samples.signature(dict(made.greedy))
-    np.testing.assert_allclose(found["epsilon"], 0.75)
-    assert float(made.greedy["epsilon"]) == 0.0
+    explored = algo.exploration(samples.hparams(epsilon=epsilon), clock)
+    assert samples.signature(explored) == samples.signature(dict(algo.greedy))
+    np.testing.assert_allclose(explored["epsilon"], 0.75)
+    assert float(algo.greedy["epsilon"]) == 0.0
 
 
 @combinations
-def test_what_is_shown_has_the_axes_of_its_name(name, mixer):
-    made, params, *_ = algorithm_case(name, mixer)
+def test_inspected_arrays_have_the_documented_axes(name, mixer):
+    algo, params, *_ = algorithm_case(name, mixer)
     trajectory = samples.batch("segment").trajectory
-    shown = jax.eval_shape(made.inspect, params, trajectory)
+    inspected = jax.eval_shape(algo.inspect, params, trajectory)
     t, b = trajectory.valid.shape
-    assert shown["utilities"].shape == (t, b, N, A)
-    assert all(values.shape[:2] == (t, b) for values in shown.values())
-    assert ("q_tot" in shown) == (name != "iql")
-    assert shown.get("q_tot", trajectory.reward).shape == (t, b)
+    assert inspected["utilities"].shape == (t, b, N, A)
+    assert all(values.shape[:2] == (t, b) for values in inspected.values())
+    assert ("q_tot" in inspected) == (name != "iql")
+    assert inspected.get("q_tot", trajectory.reward).shape == (t, b)

@@ -31,7 +31,7 @@ def _tables(batch, seed=4):
 
 
 def _target(kind, independent, batch, utilities, best, n=3, hparams=HPARAMS):
-    """f32[T, B, N] of each agent's own value, or f32[T, B] of their sum."""
+    """f32[T, B, N], the value of each agent, or f32[T, B], their sum."""
 
     def value(actions):
         taken = qvalues.take(jnp.asarray(utilities)[1:], actions)
@@ -68,13 +68,13 @@ def test_kinds_differ_but_are_one_step_at_lambda_zero_or_n_one(independent, form
     batch = samples.batch(form)
     inputs = (independent, batch, *_tables(batch))
     valid = batch.trajectory.valid
-    found = [np.asarray(_target(kind, *inputs))[valid] for kind in KINDS]
+    targets = [np.asarray(_target(kind, *inputs))[valid] for kind in KINDS]
     zero = samples.hparams(td_lambda=0.0)
     one_step = [np.asarray(_target(kind, *inputs, n=1, hparams=zero))[valid] for kind in KINDS]
     for i in range(len(KINDS)):
         np.testing.assert_allclose(one_step[i], one_step[0], rtol=1e-6)
-        assert np.abs(found[i] - one_step[0]).max() > 0.1
-        assert all(np.abs(found[i] - found[j]).max() > 0.05 for j in range(i))
+        assert np.abs(targets[i] - one_step[0]).max() > 0.1
+        assert all(np.abs(targets[i] - targets[j]).max() > 0.05 for j in range(i))
 
 
 @kinds
@@ -82,7 +82,7 @@ def test_kinds_differ_but_are_one_step_at_lambda_zero_or_n_one(independent, form
 @pytest.mark.parametrize("form", samples.FORMS)
 @pytest.mark.parametrize("poison", [np.nan, np.inf, 7.0])
 def test_contents_of_invalid_steps_change_no_valid_target(kind, independent, form, poison):
-    """Reward, value, actions and what follows: of every entry that no valid step may look at."""
+    """Reward, value and actions of every entry that no valid step depends on."""
     batch = samples.batch(form)
     utilities, best = _tables(batch)
     valid, terminated = batch.trajectory.valid, batch.trajectory.terminated
@@ -125,7 +125,7 @@ def test_nothing_leaks_from_a_truncated_step_or_the_next_episode(kind):
 
 @kinds
 def test_only_harutyunyans_target_values_the_executed_actions(kind):
-    """The others cost one evaluation of the target network's value, and no branch."""
+    """The others need one evaluation of the target network's value, and no branch."""
     batch = samples.batch("segment")
     _, best = _tables(batch)
     calls = []

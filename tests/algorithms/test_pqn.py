@@ -12,7 +12,7 @@ from qmix_jax.types import Batch, Trajectory
 
 @pytest.mark.parametrize(("mixer", "loss"), [("vdn", "mse"), ("qmix", "mse"), ("qmix", "huber")])
 def test_agrees_with_loops(agrees_with_loops, mixer, loss):
-    """Temporal differences whose target network is the learnt one, held fixed for the gradient."""
+    """Temporal differences whose target network is the online one, without gradient."""
     agrees_with_loops("pqn", mixer, loss=loss)
 
 
@@ -73,8 +73,8 @@ def _two_episodes():
 def test_from_one_step_to_monte_carlo_by_hand(one_step, td_lambda, targets):
     """The finished episode's targets are its returns at lambda 1; the last step of the sequence
     bootstraps from the entry stored after it."""
-    numbers = {"reward_scale": 1.0, "gamma": 0.5, "td_lambda": td_lambda}
-    loss, extras, _ = _loss(one_step, _two_episodes(), **numbers)
+    values = {"reward_scale": 1.0, "gamma": 0.5, "td_lambda": td_lambda}
+    loss, extras, _ = _loss(one_step, _two_episodes(), **values)
     errors = np.array([2.0, 4.0, 6.0]) - targets
     np.testing.assert_allclose(extras.metrics["target"], (sum(targets), 3.0), rtol=1e-6)
     np.testing.assert_allclose(loss, np.mean(errors**2), rtol=1e-6)
@@ -82,19 +82,19 @@ def test_from_one_step_to_monte_carlo_by_hand(one_step, td_lambda, targets):
 
 
 def test_unrolls_the_agent_once():
-    """The values of the target come from the loss's own forward pass."""
+    """The values of the target come from the forward pass of the loss."""
     calls = []
     agent = samples.component("agents", "mlp")
     counted = agent._replace(unroll=lambda *args: calls.append(1) or agent.unroll(*args))
     mixer = samples.component("mixers", "qmix")
-    made = samples.algorithm("pqn", {}, counted, mixer)
-    params = samples.params(made.init)
-    jax.eval_shape(samples.loss(made), params, {}, samples.batch("segment"), samples.hparams())
+    algo = samples.algorithm("pqn", {}, counted, mixer)
+    params = samples.params(algo.init)
+    jax.eval_shape(samples.loss(algo), params, {}, samples.batch("segment"), samples.hparams())
     assert calls == [1]
 
 
 def test_has_no_target_network_and_needs_a_mixer(one_step):
-    made = _pqn(one_step)
-    assert made.learner.init(made.init(jax.random.key(0))).target_params == {}
+    algo = _pqn(one_step)
+    assert algo.learner.init(algo.init(jax.random.key(0))).target_params == {}
     with pytest.raises(ValueError, match=r"algo\.mixer\.name"):
         samples.algorithm("pqn", {}, one_step.agent, None, one_step.spec)

@@ -42,10 +42,10 @@ def test_the_bounds_by_hand():
 
 
 class World(NamedTuple):
-    """A variant in the world of one step; `gradient(lambda_opt, lambda_nopt)` is the loss's, with
-    the loss's extras. Q_jt is so high that the bounds are violated."""
+    """A variant in the one-step problem; `gradient(lambda_opt, lambda_nopt)` of the loss, with its
+    aux. Q_jt is so high that the bounds are violated."""
 
-    made: base.Algorithm
+    algo: base.Algorithm
     params: dict
     target_params: dict
     gradient: Any
@@ -54,23 +54,23 @@ class World(NamedTuple):
 @pytest.fixture(scope="module", params=["base", "alt"])
 def world(request, one_step):
     options = {"variant": request.param, "hidden": 8, "layers": 1}
-    made = samples.algorithm("qtran", options, one_step.agent, None, one_step.spec)
+    algo = samples.algorithm("qtran", options, one_step.agent, None, one_step.spec)
     params, target_params = (
-        {**samples.params(made.init, seed), "agent": {"scale": jnp.float32(1.0)}} for seed in (0, 1)
+        {**samples.params(algo.init, seed), "agent": {"scale": jnp.float32(1.0)}} for seed in (0, 1)
     )
     params["critic"]["q"]["output"]["bias"] += 100.0
-    gradient = samples.jit(jax.grad(samples.loss(made), has_aux=True))
+    gradient = samples.jit(jax.grad(samples.loss(algo), has_aux=True))
 
     def weighted(lambda_opt, lambda_nopt):
-        algo = {"lambda_opt": lambda_opt, "lambda_nopt": lambda_nopt}
-        hparams = samples.hparams(gamma=0.9, reward_scale=1.0, algo=algo)
+        coefficients = {"lambda_opt": lambda_opt, "lambda_nopt": lambda_nopt}
+        hparams = samples.hparams(gamma=0.9, reward_scale=1.0, algo=coefficients)
         return gradient(params, target_params, one_step.batch(), hparams)
 
-    return World(made, params, target_params, weighted)
+    return World(algo, params, target_params, weighted)
 
 
 def test_td_trains_the_joint_value_but_neither_utilities_nor_v(world):
-    """(Hidden states it does train; the stand-in for an agent has none of its own.)"""
+    """(It does train hidden states; the stand-in for an agent has none.)"""
     gradient, _ = world.gradient(0.0, 0.0)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient["value"])) == 0
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient["critic"])) > 0
@@ -92,18 +92,20 @@ def test_the_target_is_the_target_networks_joint_value_of_the_online_choice(worl
     second. The successor's state and observation are those of the batch."""
     _, extras = world.gradient(0.0, 0.0)
     trajectory = one_step.batch().trajectory
-    seen = trajectory.obs[1, 0], trajectory.state[1, 0], np.array([[1, 1]])
-    value = samples.at_start(world.made, {**world.params, **world.target_params}, *seen)["q_joint"]
+    successor = trajectory.obs[1, 0], trajectory.state[1, 0], np.array([[1, 1]])
+    value = samples.at_start(world.algo, {**world.params, **world.target_params}, *successor)[
+        "q_joint"
+    ]
     summed, count = extras.metrics["target"]
     np.testing.assert_allclose(summed / count, 0.5 + 0.9 * value[0], rtol=1e-5)
 
 
 def test_joint_values_are_the_sum_of_utilities_and_v(world):
-    """Their greedy joint action is the one that `act` takes."""
+    """Their greedy joint action is that of `act`."""
     obs, state = jnp.array([[1.0, 9.0], [-2.0, 3.0]]), jnp.array([0.7])
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    shown = samples.at_start(world.made, world.params, obs, state, actions)
-    values, other = shown["q_tot"], shown["q_joint"]
+    inspected = samples.at_start(world.algo, world.params, obs, state, actions)
+    values, other = inspected["q_tot"], inspected["q_joint"]
     np.testing.assert_allclose(values - values[0], [0.0, 5.0, 8.0, 13.0], rtol=1e-5)
     assert other.shape == (4,) and np.ptp(other - values) > 0.1
 
@@ -144,8 +146,8 @@ def knowing_the_payoff(monkeypatch):
             return jnp.broadcast_to(params, (*inputs.state.shape[:-1], 1))
 
         known = critics.Critic(init=lambda key: (), apply=heads)
-        chosen = qtran._VARIANTS[variant]._replace(critic=lambda *_: known)
-        monkeypatch.setitem(qtran._VARIANTS, variant, chosen)
+        fixed_variant = qtran._VARIANTS[variant]._replace(critic=lambda *_: known)
+        monkeypatch.setitem(qtran._VARIANTS, variant, fixed_variant)
         constant = critics.Critic(init=lambda key: jnp.zeros(1), apply=value)
         monkeypatch.setattr(qtran.state_value, "make", lambda *_: constant)
         return tabular.algorithm("qtran", {"variant": variant}, spec, None)

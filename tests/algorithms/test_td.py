@@ -31,10 +31,10 @@ def _vdn(one_step, **options):
     return samples.algorithm("td", options, one_step.agent, mixer, one_step.spec)
 
 
-def _loss(made, batch, target_scale):
+def _loss(algo, batch, target_scale):
     params = {"agent": {"scale": jnp.float32(1.0)}, "mixer": {}}
     target_params = {"agent": {"scale": jnp.float32(target_scale)}, "mixer": {}}
-    return samples.loss(made)(params, target_params, batch, HPARAMS)
+    return samples.loss(algo)(params, target_params, batch, HPARAMS)
 
 
 def test_vdn_by_hand(one_step):
@@ -74,20 +74,20 @@ def test_needs_a_mixer(one_step):
         samples.algorithm("td", {}, one_step.agent, None, one_step.spec)
 
 
-def test_what_is_shown_mixes_the_utilities_of_the_given_actions(one_step):
+def test_inspect_mixes_the_utilities_of_the_taken_actions(one_step):
     mixer = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), one_step.spec)
-    made = samples.algorithm("td", {}, one_step.agent, mixer, one_step.spec)
-    params = {**samples.params(made.init), "agent": {"scale": jnp.ones(())}}
+    algo = samples.algorithm("td", {}, one_step.agent, mixer, one_step.spec)
+    params = {**samples.params(algo.init), "agent": {"scale": jnp.ones(())}}
     state = np.array([0.7], np.float32)
     obs = np.array([[1.0, 9.0], [-2.0, 3.0]], np.float32)
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    shown = samples.at_start(made, params, obs, state, actions)
+    inspected = samples.at_start(algo, params, obs, state, actions)
     summed = samples.at_start(_vdn(one_step), {**params, "mixer": {}}, obs, state, actions)
     np.testing.assert_allclose(summed["q_tot"], [-1.0, 4.0, 7.0, 12.0], rtol=1e-6)
     weights = oracles.double(params["mixer"])
     expected = [oracles.qmix(weights, [obs[0, i], obs[1, j]], state) for i, j in actions]
-    np.testing.assert_allclose(shown["q_tot"], expected, rtol=1e-4)
-    np.testing.assert_array_equal(shown["utilities"], np.broadcast_to(obs, (4, 2, 2)))
+    np.testing.assert_allclose(inspected["q_tot"], expected, rtol=1e-4)
+    np.testing.assert_array_equal(inspected["utilities"], np.broadcast_to(obs, (4, 2, 2)))
 
 
 @pytest.mark.parametrize(("target_scale", "target"), [(-10.0, 19.0), (10.0, -8.0)])
@@ -100,8 +100,8 @@ def test_the_target_mixer_sees_its_own_networks_best_utilities(one_step, target_
         monotonic=False,
         igm=False,
     )
-    made = samples.algorithm("td", {}, one_step.agent, best, one_step.spec)
-    _, extras = _loss(made, one_step.batch(), target_scale)
+    algo = samples.algorithm("td", {}, one_step.agent, best, one_step.spec)
+    _, extras = _loss(algo, one_step.batch(), target_scale)
     np.testing.assert_allclose(extras.metrics["target"], (target, 1.0), rtol=1e-6)
 
 
@@ -109,18 +109,18 @@ def test_the_target_mixer_sees_its_own_networks_best_utilities(one_step, target_
     ("mixer", "options", "greedy_return"),
     [("vdn", {}, 7), ("vdn_s", {"embed_dim": 8}, 7), ("qmix_ns", {"embed_dim": 8}, 8)],
 )
-def test_what_becomes_of_the_two_step_game(mixer, options, greedy_return):
+def test_greedy_returns_of_the_two_step_game(mixer, options, greedy_return):
     """Additive values stay at their least-squares fit of 2B, whose best entry 6.5 is less than the
     7 of 2A; a value of the state is no help. One monotonic function for all states is enough."""
     env = two_step.make(two_step.Config())
     module = components.find("mixers", mixer)
     mixing = module.make(module.Config(**options), env.spec)
-    made = tabular.algorithm("td", {}, env.spec, mixing)
+    algo = tabular.algorithm("td", {}, env.spec, mixing)
     batch, hparams = tabular.every_play(env, 2), tabular.hparams(0.03, 2_000)
 
     def learn(key):
-        params = tabular.learn(made, batch, hparams, 2_000, key)
-        return tabular.tables(made, params, env.game.decision_points)
+        params = tabular.learn(algo, batch, hparams, 2_000, key)
+        return tabular.tables(algo, params, env.game.decision_points)
 
     learned = samples.jit(jax.vmap(learn))(jax.random.split(jax.random.key(0), 4))
     for point, table in zip(env.game.decision_points, learned, strict=True):
@@ -128,6 +128,6 @@ def test_what_becomes_of_the_two_step_game(mixer, options, greedy_return):
         np.testing.assert_allclose(table, np.broadcast_to(exact, table.shape), atol=1e-2)
     first, _, last = (np.asarray(table) for table in learned)
     enters_2b = first.max(axis=2).argmax(axis=1)
-    chosen = last.reshape(4, -1).argmax(axis=1)
-    payoff = env.game.decision_points[2].optimal.ravel()[chosen]
+    greedy = last.reshape(4, -1).argmax(axis=1)
+    payoff = env.game.decision_points[2].optimal.ravel()[greedy]
     np.testing.assert_array_equal(np.where(enters_2b, payoff, 7.0), greedy_return)

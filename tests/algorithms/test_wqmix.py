@@ -26,9 +26,9 @@ def test_agrees_with_loops(agrees_with_loops, weighting):
 
 
 def _seen(**changes):
-    """Underestimated by Q_tot; not better than what Q* says of the best actions."""
-    numbers = {"target": 3.0, "q_tot": 2.0, "q_star_best": 4.0, "all_best": False, **changes}
-    return wqmix._WeightInputs(**jax.tree.map(jnp.asarray, numbers))
+    """Underestimated by Q_tot; not better than Q* of the best actions."""
+    values = {"target": 3.0, "q_tot": 2.0, "q_star_best": 4.0, "all_best": False, **changes}
+    return wqmix._WeightInputs(**jax.tree.map(jnp.asarray, values))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def _seen(**changes):
         ({"all_best": True, "q_tot": 3.5}, True, False),
     ],
 )
-def test_what_keeps_its_weight(changes, centrally, optimistically):
+def test_weights_of_each_weighting(changes, centrally, optimistically):
     assert bool(wqmix._FULL["centrally"](_seen(**changes))) == centrally
     assert bool(wqmix._FULL["optimistically"](_seen(**changes))) == optimistically
 
@@ -54,22 +54,22 @@ class World(NamedTuple):
     Q_tot is 3 and Q* of the taken actions 6; the target's central agents have `target_scale`.
     """
 
-    made: base.Algorithm
+    algo: base.Algorithm
     trees: tuple
     batch: Batch
 
     def loss(self, params):
-        numbers = samples.hparams(reward_scale=2.0, gamma=0.9, algo={"alpha": 0.25})
-        return samples.loss(self.made)(params, self.trees[1], self.batch, numbers)
+        hparams = samples.hparams(reward_scale=2.0, gamma=0.9, algo={"alpha": 0.25})
+        return samples.loss(self.algo)(params, self.trees[1], self.batch, hparams)
 
 
 def make_world(one_step, weighting, target_scale=-1.0, choice=False):
     """With `choice` all actions are available at first, so that the taken ones are not the best."""
     options = {"weighting": weighting, "central_hidden": 2, "central_layers": 1}
     mixer = vdn.make(vdn.Config(), one_step.spec)
-    made = samples.algorithm("wqmix", options, one_step.agent, mixer, one_step.spec)
+    algo = samples.algorithm("wqmix", options, one_step.agent, mixer, one_step.spec)
     # One hidden layer lets positive and negative sums pass; the state is no use.
-    central = jax.tree.map(jnp.zeros_like, made.init(KEY)["central"])
+    central = jax.tree.map(jnp.zeros_like, algo.init(KEY)["central"])
     central["q"]["hidden_0"]["kernel"] = jnp.array([[0.0, 0.0], [1.0, -1.0], [1.0, -1.0]])
     central["q"]["output"]["kernel"] = jnp.array([[1.0], [-1.0]])
 
@@ -82,7 +82,7 @@ def make_world(one_step, weighting, target_scale=-1.0, choice=False):
     if choice:
         avail = batch.trajectory.avail_actions.at[0].set(True)
         batch = batch.replace(trajectory=replace(batch.trajectory, avail_actions=avail))
-    return World(made, (tree(1.0, 2.0), tree(7.0, target_scale)), batch)
+    return World(algo, (tree(1.0, 2.0), tree(7.0, target_scale)), batch)
 
 
 @pytest.mark.parametrize(("weighting", "weight"), [("centrally", 1.0), ("optimistically", 0.25)])
@@ -123,13 +123,13 @@ def test_weights_compare_with_the_right_value(one_step, weighting, target_scale,
 
 
 def _random_problem(weighting, agent, seed=0):
-    made = samples.algorithm(
+    algo = samples.algorithm(
         "wqmix",
         {"weighting": weighting, "central_hidden": 4, "central_layers": 1},
         samples.component("agents", agent, {"hidden": 6}),
         samples.component("mixers", "qmix", SMALL_QMIX),
     )
-    return made, samples.params(made.init, seed)
+    return algo, samples.params(algo.init, seed)
 
 
 SMALL_QMIX = {"embed_dim": 3, "hypernet_embed": 4}
@@ -139,7 +139,7 @@ SMALL_QMIX = {"embed_dim": 3, "hypernet_embed": 4}
 def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
     """With gamma 0 both regress the reward: same loss, same gradient of agent and mixer, whatever
     the critic is."""
-    made, params = _random_problem(weighting, "mlp")
+    algo, params = _random_problem(weighting, "mlp")
     agent, mixer = (samples.component("agents", "mlp", {"hidden": 6}), SMALL_QMIX)
     mixer = samples.component("mixers", "qmix", mixer)
     plain = samples.algorithm("td", {}, agent, mixer)
@@ -148,7 +148,7 @@ def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
     right_gradient = samples.jit(jax.value_and_grad(samples.loss(plain), has_aux=True))
     (loss, _), right = right_gradient(shared, shared, batch, hparams)
     _, other = _random_problem(weighting, "mlp", seed=5)
-    gradient = samples.jit(jax.value_and_grad(samples.loss(made), has_aux=True))
+    gradient = samples.jit(jax.value_and_grad(samples.loss(algo), has_aux=True))
     for tree in (params, {**other, **shared}):
         (_, extras), found = gradient(tree, other, batch, hparams)
         np.testing.assert_allclose(extras.metrics["loss_monotonic"][0], loss, rtol=1e-5)
@@ -160,28 +160,28 @@ def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
             )
 
 
-def test_windows_go_on_with_the_carry_of_both_agent_networks():
+def test_windows_continue_the_carries_of_both_agent_networks():
     """Cut in the middle of episodes, with what acting carried there: the loss of the whole sequence
     with only its end valid."""
-    made, params = _random_problem("centrally", "gru")
+    algo, params = _random_problem("centrally", "gru")
     batch, hparams, cut = samples.batch("segment"), samples.hparams(), 4
-    whole = batch.trajectory
-    assert not whole.reset[cut].any()
-    act, accompany = samples.jit(made.act), samples.jit(made.accompany)
-    carry, explore = made.initial_carry(3), {"epsilon": jnp.float32(0.5)}
-    observed = agents.observed(whole)
+    full = batch.trajectory
+    assert not full.reset[cut].any()
+    act, accompany = samples.jit(algo.act), samples.jit(algo.accompany)
+    carry, explore = algo.initial_carry(3), {"epsilon": jnp.float32(0.5)}
+    observed = agents.observed(full)
     for t in range(cut):
-        seen = jax.tree.map(lambda x, t=t: x[t], observed)
-        learn = accompany(params, carry["learn"], seen, whole.state[t])
-        carry = {"act": act(params, carry["act"], seen, explore, KEY)[0], "learn": learn}
-    start = SequenceStart(carry=carry, prev_actions=whole.actions[cut - 1])
-    entries = {name: value[cut:] for name, value in whole.items() if hasattr(value, "shape")}
-    late = np.arange(len(whole.valid))[:, None] >= cut
-    loss = samples.jit(samples.loss(made))
+        observed_t = jax.tree.map(lambda x, t=t: x[t], observed)
+        learn = accompany(params, carry["learn"], observed_t, full.state[t])
+        carry = {"act": act(params, carry["act"], observed_t, explore, KEY)[0], "learn": learn}
+    start = SequenceStart(carry=carry, prev_actions=full.actions[cut - 1])
+    entries = {name: value[cut:] for name, value in full.items() if hasattr(value, "shape")}
+    late = np.arange(len(full.valid))[:, None] >= cut
+    loss = samples.jit(samples.loss(algo))
     (expected, right), (found, ours) = (
         loss(params, params, batch.replace(trajectory=trajectory), hparams)
         for trajectory in (
-            replace(whole, valid=whole.valid & late),
+            replace(full, valid=full.valid & late),
             Trajectory(**entries, start=start),
         )
     )
@@ -201,9 +201,9 @@ def test_unrestricted_values_are_those_of_the_central_agents(one_step):
     world = make_world(one_step, "centrally")
     obs, state = jnp.array([[1.0, 9.0], [-2.0, 3.0]]), jnp.zeros(1)
     actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    shown = samples.at_start(world.made, world.trees[0], obs, state, actions)
-    np.testing.assert_allclose(shown["q_tot"], [-1.0, 4.0, 7.0, 12.0])
-    np.testing.assert_allclose(shown["q_joint"], [-2.0, 8.0, 14.0, 24.0])
+    inspected = samples.at_start(world.algo, world.trees[0], obs, state, actions)
+    np.testing.assert_allclose(inspected["q_tot"], [-1.0, 4.0, 7.0, 12.0])
+    np.testing.assert_allclose(inspected["q_joint"], [-2.0, 8.0, 14.0, 24.0])
 
 
 @pytest.mark.slow
@@ -234,7 +234,7 @@ def test_matrix_games_are_solved_where_their_optimum_is_learnt(
 def knowing_the_payoff(monkeypatch):
     """`weighting -> make(payoff, spec)` of weighted QMIX whose Q* is the payoff: the central
     agents' utilities are the numbers of their actions."""
-    numbers = jnp.broadcast_to(jnp.arange(3.0), (2, 1, 3))
+    utilities = jnp.broadcast_to(jnp.arange(3.0), (2, 1, 3))
 
     def of(weighting, payoff, spec):
         def apply(params, inputs):
@@ -244,9 +244,9 @@ def knowing_the_payoff(monkeypatch):
         known = critics.Critic(init=lambda key: (), apply=apply)
         monkeypatch.setattr(wqmix.centrals, "make", lambda *_: known)
         mixer = qmix_ns.make(qmix_ns.Config(embed_dim=8), spec)
-        made = tabular.algorithm("wqmix", {"weighting": weighting}, spec, mixer)
-        init = made.init
-        return made._replace(init=lambda key: {**init(key), "central_agent": {"q": numbers}})
+        algo = tabular.algorithm("wqmix", {"weighting": weighting}, spec, mixer)
+        init = algo.init
+        return algo._replace(init=lambda key: {**init(key), "central_agent": {"q": utilities}})
 
     return lambda weighting: lambda *args: of(weighting, *args)
 
@@ -280,7 +280,7 @@ def test_optimistic_weights_solve_games_whose_payoff_is_known(knowing_the_payoff
     assert ends.reached(0, 8.0)[0] == 64 and ends.reached(1, 8.0)[0] >= 48
     np.testing.assert_array_equal(ends.reached(2, 12.0), [64, 64])
     for index, rest in enumerate((-12.0 / 11.0, -4.0)):
-        found = ends.tables[0, index][ends.greedy[0, index] == 8.0]
-        assert len(found) > 32
-        expected = np.broadcast_to(_optimum_and_rest(8.0, rest), found.shape)
-        np.testing.assert_allclose(found, expected, atol=0.1)
+        values = ends.tables[0, index][ends.greedy[0, index] == 8.0]
+        assert len(values) > 32
+        expected = np.broadcast_to(_optimum_and_rest(8.0, rest), values.shape)
+        np.testing.assert_allclose(values, expected, atol=0.1)

@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they count is right."""
+"""The benchmarks run, and their counts are correct."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def test_smoke_mode_prints_a_table_and_appends_one_json_line_per_row(name, tmp_p
         assert len(figures) >= 3 and all(math.isfinite(v) for v in figures)
 
 
-def test_an_unknown_key_is_one_line_and_exit_code_2(tmp_path, capsys):
+def test_an_unknown_key_is_a_one_line_error_with_exit_code_2(tmp_path, capsys):
     for arguments in (["train", "trainer.nenvs=3"], ["update", "--smoke", "Q=3"]):
         assert command.main([*arguments, "--out", str(tmp_path / "x")]) == 2
         error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Comparison and race: what is asked of ours, what counts as equal, and what is reported."""
+"""Comparison and race: settings of our run, equal work, and reports."""
 
 import json
 import math
@@ -33,20 +33,20 @@ def point(env_steps, seconds, *wins):
 
 @pytest.fixture
 def entrants(monkeypatch):
-    """Ours and one peer, whose outcomes a test sets; every work asked for is kept."""
+    """qmix_jax and one peer with outcomes set by a test; records every call."""
     outcomes = {"qmix_jax": outcome("qmix_jax", speed=3000.0), "jaxmarl": outcome("jaxmarl")}
-    asked = []
+    calls = []
 
     def entrant(name):
         def enter(work, timeout):
-            asked.append((name, work, timeout))
+            calls.append((name, work, timeout))
             return outcomes[name]
 
         return enter
 
     monkeypatch.setattr(contest, "ours", lambda extra: entrant("qmix_jax"))
     monkeypatch.setattr(contest, "peers", lambda options: {"jaxmarl": entrant("jaxmarl")})
-    return outcomes, asked
+    return outcomes, calls
 
 
 def lines(path):
@@ -62,7 +62,7 @@ def test_seconds_to_a_win_rate_count_compilation_and_the_mean_over_seeds():
     assert contest.seconds_to(outcome("x", curve=curve[:1]), 0.8) is None
 
 
-def test_means_leave_out_seeds_without_an_episode():
+def test_means_skip_seeds_without_an_episode():
     assert contest.mean((None, 0.5, 1.0)) == 0.75
     assert math.isnan(contest.mean((None,))) and math.isnan(contest.mean(None))
 
@@ -90,10 +90,10 @@ def test_unequal_gradient_steps_are_an_error(entrants, tmp_path, capsys):
     assert captured.err == "error: jaxmarl: 103 gradient steps, ours 100: not equal work\n"
     assert lines(tmp_path / "lines")[1]["notes"][-1].startswith("jaxmarl: 103 gradient steps")
     ended = outcome("jaxmarl", gradient_steps=None, limit="> 600 s")
-    own = outcomes["qmix_jax"]
-    assert compare.unequal_work({"qmix_jax": own, "jaxmarl": ended}) == []
+    ours = outcomes["qmix_jax"]
+    assert compare.unequal_work({"qmix_jax": ours, "jaxmarl": ended}) == []
     near = outcome("jaxmarl", gradient_steps=102)
-    assert compare.unequal_work({"qmix_jax": own, "jaxmarl": near}) == []
+    assert compare.unequal_work({"qmix_jax": ours, "jaxmarl": near}) == []
 
 
 def test_evaluation_adds_the_curves_of_both_sides(entrants, tmp_path):
@@ -111,24 +111,24 @@ def test_evaluation_adds_the_curves_of_both_sides(entrants, tmp_path):
 
 
 def test_race_runs_the_shipped_settings_and_each_of_yours(entrants, tmp_path, capsys):
-    outcomes, asked = entrants
+    outcomes, calls = entrants
     outcomes["qmix_jax"] = outcome("qmix_jax", curve=(point(1, 2.0, 0.7), point(2, 4.0, 0.9)))
     out = tmp_path / "lines"
     tries = ["--try", "learning_rate=1e-3,gradient_steps=32"]
     code = race.main(["smax_3m", "--seeds", "3", "--env-steps", "9000", "--timeout", "77",
                       *tries, "--out", str(out)])  # fmt: skip
     assert code == 0
-    assert [name for name, _, _ in asked] == ["qmix_jax", "jaxmarl", "jaxmarl"]
-    own, shipped, tried = (work for _, work, _ in asked)
-    assert own.shipped and shipped.shipped and not tried.shipped
+    assert [name for name, _, _ in calls] == ["qmix_jax", "jaxmarl", "jaxmarl"]
+    ours, shipped, tried = (work for _, work, _ in calls)
+    assert ours.shipped and shipped.shipped and not tried.shipped
     assert (tried.learning_rate, tried.gradient_steps, tried.evaluate) == (1e-3, 32, True)
-    assert {(work.seed, work.seeds, work.env_steps) for _, work, _ in asked} == {(100, 3, 9000)}
-    assert {timeout for _, _, timeout in asked} == {77.0}
+    assert {(work.seed, work.seeds, work.env_steps) for _, work, _ in calls} == {(100, 3, 9000)}
+    assert {timeout for _, _, timeout in calls} == {77.0}
     seconds = [line["result"]["seconds to target"] for line in lines(out)]
     assert seconds == ["9", "> 15", "> 15"]
 
 
-def test_a_race_that_was_ended_is_longer_than_its_limit(entrants, tmp_path):
+def test_a_race_that_reaches_the_limit_reports_more_than_the_limit(entrants, tmp_path):
     outcomes, asked = entrants
     outcomes["jaxmarl"] = outcome("jaxmarl", run_seconds=None, limit="> 50 s")
     out = tmp_path / "lines"
@@ -139,7 +139,9 @@ def test_a_race_that_was_ended_is_longer_than_its_limit(entrants, tmp_path):
 
 
 @pytest.mark.parametrize("module", [compare, race])
-def test_a_missing_interpreter_is_one_line_and_exit_code_2(module, tmp_path, capsys, monkeypatch):
+def test_a_missing_interpreter_is_a_one_line_error_with_exit_code_2(
+    module, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(contest, "ours", lambda extra: lambda work, timeout: outcome("qmix_jax"))
     arguments = ["smax_2s3z", "--xuance", str(tmp_path / "python"), "--out", str(tmp_path / "x")]
     assert module.main(arguments) == 2
@@ -149,7 +151,7 @@ def test_a_missing_interpreter_is_one_line_and_exit_code_2(module, tmp_path, cap
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", compare.CASES)
-def test_equal_work_is_what_our_configuration_then_says(case):
+def test_equal_work_agrees_with_the_loaded_configuration(case):
     work = contest.learning_with_jaxmarl(compare.CASES[case])
     cfg = config.load(composition.compose(*contest.overrides(work)))
     made = program.build(cfg).plan
@@ -161,7 +163,7 @@ def test_equal_work_is_what_our_configuration_then_says(case):
     assert cfg.hparams.gamma == work.gamma and cfg.hparams.td_lambda == 0
 
 
-def test_shipped_work_keeps_our_defaults():
+def test_shipped_work_uses_our_defaults():
     work = base.Work("smax_3m", 123_456, seeds=3, shipped=True, gradient_steps=5, hidden=7)
     cfg = config.load(composition.compose(*contest.overrides(work)))
     default = config.load(composition.compose("experiment=smax_3m"))

@@ -135,7 +135,7 @@ def _alive(pid):
         ({"environment": "chess"}, "unknown environment 'chess'; one of smax_3m"),
     ],
 )
-def test_failures_are_one_line(checkout, change, text):
+def test_failures_are_one_line_errors(checkout, change, text):
     with pytest.raises(base.PeerError) as error:
         fake(checkout, dataclasses.replace(WORK, **change))
     assert text in str(error.value)
@@ -143,7 +143,7 @@ def test_failures_are_one_line(checkout, change, text):
 
 
 @pytest.mark.parametrize("peer", ["jaxmarl", "epymarl"])
-def test_missing_checkout_is_one_line(peer, tmp_path):
+def test_a_missing_checkout_is_a_one_line_error(peer, tmp_path):
     with pytest.raises(base.PeerError, match=f"^{peer}: needs a checkout of its sources"):
         base.run(peer, WORK, python=sys.executable)
     with pytest.raises(base.PeerError, match=f"^{peer}: .* is not a checkout of it: no ") as error:
@@ -151,7 +151,7 @@ def test_missing_checkout_is_one_line(peer, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_missing_interpreter_and_unknown_peer_are_one_line(tmp_path):
+def test_missing_interpreter_and_unknown_peer_are_one_line_errors(tmp_path):
     with pytest.raises(base.PeerError, match="no interpreter"):
         base.run("xuance", WORK, python=str(tmp_path / "python"))
     with pytest.raises(base.PeerError, match="unknown 'pymarl'; one of jaxmarl, "):
@@ -159,14 +159,14 @@ def test_missing_interpreter_and_unknown_peer_are_one_line(tmp_path):
 
 
 def test_command_line_reads_settings():
-    found = base.work_from("mpe_spread", ["env_steps=1e4", "learning_rate=5e-4", "evaluate=true"])
-    assert found == base.Work("mpe_spread", 10_000, learning_rate=5e-4, evaluate=True)
+    work = base.work_from("mpe_spread", ["env_steps=1e4", "learning_rate=5e-4", "evaluate=true"])
+    assert work == base.Work("mpe_spread", 10_000, learning_rate=5e-4, evaluate=True)
     for wrong in (["hiden=3"], ["env_steps"], ["env_steps=many"], ["evaluate=2"], []):
         with pytest.raises(base.PeerError):
             base.work_from("mpe_spread", wrong)
 
 
-def test_command_line_ends_with_one_line(capsys):
+def test_command_line_prints_one_line_errors(capsys):
     arguments = ["jaxmarl", "mpe_spread", "env_steps=1000", "--python", sys.executable]
     assert command.main(arguments) == 2
     captured = capsys.readouterr()
@@ -197,9 +197,9 @@ def _given(peer, *names):
 
 @pytest.mark.slow
 def test_jaxmarl_really_runs():
-    given = _given("jaxmarl", "python", "checkout")
+    options = _given("jaxmarl", "python", "checkout")
     work = base.Work("mpe_spread", 12_480, seeds=2, evaluate=True, eval_every=4_160, hidden=16)
-    outcome = base.run("jaxmarl", work, **given, timeout=400, environ={"PJRT_NPROC": "4"})
+    outcome = base.run("jaxmarl", work, **options, timeout=400, environ={"PJRT_NPROC": "4"})
     assert outcome.limit is None
     assert (outcome.env_steps, outcome.gradient_steps) == (12_480, 12)
     assert outcome.learning_free_env_steps == 9_984
@@ -209,16 +209,16 @@ def test_jaxmarl_really_runs():
 
 @pytest.mark.slow
 def test_epymarl_really_runs():
-    given = _given("epymarl", "python", "checkout")
-    outcome = base.run("epymarl", base.Work("mpe_spread", 1_248, hidden=16), **given)
+    options = _given("epymarl", "python", "checkout")
+    outcome = base.run("epymarl", base.Work("mpe_spread", 1_248, hidden=16), **options)
     assert (outcome.env_steps, outcome.gradient_steps) == (1_248, 3)
     assert outcome.learning_free_env_steps == 624
 
 
 @pytest.mark.slow
 def test_xuance_really_runs():
-    given = _given("xuance", "python")
+    options = _given("xuance", "python")
     work = base.Work("mpe_spread", 1_200, hidden=16, warm_up=600)
-    outcome = base.run("xuance", work, **given)
+    outcome = base.run("xuance", work, **options)
     assert (outcome.env_steps, outcome.gradient_steps) == (1_200, 4)
     assert outcome.learning_free_env_steps == 400

@@ -39,7 +39,7 @@ needs_spread = pytest.mark.skipif(
 
 @functools.cache
 def problem(layers, double_q=True, optimiser=None):
-    """(algorithm, params, target_params) of random numbers, small networks."""
+    """(algorithm, params, target_params), random and small."""
     agent = samples.component("agents", "gru", {"hidden": 8})
     options = {"embed_dim": 4, "hypernet_layers": layers, "hypernet_embed": 6}
     mixer = samples.component("mixers", "qmix", options)
@@ -70,8 +70,8 @@ def episodes(trajectory):
 
 def config(**changes):
     """As `samples.hparams`."""
-    numbers = {"gamma": 0.9, "td_lambda": 0.4, "reward_scale": 3.0, **changes}
-    return learner.Config(**numbers)
+    values = {"gamma": 0.9, "td_lambda": 0.4, "reward_scale": 3.0, **changes}
+    return learner.Config(**values)
 
 
 def assert_trees_agree(actual, expected, rtol=1e-5):
@@ -86,13 +86,13 @@ def assert_trees_agree(actual, expected, rtol=1e-5):
 
 
 @pytest.mark.parametrize("layers", LAYERS)
-def test_parameters_survive_the_way_there_and_back(layers):
+def test_parameters_round_trip_through_pytorch(layers):
     _, params, _ = problem(layers)
     back = networks.to_jax(networks.from_jax(params), lambda parameter: parameter)
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
-def test_initial_values_have_our_shapes_and_bounds():
+def test_initial_parameters_have_our_shapes_and_bounds():
     """Uniform within 1 / sqrt(inputs), the GRU's within 1 / sqrt(hidden)."""
     made, _, _ = problem(2)
     with torch.random.fork_rng():
@@ -112,7 +112,7 @@ def test_initial_values_have_our_shapes_and_bounds():
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("double_q", [True, False])
 @pytest.mark.parametrize("td_lambda", [0.0, 0.6])
-def test_loss_and_gradient_are_ours(layers, double_q, td_lambda):
+def test_loss_and_gradient_equal_ours(layers, double_q, td_lambda):
     _, params, target_params = problem(layers, double_q)
     target = networks.from_jax(target_params)
     for seed in range(3):
@@ -145,15 +145,15 @@ def test_contents_of_padding_change_nothing(td_lambda):
 
 
 @pytest.mark.parametrize("name", ["rmsprop", "adam"])
-def test_gradient_steps_are_ours(name):
+def test_gradient_steps_equal_ours(name):
     """Three steps; the target networks copy at the second. The clip is so low that `eps` counts."""
-    numbers = {"learning_rate": 0.01, "max_grad_norm": 1e-3, "target_period": 2}
+    values = {"learning_rate": 0.01, "max_grad_norm": 1e-3, "target_period": 2}
     optimiser = our_learner.make_optimiser(name, eps=1e-5, beta1=0.9, beta2=0.999, decay=0.99)
     made, params, _ = problem(2, optimiser=optimiser)
     state = made.learner.init(params)
     update = jax.jit(made.learner.update)
-    hparams = samples.hparams(**numbers)
-    theirs = learner.Learner(networks.from_jax(params), config(optimiser=name, **numbers))
+    hparams = samples.hparams(**values)
+    theirs = learner.Learner(networks.from_jax(params), config(optimiser=name, **values))
     for step in range(3):
         batch, same = padded(seed=step)
         state, metrics, _ = update(state, batch, hparams, samples.clock(step), KEY)
@@ -183,53 +183,53 @@ def collected(epsilon, n_envs=6):
 def test_rollouts_are_padded_episodes():
     """The reward of step t is t + 1; observations are (episode, step)."""
     _, seen = collected(epsilon=1.0)
-    kept = seen.episodes
-    lengths = kept.valid.sum(dim=0)
+    episodes = seen.episodes
+    lengths = episodes.valid.sum(dim=0)
     assert len(set(lengths.tolist())) > 1
     steps = torch.arange(5)[:, None]
-    torch.testing.assert_close(kept.valid, steps < lengths)
-    torch.testing.assert_close(kept.reward, torch.where(kept.valid, steps + 1.0, 0.0))
+    torch.testing.assert_close(episodes.valid, steps < lengths)
+    torch.testing.assert_close(episodes.reward, torch.where(episodes.valid, steps + 1.0, 0.0))
     torch.testing.assert_close(seen.metrics["return"], lengths * (lengths + 1) / 2)
     torch.testing.assert_close(seen.metrics["last_step"], lengths.float())
-    ends = kept.terminated & kept.valid
+    ends = episodes.terminated & episodes.valid
     assert not ends[: lengths.min() - 1].any()
     assert ends.any() and not ends.any(dim=0).all(), "both kinds of ends"
     for column, length in enumerate(lengths):
-        shown = kept.obs[: length + 1, column, :, 1]
+        shown = episodes.obs[: length + 1, column, :, 1]
         torch.testing.assert_close(shown, torch.arange(length + 1.0)[:, None].expand(-1, 2))
         torch.testing.assert_close(
-            kept.obs[: length + 1, column, 0], kept.state[: length + 1, column]
+            episodes.obs[: length + 1, column, 0], episodes.state[: length + 1, column]
         )
     assert (seen.env_steps, seen.valid_env_steps) == (6 * lengths.max(), lengths.sum())
 
 
-def test_acting_is_the_learners_unroll():
-    """Greedy actions, one step at a time, are those of one pass over the stored episodes."""
+def test_acting_equals_the_learners_unroll():
+    """Greedy actions of single steps equal those of one pass over the stored episodes."""
     agent, seen = collected(epsilon=0.0)
-    kept = seen.episodes
-    prev_actions = torch.cat([torch.full_like(kept.actions[:1], -1), kept.actions])
-    x = networks.features(kept.obs, prev_actions, n_actions=3)
+    episodes = seen.episodes
+    prev_actions = torch.cat([torch.full_like(episodes.actions[:1], -1), episodes.actions])
+    x = networks.features(episodes.obs, prev_actions, n_actions=3)
     q = agent(x)[0].view(6, 6, 2, 3)[:-1]
-    expected = learner.greedy(q, kept.avail_actions[:-1])
-    assert (kept.actions == expected)[kept.valid].all()
-    assert len(expected[kept.valid].unique()) > 1
+    expected = learner.greedy(q, episodes.avail_actions[:-1])
+    assert (episodes.actions == expected)[episodes.valid].all()
+    assert len(expected[episodes.valid].unique()) > 1
 
 
 @pytest.mark.parametrize("epsilon", [0.3, 1.0])
 def test_exploration_is_uniform_over_available_actions(epsilon):
     agent, seen = collected(epsilon, n_envs=2_000)
-    kept = seen.episodes
-    first = kept.actions[0].flatten()
-    assert kept.avail_actions[:-1].gather(-1, kept.actions[..., None])[kept.valid].all()
-    x = networks.features(kept.obs[:1], torch.full_like(kept.actions[:1], -1), n_actions=3)
-    greedy = learner.greedy(agent(x)[0].view(1, 2_000, 2, 3), kept.avail_actions[:1])
+    episodes = seen.episodes
+    first = episodes.actions[0].flatten()
+    assert episodes.avail_actions[:-1].gather(-1, episodes.actions[..., None])[episodes.valid].all()
+    x = networks.features(episodes.obs[:1], torch.full_like(episodes.actions[:1], -1), n_actions=3)
+    greedy = learner.greedy(agent(x)[0].view(1, 2_000, 2, 3), episodes.avail_actions[:1])
     # One of two available actions is the greedy one; the two agents explore independently.
     explored = (first != greedy.flatten()).view(2_000, 2)
     np.testing.assert_allclose(explored.float().mean(), epsilon / 2, atol=0.03)
     np.testing.assert_allclose(explored.all(dim=1).float().mean(), epsilon**2 / 4, atol=0.03)
 
 
-def test_the_ring_keeps_the_newest_and_cuts_to_the_longest():
+def test_replay_keeps_the_newest_episodes_and_cuts_batches_to_the_longest():
     spec = records.Spec(n_agents=1, n_actions=2, obs_size=1, state_size=1, max_steps=4)
     ring = replay.Replay(spec, capacity=4, device=CPU)
     generator = torch.Generator().manual_seed(0)
@@ -345,7 +345,7 @@ def test_spread_trains():
 
 @pytest.mark.slow
 @needs_spread
-def test_spread_is_pettingzoos_and_jaxmarls():
+def test_spread_equals_pettingzoos_and_jaxmarls():
     """Two workers show what environments of our own show, also after the end; and JaxMARL's game,
     started at the same places, gives the same observations and rewards."""
     envs = spread.make(n_envs=2, n_workers=2, seed=3, max_cycles=25)
@@ -362,12 +362,12 @@ def check_against_own(envs):
     rng = np.random.default_rng(0)
     for _ in range(2):
         obs = [env.reset()[0] for env in alone]
-        shown = envs.reset()
+        timestep = envs.reset()
         jaxmarl = JaxSpread([env.unwrapped.world for env in alone])
         for t in range(25):
             stacked = np.stack([list(o.values()) for o in obs])
-            np.testing.assert_array_equal(shown.obs, stacked)
-            np.testing.assert_array_equal(shown.state, stacked.reshape(2, -1))
+            np.testing.assert_array_equal(timestep.obs, stacked)
+            np.testing.assert_array_equal(timestep.state, stacked.reshape(2, -1))
             actions = rng.integers(5, size=(2, 3))
             outcomes = [
                 env.step(dict(zip(env.agents, row.tolist(), strict=True)))
@@ -375,12 +375,12 @@ def check_against_own(envs):
             ]
             obs = [outcome[0] for outcome in outcomes]
             rewards = [sum(outcome[1].values()) for outcome in outcomes]
-            shown = envs.step(torch.tensor(actions))
-            np.testing.assert_allclose(shown.reward, rewards, rtol=1e-6)
-            assert shown.truncated.tolist() == [t == 24] * 2
-            assert not shown.terminated.any() and shown.avail_actions.all()
-            jaxmarl.check(actions, shown)
-        last = [shown.obs.clone(), shown.reward.clone()]
+            timestep = envs.step(torch.tensor(actions))
+            np.testing.assert_allclose(timestep.reward, rewards, rtol=1e-6)
+            assert timestep.truncated.tolist() == [t == 24] * 2
+            assert not timestep.terminated.any() and timestep.avail_actions.all()
+            jaxmarl.check(actions, timestep)
+        last = [timestep.obs.clone(), timestep.reward.clone()]
         again = envs.step(torch.zeros(2, 3, dtype=torch.int64))
         assert torch.equal(again.obs, last[0]) and torch.equal(again.reward, last[1])
 
@@ -419,10 +419,10 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
 
 
 def test_command_line_reads_settings_and_refuses_wrong_ones_in_one_line(capsys):
-    given = ["env=smax", "env_steps=50_000", "learner.learning_rate=1e-3", "widths.hidden=8"]
-    found = command.settings(given)
-    assert (found.env, found.env_steps, found.widths.hidden) == ("smax", 50_000, 8)
-    assert found.learner.learning_rate == 1e-3
+    arguments = ["env=smax", "env_steps=50_000", "learner.learning_rate=1e-3", "widths.hidden=8"]
+    settings = command.settings(arguments)
+    assert (settings.env, settings.env_steps, settings.widths.hidden) == ("smax", 50_000, 8)
+    assert settings.learner.learning_rate == 1e-3
     assert command.settings(['{"env": "smax"}', "seed=3"]) == train.Settings(env="smax", seed=3)
     for wrong in ("steps=3", "learner.lr=1", "capacity=10", "smax", "runner.x=1"):
         assert command.main([wrong]) == 2

@@ -68,30 +68,30 @@ def status(before, after, *more):
 
 def test_equal_records_are_equal_bit_for_bit(records, capsys):
     before, after = records("before"), records("after")
-    found = verdict(before, after)
-    assert found.firsts == () and found.rows == 6 and found.numbers == 24
-    assert found.metrics == found.parameters == 0.0
+    result = verdict(before, after)
+    assert result.firsts == () and result.n_rows == 6 and result.n_parameters == 24
+    assert result.metrics == result.parameters == 0.0
     assert status(before, after) == 0 and "equal bit for bit" in capsys.readouterr().out
 
 
-def test_rounding_at_the_first_differing_row_is_fine_whatever_follows(records):
-    found = verdict(records("before"), records("after", changed(1, "train/loss", 1 + 1e-6)))
-    (first,) = found.firsts
-    assert (first.update, first.what) == (10, "train/loss")
+def test_rounding_in_the_first_differing_row_passes_regardless_of_later_rows(records):
+    result = verdict(records("before"), records("after", changed(1, "train/loss", 1 + 1e-6)))
+    (first,) = result.firsts
+    assert (first.update, first.name) == (10, "train/loss")
     assert first.size == pytest.approx(1e-6, rel=1e-3)
-    assert found.metrics == 0.5 and found.fine
+    assert result.metrics == 0.5 and result.passed
 
 
 @pytest.mark.parametrize("size", [1e-4, -2.0])
 def test_more_than_rounding_names_update_and_metric(records, size, capsys):
     before, after = records("before"), records("after", changed(3, "train/loss", 1 + size))
-    assert not verdict(before, after).fine
+    assert not verdict(before, after).passed
     assert status(before, after) == 1
     printed = capsys.readouterr().out
     assert "DIFFERS" in printed and "train/loss" in printed and "20" in printed
 
 
-def test_members_are_judged_each_by_its_own_first_row(records):
+def test_each_member_is_judged_by_its_first_differing_row(records):
     rows = changed(0, "train/loss", 1 + 1e-7)
     rows[5]["train/loss"] *= 1.01  # the other member, later
     sizes = sorted(
@@ -101,43 +101,43 @@ def test_members_are_judged_each_by_its_own_first_row(records):
 
 
 @pytest.mark.parametrize("value", [float("nan"), ""])
-def test_a_value_that_is_gone_differs(records, value):
+def test_a_missing_value_differs(records, value):
     rows = [dict(values) for values in ROWS]
     rows[2]["rollout/return"] = value
-    found = verdict(records("before"), records("after", rows))
-    assert found.firsts[0][:2] == (20, "rollout/return") and not found.fine
+    result = verdict(records("before"), records("after", rows))
+    assert result.firsts[0][:2] == (20, "rollout/return") and not result.passed
 
 
 def test_a_missing_row_or_run_differs(records, tmp_path):
     before = records("before")
-    assert not verdict(before, records("shorter", ROWS[:-1])).fine
-    assert not verdict(before, records("other", [*ROWS[1:], ROWS[0]])).fine
+    assert not verdict(before, records("shorter", ROWS[:-1])).passed
+    assert not verdict(before, records("other", [*ROWS[1:], ROWS[0]])).passed
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / record.CONTEXT).write_bytes((before / record.CONTEXT).read_bytes())
     assert status(before, empty) == 1
 
 
-def test_parameters_differ_relative_to_the_largest_of_their_array(records):
+def test_parameter_differences_are_relative_to_the_largest_entry(records):
     kernel = PARAMETERS["agent/kernel"].copy()
     kernel[1, 2] += 2e-3  # the second member's; its largest entry is 2
     after = records("after", parameters={**PARAMETERS, "agent/kernel": kernel})
-    found = verdict(records("before"), after)
-    (first,) = found.firsts
-    assert first.update == 30 and first.what == "parameters_final.npz: agent/kernel"
-    assert first.size == pytest.approx(1e-3, rel=1e-2) and not found.fine
+    result = verdict(records("before"), after)
+    (first,) = result.firsts
+    assert first.update == 30 and first.name == "parameters_final.npz: agent/kernel"
+    assert first.size == pytest.approx(1e-3, rel=1e-2) and not result.passed
 
 
-def test_another_name_for_the_same_array_is_noted_and_a_new_column_too(records):
+def test_renamed_arrays_and_new_columns_are_noted(records):
     before = records("before")
     renamed = {"network/kernel": PARAMETERS["agent/kernel"], "mixer/": PARAMETERS["mixer/"]}
     rows = [{**row, "eval/return/agent_0": 1.0} for row in ROWS]
-    found = verdict(before, records("after", rows, renamed))
-    assert found.fine and not found.firsts
-    assert "new columns: eval/return/agent_0" in found.notes
-    assert "parameters_final.npz: agent/kernel is now network/kernel" in found.notes
-    gone = {"mixer/": PARAMETERS["mixer/"]}
-    assert not verdict(before, records("gone", parameters=gone)).fine
+    result = verdict(before, records("after", rows, renamed))
+    assert result.passed and not result.firsts
+    assert "new columns: eval/return/agent_0" in result.notes
+    assert "parameters_final.npz: agent/kernel is now network/kernel" in result.notes
+    missing = {"mixer/": PARAMETERS["mixer/"]}
+    assert not verdict(before, records("missing", parameters=missing)).passed
 
 
 def test_records_of_other_versions_are_refused(records, capsys):
@@ -165,12 +165,12 @@ class Result:
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What recipes train, as (directory, what was asked), with nothing trained."""
-    asked = []
+def recorded(monkeypatch):
+    """Records the (directory, configuration) that recipes would train, without training."""
+    recorded = []
 
     def note(directory, wanted, interrupted=False):
-        asked.append((directory, wanted))
+        recorded.append((directory, wanted))
         return Result(directory, interrupted)
 
     monkeypatch.setattr(qmix_jax, "train", lambda config, path: note(path, config))
@@ -178,23 +178,23 @@ def asked(monkeypatch):
     monkeypatch.setattr(
         qmix_jax, "train_many", lambda jobs, *_, **__: [note(*job[1::-1]) for job in jobs]
     )
-    return asked
+    return recorded
 
 
 @pytest.mark.slow
-def test_every_recipe_has_a_valid_configuration(asked, tmp_path):
+def test_every_recipe_has_a_valid_configuration(recorded, tmp_path):
     recipes = record.recipes()
     for name, recipe in recipes.items():
         recipe(tmp_path / name)
     # Most ask once; the two resumed ones twice, the sweep and the halving for four jobs each.
-    assert len(asked) == len(recipes) + 2 + 2 * (4 - 1)
+    assert len(recorded) == len(recipes) + 2 + 2 * (4 - 1)
 
 
-def test_a_resumed_run_is_cut_at_half_and_an_interrupted_one_is_not_recorded(
-    asked, tmp_path, monkeypatch
+def test_a_resumed_run_is_cut_at_half_and_interrupted_runs_are_not_recorded(
+    recorded, tmp_path, monkeypatch
 ):
     record.recipes()["resumed/two_step"](tmp_path)
-    (_, short), (_, changes) = asked
+    (_, short), (_, changes) = recorded
     assert short.trainer.env_steps == 1_500 and changes == {"trainer.env_steps": 3_000}
     assert short.checkpoint.enabled and short.checkpoint.replay == "always"
     monkeypatch.setattr(qmix_jax, "train", lambda _, path: Result(path, interrupted=True))
@@ -203,7 +203,7 @@ def test_a_resumed_run_is_cut_at_half_and_an_interrupted_one_is_not_recorded(
             record.recipes()[name](tmp_path)
 
 
-def test_circles_are_found_with_and_without_late_imports(tmp_path):
+def test_import_cycles_with_and_without_late_imports(tmp_path):
     for name, text in {
         "__init__": "",
         "a": "from pack import b",
@@ -215,12 +215,12 @@ def test_circles_are_found_with_and_without_late_imports(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("pack", "qmix_jax"))
     imports = structure.imports_of(tmp_path)
-    assert structure.circles_of(imports, late=False) == []
-    assert structure.circles_of(imports, late=True) == [
+    assert structure.find_cycles(imports, late=False) == []
+    assert structure.find_cycles(imports, late=True) == [
         ["qmix_jax.a", "qmix_jax.b", "qmix_jax.d.e"]
     ]
     level = {"b": 0, "a": 1, "d": 2}
-    assert [(one.source, one.target) for one in structure.arrows_up(imports, level)] == [
+    assert [(one.source, one.target) for one in structure.upward_imports(imports, level)] == [
         ("qmix_jax.b", "qmix_jax.d.e")
     ]
 

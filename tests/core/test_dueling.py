@@ -54,9 +54,9 @@ def test_with_free_importance_weights_every_seed_learns_the_game(game, optimum):
         return jnp.zeros((9, 2))
 
     def apply(log_importance, inputs):
-        one = jnp.ones_like(inputs.q_taken)
+        ones = jnp.ones_like(inputs.q_taken)
         q_tot, _ = dueling.duplex(
-            inputs.q_taken, inputs.q_greedy, one, 0.0 * one, jnp.exp(log_importance)
+            inputs.q_taken, inputs.q_greedy, ones, 0.0 * ones, jnp.exp(log_importance)
         )
         return base.without_penalty(q_tot)
 

@@ -14,7 +14,7 @@ def _rows(avail, n):
     return jnp.broadcast_to(jnp.asarray(avail), (n, *np.shape(avail)))
 
 
-def test_uniform_over_the_available_and_nothing_else(run):
+def test_uniform_over_available_actions_only(run):
     actions = run(exploration.uniform_available)(jax.random.key(0), _rows(AVAIL, DRAWS))
     counts = np.bincount(actions, minlength=len(AVAIL))
     assert actions.dtype == jnp.int32
@@ -50,7 +50,7 @@ def test_epsilon_one_is_uniform(run):
     assert np.sum((counts[AVAIL] - expected) ** 2 / expected) < 16.27
 
 
-def test_every_agent_explores_on_its_own(run):
+def test_agents_explore_independently(run):
     """Four actions, epsilon 0.3: one agent errs with probability 0.3 * 3/4 = 0.225 and two err
     together with 0.225**2 = 0.051; one Bernoulli per team would make that 0.3 * 9/16 = 0.169."""
     q = jnp.broadcast_to(jnp.array([1.0, 0.0, 0.0, 0.0]), (DRAWS, 2, 4))
@@ -62,7 +62,7 @@ def test_every_agent_explores_on_its_own(run):
     np.testing.assert_allclose(erred.all(axis=1).mean(), 0.225**2, atol=0.0063)
 
 
-def test_whether_to_explore_says_nothing_about_where(run):
+def test_exploring_and_the_explored_action_are_independent(run):
     """With one stream for both, the explored action would depend on the draw that chose it."""
     q = jnp.broadcast_to(jnp.array([1.0, 0.0, 0.0, 0.0]), (DRAWS, 4))
     actions = run(exploration.epsilon_greedy)(

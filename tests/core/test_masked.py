@@ -17,7 +17,7 @@ def test_total_and_mean_by_hand(run):
     np.testing.assert_allclose(run(masked.mean)(values, mask), 13.0 / 3.0, rtol=1e-6)
 
 
-def test_nothing_has_mean_zero(run):
+def test_the_mean_of_no_entries_is_zero(run):
     assert float(run(masked.mean)(jnp.array([5.0, jnp.nan]), jnp.zeros(2, bool))) == 0.0
 
 

@@ -121,7 +121,7 @@ def test_lambda_zero_is_one_step_and_lambda_one_sums_rewards(run):
 
 
 @pytest.mark.parametrize("n", [None, 1, 3, 20], ids=["lambda", "n=1", "n=3", "n=20"])
-def test_multi_step_targets_agree_with_loops_whatever_broken_chains_hide(run, n):
+def test_multi_step_targets_agree_with_loops_and_ignore_values_behind_a_cut(run, n):
     """Steps that no chain reaches hold NaN."""
     rng = np.random.default_rng(0)
     reward, value_next, baseline = rng.standard_normal((3, 9, 4, 2), dtype=np.float32)
@@ -132,9 +132,9 @@ def test_multi_step_targets_agree_with_loops_whatever_broken_chains_hide(run, n)
     value_next[terminated] = np.inf
     baseline[~chain] = np.nan
     if n is None:
-        rest = (baseline, 0.9, 0.5, chain)
-        target = run(returns.q_lambda)(reward, terminated, value_next, *map(jnp.asarray, rest))
-        expected = oracles.q_lambda(reward, terminated, value_next, *rest)
+        args = (baseline, 0.9, 0.5, chain)
+        target = run(returns.q_lambda)(reward, terminated, value_next, *map(jnp.asarray, args))
+        expected = oracles.q_lambda(reward, terminated, value_next, *args)
     else:
         function = run(lambda *inputs: returns.n_step(*inputs, GAMMA, n, chain))
         target = function(reward, terminated, value_next)
@@ -146,9 +146,9 @@ def test_multi_step_targets_agree_with_loops_whatever_broken_chains_hide(run, n)
 def test_no_gradient_flows_through_multi_step_targets(run):
     def total(reward, value_next, baseline, gamma, td_lambda):
         flags = jnp.zeros(3, bool), CHAIN
-        rest = (value_next, baseline, gamma, td_lambda)
+        args = (value_next, baseline, gamma, td_lambda)
         return jnp.sum(
-            returns.q_lambda(reward, flags[0], *rest, flags[1])
+            returns.q_lambda(reward, flags[0], *args, flags[1])
             + returns.n_step(reward, flags[0], value_next, gamma, 2, flags[1])
         )
 

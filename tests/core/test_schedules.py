@@ -35,14 +35,14 @@ def test_equal_ends_are_constant(run):
         assert float(run(schedules.linear)(_schedule(0.25, 0.25, 1), jnp.int32(step))) == 0.25
 
 
-def test_a_geometric_schedule_by_hand():
+def test_exponential_by_hand():
     """From 1 to 0.01 in ten steps: half-way it is 0.1, then it stays at 0.01."""
     schedule = Exponential(start=jnp.float32(1.0), end=jnp.float32(0.01), steps=jnp.float32(10.0))
     values = [float(schedules.value(schedule, jnp.float32(t))) for t in (0, 5, 10, 99)]
     np.testing.assert_allclose(values, [1.0, 0.1, 0.01, 0.01], rtol=1e-5)
 
 
-def test_a_power_schedule_by_hand():
+def test_power_by_hand():
     """1 / (100 + t / 10_000) is 0.01 (1 + t / 1e6)^-1."""
     schedule = Power(start=jnp.float32(0.01), scale=jnp.float32(1e6), exponent=jnp.float32(1.0))
     for t in (0.0, 1e6, 7e6):
@@ -56,12 +56,12 @@ def test_a_plain_number_is_constant_and_a_linear_schedule_is_linear():
     assert float(schedules.value(half, jnp.float32(2))) == 0.5
 
 
-def test_an_algorithms_own_numbers_may_be_schedules():
+def test_coefficients_may_be_schedules():
     class Coefficients(config.Model):
         rate: config.ExponentialConfig = config.ExponentialConfig(start=1.0, end=0.1, steps=10.0)
         decay: config.PowerConfig = config.PowerConfig(start=0.5, scale=2.0, exponent=1.0)
         plain: float = 0.25
 
     algo = program.hparams(config.HParamsConfig(algo=Coefficients())).algo
-    found = {name: float(schedules.value(x, jnp.float32(10))) for name, x in algo.items()}
-    assert found == pytest.approx({"rate": 0.1, "decay": 0.5 / 6.0, "plain": 0.25}, rel=1e-5)
+    values = {name: float(schedules.value(x, jnp.float32(10))) for name, x in algo.items()}
+    assert values == pytest.approx({"rate": 0.1, "decay": 0.5 / 6.0, "plain": 0.25}, rel=1e-5)

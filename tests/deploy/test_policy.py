@@ -85,9 +85,7 @@ def test_numpy_computes_the_utilities_and_carry_of_jax(name):
 
 
 ALGORITHMS = [
-    (name, options)
-    for name in samples.FACTORISATIONS
-    for options in samples.VARIANTS.get(name, ({},))
+    (name, options) for name in samples.ALGORITHMS for options in samples.VARIANTS.get(name, ({},))
 ]
 
 

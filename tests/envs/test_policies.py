@@ -16,8 +16,8 @@ UP, RIGHT, DOWN, LEFT, STOP, ATTACK = range(6)
 
 
 def evaluated(env, episodes, key):
-    """Mean metrics of an environment in which a policy acts."""
-    idle = rollout.Behaviour(lambda carry, seen, key: (carry, 0 * seen.prev_actions, {}))
+    """Means over episodes in which the environment's own policy plays."""
+    idle = rollout.BoundPolicy(lambda carry, seen, key: (carry, 0 * seen.prev_actions, {}))
     carry = {"act": (), "learn": ()}
     stage = rollout.CollectorSetup(env, lambda batch_size: carry, rollout.Recording(), episodes)
     return evaluate.evaluate(stage, idle, key)

@@ -85,7 +85,7 @@ def test_takes_any_leading_axes(name, options):
 
 
 @monotonic_variants
-def test_is_monotonic_where_it_says_so(name, options):
+def test_monotonic_mixers_are_monotonic(name, options):
     mixer, _, apply = mixer_case(name, options)
 
     def joint(q_taken, params, inputs):
@@ -99,7 +99,7 @@ def test_is_monotonic_where_it_says_so(name, options):
 
 
 @monotonic_variants
-def test_a_monotonic_value_depends_on_taken_utilities_and_state_alone(name, options):
+def test_a_monotonic_value_depends_on_taken_utilities_and_state_only(name, options):
     mixer, params, apply = mixer_case(name, options)
     assert mixer.igm
     inputs, other = situations(20), situations(20, seed=1)
@@ -108,8 +108,8 @@ def test_a_monotonic_value_depends_on_taken_utilities_and_state_alone(name, opti
 
 
 @igm_variants
-def test_joint_argmax_is_the_tuple_of_argmaxes(name, options):
-    """Individual-global-max, by brute force over all joint actions of 3 x 50 situations."""
+def test_individual_global_max(name, options):
+    """By brute force over all joint actions of 3 x 50 inputs."""
     mixer, _, apply = mixer_case(name, options)
     joint = np.array(list(itertools.product(*map(range, SPEC.actions.sizes))))
     for seed in range(3):
@@ -144,7 +144,7 @@ def test_gradients_are_finite_and_reach_every_parameter(name, options):
 
 
 @mixer_variants
-def test_bfloat16_rounds_inside_and_gives_float32(name, options):
+def test_bfloat16_rounds_inside_and_returns_float32(name, options):
     mixer, params, apply = mixer_case(name, options)
     inputs = situations(50)
     full, low = apply(params, inputs), jax.jit(base.in_bfloat16(mixer).apply)(params, inputs)

@@ -30,7 +30,7 @@ def fit(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vdn", "vdn_s", "qmix_lin", "qatten"])
 def test_additive_values_reach_the_least_squares_fit(name):
-    """Given the state they are additive: no joint value of theirs is closer to the payoff."""
+    """They are additive given the state: no other additive value is closer to the payoff."""
     learned = fit(name)
     np.testing.assert_allclose(
         learned.tables, np.broadcast_to(learned.additive, (8, 3, 3)), atol=0.02

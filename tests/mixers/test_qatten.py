@@ -66,8 +66,8 @@ def test_agrees_with_a_loop(options):
     assert ("bias" in params["attend"]["query"]["output"]) == cfg.query_bias
     out = jax.jit(mixer.apply)(params, inputs)
     for i in range(20):
-        own = inputs.state[i][samples.SPEC.agent_state]
-        expected = loop(params, cfg, inputs.q_taken[i], inputs.state[i], own)
+        features = inputs.state[i][samples.SPEC.agent_state]
+        expected = loop(params, cfg, inputs.q_taken[i], inputs.state[i], features)
         actual = (out.q_tot[i], out.penalty[i], out.info["attention"][i])
         for one, other in zip(actual, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=2e-3, atol=1e-4)
@@ -81,7 +81,7 @@ def test_attention_sums_to_one_over_the_agents():
     assert attention.std(axis=-2).max() > 0.1, "heads differ"
 
 
-def test_without_columns_of_their_own_agents_are_told_apart_by_index():
+def test_without_columns_per_agent_the_index_distinguishes_agents():
     mixer, params = case(WITHOUT_COLUMNS)
     assert params["attend"]["key"]["kernel"].shape == (2, 3 * 4)
     inputs = situations(20)
@@ -93,7 +93,7 @@ def test_without_columns_of_their_own_agents_are_told_apart_by_index():
         np.testing.assert_allclose(out.q_tot[i], q_tot, rtol=2e-3, atol=1e-4)
 
 
-def test_the_dead_get_no_attention():
+def test_dead_agents_get_no_attention():
     """The second agent's columns are zero in the first state, both agents' in the last."""
     mixer, params = case(mask_dead=True)
     plain, _ = case()
@@ -110,12 +110,12 @@ def test_the_dead_get_no_attention():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_masking_the_dead_needs_to_know_them():
+def test_mask_dead_needs_columns_per_agent():
     with pytest.raises(config.ConfigError, match="mask_dead=false"):
         case(WITHOUT_COLUMNS, mask_dead=True)
 
 
-def test_keys_that_see_utilities_are_not_monotonic_and_say_so():
+def test_nonlinear_keys_are_declared_not_monotonic():
     mixer, params = case(nonlinear=True)
     assert not mixer.monotonic and not mixer.igm
     inputs = situations(200)

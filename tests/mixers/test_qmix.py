@@ -27,7 +27,7 @@ def _constant(value):
 
 
 @pytest.fixture(scope="module")
-def worked():
+def example():
     """(mixer, params) of two agents and two mixing units, weights set by hand."""
     spec = replace(samples.SPEC, state_size=1)
     mixer = qmix.make(qmix.Config(embed_dim=2, hypernet_layers=1), spec)
@@ -45,15 +45,15 @@ def worked():
     return mixer, params
 
 
-def test_by_hand(worked):
+def test_by_hand(example):
     """|w1| = [[1, 2], [0.5, 1]]: 1*1 + 2*0.5 = 2 and 1*2 + 2*1 - 5 = -1 before the elu, then
     2 * |-1| + (exp(-1) - 1) * 3 + 0.5."""
-    np.testing.assert_allclose(_apply(*worked, [1.0, 2.0], [0.0]), 0.603638, atol=1e-6)
+    np.testing.assert_allclose(_apply(*example, [1.0, 2.0], [0.0]), 0.603638, atol=1e-6)
 
 
-def test_utilities_and_biases_keep_their_sign(worked):
+def test_utilities_and_biases_keep_their_sign(example):
     """1*-1 + 0.5*-2 = -2 and 2*-1 + 1*-2 - 5 = -9: elu(-2) + 3 elu(-9) - 0.7 < 0."""
-    mixer, params = worked
+    mixer, params = example
     output = {**params["v"]["output"], "bias": jnp.array([-0.7])}
     params = {**params, "v": {**params["v"], "output": output}}
     expected = (np.exp(-2.0) - 1.0) + 3.0 * (np.exp(-9.0) - 1.0) - 0.7
@@ -83,7 +83,7 @@ def test_parameter_count_of_the_papers_mixer(layers, count):
 
 
 def test_layer_norm_sees_no_scale_and_no_offset_of_the_state():
-    """Nor of the hidden layer of V, whose parameters it has besides those of the state."""
+    """Nor of the hidden layer of V; LayerNorm adds parameters for both."""
     cfg = qmix.Config(embed_dim=3, hypernet_embed=4, layer_norm=True)
     mixer = qmix.make(cfg, samples.SPEC)
     params = samples.params(mixer.init)
@@ -109,8 +109,8 @@ def test_a_small_initial_scale_shrinks_the_output():
     assert size(1e-3) < 2e-3 < 0.1 < size(1.0)
 
 
-def test_without_mixing_weights_only_v_is_left():
-    """Its gradient is the whole gradient in the state, and none is left in the utilities."""
+def test_with_zero_mixing_weights_the_output_is_v():
+    """V has all of the gradient in the state, and the utilities have none."""
     mixer = qmix.make(qmix.Config(embed_dim=3, hypernet_embed=4), samples.SPEC)
     params = samples.params(mixer.init)
     params = {**params, "w2": jax.tree.map(jnp.zeros_like, params["w2"])}

@@ -10,7 +10,7 @@ from qmix_jax.mixers import base, qmix_lin
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_weighs_the_utilities_by_the_state(layers):
+def test_weights_depend_on_the_state(layers):
     cfg = qmix_lin.Config(embed_dim=3, hypernet_layers=layers, hypernet_embed=4)
     mixer = qmix_lin.make(cfg, samples.SPEC)
     params = samples.params(mixer.init)

@@ -76,7 +76,7 @@ def test_the_best_actions_are_worth_the_sum_of_transformed_utilities():
     np.testing.assert_allclose(out.q_tot, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_utilities_learn_as_if_importance_did_not_exist():
+def test_the_gradient_of_utilities_ignores_importance():
     """Their gradient is w; with live advantages it would be lambda * w."""
     mixer, params = case(2)
     inputs = situations()

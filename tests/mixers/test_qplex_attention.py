@@ -1,4 +1,4 @@
-"""Duplex dueling of what Qatten's attention weighs."""
+"""Duplex dueling of utilities weighted by Qatten's attention."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from qmix_jax.mixers import base, qatten, qplex_attention
 
 
 @pytest.fixture(scope="module")
-def trained_alike():
+def networks():
     """(mixer, Qatten, their params, inputs): Qatten with the same attention, heads unweighted."""
     mixer = qplex_attention.make(qplex_attention.Config(logit_penalty=0.5), samples.SPEC)
     plain = qatten.make(qatten.Config(weighted_heads=False, logit_penalty=0.5), samples.SPEC)
@@ -29,8 +29,8 @@ def trained_alike():
     return mixer, plain, params, inputs
 
 
-def test_the_best_actions_are_worth_what_qatten_says(trained_alike):
-    mixer, plain, params, inputs = trained_alike
+def test_the_value_of_greedy_actions_is_qattens(networks):
+    mixer, plain, params, inputs = networks
     out = jax.jit(mixer.apply)(params, inputs)
     expected = jax.jit(plain.apply)({"attend": params["attend"]}, inputs)
     assert set(params) == {"attend", "importance"}
@@ -39,8 +39,8 @@ def test_the_best_actions_are_worth_what_qatten_says(trained_alike):
     np.testing.assert_array_equal(out.info["attention"], expected.info["attention"])
 
 
-def test_other_actions_are_worth_less_by_their_weighted_advantages(trained_alike):
-    mixer, _, params, inputs = trained_alike
+def test_other_values_are_lower_by_the_weighted_advantages(networks):
+    mixer, _, params, inputs = networks
     better = replace(inputs, q_greedy=inputs.q_taken + np.array([1.0, 2.0], np.float32))
     most, less = (
         jax.jit(mixer.apply)(params, x) for x in (replace(better, q_taken=better.q_greedy), better)
@@ -53,12 +53,12 @@ def test_other_actions_are_worth_less_by_their_weighted_advantages(trained_alike
     np.testing.assert_allclose(less.q_tot - most.q_tot, loss, rtol=1e-3, atol=1e-3)
 
 
-def test_utilities_in_the_keys_cost_individual_global_max():
+def test_nonlinear_keys_are_declared_without_igm():
     mixer = qplex_attention.make(qplex_attention.Config(nonlinear=True), samples.SPEC)
     assert not mixer.igm and not mixer.monotonic
 
 
-def test_masking_the_dead_needs_to_know_them():
+def test_mask_dead_needs_columns_per_agent():
     with pytest.raises(config.ConfigError, match="mask_dead=false"):
         qplex_attention.make(
             qplex_attention.Config(mask_dead=True), replace(samples.SPEC, agent_state=None)

@@ -8,7 +8,7 @@ import samples
 from qmix_jax.mixers import base, vdn_s
 
 
-def test_adds_a_value_of_the_state_to_the_sum():
+def test_adds_a_state_value_to_the_sum():
     mixer = vdn_s.make(vdn_s.Config(embed_dim=4), samples.SPEC)
     params = samples.params(mixer.init)
     rng = np.random.default_rng(0)

@@ -103,7 +103,7 @@ def test_init_scale_is_on_the_last_layer_only():
 
 
 @pytest.mark.parametrize("leading", [(), (4,), (2, 3), (2, 1, 3)])
-def test_the_written_gradient_of_an_affine_map_is_autodiffs(leading):
+def test_the_custom_gradient_of_affine_equals_autodiff(leading):
     def draw(seed, *shape):
         return jax.random.normal(jax.random.key(seed), shape)
 

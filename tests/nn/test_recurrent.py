@@ -98,7 +98,7 @@ def test_the_forward_pass_of_the_gradient_is_the_same(problem, hoisted):
     jax.tree.map(np.testing.assert_array_equal, value, unroll(problem, hoisted, *problem[2:]))
 
 
-def test_the_written_gradient_is_the_plain_scans(problem, hoisted):
+def test_the_custom_gradient_equals_that_of_the_plain_scan(problem, hoisted):
     """Of the hidden states and of the last memory cell."""
     *arguments, reset = problem[2:]
     weight = jax.random.normal(jax.random.key(1), (T, R, H))
@@ -136,7 +136,7 @@ def split(weights, gates):
     return {gate: (into, within, bias) for gate, into, within, bias in zip(gates, *parts)}  # noqa: B905
 
 
-def test_is_flaxs_gru(hoisted):
+def test_gru_equals_flax(hoisted):
     """Parity with `flax.linen.GRUCell`, which splits the same parameters by gate."""
     problem = PROBLEMS["gru"]
     params = {}
@@ -152,7 +152,7 @@ def test_is_flaxs_gru(hoisted):
         np.testing.assert_allclose(ours[t], carry, rtol=1e-5, atol=1e-6)
 
 
-def test_is_flaxs_lstm(hoisted):
+def test_lstm_equals_flax(hoisted):
     """Parity with `flax.linen.LSTMCell`, whose carry is (cell, hidden)."""
     problem = PROBLEMS["lstm"]
     params = {}

@@ -51,19 +51,19 @@ def test_dense_layers_agree_with_a_loop(layer_norm):
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_convolutions_agree_with_a_loop(kernel, layer_norm):
-    """The image's entries come first; what follows them goes around the convolutions."""
+    """The image's entries come first; the others bypass the convolutions."""
     image = IMAGE._replace(kernel=kernel)
     params, x, apply = case(torso.Torso(("embed",), 6, layer_norm, image), 24 + 3)
-    found, exact = apply(params, x), oracles.double(params)
+    result, exact = apply(params, x), oracles.double(params)
     for index in np.ndindex(x.shape[:-1]):
-        seen = x[index][:24].reshape(SHAPE).astype(np.float64)
+        embedded = x[index][:24].reshape(SHAPE).astype(np.float64)
         for name in ("conv_0", "conv_1"):
             weights = exact["torso"][name]
-            seen = oracles.convolution(weights["kernel"], weights["bias"], seen)
-            seen = relu(exact["torso"], name, seen)
-        seen = embed(exact["torso"], ("dense",), seen.ravel())
-        expected = embed(exact, ("embed",), np.concatenate([seen, x[index][24:]]))
-        np.testing.assert_allclose(found[index], expected, rtol=1e-4, atol=1e-4)
+            embedded = oracles.convolution(weights["kernel"], weights["bias"], embedded)
+            embedded = relu(exact["torso"], name, embedded)
+        embedded = embed(exact["torso"], ("dense",), embedded.ravel())
+        expected = embed(exact, ("embed",), np.concatenate([embedded, x[index][24:]]))
+        np.testing.assert_allclose(result[index], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_convolutions_start_within_pytorchs_bounds():

@@ -51,7 +51,7 @@ def programs(**settings: Any) -> dict[str, Any]:
     population._compile = compile_all
     return {
         "devices": len(layout.devices),
-        "lanes": layout.lanes,
+        "lanes": layout.per_device,
         "partitions": {
             name: re.findall(r"num_partitions=(\d+)", text) for name, text in texts.items()
         },

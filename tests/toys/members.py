@@ -73,7 +73,7 @@ def compiled(cfg: config.ExperimentConfig) -> tuple[population.Population, progr
     """The members of a configuration; a program is compiled once, whatever its seeds and `hparams`,
     until `forget`.
     """
-    places = population.layout(
+    places = population.make_layout(
         cfg.seeds, jax.devices()[: cfg.population.devices], cfg.population.batching
     )
     seeds = range(cfg.seed, cfg.seed + cfg.seeds)
