@@ -44,7 +44,7 @@ def _explanation(error: Exception, cfg: config.ExperimentConfig) -> str | None:
         return None
     name, where = own[blamed], f" at {places[blamed]}" if places[blamed] else ""
     more = f"`qmix-jax check-env {name}` explains it" if blamed == "env" else "correct that"
-    return f"{blamed}: {name!r} failed{where} ({components.said_by(error)}); {more}"
+    return f"{blamed}: {name!r} failed{where} ({components.describe(error)}); {more}"
 
 
 def _line_in(error: Exception, name: str) -> str:

@@ -162,7 +162,7 @@ def test_overrides_reach_the_trainer(api, tmp_path):
     assert run("train", "experiment=two_step", "seeds=3", "hparams.learning_rate=1e-3") == 0
     (call,) = api.calls
     assert call.cfg == config.load(
-        main.compose("experiment=two_step", "seeds=3", "hparams.learning_rate=1e-3")
+        composition.compose("experiment=two_step", "seeds=3", "hparams.learning_rate=1e-3")
     )
     assert call.cfg.hparams.learning_rate.end == 1e-3
     assert call.command == ("qmix-jax train experiment=two_step seeds=3 hparams.learning_rate=1e-3")
@@ -211,7 +211,7 @@ def test_config_dir_of_ones_own(api, tmp_path):
 
 def test_cfg_prints_and_runs_nothing(api, tmp_path, capsys):
     assert run("train", "experiment=matrix", "--cfg", "job") == 0
-    assert yaml.safe_load(capsys.readouterr().out) == main.compose("experiment=matrix")
+    assert yaml.safe_load(capsys.readouterr().out) == composition.compose("experiment=matrix")
     assert not api.calls
     assert not (tmp_path / "runs").exists()
 
@@ -295,7 +295,7 @@ def test_a_run_from_start_to_end(run_python, tmp_path):
     assert result.returncode == 0, result.stderr
     (directory,) = (tmp_path / "runs" / "two_step" / "vdn").iterdir()
     saved = config.load(yaml.safe_load((directory / "config.yaml").read_text()))
-    assert saved == config.load(main.compose(*TINY, "algo=vdn"))
+    assert saved == config.load(composition.compose(*TINY, "algo=vdn"))
     manifest = json.loads((directory / "manifest.json").read_text())
     assert manifest["command"] == f"qmix-jax train {' '.join(TINY)} algo=vdn"
     header, *rows = (directory / "metrics.csv").read_text().splitlines()

@@ -8,7 +8,7 @@ import yaml
 from toys.command_line import TINY, run
 
 from qmix_jax import api, config
-from qmix_jax.cli import main
+from qmix_jax.cli import composition
 from qmix_jax.training import session
 
 FUSED = ("train", "-m", "hydra/launcher=fused")
@@ -48,7 +48,7 @@ def test_all_jobs_arrive_together_as_hydra_would_run_them(trained, capsys):
     assert first.command == f"qmix-jax train {first.label}"
     assert first.directory.name == "0_two_step_qmix" and last.directory.name == "7_two_step_vdn"
     assert str(first.directory.parent) == trained.directory
-    assert first.config == config.load(main.compose(*first.label.split()))
+    assert first.config == config.load(composition.compose(*first.label.split()))
 
 
 def test_an_own_config_dir_is_part_of_the_command(trained, tmp_path):
@@ -117,7 +117,7 @@ def test_a_fused_multirun_from_start_to_end(run_python, tmp_path):
     for job in index["jobs"]:
         folder = tmp_path / "sweep" / job["directory"]
         saved = config.load(yaml.safe_load((folder / "config.yaml").read_text()))
-        assert saved == config.load(main.compose(*job["overrides"].split()))
+        assert saved == config.load(composition.compose(*job["overrides"].split()))
         assert {"curves.png", "metrics.csv", "parameters_final.npz"} <= {
             path.name for path in folder.iterdir()
         }
@@ -132,7 +132,7 @@ def test_plan_reads_the_same_arguments_as_train(monkeypatch, capsys):
     assert run("plan", "experiment=matrix") == 0
     (three, limit), (one, none) = kept
     assert [cfg.seed for cfg in three] == [1, 2, 3] and limit == 24 * 2**30
-    assert one == [config.load(main.compose("experiment=matrix"))] and none is None
+    assert one == [config.load(composition.compose("experiment=matrix"))] and none is None
     for wrong in (("--memory", "much"), ("--memory",), ("hparams.gama=1",)):
         assert run("plan", *wrong) == 2
         error = capsys.readouterr().err

@@ -19,7 +19,7 @@ from toys import preempted
 from toys.command_line import TINY, run
 
 from qmix_jax import api, config, population
-from qmix_jax.cli import composition, group_task, job_queue, main, submit
+from qmix_jax.cli import composition, group_task, job_queue, submit
 
 pytestmark = pytest.mark.as_users
 
@@ -144,7 +144,9 @@ def test_a_group_that_fails_leaves_the_others_alone(here, capsys):
 
 @pytest.mark.slow
 def test_a_group_that_is_pre_empted_goes_on_from_its_checkpoint(here):
-    configs = [config.load(main.compose(*TINY, "algo=vdn", f"seed={seed}")) for seed in (0, 1)]
+    configs = [
+        config.load(composition.compose(*TINY, "algo=vdn", f"seed={seed}")) for seed in (0, 1)
+    ]
     jobs = [api.Job(cfg, here / "runs" / str(cfg.seed)) for cfg in configs]
     executor = submitit.AutoExecutor(here / "logs", cluster="local", local_max_num_timeout=0)
     executor.update_parameters(timeout_min=60)
@@ -183,7 +185,7 @@ def test_runs_that_had_ended_are_not_trained_again(swept, tmp_path, monkeypatch)
 
 def interrupt_after(monkeypatch, looks):
     """Ctrl-C comes at the look that follows so many."""
-    look, seen = job_queue.JobQueue._look, []
+    look, seen = job_queue.JobQueue._poll, []
 
     def look_or_interrupt(self, number):
         if len(seen) == looks:
@@ -191,7 +193,7 @@ def interrupt_after(monkeypatch, looks):
         seen.append(number)
         look(self, number)
 
-    monkeypatch.setattr(job_queue.JobQueue, "_look", look_or_interrupt)
+    monkeypatch.setattr(job_queue.JobQueue, "_poll", look_or_interrupt)
 
 
 @pytest.mark.slow
@@ -360,9 +362,9 @@ def test_the_first_line_of_an_error_is_found(text, line):
 
 
 def test_many_jobs_are_named_briefly():
-    assert submit._numbers((3,), 0) == "job 3"
-    assert submit._numbers((0, 2), 10) == "jobs 10, 12"
-    assert submit._numbers(range(100), 0) == "jobs 0, 1, 2, 3, 4, ..., 99"
+    assert submit._job_list((3,), 0) == "job 3"
+    assert submit._job_list((0, 2), 10) == "jobs 10, 12"
+    assert submit._job_list(range(100), 0) == "jobs 0, 1, 2, 3, 4, ..., 99"
 
 
 @pytest.mark.parametrize(
@@ -380,6 +382,6 @@ def test_a_cancelled_job_that_did_not_hear_it_is_told_again(monkeypatch):
     told = []
     job = types.SimpleNamespace(cancel=lambda: told.append(1), done=lambda: len(told) > 1)
     monkeypatch.setattr(job_queue, "_POLL_S", 0.0)
-    monkeypatch.setattr(job_queue, "_PATIENCE_S", 0.0)
-    job_queue._await_end(job)
+    monkeypatch.setattr(job_queue, "_RETRY_S", 0.0)
+    job_queue._wait_cancelled(job)
     assert len(told) == 2

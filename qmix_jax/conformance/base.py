@@ -178,7 +178,7 @@ def of_exception(where: str, error: Exception, folder: pathlib.Path | None) -> F
     place = components.line_of(error, folder) if folder else ""
     return Finding(
         where=f"{where}{place and f' ({place})'}",
-        got=components.said_by(error),
+        got=components.describe(error),
         expected="no exception",
         fix=next(hints, "correct what raises it"),
     )

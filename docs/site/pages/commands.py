@@ -1,4 +1,4 @@
-"""The reference of the command line: its own help text."""
+"""The reference of the command line: the help text of every command."""
 
 from pages import markdown
 from qmix_jax.cli import main
@@ -7,11 +7,12 @@ _CODES = "Exit codes: "
 
 
 def reference() -> str:
-    """Help text and exit codes as Markdown."""
+    """Help texts and exit codes as Markdown."""
     codes = " ".join((main.__doc__ or "").partition(_CODES)[2].split())
-    return f"```text\n{help_text()}```\n\n## Exit codes\n\n{markdown.prose(codes)}\n"
+    commands = (f"## {name}\n\n{_block(main.help_text(name))}" for name in main.COMMANDS)
+    parts = [_block(main.help_text()), *commands, f"## Exit codes\n\n{markdown.prose(codes)}\n"]
+    return "\n\n".join(parts)
 
 
-def help_text() -> str:
-    """What `--help` prints."""
-    return main._help()
+def _block(text: str) -> str:
+    return f"```text\n{text}```"

@@ -1,0 +1,82 @@
+"""`qmix-jax check-env`."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from qmix_jax import components, config
+from qmix_jax.cli import arguments, composition
+
+SUMMARY = "check an environment against the contract of the trainer"
+
+_EXAMPLES = """\
+  qmix-jax check-env smax scenario=2s3z
+  qmix-jax check-env my_lab.rescue size=4          the module my_lab/rescue.py
+"""
+
+
+def parser() -> arguments.Parser:
+    made = arguments.Parser(
+        "check-env",
+        "Check an environment and explain each contract violation. Exit code 1 if there is any.",
+        "NAME [key=value ...] [--json]",
+        _EXAMPLES,
+    )
+    made.argument(
+        "arguments",
+        nargs="*",
+        default=[],
+        metavar="NAME key=value",
+        help="a choice of env, or the dotted path of your own module; then options of its Config",
+    )
+    made.option("--json", action="store_true", default=False, help="print JSON instead of a table")
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    names = [argument for argument in options.arguments if "=" not in argument]
+    if len(names) != 1:
+        raise config.ConfigError(
+            f"check-env: got {len(names)} names; give one: a choice of env, or the dotted path of "
+            "your own module, such as my_lab.rescue size=4"
+        )
+    name, env_options = _component(names[0])
+    _update(env_options, arguments.values([text for text in options.arguments if "=" in text]))
+    from qmix_jax.conformance import build, table  # imports JAX, for which `--help` need not wait
+
+    conformance = build.check_env(name, env_options)
+    if options.json:
+        print(conformance.to_json())
+    else:
+        table.table(conformance)
+    return 0 if conformance.passed else 1
+
+
+def _component(name: str) -> tuple[str, dict[str, Any]]:
+    """Returns component and options of a choice of `env`, a component, or a dotted path.
+
+    Raises: ConfigError for any other name.
+    """
+    choices = composition.choices()["env"]
+    known = {*choices, *components.names("envs")} - {"custom"}
+    if "." not in name and name not in known:
+        raise config.ConfigError(
+            f"check-env: unknown {name!r}; {config.suggest(name, sorted(known))}, or the dotted "
+            f"path of your own module, such as my_lab.{name}"
+        )
+    if name not in choices:
+        return name, {}
+    env = composition.compose(f"env={name}")["env"]
+    return env["name"], env["options"]
+
+
+def _update(options: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Sets dotted keys in nested options."""
+    for path, value in values.items():
+        *parents, leaf = path.removeprefix("env.options.").split(".")
+        node: Any = options
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise config.ConfigError(f"check-env: {path!r}: {parent!r} is a value; set that")
+        node[leaf] = value

@@ -1,0 +1,55 @@
+"""`qmix-jax render`."""
+
+import argparse
+
+from qmix_jax.cli import arguments
+
+SUMMARY = "draw greedy episodes as GIF and contact sheet, or as a transcript"
+
+_EXAMPLES = """\
+  qmix-jax render DIR
+  qmix-jax render DIR --episodes 3 --member 1 --out videos
+  qmix-jax render DIR env.options.scenario=5m_vs_6m --fps 10 --out battle.gif
+"""
+
+
+def parser() -> arguments.Parser:
+    made = arguments.Parser(
+        "render",
+        "Play greedy episodes with a policy of a run and draw them.",
+        "DIR [env.options.key=value ...] [options]",
+        _EXAMPLES,
+    )
+    made.argument("directory", metavar="DIR", help="a run directory")
+    made.argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="keys of `env.options`; shapes must stay the same",
+    )
+    made.option("--episodes", type=int, metavar="N", help="number of episodes (default: 1)")
+    made.option("--seed", type=int, metavar="N", help="seed of the episodes (default: 0)")
+    made.option("--member", type=int, metavar="N", help="member of the run (default: 0)")
+    made.option(
+        "--parameters",
+        metavar="best|final",
+        help="which parameters (default: best)",
+    )
+    made.option("--fps", type=float, metavar="N", help="frames per second of the GIF, at most 50")
+    made.option(
+        "--out", metavar="PATH", help="a folder, FILE.gif or FILE.txt (default: `render` in DIR)"
+    )
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = vars(options)
+    overrides = arguments.values(settings.pop("overrides", ()))
+    from qmix_jax.render import build  # imports JAX, for which `--help` need not wait
+
+    for number, episode in enumerate(build.render_run(**settings, overrides=overrides)):
+        paths = (episode.animation, episode.transcript, episode.sheet)
+        outcome = f"return {episode.returned:.2f}, {episode.ending} after {episode.steps} steps"
+        files = " ".join(str(path) for path in paths if path)
+        print(f"episode {number}: {outcome}; written to {files}")
+    return 0

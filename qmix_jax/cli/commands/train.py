@@ -1,0 +1,163 @@
+"""`qmix-jax train`."""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Iterator
+
+import hydra
+import omegaconf
+from hydra import errors
+from hydra.core import hydra_config
+from hydra.types import RunMode
+
+from qmix_jax import config
+from qmix_jax.cli import arguments, composition, jobs, launcher, resume
+
+SUMMARY = "train one or more runs"
+
+_EXAMPLES = """\
+  qmix-jax train                              QMIX on SMAX 3m, two seeds
+  qmix-jax train experiment=smax_2s3z algo=vdn seeds=4
+  qmix-jax train experiment=two_step hparams.learning_rate=1e-3
+  qmix-jax train -m algo=iql,vdn,qmix         one run after another
+  qmix-jax train -m hydra/launcher=fused hparams.gamma=0.9,0.95,0.99
+                                              in one compiled program
+  qmix-jax train -m hydra/sweeper=optuna 'hparams.gamma=interval(0.9,0.999)'
+                                              a search
+  qmix-jax train resume=runs/smax_3m/qmix/2026-01-31_12-00-00 trainer.env_steps=1e6
+                                              continue a run or a sweep
+  qmix-jax train --config-dir my_configs experiment=mine
+  qmix-jax train --cfg job                    every key with its value; trains nothing
+"""
+
+
+def parser() -> arguments.Parser:
+    usage = (
+        "[group=choice ...] [key=value ...] [options]\n"
+        "       qmix-jax train resume=DIR [key=value ...]"
+    )
+    made = arguments.Parser("train", _description(), usage, _EXAMPLES)
+    arguments.add_hydra_options(made)
+    return made
+
+
+def _description() -> str:
+    """Returns the summary and the choices of every config group."""
+    groups = [
+        textwrap.fill(", ".join(choices), 78, initial_indent=f"  {group:<12}",
+                      subsequent_indent=" " * 14)
+        for group, choices in composition.choices().items()
+    ]  # fmt: skip
+    return "\n".join(
+        (
+            "Train one run, or with -m one run per combination of values.",
+            "",
+            "choices of config groups (an experiment sets the other groups; your choices win):",
+            *groups,
+        )
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    resumed = [text for text in options.overrides if text.startswith("resume=")]
+    if resumed and resumed[-1] not in ("resume=auto", "resume=null"):
+        if flags := arguments.hydra_options(options):
+            raise config.ConfigError(
+                f"command line: {flags[0]} cannot be combined with resume=DIR, which repeats the "
+                "original command; give key=value only"
+            )
+        overrides = [text for text in options.overrides if text not in resumed]
+        return resume.run(resumed[-1].removeprefix("resume="), overrides)
+    if options.hydra_help or options.shell_completion:
+        arguments.check_hydra_options(options)
+    else:  # a mistake in any job is reported before the first one starts
+        jobs.configs(options)
+    launcher.failures.clear()
+    _run_hydra(options)
+    for failure in launcher.failures:
+        print(f"error: {failure}", file=sys.stderr)
+    return 1 if launcher.failures else 0
+
+
+def _run_hydra(options: argparse.Namespace) -> None:
+    started = []
+
+    def job(composed: omegaconf.DictConfig) -> float:
+        started.append(composed)
+        return _train(composed)
+
+    first, second = arguments.sources(options).folders()
+    flags = arguments.hydra_options(options)
+    if second is not None:
+        flags += ["--config-dir", second]
+    name = options.config_name or composition.PRIMARY
+    enter = hydra.main(first, name, composition.HYDRA_VERSION_BASE)(job)
+    try:
+        with _process_arguments([*options.overrides, *flags]):
+            enter()
+    except errors.HydraException as error:
+        if started:
+            raise
+        raise config.ConfigError(f"config: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        if started:
+            raise
+        raise config.ConfigError(
+            f"run directory: cannot create {error.filename!r} ({error.strerror}); "
+            "choose another hydra.run.dir"
+        ) from error
+
+
+@contextlib.contextmanager
+def _process_arguments(values: list[str]) -> Iterator[None]:
+    """Sets the arguments that `hydra.main` reads; exceptions pass through it unchanged."""
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["qmix-jax train", *values], "1"
+    try:
+        yield
+    finally:
+        sys.argv = before[0]
+        if before[1] is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before[1]
+
+
+def _train(composed: omegaconf.DictConfig) -> float:
+    """Trains one run inside Hydra and returns its objective; ends the process if it fails."""
+    from qmix_jax import api  # imports JAX, for which `--help` need not wait
+    from qmix_jax.lab import pages
+    from qmix_jax.machine import process_group, signals
+    from qmix_jax.runs import checkpoint, outcomes
+
+    settings = hydra_config.HydraConfig.get()
+    overrides = list(settings.overrides.task)
+    if settings.mode == RunMode.MULTIRUN:
+        print(f"job {settings.job.num}: {' '.join(overrides)}", flush=True)
+    directory = settings.runtime.output_dir
+    try:
+        cfg = config.load(composition.resolve(composed))
+        command = composition.command(settings, overrides)
+        result = api.train(cfg, directory=directory, command=command)
+    except config.ConfigError as error:
+        _remove_if_empty(directory)
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (outcomes.NonFiniteError, process_group.ProcessError, checkpoint.WriteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    pages.learnt(result)
+    if cfg.population.distributed:  # process 0 may write elsewhere
+        _remove_if_empty(directory)
+    if result.interrupted:
+        raise SystemExit(signals.exit_code())
+    return result.objective
+
+
+def _remove_if_empty(directory: str) -> None:
+    with contextlib.suppress(OSError):  # not empty
+        pathlib.Path(directory).rmdir()
