@@ -30,7 +30,7 @@ _NAMES = {
     ),
     "algo.mixer.options.init_scale": "mixer_init_scale",
     "hparams.learning_rate": "lr q_lr step_size lr_linear_decay",
-    "hparams.epsilon": "eps exploration",
+    "hparams.epsilon": "exploration exploration_rate",
     "hparams.epsilon.start": (
         "epsilon_start eps_start start_eps start_epsilon start_e initial_epsilon "
         "exploration_initial_eps"

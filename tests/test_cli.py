@@ -1,6 +1,9 @@
 """The command line: help, refusals in one line, exit codes, and real tiny runs."""
 
+import importlib
 import json
+import re
+import shlex
 import sys
 import types
 
@@ -9,7 +12,7 @@ import yaml
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import composition, main
+from qmix_jax.cli import arguments, composition, main
 from qmix_jax.lab import pages
 from qmix_jax.runs import outcomes
 
@@ -53,21 +56,64 @@ def run(*arguments):
 # Help
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("train", "-h")])
-def test_help_lists_groups_and_choices(arguments, capsys):
-    assert run(*arguments) == 0
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+def test_help_lists_the_commands(words, capsys):
+    assert run(*words) == 0
     text = capsys.readouterr().out
-    assert "usage: qmix-jax train" in text
+    assert text.startswith(f"qmix-jax {qmix_jax.__version__}: ")
+    commands = text.partition("\ncommands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in commands] == list(main.COMMANDS)
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_help_of_a_command_has_usage_options_and_examples(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(command, "--help") == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: qmix-jax {command} ")
+    options, _, examples = text.partition("\nexamples:\n")
+    assert "\n  -h, --help" in options
+    assert examples.count(f"qmix-jax {command}") >= 2
+    assert max(map(len, text.splitlines())) <= 90
+    others = set(main.COMMANDS) - {command}
+    assert not [other for other in others if f"qmix-jax {other} " in text], "that command alone"
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_examples_of_the_help_parse(command):
+    examples = re.findall(rf"^  qmix-jax {command}(.*)$", main.help_text(command), re.MULTILINE)
+    for text in examples:
+        words = shlex.split(re.sub(r" {3,}.*", "", text))
+        main.COMMANDS[command].parser().parse_intermixed_args(words)
+
+
+def test_help_of_train_lists_groups_and_choices():
+    text = " ".join(main.help_text("train").split())
     for group, choices in composition.choices().items():
-        assert any(
-            line.split() == [group, *", ".join(choices).split()] for line in text.split("\n")
-        )
+        assert f" {group} {', '.join(choices)} " in text
 
 
-def test_help_and_module_entry_in_a_process(run_python):
+def test_every_option_of_hydra_is_an_option_of_train():
+    hydra_parser = importlib.import_module("hydra.main").get_args_parser()
+    names = {name for action in hydra_parser._actions for name in action.option_strings}
+    parser = main.COMMANDS["train"].parser()
+    assert names - {"--version"} <= {n for action in parser._actions for n in action.option_strings}
+    options = parser.parse_args(["-c", "job", "-p", "x", "--resolve", "-i"])
+    assert arguments.hydra_options(options) == [
+        "--resolve", "--cfg", "job", "--package", "x", "--info", "all",
+    ]  # fmt: skip
+
+
+def test_help_of_hydra(run_python):
+    result = run_python("-m", "qmix_jax", "train", "--hydra-help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "== Flags ==" in result.stdout
+
+
+def test_module_entry_in_a_process(run_python):
     result = run_python("-m", "qmix_jax")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith(f"qmix-jax {qmix_jax.__version__}: ")
+    assert result.stdout == main.help_text()
 
 
 def test_version(capsys):
@@ -83,9 +129,16 @@ REFUSED = [
     (("train", "--foo"), "command line: unrecognized arguments: --foo"),
     (
         ("train", "--config-dir", "nowhere"),
-        "command line: --config-dir 'nowhere' is no folder; give an existing one",
+        "command line: --config-dir 'nowhere' is no folder; give an existing one\n",
     ),
-    (("train", "--config-path", "x"), "command line: --config-path would hide the package's own"),
+    (("train", "-cp", "x"), "command line: --config-path 'x' is no folder; give an existing one"),
+    (
+        ("train", "-cp", ".", "-cd", "."),
+        "command line: --config-dir and --config-path exclude each other; give one",
+    ),
+    (("train", "--cfg", "jobs"), "command line: argument -c/--cfg: invalid choice: 'jobs'"),
+    (("report",), "command line: the following arguments are required: DIR; see qmix-jax report "),
+    (("export", "x", "--membr", "1"), "command line: unrecognized arguments: --membr 1; see qmix-"),
     (("train", "--resolve"), "command line: --resolve belongs to --cfg; give both or neither"),
     (("train", "-m", "--cfg", "job"), "command line: --run, --multirun, --cfg, --info and "),
     (
@@ -130,14 +183,18 @@ REFUSED = [
     (("train", "-m", "hparams.gamma=0.5,7"), "config: hparams.gamma=7: input should be less"),
     (("train", "-m", "algo=qmix,qmx"), "config: unknown choice algo=qmx; did you mean 'qmix'?"),
     (("train", "-m", "seeds=[1"), "config: "),
+    (
+        ("train", "-m", "hparams.gamma=interval(0,1)"),
+        "command line: 'hparams.gamma=interval(0,1)' is a continuous range; search it with hydra/",
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED]
+    ("words", "message"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED]
 )
-def test_mistakes_are_one_line_and_exit_2(arguments, message, api, tmp_path, capsys):
-    assert run(*arguments) == 2
+def test_mistakes_are_one_line_and_exit_2(words, message, api, tmp_path, capsys):
+    assert run(*words) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"error: {message}")

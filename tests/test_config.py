@@ -112,7 +112,7 @@ REFUSED = [
     ({"optimiser": {"name": "sgd"}}, "config: optimiser.name='sgd': input should be 'adam', "),
     ({"trainer": {"n_envs": None}}, "config: trainer.n_envs=None: input should be a valid integer"),
     ({"replay": {"capacity": 0}}, "config: replay.capacity=0: input should be greater than 0"),
-    ({"env": "smax"}, "config: env='smax': a component is a mapping with a text `name` and"),
+    ({"env": "smax"}, "config: env='smax': expected a mapping with a text `name` and `options`"),
     (
         {"env": {"name": "smaxx"}},
         "config: env.name='smaxx': unknown name 'smaxx'; allowed: jaxmarl, matrix, mmdp, ",
@@ -167,7 +167,8 @@ def test_with_values_changes_and_validates():
     assert loaded.hparams.gamma == 0.99
     with pytest.raises(config.ConfigError, match=r"hparams.gamma=7: input should be less"):
         config.with_values(loaded, {"hparams.gamma": 7})
-    with pytest.raises(config.ConfigError, match=r"unknown key 'hparamz\.gamma'; it has no"):
+    message = r"unknown key 'hparamz\.gamma'; did you mean 'hparams\.gamma'\? allowed: agent, "
+    with pytest.raises(config.ConfigError, match=message):
         config.with_values(loaded, {"hparamz.gamma": 0.5})
 
 

@@ -16,7 +16,7 @@ import pytest
 from toys.command_line import run
 
 from qmix_jax import api, config
-from qmix_jax.cli import search, search_space
+from qmix_jax.cli import composition, search, search_space
 
 LOG = "hparams.learning_rate=tag(log,interval(1e-4,1e-2))"
 TINY = (
@@ -42,16 +42,16 @@ def study(folder):
 
 
 def test_spaces_in_the_grammar_of_hydra():
-    space = search_space.parse(
-        [
-            "seeds=2",
-            LOG,
-            "hparams.gamma=interval(0.9,0.99)",
-            "replay.batch_size=int(interval(4,32))",
-            "algo=choice(qmix,vdn)",
-            "hydra.sweep.dir=x",
-        ]
-    )
+    overrides = [
+        "seeds=2",
+        LOG,
+        "hparams.gamma=interval(0.9,0.99)",
+        "replay.batch_size=int(interval(4,32))",
+        "algo=choice(qmix,vdn)",
+        "hydra.sweep.dir=x",
+    ]
+    with composition.composer(composition.Sources()) as composer:
+        space = search_space.parse(overrides, composer)
     kinds = [one.distribution for one in space.dimensions]
     assert kinds == [
         optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
@@ -80,7 +80,7 @@ def test_spaces_in_the_grammar_of_hydra():
         (("seed=0,1",), "averaged over"),
         (("hparams.gamma=interval(0.9,0.9)",), "is empty"),
         (("hparams.gamma=tag(log,interval(0,0.9))",), "needs a lower end above 0"),
-        (("hparams.gamma=tag(normal,interval(0.1,0.9))",), "only log is known"),
+        (("hparams.gamma=tag(normal,interval(0.1,0.9))",), "unknown tag 'normal'; allowed: log"),
         (("hparams.gamma=tag(log,choice(0.1,0.9))",), "log belongs to interval"),
         (("seeds=range(3,3)",), "has no values"),
         (("hparams.gamma=interval(0.9,1.5)",), "hparams.gamma"),
@@ -195,12 +195,12 @@ def test_a_killed_search_goes_on_and_repeats_nothing(here, environment):
     assert [trial.state.name for trial in after] == ["COMPLETE"] * 4
     assert [trial.params for trial in after] == [trial.params for trial in before]
     assert [trial.value for trial in after[:2]] == [trial.value for trial in before[:2]]
-    assert "2 done, 2 to go on with" in done.stdout
+    assert "2 done, 2 to resume" in done.stdout
     assert "\nresume: " in done.stdout
 
 
 def test_one_search_per_directory(here, capsys):
-    with search._alone(here / "found"):
+    with search._lock(here / "found"):
         assert run(*SEARCH, LOG) == 2
     assert "another one is running" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import shutil
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         width = min(100, shutil.get_terminal_size().columns)
         super().__init__(
             prog=f"qmix-jax {command}",
-            description=description,
+            description="\n".join(textwrap.fill(line, 88) for line in description.split("\n")),
             usage=f"qmix-jax {command} {usage}",
             epilog=f"examples:\n{examples.rstrip()}",
             add_help=False,  # added below
@@ -127,7 +128,7 @@ def values(overrides: Sequence[str]) -> dict[str, Any]:
             override = overrides_parser.OverridesParser.create().parse_override(text)
         except errors.HydraException as error:
             message = " ".join(str(error).split())
-            raise config.ConfigError(f"command line: {message}") from error
+            raise config.ConfigError(f"command line: {text!r}: {message}") from error
         if override.is_sweep_override() or override.is_hydra_override():
             raise config.ConfigError(
                 f"command line: {text!r}: give one value per key, and no key of Hydra"

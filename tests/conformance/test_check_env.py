@@ -216,8 +216,8 @@ def test_the_command_takes_options_and_tells_by_its_exit_code(capsys):
         (["toys.nowhere"], "no module 'toys.nowhere' can be imported"),
         (["smaxx"], "did you mean|allowed: jaxmarl"),
         (["toys.counting", "limt=4"], "unknown key 'env.options.limt'; did you mean 'limit'"),
-        (["toys.counting", "limit=[1"], "is not YAML"),
-        (["toys.counting", "--fast"], "unknown flag --fast"),
+        (["toys.counting", "limit=[1"], r"'limit=\[1': no viable alternative"),
+        (["toys.counting", "--fast"], "unrecognized arguments: --fast"),
     ],
 )
 def test_misuse_is_explained(arguments, message, capsys):

@@ -19,7 +19,7 @@ def parser() -> arguments.Parser:
         "Evaluate an untrained policy as trained ones are evaluated.\n"
         "policy=random chooses uniformly among available actions; policy=heuristic is hand-written "
         "(SMAX).",
-        "[policy=random|heuristic] [group=choice ...] [key=value ...] [--json] [options]",
+        "[policy=heuristic] [group=choice ...] [key=value ...] [options]",
         _EXAMPLES,
     )
     made.option(

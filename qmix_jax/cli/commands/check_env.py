@@ -1,7 +1,6 @@
 """`qmix-jax check-env`."""
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
 from qmix_jax import components, config
@@ -41,7 +40,9 @@ def run(options: argparse.Namespace) -> int:
             "your own module, such as my_lab.rescue size=4"
         )
     name, env_options = _component(names[0])
-    _update(env_options, arguments.values([text for text in options.arguments if "=" in text]))
+    pairs = arguments.values([text for text in options.arguments if "=" in text])
+    for path, value in pairs.items():
+        _set(env_options, path.removeprefix("env.options."), value)
     from qmix_jax.conformance import build, table  # imports JAX, for which `--help` need not wait
 
     conformance = build.check_env(name, env_options)
@@ -70,13 +71,11 @@ def _component(name: str) -> tuple[str, dict[str, Any]]:
     return env["name"], env["options"]
 
 
-def _update(options: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Sets dotted keys in nested options."""
-    for path, value in values.items():
-        *parents, leaf = path.removeprefix("env.options.").split(".")
-        node: Any = options
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise config.ConfigError(f"check-env: {path!r}: {parent!r} is a value; set that")
-        node[leaf] = value
+def _set(options: dict[str, Any], path: str, value: Any) -> None:
+    """Sets a dotted key in nested options."""
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        options = options.setdefault(parent, {})
+        if not isinstance(options, dict):
+            raise config.ConfigError(f"check-env: {path!r}: {parent!r} is a value; set that")
+    options[leaf] = value

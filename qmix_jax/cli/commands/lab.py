@@ -33,7 +33,7 @@ def parser() -> arguments.Parser:
     made = arguments.Parser(
         "lab",
         "Train algorithms on small games, compare what they learn with the exact solutions, and "
-        "write\npictures and a page.",
+        "write pictures and a page.",
         "[--games NAMES] [--algos NAMES] [--out FOLDER] [key=value ...]",
         _EXAMPLES,
     )
