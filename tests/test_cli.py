@@ -1,4 +1,4 @@
-"""The command line: help, refusals in one line, exit codes, and real tiny runs."""
+"""The command line: help, errors in one line, exit codes, and tiny runs."""
 
 import importlib
 import json
@@ -28,7 +28,7 @@ TINY = (
 
 @pytest.fixture
 def api(monkeypatch, tmp_path):
-    """Stands in for `qmix_jax.api`, records calls, and does what `outcome` says."""
+    """Replaces `qmix_jax.api`: records the calls and ends as `outcome` says."""
     calls = []
 
     def train(cfg, directory=None, command=None):
@@ -40,13 +40,13 @@ def api(monkeypatch, tmp_path):
     fake = types.SimpleNamespace(train=train, calls=calls, outcome="done")
     monkeypatch.setitem(sys.modules, "qmix_jax.api", fake)
     monkeypatch.setattr(qmix_jax, "api", fake, raising=False)
-    monkeypatch.setattr(pages, "learnt", lambda result: None)  # nothing was
+    monkeypatch.setattr(pages, "learnt", lambda result: None)
     monkeypatch.chdir(tmp_path)
     return fake
 
 
 def run(*arguments):
-    """Exit code of the command line in this process."""
+    """Returns the exit code of the command line in this process."""
     try:
         return main.main(arguments)
     except SystemExit as stop:
@@ -121,7 +121,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"qmix-jax {qmix_jax.__version__}\n"
 
 
-# Refusals
+# Errors
 
 REFUSED = [
     (("tran",), "command line: unknown command 'tran'; did you mean 'train'? allowed: train"),
@@ -212,7 +212,7 @@ def test_mistake_in_a_process(run_python, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# What reaches the trainer
+# From the command line to the trainer
 
 
 def test_overrides_reach_the_trainer(api, tmp_path):
@@ -225,10 +225,10 @@ def test_overrides_reach_the_trainer(api, tmp_path):
     assert call.command == ("qmix-jax train experiment=two_step seeds=3 hparams.learning_rate=1e-3")
     directory = tmp_path / "runs" / "two_step" / "qmix"
     assert [str(path) for path in directory.iterdir()] == [call.directory]
-    assert not any(directory.glob("*/*"))  # Hydra leaves nothing of its own behind
+    assert not any(directory.glob("*/*"))  # Hydra writes no files
 
 
-def test_run_directory_can_be_chosen(api, tmp_path):
+def test_the_run_directory_can_be_chosen(api, tmp_path):
     assert run("train", "hydra.run.dir=here") == 0
     assert api.calls[0].directory == str(tmp_path / "here")
     assert sys.argv[0] != "qmix-jax train"
@@ -239,7 +239,7 @@ def test_flags_may_stand_between_overrides(api):
     assert [call.cfg.seed for call in api.calls] == [1, 2]
 
 
-def test_multirun_gives_each_job_a_directory(api, tmp_path, capsys):
+def test_each_job_of_a_multirun_has_a_directory(api, tmp_path, capsys):
     assert run("train", "-m", "experiment=two_step", "algo=iql,qmix", "seeds=1") == 0
     names = [call.directory.rpartition("/")[2] for call in api.calls]
     assert names == ["0_two_step_iql", "1_two_step_qmix"]
@@ -254,16 +254,16 @@ def test_multirun_gives_each_job_a_directory(api, tmp_path, capsys):
     ]
 
 
-def test_config_dir_of_ones_own(api, tmp_path):
-    own = tmp_path / "own folder" / "experiment"
-    own.mkdir(parents=True)
-    (own / "mine.yaml").write_text(
+def test_config_dir_adds_a_folder(api, tmp_path):
+    folder = tmp_path / "my configs" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(
         "# @package _global_\ndefaults: [two_step]\nname: mine\nhparams: {gamma: 0.5}\n"
     )
-    assert run("train", "--config-dir", str(own.parent), "experiment=mine") == 0
+    assert run("train", "--config-dir", str(folder.parent), "experiment=mine") == 0
     (call,) = api.calls
     assert (call.cfg.name, call.cfg.hparams.gamma, call.cfg.seeds) == ("mine", 0.5, 8)
-    assert call.command == f"qmix-jax train --config-dir '{own.parent}' experiment=mine"
+    assert call.command == f"qmix-jax train --config-dir '{folder.parent}' experiment=mine"
 
 
 def test_cfg_prints_and_runs_nothing(api, tmp_path, capsys):
@@ -276,20 +276,20 @@ def test_cfg_prints_and_runs_nothing(api, tmp_path, capsys):
 # Baselines
 
 
-def test_a_baseline_as_a_table_and_as_json(capsys):
+def test_baseline_prints_a_table_or_json(capsys):
     """(0, 0) pays 1 in a quarter of all steps until (1, 1) happens, which is as likely."""
     arguments = ("baseline", "experiment=mmdp", "eval.episodes=32", "env.options.max_steps=9")
     assert run(*arguments, "seed=7", "seeds=2", "--json", "policy=random") == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["env"], shown["policy"], shown["episodes"], shown["seed"]) == (
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["env"], scores["policy"], scores["episodes"], scores["seed"]) == (
         "mmdp",
         "random",
         32,
         7,
     )
-    first, second = shown["metrics"]["return"]
+    first, second = scores["metrics"]["return"]
     assert first != second and 0.5 < first < 1.5
-    assert shown["metrics"]["length"] == [9, 9]
+    assert scores["metrics"]["length"] == [9, 9]
     assert run(*arguments, "seed=7", "seeds=1") == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "return" in line)
     assert float(line.split()[1]) == pytest.approx(first, rel=1e-2), "random by default"
@@ -302,7 +302,7 @@ def test_a_baseline_as_a_table_and_as_json(capsys):
         ("randm", "mmdp has no policy=randm; did you mean 'random'? allowed: random"),
     ],
 )
-def test_a_policy_that_an_environment_lacks_is_one_line(policy, message, capsys):
+def test_a_policy_that_the_environment_lacks_is_an_error(policy, message, capsys):
     assert run("baseline", "experiment=mmdp", f"policy={policy}") == 2
     assert capsys.readouterr().err == f"error: baseline: {message}\n"
 
@@ -330,20 +330,20 @@ def test_outcomes_become_exit_codes(outcome, code, stderr, flags, api, capsys):
     assert len(api.calls) == 1
 
 
-def test_mistake_leaves_no_empty_run_directory(api, tmp_path):
+def test_an_error_leaves_no_empty_run_directory(api, tmp_path):
     api.outcome = config.ConfigError("plan: no")
     assert run("train", "hydra.run.dir=here") == 2
     assert not (tmp_path / "here").exists()
 
 
-def test_a_defect_is_not_hidden(api):
-    """Python itself then shows the traceback and exits with 1."""
-    api.outcome = KeyError("a defect")
-    with pytest.raises(KeyError, match="a defect"):
+def test_a_bug_raises(api):
+    """Python prints the traceback and exits with 1."""
+    api.outcome = KeyError("a bug")
+    with pytest.raises(KeyError, match="a bug"):
         run("train", "experiment=two_step")
 
 
-# Real runs
+# Training
 
 
 @pytest.mark.slow
@@ -372,7 +372,7 @@ def test_a_multirun_from_start_to_end(run_python, tmp_path):
         assert (sweep / name / "manifest.json").is_file()
 
 
-def test_a_plan_that_cannot_be_honoured_is_one_line(monkeypatch, tmp_path, capsys):
+def test_an_invalid_plan_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("train", *TINY, "trainer.n_envs=4", "replay.capacity=10", "seeds=1") == 2
     error = capsys.readouterr().err
@@ -382,7 +382,7 @@ def test_a_plan_that_cannot_be_honoured_is_one_line(monkeypatch, tmp_path, capsy
     assert not list((tmp_path / "runs" / "two_step" / "qmix").iterdir())
 
 
-def test_a_run_directory_that_cannot_be_made_is_one_line(api, tmp_path, capsys):
+def test_a_run_directory_that_cannot_be_created_is_one_line(api, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run("train", "hydra.run.dir=file/run") == 2
     assert capsys.readouterr().err == (

@@ -1,4 +1,4 @@
-"""A user's mixer or algorithm is one module outside the package, chosen by its dotted path."""
+"""User-defined mixers and algorithms: modules outside the package, chosen by dotted path."""
 
 import pathlib
 import sys
@@ -9,16 +9,15 @@ import pytest
 import samples
 
 import qmix_jax
-from qmix_jax.cli import composition
 
-OWN = ("experiment=two_step", "algo=vdn", "algo.name=weighted", "algo.mixer.name=toys.weighted")
+MIXER = ("experiment=two_step", "algo=vdn", "algo.name=weighted", "algo.mixer.name=toys.weighted")
 
 
 @pytest.mark.slow
-def test_it_trains_and_takes_its_options(tmp_path):
+def test_a_mixer_trains_with_its_options(tmp_path):
     tiny = ("seeds=2", "trainer.env_steps=400", "eval.every=400")
-    mapping = composition.compose(*OWN, "+algo.mixer.options.start=2.0", *tiny)
-    result = qmix_jax.train(qmix_jax.load_config(mapping), tmp_path / "run")
+    cfg = qmix_jax.compose_config(*MIXER, "+algo.mixer.options.start=2.0", *tiny)
+    result = qmix_jax.train(cfg, tmp_path / "run")
     weight = np.asarray(result.parameters["mixer"]["weight"])
     assert weight.shape == (2, 2) and (weight != 2.0).all() and (np.abs(weight - 2.0) < 1.0).all()
     tables = qmix_jax.game_tables(result)
@@ -32,40 +31,40 @@ ALGORITHM = (
 )  # fmt: skip
 
 
-def test_an_algorithm_weighs_errors_below_the_estimate():
+def test_an_algorithm_weights_negative_errors():
     """With beta 1 it is independent Q-learning; the loss is linear in beta."""
     agent = samples.component("agents", "gru", {"hidden": 4})
     batch = samples.batch("segment")
     params, targets = (samples.params(agent.init, seed) for seed in (0, 1))
 
     def loss(name, beta):
-        made = samples.algorithm(name, {}, agent, None)
-        call = samples.jit(samples.loss(made))
-        numbers = samples.hparams(algo={"beta": beta})
-        return call({"agent": params}, {"agent": targets}, batch, numbers)[0]
+        algorithm = samples.algorithm(name, {}, agent, None)
+        call = samples.jit(samples.loss(algorithm))
+        hparams = samples.hparams(algo={"beta": beta})
+        return call({"agent": params}, {"agent": targets}, batch, hparams)[0]
 
-    whole, none, some = (loss("toys.hysteretic", beta) for beta in (1.0, 0.0, 0.3))
-    np.testing.assert_allclose(whole, loss("iql", 1.0), rtol=1e-6)
-    assert 0 < none < whole
-    np.testing.assert_allclose(some, none + 0.3 * (whole - none), rtol=1e-5)
+    full, zero, partial = (loss("toys.hysteretic", beta) for beta in (1.0, 0.0, 0.3))
+    np.testing.assert_allclose(full, loss("iql", 1.0), rtol=1e-6)
+    assert 0 < zero < full
+    np.testing.assert_allclose(partial, zero + 0.3 * (full - zero), rtol=1e-5)
 
 
 @pytest.mark.slow
-def test_an_algorithm_trains_and_its_numbers_can_be_set(tmp_path):
+def test_an_algorithm_trains_with_its_coefficients(tmp_path):
     tiny = ("seeds=2", "trainer.env_steps=400", "eval.every=400", "+hparams.algo.beta=0.2")
-    cfg = qmix_jax.load_config(composition.compose(*ALGORITHM, *tiny))
+    cfg = qmix_jax.compose_config(*ALGORITHM, *tiny)
     assert dict(cfg.hparams.algo) == {"beta": 0.2}
     result = qmix_jax.train(cfg, tmp_path / "run")
     assert np.isfinite(result.metrics["eval/return"]).any()
     assert [x.shape for x in qmix_jax.game_tables(result).utilities] == [(2, 2, 2)] * 3
 
 
-def test_a_mistake_in_its_options_is_explained():
+def test_an_unknown_option_is_explained():
     with pytest.raises(qmix_jax.ConfigError, match=r"algo\.mixer\.options\.strat.*start"):
-        qmix_jax.load_config(composition.compose(*OWN, "+algo.mixer.options.strat=2.0"))
+        qmix_jax.compose_config(*MIXER, "+algo.mixer.options.strat=2.0")
 
 
-def test_modules_are_found_where_the_command_is_given(tmp_path, run_python):
+def test_modules_are_imported_from_the_working_directory(tmp_path, run_python):
     (tmp_path / "my_lab").mkdir()
     (tmp_path / "my_lab" / "empty.py").write_text("")
     command = pathlib.Path(sys.executable).with_name("qmix-jax")

@@ -148,15 +148,21 @@ class Composer:
         if not key:
             return _one_line(error)
         # OmegaConf names the first part that does not exist: `env_args` of `env_args.map_name`.
-        names = (override.lstrip("+~").partition("=")[0] for override in overrides)
+        names = (text.lstrip("+~").partition("=")[0] for text in overrides)
         key = next((name for name in names if name.startswith(f"{key}.")), key)
-        return self._unknown_key(key, overrides)
+        return self._explain_key(error, key, overrides)
 
-    def _unknown_key(self, key: str, overrides: Sequence[str]) -> str:
+    def _explain_key(self, error: Exception, key: str, overrides: Sequence[str]) -> str:
         """Describes an unknown key, with the keys that the chosen groups have there."""
+        parent, slash, _ = key.rpartition("/")
+        if slash:
+            subgroups = [f"{parent}/{name}" for name in self._loader.list_groups(parent)]
+            return f"unknown group {key!r}; {config.suggest(key, subgroups)}"
         groups = [group for group in self._loader.list_groups("") if group not in _INTERNAL_GROUPS]
-        chosen = [override for override in overrides if override.partition("=")[0] in groups]
-        composed = _task(self.root(chosen, RunMode.MULTIRUN))
+        chosen = [text for text in overrides if text.partition("=")[0] in groups or "/" in text]
+        composed = self.root(chosen, RunMode.MULTIRUN)
+        if not key.startswith("hydra."):
+            composed = _task(composed)
         section = key.rpartition(".")[0]
         if section and omegaconf.OmegaConf.select(composed, section) == {}:
             return f"unknown key {key!r}; {section!r} is empty; add to it with +{key}=..."
@@ -164,6 +170,8 @@ class Composer:
         if choice in choices().get(group, ()):
             return f"unknown key {key!r}; {section!r} is off; choose it: {group}={choice}"
         keys = _keys(omegaconf.OmegaConf.to_container(composed))
+        if key in keys:  # a value of the wrong type
+            return _one_line(error)
         if section in keys and not any(path.startswith(f"{section}.") for path in keys):
             return f"unknown key {key!r}; {section!r} is a value; set that"
         while section and section not in keys:
