@@ -333,16 +333,15 @@ def unknown_key(key: str, allowed: Sequence[str], keys: Sequence[str] = ()) -> s
       keys: all dotted keys; by default those of `ExperimentConfig`.
     """
     section, _, leaf = key.rpartition(".")
-    elsewhere = [
-        path for path in keys or _dotted_keys(ExperimentConfig)
-        if path.rpartition(".")[2] == leaf.lower() and path != key
-    ]  # fmt: skip
-    meant = synonyms.find(key) or (elsewhere or [None])[0]
-    in_section = meant is not None and section == meant.rpartition(".")[0]
-    if meant is None or (in_section and {meant, meant.rpartition(".")[2]}.isdisjoint(allowed)):
-        word = key if any("." in name for name in allowed) or not section else leaf
-        return f"unknown key {key!r}; {suggest(word, allowed)}"
-    return f"unknown key {key!r}; did you mean {meant!r}? allowed: {', '.join(allowed) or 'none'}"
+    keys = keys or tuple(_dotted_keys(ExperimentConfig))
+    elsewhere = (path for path in keys if path.rpartition(".")[2] == leaf.lower() and path != key)
+    meant = synonyms.find(key) or next(elsewhere, "")
+    other_section, _, other_leaf = meant.rpartition(".")
+    if meant and (other_section != section or {meant, other_leaf} & set(allowed)):
+        choices = ", ".join(allowed) or "none"
+        return f"unknown key {key!r}; did you mean {meant!r}? allowed: {choices}"
+    dotted = not section or any("." in name for name in allowed)
+    return f"unknown key {key!r}; {suggest(key if dotted else leaf, allowed)}"
 
 
 def _tuples(value: Any) -> Any:
