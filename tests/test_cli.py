@@ -12,7 +12,7 @@ import yaml
 
 import qmix_jax
 from qmix_jax import config
-from qmix_jax.cli import arguments, composition, main
+from qmix_jax.cli import composition, main
 from qmix_jax.lab import pages
 from qmix_jax.runs import outcomes
 
@@ -98,10 +98,6 @@ def test_every_option_of_hydra_is_an_option_of_train():
     usage = importlib.import_module("hydra.main").get_args_parser().format_usage()
     names = set(re.findall(r"--[a-z-]+", usage)) - {"--version", "--experimental-rerun"}
     assert len(names) > 10 and names <= set(re.findall(r"--[a-z-]+", parser.format_help()))
-    options = parser.parse_args(["-c", "job", "-p", "x", "--resolve", "-i"])
-    assert arguments.hydra_options(options) == [
-        "--resolve", "--cfg", "job", "--package", "x", "--info", "all",
-    ]  # fmt: skip
 
 
 def test_help_of_hydra(run_python):
@@ -139,6 +135,7 @@ REFUSED = [
     (("train", "--cfg", "jobs"), "command line: argument -c/--cfg: invalid choice: 'jobs'"),
     (("report",), "command line: the following arguments are required: DIR; see qmix-jax report "),
     (("export", "x", "--membr", "1"), "command line: unrecognized arguments: --membr 1; see qmix-"),
+    (("plan", "--cfg", "job"), "command line: unrecognized arguments: --cfg; see qmix-jax plan "),
     (("train", "--resolve"), "command line: --resolve belongs to --cfg; give both or neither"),
     (("train", "-m", "--cfg", "job"), "command line: --run, --multirun, --cfg, --info and "),
     (
@@ -264,6 +261,13 @@ def test_config_dir_adds_a_folder(api, tmp_path):
     (call,) = api.calls
     assert (call.cfg.name, call.cfg.hparams.gamma, call.cfg.seeds) == ("mine", 0.5, 8)
     assert call.command == f"qmix-jax train --config-dir '{folder.parent}' experiment=mine"
+
+
+def test_options_of_hydra_are_passed_on(api, capsys):
+    assert run("train", "--cfg", "job", "-p", "stop", "name=${oc.env:HOME}", "--resolve") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# @package stop\nmetric: null\n") and "gamma" not in out
+    assert not api.calls
 
 
 def test_cfg_prints_and_runs_nothing(api, tmp_path, capsys):

@@ -78,6 +78,7 @@ REFUSED = [
     ("resume=RUN algo=vdn", "was trained with algo.name='qmix' (now 'vdn'), "),
     ("resume=RUN hparams.gama=1", "config: unknown key 'hparams.gama'; did you mean"),
     ("resume=RUN eval.every=0", "config: eval.every=0: input should be greater than 0"),
+    ("resume=RUN -cd .", "command line: --config-dir cannot be combined with resume=DIR"),
     ("resume=RUN -m", "command line: --multirun cannot be combined with resume=DIR"),
     ("resume=RUN seed=1,2", "command line: 'seed=1,2': give one value per key"),
     ("resume=RUN hydra.run.dir=x", "command line: 'hydra.run.dir=x': give one value per key"),

@@ -1,4 +1,4 @@
-"""Two processes on one machine train what one process does, and neither outlives the other."""
+"""Two processes on one machine train what one process trains, and a failure of either ends both."""
 
 import json
 import os
@@ -26,13 +26,13 @@ FILES = {
 
 
 def free_port():
-    with socket.socket() as one:
-        one.bind(("", 0))
-        return one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]
 
 
 def start_two(folder, *arguments):
-    """Two processes of `python <arguments>` that know of each other."""
+    """Starts two processes of `python <arguments>` that form a group."""
     common = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -54,7 +54,7 @@ def start_two(folder, *arguments):
 
 
 def ends(processes, seconds=300):
-    """Exit code and output of each."""
+    """Waits, and returns exit code and output of each."""
     outputs = []
     try:
         for process in processes:
@@ -69,32 +69,34 @@ def ends(processes, seconds=300):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    ours = worker.ONE_DEVICE
-    return folder, worker.one(folder, ours) + worker.many(folder, ours)
+    device = worker.ONE_DEVICE
+    return folder, worker.one(folder, device) + worker.many(folder, device)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, alone):
-    """After `alone`, whose compiled programs are in the cache."""
+    """Runs after `alone`, which fills the compile cache."""
     folder = tmp_path_factory.mktemp("two")
-    found = ends(start_two(folder, "-m", "toys.worker", "train", ""))
-    assert [one.code for one in found] == [0, 0], "\n".join(one.err for one in found)
-    return folder, found
+    processes = ends(start_two(folder, "-m", "toys.worker", "train", ""))
+    assert [process.code for process in processes] == [0, 0], "\n".join(
+        process.err for process in processes
+    )
+    return folder, processes
 
 
 RUNS = ["one", "0", "1", "2"]
 """One run of three seeds; two jobs of one program; a job with fewer seeds than processes."""
 
 
-def equal(spread, whole):
-    """Two run directories hold the same."""
+def assert_equal(spread, single):
+    """Asserts that two run directories hold the same results."""
     assert {path.name for path in spread.iterdir()} == FILES
-    assert rows(spread) == rows(whole)
+    assert rows(spread) == rows(single)
     assert len(rows(spread)) > 5
-    text = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (spread, whole)]
+    text = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (spread, single)]
     assert text[0] == text[1]
     for name in ("parameters_final.npz", "parameters_best.npz"):
-        pair = [parameters.load_parameters(folder / name) for folder in (spread, whole)]
+        pair = [parameters.load_parameters(folder / name) for folder in (spread, single)]
         assert jax.tree.structure(pair[0]) == jax.tree.structure(pair[1])
         for a, b in zip(*map(jax.tree.leaves, pair), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -102,10 +104,10 @@ def equal(spread, whole):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
-def test_two_processes_write_what_one_does(two, alone, run):
-    spread, whole = two[0] / run, alone[0] / run
-    equal(spread, whole)
-    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (spread, whole)]
+def test_two_processes_write_the_results_of_one(two, alone, run):
+    spread, single = two[0] / run, alone[0] / run
+    assert_equal(spread, single)
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (spread, single)]
     shares = {"one": [2, 1], "0": [2, 1], "1": [2, 1], "2": [1, 0]}
     assert manifests[0]["members_of_processes"] == shares[run]
     for key in ("updates", "env_steps", "gradient_steps", "interrupted", "failures"):
@@ -114,7 +116,7 @@ def test_two_processes_write_what_one_does(two, alone, run):
 
 
 @pytest.mark.slow
-def test_both_processes_return_everything_and_the_first_one_talks(two, alone):
+def test_both_processes_return_all_results_and_the_first_prints(two, alone):
     folder, (first, second) = two
     expected = [result.objective for result in alone[1]]
     for index in range(2):
@@ -125,7 +127,7 @@ def test_both_processes_return_everything_and_the_first_one_talks(two, alone):
 
 @pytest.mark.slow
 def test_processes_save_checkpoints_independently(two):
-    """Each writes into its own folder; none waits for another."""
+    """Each writes to its own folder and waits for no other."""
     for index in range(2):
         assert json.loads((two[0] / f"notes-{index}.json").read_text()) == []
         (last,) = (two[0] / f"alone-{index}" / checkpoint.FOLDER).glob("[0-9]*")
@@ -133,28 +135,32 @@ def test_processes_save_checkpoints_independently(two):
 
 
 @pytest.mark.slow
-def test_the_index_names_every_job(two, alone):
-    found, expected = (
+def test_the_index_lists_every_job(two, alone):
+    index, expected = (
         json.loads((folder / "index.json").read_text()) for folder, _ in (two, alone)
     )
-    assert found["jobs"] == expected["jobs"]
-    assert {job["status"] for job in found["jobs"]} == {"finished"}
+    assert index["jobs"] == expected["jobs"]
+    assert {job["status"] for job in index["jobs"]} == {"finished"}
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_after_a_signal_and_after_a_kill(alone, tmp_path):
-    """Both hear of a signal to one of them; each goes on from its own part, and so they do when
-    that one was killed and the other one gave up.
+def test_two_processes_resume_after_a_signal_and_after_a_kill(alone, tmp_path):
+    """A signal to one stops both; each resumes from its own part, also after that one was killed
+    and the other one ended.
     """
-    found = ends(start_two(tmp_path, "-m", "toys.worker", "go on", "1"))
-    assert [one.code for one in found] == [1, -9], "\n".join(one.err for one in found)
-    assert "error: process 1 of 2 is lost" in found[0].err
+    processes = ends(start_two(tmp_path, "-m", "toys.worker", "go on", "1"))
+    assert [process.code for process in processes] == [1, -9], "\n".join(
+        process.err for process in processes
+    )
+    assert "error: process 1 of 2 is lost" in processes[0].err
     assert (tmp_path / "1" / ".part-1").exists()
-    found = ends(start_two(tmp_path, "-m", "toys.worker", "go on", "1"))
-    assert [one.code for one in found] == [0, 0], "\n".join(one.err for one in found)
-    assert "resume: from " in found[0].out or "has ended" in found[0].out
+    processes = ends(start_two(tmp_path, "-m", "toys.worker", "go on", "1"))
+    assert [process.code for process in processes] == [0, 0], "\n".join(
+        process.err for process in processes
+    )
+    assert "resume: from " in processes[0].out or "has ended" in processes[0].out
     for run in RUNS[1:3]:
-        equal(tmp_path / run, alone[0] / run)
+        assert_equal(tmp_path / run, alone[0] / run)
     manifest = json.loads((tmp_path / "1" / "manifest.json").read_text())
     assert manifest["members_of_processes"] == [2, 1] and manifest["resumed"]
 
@@ -162,13 +168,13 @@ def test_two_processes_go_on_after_a_signal_and_after_a_kill(alone, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_failure_ends_all_processes_with_one_line(tmp_path, failing):
-    found = ends(start_two(tmp_path, "-m", "toys.worker", "fails", str(failing)))
-    assert [one.code for one in found] == [1, 1]
+    processes = ends(start_two(tmp_path, "-m", "toys.worker", "fails", str(failing)))
+    assert [process.code for process in processes] == [1, 1]
     expected = f"error: process {failing} of 2 failed: the disk is full"
-    assert found[1 - failing].err.splitlines()[-1] == expected
-    assert "Traceback" not in found[1 - failing].err
+    assert processes[1 - failing].err.splitlines()[-1] == expected
+    assert "Traceback" not in processes[1 - failing].err
     left = {path.name for path in (tmp_path / "one").iterdir()}
-    assert left == {".part-0", ".part-1"}, "nothing is put together, nothing is thrown away"
+    assert left == {".part-0", ".part-1"}, "nothing is merged, nothing is deleted"
 
 
 @pytest.mark.slow
@@ -203,7 +209,7 @@ DISTRIBUTED = {"population": {"distributed": True}}
         (("127.0.0.1:1234", "2", "2"), r"JAX_PROCESS_ID=2 with JAX_NUM_PROCESSES=2; allowed: 0 to"),
     ],
 )
-def test_unusable_variables_are_one_line(monkeypatch, values, message):
+def test_invalid_variables_are_one_line(monkeypatch, values, message):
     for name, value in zip(process_group.VARIABLES, values, strict=True):
         monkeypatch.setenv(name, value)
     with pytest.raises(config.ConfigError, match=message):
@@ -221,7 +227,7 @@ def test_a_port_in_use_is_one_line(monkeypatch):
             process_group.join([members.load(**DISTRIBUTED)])
 
 
-def test_jobs_agree_on_whether_they_are_distributed():
+def test_jobs_must_agree_on_distributed():
     with pytest.raises(config.ConfigError, match="for some jobs only"):
         process_group.join([members.load(), members.load(**DISTRIBUTED)])
 

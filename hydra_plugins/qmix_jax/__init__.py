@@ -68,7 +68,8 @@ class OptunaSweeper(_Plugin, Sweeper):
     """`hydra/sweeper=optuna`: a search in batches that train together."""
 
     def sweep(self, arguments: list[str]) -> None:
-        """Trains until the study is complete."""
+        """Trains until the study is complete; the configuration has the arguments too."""
+        del arguments
         from qmix_jax.cli import search
 
-        search.search(self._context, self._config, arguments, self._options)
+        search.search(self._context, self._config, self._options)

@@ -1,10 +1,10 @@
-"""Arguments that the commands share: the parser, `key=value`, and Hydra's options."""
+"""Arguments that commands share: the parser, overrides and `key=value`."""
 
 import argparse
 import functools
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from hydra import errors
@@ -37,23 +37,34 @@ class Parser(argparse.ArgumentParser):
                 argparse.RawDescriptionHelpFormatter, max_help_position=32, width=width
             ),
         )
-        self.argument = self.add_argument_group("arguments").add_argument
-        self.option = self.add_argument_group("options").add_argument
-        self.option("-h", "--help", action="help", help="print this help and exit")
+        self._positional = self.add_argument_group("arguments")
+        self._optional = self.add_argument_group("options")
+        self._optional.add_argument("-h", "--help", action="help", help="print this help and exit")
+
+    def argument(self, name: str, metavar: str, help: str, **settings: Any) -> None:
+        """Adds a positional argument, or several."""
+        self._positional.add_argument(name, metavar=metavar, help=help, **settings)
+
+    def option(self, name: str, metavar: str, help: str, **settings: Any) -> None:
+        """Adds an option with a value; without a default it is absent if not given."""
+        self._optional.add_argument(name, metavar=metavar, help=help, **settings)
+
+    def flag(self, name: str, help: str) -> None:
+        """Adds an option without a value, False by default."""
+        self._optional.add_argument(name, action="store_true", default=False, help=help)
 
     def error(self, message: str) -> NoReturn:
         raise config.ConfigError(f"command line: {message}; see {self.prog} --help")
 
 
-def add_hydra_options(parser: Parser) -> None:
-    """Adds overrides and the options of Hydra 1.3."""
-    parser.argument(
-        "overrides",
-        nargs="*",
-        default=[],
-        metavar="group=choice, key=value",
-        help="choices of config groups, and values of dotted keys",
-    )
+def add_overrides(parser: Parser) -> Callable[..., None]:
+    """Adds overrides, and Hydra's options that say which configurations they make.
+
+    Returns:
+      A function that adds further options of Hydra: flags, or with `metavar` values.
+    """
+    about = "choices of config groups, and values of dotted keys"
+    parser.argument("overrides", "group=choice, key=value", about, nargs="*", default=[])
     group = parser.add_argument_group("options of Hydra")
 
     def add(*names: str, help: str, **settings: Any) -> None:
@@ -64,53 +75,13 @@ def add_hydra_options(parser: Parser) -> None:
     add("-cd", "--config-dir", metavar="DIR", help="also search your own folder for YAML files")
     add("-cp", "--config-path", metavar="DIR", help="search your own folder first")
     add("-cn", "--config-name", metavar="NAME", help="root YAML file (default: config)")
-    add(
-        "-c", "--cfg", metavar="WHAT", choices=("job", "hydra", "all"),
-        help="print a configuration and stop: job, hydra or all",
-    )  # fmt: skip
-    add("-p", "--package", metavar="KEY", help="with --cfg: print one section")
-    add("--resolve", help="with --cfg: resolve interpolations")
-    add(
-        "-i", "--info", metavar="TOPIC", nargs="?", const="all",
-        help="print how the configuration is composed: all, config, defaults, defaults-tree, "
-        "plugins or searchpath",
-    )  # fmt: skip
-    add("-r", "--run", help="a single run (the default)")
-    add("-sc", "--shell-completion", help="install shell completion (see --hydra-help)")
-    add("--hydra-help", help="print Hydra's help and stop")
-    group.add_argument("--experimental-rerun", default=None, help=argparse.SUPPRESS)
+    return add
 
 
 def sources(options: argparse.Namespace) -> composition.Sources:
     """Returns the folders and the root that Hydra's options name."""
     name = options.config_name or composition.PRIMARY
     return composition.Sources(options.config_dir, options.config_path, name)
-
-
-def check_hydra_options(options: argparse.Namespace) -> None:
-    """Raises: ConfigError for options that contradict each other or are not supported."""
-    modes = ("run", "multirun", "cfg", "info", "shell_completion")
-    if sum(bool(getattr(options, mode)) for mode in modes) > 1:
-        message = "--run, --multirun, --cfg, --info and --shell-completion exclude each other"
-    elif options.config_dir and options.config_path:
-        message = "--config-dir and --config-path exclude each other; give one"
-    elif options.resolve and options.cfg is None:
-        message = "--resolve belongs to --cfg; give both or neither"
-    elif options.experimental_rerun is not None:
-        message = "--experimental-rerun needs files that are not written; use qmix-jax rerun DIR"
-    else:
-        return
-    raise config.ConfigError(f"command line: {message}")
-
-
-def hydra_options(options: argparse.Namespace) -> list[str]:
-    """Returns the options for `hydra.main`, without those that `sources` reads."""
-    flags = ("multirun", "run", "resolve", "hydra_help", "shell_completion")
-    arguments = [f"--{name.replace('_', '-')}" for name in flags if getattr(options, name)]
-    for name in ("cfg", "package", "info"):
-        if (value := getattr(options, name)) is not None:
-            arguments += [f"--{name}", value]
-    return arguments
 
 
 def values(overrides: Sequence[str]) -> dict[str, Any]:

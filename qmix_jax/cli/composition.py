@@ -67,7 +67,7 @@ class Sources(NamedTuple):
 
     Attributes:
       config_dir: a folder that is searched after the package's.
-      config_path: a folder that is searched before the package's; excludes `config_dir`.
+      config_path: a folder that is searched before the package's.
       config_name: the root YAML file.
     """
 
@@ -78,8 +78,12 @@ class Sources(NamedTuple):
     def folders(self) -> tuple[str, str | None]:
         """Returns the folder that is searched first, and the other one, if any.
 
-        Raises: ConfigError for a folder that does not exist.
+        Raises: ConfigError for a folder that does not exist, or two.
         """
+        if self.config_dir and self.config_path:
+            raise config.ConfigError(
+                "command line: --config-dir and --config-path exclude each other; give one"
+            )
         user_folder = self.config_path or self.config_dir
         if user_folder is None:
             return str(directory()), None

@@ -16,11 +16,10 @@ def configs(options: argparse.Namespace) -> list[config.ExperimentConfig]:
     """Composes and validates every job, as Hydra will compose it: nothing starts if one is invalid.
 
     Args:
-      options: as parsed by `arguments.add_hydra_options`.
+      options: as added by `arguments.add_overrides`.
     Raises:
       ConfigError: an option, override or value that is invalid in any job.
     """
-    arguments.check_hydra_options(options)
     with composition.composer(arguments.sources(options)) as composer:
         root = composer.root(options.overrides, RunMode.MULTIRUN)
         multirun = options.multirun or root.hydra.mode == RunMode.MULTIRUN
@@ -28,11 +27,16 @@ def configs(options: argparse.Namespace) -> list[config.ExperimentConfig]:
             jobs = enumerate(_sweep(composer, root))
             composed = [composer.job(root, overrides, number) for number, overrides in jobs]
         else:
-            _check_single(options.overrides)
-            composed = [composer.root(options.overrides)]
+            composed = [_single(composer, options.overrides)]
         loaded = [config.load(composition.task(job)) for job in composed]
     _check_resume(loaded, root, "sweep" if multirun else "run")
     return loaded
+
+
+def _single(composer: composition.Composer, overrides: Sequence[str]) -> omegaconf.DictConfig:
+    if "hydra/sweeper=optuna" in overrides:
+        raise config.ConfigError("command line: hydra/sweeper=optuna belongs to -m; give both")
+    return composer.root(overrides)
 
 
 def _sweep(composer: composition.Composer, root: omegaconf.DictConfig) -> list[list[str]]:
@@ -69,11 +73,6 @@ def grid(composer: composition.Composer, overrides: Sequence[str]) -> list[list[
                 f"command line: {override.input_line!r} has no values; give at least one"
             )
     return [list(job) for job in itertools.product(*values.values())]
-
-
-def _check_single(overrides: Sequence[str]) -> None:
-    if "hydra/sweeper=optuna" in overrides:
-        raise config.ConfigError("command line: hydra/sweeper=optuna belongs to -m; give both")
 
 
 def _check_resume(

@@ -53,21 +53,17 @@ class Trial(NamedTuple):
     error: str
 
 
-def search(
-    context: Any, root: omegaconf.DictConfig, arguments: Sequence[str], options: dict[str, Any]
-) -> None:
+def search(context: Any, root: omegaconf.DictConfig, options: Mapping[str, Any]) -> None:
     """Trains settings until the study has `n_trials`; an existing study is resumed.
 
     Args:
-      context, root: from Hydra.
-      arguments: overrides, spaces included; `hydra.sweeper.params` of YAML files precede them.
+      context, root: from Hydra; `root` has the overrides, spaces included.
       options: of the sweeper.
     Raises:
       ConfigError: an invalid setting, before anything is compiled.
       SystemExit: 128 + the number of a signal that ended the search (130: Ctrl-C); the settings
         that were training are resumed next time.
     """
-    del arguments  # they are in `root` too
     settings = _settings(options)
     composer = composition.Composer(context.config_loader, root.hydra.job.config_name)
     space = search_space.parse(composition.sweep_overrides(root), composer)

@@ -14,7 +14,7 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "baseline",
         "Evaluate an untrained policy as trained ones are evaluated.\n"
         "policy=random chooses uniformly among available actions; policy=heuristic is hand-written "
@@ -22,11 +22,9 @@ def parser() -> arguments.Parser:
         "[policy=heuristic] [group=choice ...] [key=value ...] [options]",
         _EXAMPLES,
     )
-    made.option(
-        "--json", action="store_true", default=False, help="print one JSON line per configuration"
-    )
-    arguments.add_hydra_options(made)
-    return made
+    command.flag("--json", "print one JSON line per configuration")
+    arguments.add_overrides(command)
+    return command
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,21 +15,21 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "check-env",
         "Check an environment and explain each contract violation. Exit code 1 if there is any.",
         "NAME [key=value ...] [--json]",
         _EXAMPLES,
     )
-    made.argument(
+    command.argument(
         "arguments",
+        "NAME key=value",
+        "a choice of env, or the dotted path of your own module; then options of its Config",
         nargs="*",
         default=[],
-        metavar="NAME key=value",
-        help="a choice of env, or the dotted path of your own module; then options of its Config",
     )
-    made.option("--json", action="store_true", default=False, help="print JSON instead of a table")
-    return made
+    command.flag("--json", "print JSON instead of a table")
+    return command
 
 
 def run(options: argparse.Namespace) -> int:

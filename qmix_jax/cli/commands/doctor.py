@@ -14,22 +14,16 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "doctor",
         "Check the installation. Exit code 1 if something is broken.",
         "[options]",
         _EXAMPLES,
     )
-    made.option("--json", action="store_true", default=False, help="print JSON instead of a table")
-    made.option(
-        "--no-self-test",
-        dest="self_test",
-        action="store_false",
-        default=True,
-        help="skip the short training run",
-    )
-    return made
+    command.flag("--json", "print JSON instead of a table")
+    command.flag("--no-self-test", "skip the short training run")
+    return command
 
 
 def run(options: argparse.Namespace) -> int:
-    return int(not qmix_jax.run_doctor(self_test=options.self_test, as_json=options.json).ok)
+    return int(not qmix_jax.run_doctor(self_test=not options.no_self_test, as_json=options.json).ok)

@@ -18,48 +18,33 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "evaluate",
         "Play greedy episodes with the policies of a run and print their metrics.",
         "DIR [env.options.key=value ...] [options]",
         _EXAMPLES,
     )
-    made.argument("directory", metavar="DIR", help="a run directory")
-    made.argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="keys of `env`; shapes must stay the same",
+    command.argument("directory", "DIR", "a run directory")
+    command.argument(
+        "overrides", "key=value", "keys of `env`; shapes must stay the same", nargs="*"
     )
-    made.option(
-        "--episodes",
-        type=int,
-        metavar="N",
-        help="episodes per member and seed (default: as in training)",
+    command.option(
+        "--episodes", "N", "episodes per member and seed (default: as in training)", type=int
     )
-    made.option(
+    command.option(
         "--seed",
+        "N|last",
+        "seed of the episodes; last: those of the last evaluation (default: 0)",
         type=arguments.integer_or("last"),
-        metavar="N|last",
-        help="seed of the episodes; last: those of the last evaluation (default: 0)",
     )
-    made.option("--seeds", type=int, metavar="N", help="number of seeds (default: 1)")
-    made.option(
-        "--members",
-        type=arguments.members,
-        metavar="0,1|best",
-        help="members to evaluate (default: all)",
+    command.option("--seeds", "N", "number of seeds (default: 1)", type=int)
+    command.option(
+        "--members", "0,1|best", "members to evaluate (default: all)", type=arguments.members
     )
-    made.option(
-        "--parameters",
-        metavar="best|final",
-        help="which parameters (default: best)",
-    )
-    made.option(
-        "--json", action="store_true", default=False, help="print one JSON line instead of a table"
-    )
-    made.option("--out", default=None, metavar="FILE", help="also write the JSON line there")
-    return made
+    command.option("--parameters", "best|final", "which parameters (default: best)")
+    command.flag("--json", "print one JSON line instead of a table")
+    command.option("--out", "FILE", "also write the JSON line there", default=None)
+    return command
 
 
 def run(options: argparse.Namespace) -> int:

@@ -16,39 +16,32 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "export",
         "Write a trained policy as StableHLO, which needs JAX, and as weights with a NumPy runner.",
         "DIR [options]",
         _EXAMPLES,
     )
-    made.argument("directory", metavar="DIR", help="a run directory")
-    made.option(
+    command.argument("directory", "DIR", "a run directory")
+    command.option(
         "--format",
+        "NAMES",
+        "of stablehlo,numpy (default: both)",
         dest="formats",
         type=arguments.names,
-        metavar="NAMES",
-        help="of stablehlo,numpy (default: both)",
     )
-    made.option(
+    command.option(
         "--platforms",
+        "NAMES",
+        "platforms of the StableHLO, of cpu,cuda,rocm,tpu (default: cpu,cuda,tpu)",
         type=arguments.names,
-        metavar="NAMES",
-        help="platforms of the StableHLO, of cpu,cuda,rocm,tpu (default: cpu,cuda,tpu)",
     )
-    made.option(
-        "--member",
-        type=arguments.integer_or("best"),
-        metavar="N|best",
-        help="member to export (default: best)",
+    command.option(
+        "--member", "N|best", "member to export (default: best)", type=arguments.integer_or("best")
     )
-    made.option(
-        "--parameters",
-        metavar="best|final",
-        help="which parameters (default: best)",
-    )
-    made.option("--out", metavar="FOLDER", help="where to write (default: `export` in DIR)")
-    return made
+    command.option("--parameters", "best|final", "which parameters (default: best)")
+    command.option("--out", "FOLDER", "where to write (default: `export` in DIR)")
+    return command
 
 
 def run(options: argparse.Namespace) -> int:

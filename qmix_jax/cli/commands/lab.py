@@ -30,28 +30,20 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "lab",
         "Train algorithms on small games, compare what they learn with the exact solutions, and "
         "write pictures and a page.",
         "[--games NAMES] [--algos NAMES] [--out FOLDER] [key=value ...]",
         _EXAMPLES,
     )
-    made.argument(
-        "overrides",
-        nargs="*",
-        default=[],
-        metavar="key=value",
-        help="overrides of every configuration",
+    command.argument(
+        "overrides", "key=value", "overrides of every configuration", nargs="*", default=[]
     )
-    made.option(
-        "--games", default=None, metavar="NAMES", help=f"of {','.join(GAMES)} (default: all)"
-    )
-    made.option("--algos", default=None, metavar="NAMES", help="choices of algo (default: all)")
-    made.option(
-        "--out", default=None, metavar="FOLDER", help="where to write (default: runs/lab/<time>)"
-    )
-    return made
+    command.option("--games", "NAMES", f"of {','.join(GAMES)} (default: all)", default=None)
+    command.option("--algos", "NAMES", "choices of algo (default: all)", default=None)
+    command.option("--out", "FOLDER", "where to write (default: runs/lab/<time>)", default=None)
+    return command
 
 
 def run(options: argparse.Namespace) -> int:

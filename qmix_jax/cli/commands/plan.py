@@ -14,20 +14,20 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "plan",
         "Show what training would need: updates, compiled programs and bytes, by part.",
         "[group=choice ...] [key=value ...] [--memory BYTES] [options]",
         _EXAMPLES,
     )
-    made.option(
+    command.option(
         "--memory",
+        "BYTES",
+        "memory to plan for, also as 24GiB (default: population.memory, or all there is)",
         default=None,
-        metavar="BYTES",
-        help="memory to plan for, also as 24GiB (default: population.memory, or all there is)",
     )
-    arguments.add_hydra_options(made)
-    return made
+    arguments.add_overrides(command)
+    return command
 
 
 def run(options: argparse.Namespace) -> int:

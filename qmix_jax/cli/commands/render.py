@@ -14,32 +14,23 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "render",
         "Play greedy episodes with a policy of a run and draw them.",
         "DIR [env.options.key=value ...] [options]",
         _EXAMPLES,
     )
-    made.argument("directory", metavar="DIR", help="a run directory")
-    made.argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="keys of `env.options`; shapes must stay the same",
+    command.argument("directory", "DIR", "a run directory")
+    command.argument(
+        "overrides", "key=value", "keys of `env.options`; shapes must stay the same", nargs="*"
     )
-    made.option("--episodes", type=int, metavar="N", help="number of episodes (default: 1)")
-    made.option("--seed", type=int, metavar="N", help="seed of the episodes (default: 0)")
-    made.option("--member", type=int, metavar="N", help="member of the run (default: 0)")
-    made.option(
-        "--parameters",
-        metavar="best|final",
-        help="which parameters (default: best)",
-    )
-    made.option("--fps", type=float, metavar="N", help="frames per second of the GIF, at most 50")
-    made.option(
-        "--out", metavar="PATH", help="a folder, FILE.gif or FILE.txt (default: `render` in DIR)"
-    )
-    return made
+    command.option("--episodes", "N", "number of episodes (default: 1)", type=int)
+    command.option("--seed", "N", "seed of the episodes (default: 0)", type=int)
+    command.option("--member", "N", "member of the run (default: 0)", type=int)
+    command.option("--parameters", "best|final", "which parameters (default: best)")
+    command.option("--fps", "N", "frames per second of the GIF, at most 50", type=float)
+    command.option("--out", "PATH", "a folder, FILE.gif or FILE.txt (default: `render` in DIR)")
+    return command
 
 
 def run(options: argparse.Namespace) -> int:

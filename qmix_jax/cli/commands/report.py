@@ -14,29 +14,18 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "report",
         "Compare the settings of runs and sweeps, and write a report that opens offline.",
         "DIR ... [options]",
         _EXAMPLES,
     )
-    made.argument(
-        "directories", nargs="+", metavar="DIR", help="runs, sweeps, or folders of either"
-    )
-    made.option(
-        "--out", metavar="FOLDER", help="where to write (default: `report` in the first DIR)"
-    )
-    made.option(
-        "--last",
-        type=int,
-        metavar="N",
-        help="evaluations averaged into a seed's score (default: 3)",
-    )
-    made.option("--resamples", type=int, metavar="N", help="bootstrap samples (default: 2000)")
-    made.option(
-        "--drawn", type=int, metavar="N", help="settings in a figure, at most (default: 10)"
-    )
-    return made
+    command.argument("directories", "DIR", "runs, sweeps, or folders of either", nargs="+")
+    command.option("--out", "FOLDER", "where to write (default: `report` in the first DIR)")
+    command.option("--last", "N", "evaluations averaged into a seed's score (default: 3)", type=int)
+    command.option("--resamples", "N", "bootstrap samples (default: 2000)", type=int)
+    command.option("--drawn", "N", "settings in a figure, at most (default: 10)", type=int)
+    return command
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,22 +14,19 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "rerun",
         "Train a run again from its configuration and compare the metrics. Exit code 1 if they "
         "differ.",
         "DIR [options]",
         _EXAMPLES,
     )
-    made.argument("directory", metavar="DIR", help="a run directory")
-    made.option("--out", metavar="FOLDER", help="where to train (default: `DIR.rerun-<n>`)")
-    made.option(
-        "--tolerance",
-        type=float,
-        metavar="X",
-        help="relative difference up to which metrics count as equal",
+    command.argument("directory", "DIR", "a run directory")
+    command.option("--out", "FOLDER", "where to train (default: `DIR.rerun-<n>`)")
+    command.option(
+        "--tolerance", "X", "relative difference up to which metrics count as equal", type=float
     )
-    return made
+    return command
 
 
 def run(options: argparse.Namespace) -> int:

@@ -35,14 +35,28 @@ _EXAMPLES = """\
 """
 
 
+_VALUES = ("cfg", "package", "info")
+"""Options of Hydra with a value, besides those in `composition.Sources`."""
+
+
 def parser() -> arguments.Parser:
     usage = (
         "[group=choice ...] [key=value ...] [options]\n"
         "       qmix-jax train resume=DIR [key=value ...]"
     )
-    made = arguments.Parser("train", _description(), usage, _EXAMPLES)
-    arguments.add_hydra_options(made)
-    return made
+    command = arguments.Parser("train", _description(), usage, _EXAMPLES)
+    add = arguments.add_overrides(command)
+    about = "print a configuration and stop: job, hydra or all"
+    add("-c", "--cfg", metavar="WHAT", choices=("job", "hydra", "all"), help=about)
+    add("-p", "--package", metavar="KEY", help="with --cfg: print one section")
+    add("--resolve", help="with --cfg: resolve interpolations")
+    about = "print how the configuration is composed: all, config, defaults, defaults-tree, "
+    about += "plugins or searchpath"
+    add("-i", "--info", metavar="TOPIC", nargs="?", const="all", help=about)
+    add("-r", "--run", help="a single run (the default)")
+    add("-sc", "--shell-completion", help="install shell completion (see --hydra-help)")
+    add("--hydra-help", help="print Hydra's help and stop")
+    return command
 
 
 def _description() -> str:
@@ -65,22 +79,38 @@ def _description() -> str:
 def run(options: argparse.Namespace) -> int:
     resumed = [text for text in options.overrides if text.startswith("resume=")]
     if resumed and resumed[-1] not in ("resume=auto", "resume=null"):
-        if flags := arguments.hydra_options(options):
-            raise config.ConfigError(
-                f"command line: {flags[0]} cannot be combined with resume=DIR, which repeats the "
-                "original command; give key=value only"
-            )
-        overrides = [text for text in options.overrides if text not in resumed]
-        return resume.run(resumed[-1].removeprefix("resume="), overrides)
-    if options.hydra_help or options.shell_completion:
-        arguments.check_hydra_options(options)
-    else:  # a mistake in any job is reported before the first one starts
-        jobs.configs(options)
+        options.overrides = [text for text in options.overrides if text not in resumed]
+        return _resume(resumed[-1].removeprefix("resume="), options)
+    _check(options)
+    if not (options.hydra_help or options.shell_completion):
+        jobs.configs(options)  # a mistake in any job is reported before the first one starts
     launcher.failures.clear()
     _run_hydra(options)
     for failure in launcher.failures:
         print(f"error: {failure}", file=sys.stderr)
     return 1 if launcher.failures else 0
+
+
+def _resume(directory: str, options: argparse.Namespace) -> int:
+    for name, value in vars(options).items():
+        if value and name != "overrides":
+            raise config.ConfigError(
+                f"command line: --{name.replace('_', '-')} cannot be combined with resume=DIR, "
+                "which repeats the original command; give key=value only"
+            )
+    return resume.run(directory, options.overrides)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises: ConfigError for options of Hydra that contradict each other."""
+    modes = ("run", "multirun", "cfg", "info", "shell_completion")
+    if sum(bool(getattr(options, mode)) for mode in modes) > 1:
+        raise config.ConfigError(
+            "command line: --run, --multirun, --cfg, --info and --shell-completion exclude each "
+            "other"
+        )
+    if options.resolve and options.cfg is None:
+        raise config.ConfigError("command line: --resolve belongs to --cfg; give both or neither")
 
 
 def _run_hydra(options: argparse.Namespace) -> None:
@@ -91,13 +121,14 @@ def _run_hydra(options: argparse.Namespace) -> None:
         return _train(composed)
 
     first, second = arguments.sources(options).folders()
-    flags = arguments.hydra_options(options)
-    if second is not None:
-        flags += ["--config-dir", second]
+    flags = ("multirun", "run", "resolve", "hydra_help", "shell_completion")
+    words = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(options, flag)]
+    values = {"config-dir": second, **{key: getattr(options, key) for key in _VALUES}}
+    words += [word for key, value in values.items() if value for word in (f"--{key}", value)]
     name = options.config_name or composition.PRIMARY
     enter = hydra.main(first, name, composition.HYDRA_VERSION_BASE)(job)
     try:
-        with _process_arguments([*options.overrides, *flags]):
+        with _process_arguments([*options.overrides, *words]):
             enter()
     except errors.HydraException as error:
         if started:

@@ -14,17 +14,17 @@ _EXAMPLES = """\
 
 
 def parser() -> arguments.Parser:
-    made = arguments.Parser(
+    command = arguments.Parser(
         "weights",
         "Play a greedy episode with the best policy of a run and draw its mixer's weights.",
         "DIR [options]",
         _EXAMPLES,
     )
-    made.argument("directory", metavar="DIR", help="a run directory")
-    made.option("--member", type=int, metavar="N", help="member of the run (default: 0)")
-    made.option("--seed", type=int, metavar="N", help="seed of the episode (default: 0)")
-    made.option("--out", metavar="FILE", help="PNG to write (default: `weights.png` in DIR)")
-    return made
+    command.argument("directory", "DIR", "a run directory")
+    command.option("--member", "N", "member of the run (default: 0)", type=int)
+    command.option("--seed", "N", "seed of the episode (default: 0)", type=int)
+    command.option("--out", "FILE", "PNG to write (default: `weights.png` in DIR)")
+    return command
 
 
 def run(options: argparse.Namespace) -> int:
