@@ -99,7 +99,7 @@ class Sources(NamedTuple):
 
 
 class Composer:
-    """Composes configurations, Hydra's own node included.
+    """Composes configurations with Hydra's node.
 
     All methods raise ConfigError for an unknown key or choice, a syntax error and an interpolation
     without target.

@@ -86,7 +86,7 @@ def job_returns(
     jobs: Sequence[Any],
     objectives: Sequence[float | None],
 ) -> list[utils.JobReturn]:
-    """Returns to Hydra what it expects of each job."""
+    """Returns the records of the jobs that Hydra expects."""
     returns = [
         utils.JobReturn(
             overrides=list(overrides),

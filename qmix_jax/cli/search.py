@@ -139,7 +139,7 @@ class _Search:
         valid = [trial for trial in batch if not trial.error]
         results = self._train([trial.job for trial in valid]) if valid else ()
         interrupted = any(result is None or result.interrupted for result in results)
-        if not interrupted:  # otherwise the whole batch is resumed, and ended runs are read back
+        if not interrupted:  # otherwise the batch is resumed, and runs that ended are loaded
             for trial, result in zip(valid, results, strict=True):
                 self._tell(trial, result)
         self._write_trials()

@@ -54,9 +54,7 @@ class SearchSpace(NamedTuple):
         return [self.overrides(values) for values in (low, *high)]
 
     def n_static(self, n_settings: int) -> int:
-        """Returns the number of compiled programs that so many settings may need, at most, batch
-        sizes apart.
-        """
+        """Returns the most compiled programs that `n_settings` settings need for one batch size."""
         product = 1
         for dimension in self.dimensions:
             product *= 1 if dimension.traced else (dimension.n_values or n_settings)

@@ -57,7 +57,7 @@ def local(n_members: int, devices: int | None) -> tuple[Device, ...]:
     """Returns the devices that the members are spread over; starts the backend.
 
     Args:
-      n_members: P; at most so many devices are used.
+      n_members: P, the most devices that are used.
       devices: number of devices, or None for all of the default backend.
     Raises:
       ConfigError: fewer than `devices` devices exist.

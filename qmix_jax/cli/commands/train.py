@@ -35,10 +35,6 @@ _EXAMPLES = """\
 """
 
 
-_VALUES = ("cfg", "package", "info")
-"""Options of Hydra with a value, besides those in `composition.Sources`."""
-
-
 def parser() -> arguments.Parser:
     usage = (
         "[group=choice ...] [key=value ...] [options]\n"
@@ -123,8 +119,9 @@ def _run_hydra(options: argparse.Namespace) -> None:
     first, second = arguments.sources(options).folders()
     flags = ("multirun", "run", "resolve", "hydra_help", "shell_completion")
     words = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(options, flag)]
-    values = {"config-dir": second, **{key: getattr(options, key) for key in _VALUES}}
-    words += [word for key, value in values.items() if value for word in (f"--{key}", value)]
+    values = {name: getattr(options, name) for name in ("cfg", "package", "info")}
+    values["config-dir"] = second
+    words += [word for name, value in values.items() if value for word in (f"--{name}", value)]
     name = options.config_name or composition.PRIMARY
     enter = hydra.main(first, name, composition.HYDRA_VERSION_BASE)(job)
     try:
