@@ -1,4 +1,4 @@
-"""Finds components by name: `qmix_jax.<kind>.<name>`, or a dotted module path of the user's own.
+"""Finds components by name: `qmix_jax.<kind>.<name>`, or the dotted path of a user-defined module.
 
 A component is a module with a `Config` (a `qmix_jax.config.Model`) and a `make` function.
 """
@@ -14,14 +14,14 @@ KINDS = ("envs", "agents", "mixers", "algorithms")
 
 
 class ComponentError(ValueError):
-    """A component cannot be found or is not one."""
+    """A component does not exist, or its module lacks `Config` or `make`."""
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Names of the components of a kind that ship with the package, sorted."""
+    """Returns the names of the package's components of a kind, sorted."""
     package = importlib.import_module(f"qmix_jax.{kind}")
-    found = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return tuple(sorted(name for name in found if name != "base" and not name.startswith("_")))
+    modules = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(name for name in modules if name != "base" and not name.startswith("_")))
 
 
 def find(kind: str, name: str) -> ModuleType:
@@ -29,13 +29,13 @@ def find(kind: str, name: str) -> ModuleType:
 
     Args:
       kind: one of `KINDS`.
-      name: a module name in `qmix_jax.<kind>`, or, with a dot in it, any importable module.
+      name: a module of `qmix_jax.<kind>`, or, if dotted, any importable module.
     Raises:
-      ComponentError: unknown name, or a module without `Config` and `make`.
+      ComponentError: unknown name, or a module without `Config` or `make`.
     """
-    own = "." in name and not name.startswith(".")
-    path = name if own else f"qmix_jax.{kind}.{name}"
-    if not own and name not in names(kind):
+    user_defined = "." in name and not name.startswith(".")
+    path = name if user_defined else f"qmix_jax.{kind}.{name}"
+    if not user_defined and name not in names(kind):
         raise ComponentError(
             f"unknown name {name!r}; allowed: {', '.join(names(kind))}, "
             "or the dotted path of your own module"
@@ -56,16 +56,14 @@ def find(kind: str, name: str) -> ModuleType:
 
 
 def line_of(error: BaseException, folder: pathlib.Path) -> str:
-    """`my_env.py:42`, the innermost frame in a folder; empty if there is none."""
+    """Returns the innermost frame in a folder, such as `my_env.py:42`; empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    found = [frame for frame in frames if folder in pathlib.Path(frame.filename).parents]
-    if not found:
-        return ""
-    return f"{pathlib.Path(found[-1].filename).name}:{found[-1].lineno}"
+    inside = [frame for frame in frames if folder in pathlib.Path(frame.filename).parents]
+    return f"{pathlib.Path(inside[-1].filename).name}:{inside[-1].lineno}" if inside else ""
 
 
-def said_by(error: BaseException) -> str:
-    """Type and first line of an exception, without JAX's pointers to its own pages."""
+def describe(error: BaseException) -> str:
+    """Returns type and first line of an exception, without JAX's links to its documentation."""
     first = (str(error).strip().splitlines() or [""])[0]
     first = first.partition(" For more information")[0].partition(" (https:")[0].rstrip(".:")
     return f"{type(error).__name__}: {first}"[:300]

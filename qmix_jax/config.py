@@ -1,7 +1,6 @@
-"""Frozen configuration models, and the one way from a mapping to a configuration.
+"""Frozen configuration models, and `load`, which validates a mapping into them.
 
-The defaults below are the `modern` preset on SMAX 3m; `configs/` holds the same values with
-comments.
+The defaults are the `modern` preset on SMAX 3m; `configs/` holds the same values with comments.
 """
 
 import difflib
@@ -14,11 +13,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 from pydantic import BeforeValidator, Field
 
-from qmix_jax import components, reprs
+from qmix_jax import components, reprs, synonyms
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be honoured: what, where, got, allowed, how to fix, in one line."""
+    """An invalid setting. The message is one line: what, where, got, allowed, how to fix."""
 
 
 class Model(pydantic.BaseModel):
@@ -33,7 +32,7 @@ _M = TypeVar("_M", bound=Model)
 
 
 def _integral(value: object) -> object:
-    """1e6 is an integer to people, and YAML reads it as a float or, without a dot, as text."""
+    """Accepts integral floats: YAML reads 1e6 as a float."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -43,13 +42,13 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 
 
 def _bytes(value: object) -> object:
-    """`24GiB` and `500 MB` are numbers of bytes."""
+    """Reads `24GiB` or `500 MB` as a number of bytes."""
     if not isinstance(value, str):
         return _integral(value)
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]*)\s*", value)
-    if found is None or found[2].upper() not in _UNITS:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]*)\s*", value)
+    if match is None or match[2].upper() not in _UNITS:
         return value
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 Int = Annotated[int, BeforeValidator(_integral)]
@@ -107,7 +106,7 @@ class FractionScheduleConfig(ScheduleConfig):
 
 
 class HParamsConfig(Model):
-    """Numbers that may differ between members of a population (`hparams.*`)."""
+    """Hyperparameters that may differ between members of a population."""
 
     learning_rate: RateScheduleConfig = RateScheduleConfig(start=2e-3, end=5e-4, steps=20_000.0)
     epsilon: FractionScheduleConfig = FractionScheduleConfig(start=1.0, end=0.05, steps=50_000.0)
@@ -122,18 +121,18 @@ class HParamsConfig(Model):
 
 
 class ComponentConfig(Model):
-    """A choice among modules: `name` finds the module, whose `Config` validates `options`."""
+    """A component: the module `name`, whose `Config` validates `options`."""
 
     name: str
     options: pydantic.SerializeAsAny[Model]
 
 
 class AlgoConfig(Model):
-    """An algorithm and, where it has one, its mixer.
+    """An algorithm and its mixer, if any.
 
     Attributes:
-      name: shown to people, and part of the run directory.
-      algorithm: finds the module, whose `Config` validates `options`.
+      name: display name, part of the run directory.
+      algorithm: the module, whose `Config` validates `options`.
     """
 
     name: str
@@ -156,7 +155,7 @@ StorageDtype = Literal["float32", "float16", "bfloat16", "uint8"]
 
 
 class ReplayConfig(Model):
-    """Where one member's minibatches come from."""
+    """Replay buffer of one member and its minibatches."""
 
     kind: Literal["uniform", "prioritised", "on_policy", "transitions"] = "uniform"
     batch_size: PositiveInt = 16
@@ -171,7 +170,7 @@ class ReplayConfig(Model):
 
 
 class TrainerConfig(Model):
-    """Budget, collection and update-to-data ratio; steps are env steps unless said."""
+    """Budget, collection and update-to-data ratio, in env steps unless stated otherwise."""
 
     env_steps: PositiveInt = 600_000
     warm_up: Count = 5_000
@@ -192,7 +191,7 @@ class EvalConfig(Model):
 
 
 class PopulationConfig(Model):
-    """How members share the devices."""
+    """Distribution of members over devices and processes."""
 
     batching: Literal["map", "vmap", "auto"] = "auto"
     devices: PositiveInt | None = None
@@ -202,8 +201,8 @@ class PopulationConfig(Model):
 
 
 class LoggersConfig(Model):
-    """Where rows go besides the files of the run directory; None is off. The options of each are
-    those of the module `qmix_jax.loggers.<name>`, or of a user-defined module.
+    """Loggers besides the files of the run directory; None is off. Options are validated by the
+    `Config` of `qmix_jax.loggers.<name>` or of the user-defined module.
     """
 
     tensorboard: pydantic.SerializeAsAny[Model] | None = None
@@ -212,7 +211,7 @@ class LoggersConfig(Model):
 
 
 class CheckpointConfig(Model):
-    """What a run keeps to go on from."""
+    """Checkpoints of a run."""
 
     enabled: bool = True
     every_s: Annotated[float, Field(ge=0)] = 60.0
@@ -221,7 +220,7 @@ class CheckpointConfig(Model):
 
 
 class StopConfig(Model):
-    """When a run ends before its steps are done, by the mean over its members; None: never."""
+    """Early stopping, by the mean over the run's members; None disables a rule."""
 
     metric: str | None = None
     at: float | None = None
@@ -297,16 +296,15 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def load(mapping: Mapping[str, Any], find: Callable = components.find) -> ExperimentConfig:
-    """Validates a nested mapping; what it leaves out takes the models' defaults.
+    """Validates a nested mapping; missing keys take the models' defaults.
 
     Args:
-      mapping: nested keys as in `configs/`, for example `{"seeds": 4, "env": {"name":
-        "two_step"}}`.
+      mapping: nested keys as in `configs/`, such as `{"seeds": 4, "env": {"name": "two_step"}}`.
       find: `(kind, name) -> module` with a `Config` that validates the component's `options`.
     Returns:
       A frozen, hashable `ExperimentConfig`.
     Raises:
-      ConfigError: unknown key (with the nearest valid one), wrong type, out-of-range number,
+      ConfigError: unknown key (with the nearest valid one), wrong type, number out of range,
         unknown component; one line with the dotted path.
     """
     raw = {**_DEFAULTS, **_tuples(mapping)}
@@ -327,21 +325,22 @@ def load(mapping: Mapping[str, Any], find: Callable = components.find) -> Experi
     if isinstance(raw.get("logger"), Mapping):
         raw["logger"] = _loggers(raw["logger"], find)
     if isinstance(hparams := raw.get("hparams", {}), Mapping):
-        numbers = validate(hparams_model, hparams.get("algo", {}), ("hparams", "algo"))
-        raw["hparams"] = {**hparams, "algo": numbers}
+        algo_hparams = validate(hparams_model, hparams.get("algo", {}), ("hparams", "algo"))
+        raw["hparams"] = {**hparams, "algo": algo_hparams}
     return validate(ExperimentConfig, raw, ())
 
 
 def dump(config: ExperimentConfig) -> dict[str, Any]:
-    """The nested mapping of plain values that `load` turns into `config` again."""
+    """Returns the nested mapping of plain values that `load` accepts."""
     return config.model_dump(mode="json")
 
 
 def with_values(
     config: ExperimentConfig, values: Mapping[str, Any], find: Callable = components.find
 ) -> ExperimentConfig:
-    """A copy with some dotted keys changed, validated again: `{"hparams.gamma": 0.9}`; `find` as
-    in `load`.
+    """Returns a validated copy with some dotted keys changed, such as `{"hparams.gamma": 0.9}`.
+
+    `find` as for `load`.
     """
     mapping = dump(config)
     for path, value in values.items():
@@ -350,16 +349,35 @@ def with_values(
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None
         if not isinstance(node, dict):
-            raise ConfigError(f"config: unknown key {path!r}; it has no parent section")
+            raise ConfigError(f"config: {unknown_key(path, sorted(mapping))}")
         node[leaf] = value
     return load(mapping, find)
 
 
 def suggest(word: str, allowed: Sequence[str]) -> str:
-    """The end of an error message: the entry of `allowed` nearest to `word`, then all of them."""
+    """Ends an error message with the entry of `allowed` nearest to `word`, and all entries."""
     near = difflib.get_close_matches(word, allowed, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}allowed: {', '.join(allowed) or 'none'}"
+
+
+def unknown_key(key: str, allowed: Sequence[str], keys: Sequence[str] = ()) -> str:
+    """Describes a dotted key that does not exist, with the key that was probably meant.
+
+    Args:
+      allowed: the valid keys of its section, dotted or without the section.
+      keys: all dotted keys; by default those of `ExperimentConfig`.
+    """
+    section, _, leaf = key.rpartition(".")
+    keys = keys or tuple(_dotted_keys(ExperimentConfig))
+    elsewhere = (path for path in keys if path.rpartition(".")[2] == leaf.lower() and path != key)
+    meant = synonyms.find(key) or next(elsewhere, "")
+    other_section, _, other_leaf = meant.rpartition(".")
+    if meant and (other_section != section or {meant, other_leaf} & set(allowed)):
+        choices = ", ".join(allowed) or "none"
+        return f"unknown key {key!r}; did you mean {meant!r}? allowed: {choices}"
+    dotted = not section or any("." in name for name in allowed)
+    return f"unknown key {key!r}; {suggest(key if dotted else leaf, allowed)}"
 
 
 def _tuples(value: Any) -> Any:
@@ -373,11 +391,11 @@ def _tuples(value: Any) -> Any:
 def _component(
     kind: str, raw: Any, path: tuple[str, ...], find: Callable, key: str = "name"
 ) -> tuple[Any, Any]:
-    """Replaces the options of one raw component by its module's validated `Config`."""
+    """Returns a raw component with validated options, and its module."""
     where = ".".join(path)
     if not isinstance(raw, Mapping) or not isinstance(raw.get(key), str):
         raise ConfigError(
-            f"config: {where}={raw!r}: a component is a mapping with a text `{key}` and `options`; "
+            f"config: {where}={raw!r}: expected a mapping with a text `{key}` and `options`; "
             f"set {where}.{key}"
         )
     try:
@@ -389,14 +407,14 @@ def _component(
             raise
         raise ConfigError(
             f"config: {where}.{key}={raw[key]!r}: importing it raised "
-            f"{components.said_by(error)}; correct that"
+            f"{components.describe(error)}; fix it"
         ) from error
     options = raw.get("options", {})
     return {**raw, "options": validate(module.Config, options, (*path, "options"))}, module
 
 
 def _loggers(raw: Mapping[str, Any], find: Callable) -> dict[str, Any]:
-    """Replaces the options of each logger by its module's validated `Config`."""
+    """Returns the raw loggers with validated options."""
     chosen = dict(raw)
     for name in ("tensorboard", "wandb"):
         if chosen.get(name) is not None:
@@ -407,19 +425,19 @@ def _loggers(raw: Mapping[str, Any], find: Callable) -> dict[str, Any]:
 
 
 def validate(model: type[_M], raw: Any, path: tuple[str, ...]) -> _M:
-    """A model of a mapping of plain values.
+    """Validates a mapping of plain values.
 
     Args:
-      path: where the mapping is, for messages.
+      path: dotted path of the mapping, for messages.
     Raises:
-      ConfigError: unknown or missing key, wrong type, out-of-range number; one line.
+      ConfigError: unknown or missing key, wrong type, number out of range; one line.
     """
     if isinstance(raw, model):
         return raw
     try:
         return model.model_validate(raw)
     except pydantic.ValidationError as error:
-        # a misspelt key makes its right name missing too: name the misspelling
+        # A misspelt key also makes its right name missing: report the misspelling.
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ConfigError(_explain(model, problems[0], path) + more) from None
@@ -431,15 +449,22 @@ def _explain(model: type[Model], problem: Any, path: tuple[str, ...]) -> str:
     got = problem["input"]
     if problem["type"] == "extra_forbidden":
         known = _keys_at(model, loc[:-1])
-        return f"config: unknown key {where!r}; {suggest(loc[-1], known)}"
+        return f"config: {unknown_key(where, known)}"
     if problem["type"] == "missing":
         return f"config: {where} is missing; set it"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"config: {where}={got!r}: {message}; got {type(got).__name__} {got!r}"
 
 
+def _dotted_keys(model: type[Model], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        if _is_model(nested := _bare(field.annotation)):
+            yield from _dotted_keys(nested, f"{prefix}{name}.")
+
+
 def _keys_at(model: type[Model], loc: list[str]) -> list[str]:
-    """Valid keys of the nested model that an error location points into."""
+    """Returns the valid keys of the nested model at an error location."""
     node: Any = model
     for part in loc:
         if _is_model(node) and part in node.model_fields:
@@ -452,7 +477,7 @@ def _is_model(annotation: Any) -> bool:
 
 
 def _bare(annotation: Any) -> Any:
-    """The annotation without `| None` and `Annotated`."""
+    """Strips `| None` and `Annotated`."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next(arg for arg in typing.get_args(annotation) if arg is not type(None))
     if typing.get_origin(annotation) is Annotated:
@@ -465,5 +490,5 @@ __all__ = [
     "ExperimentConfig", "ExponentialConfig", "Fraction", "HParamsConfig", "Int", "LoggersConfig",
     "Model", "OpenFraction", "OptimiserConfig", "PopulationConfig", "PositiveFloat",
     "PositiveInt", "PowerConfig", "ReplayConfig", "ScheduleConfig", "StopConfig", "TrainerConfig",
-    "dump", "load", "suggest", "validate", "with_values",
+    "dump", "load", "suggest", "unknown_key", "validate", "with_values",
 ]  # fmt: skip

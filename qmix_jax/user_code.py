@@ -45,7 +45,7 @@ def _explanation(error: Exception, cfg: config.ExperimentConfig) -> str | None:
         return None
     name, where = custom[kind], f" at {lines[kind]}" if lines[kind] else ""
     hint = f"run `qmix-jax check-env {name}` for details" if kind == "env" else "fix the module"
-    return f"{kind}: {name!r} failed{where} ({components.said_by(error)}); {hint}"
+    return f"{kind}: {name!r} failed{where} ({components.describe(error)}); {hint}"
 
 
 def _line_in(error: Exception, name: str) -> str:

@@ -1,6 +1,9 @@
-"""The command line: help, refusals in one line, exit codes, and real tiny runs."""
+"""The command line: help, errors in one line, exit codes, and tiny runs."""
 
+import importlib
 import json
+import re
+import shlex
 import sys
 import types
 
@@ -25,7 +28,7 @@ TINY = (
 
 @pytest.fixture
 def api(monkeypatch, tmp_path):
-    """Stands in for `qmix_jax.api`, records calls, and does what `outcome` says."""
+    """Replaces `qmix_jax.api`: records the calls and ends as `outcome` says."""
     calls = []
 
     def train(cfg, directory=None, command=None):
@@ -37,13 +40,13 @@ def api(monkeypatch, tmp_path):
     fake = types.SimpleNamespace(train=train, calls=calls, outcome="done")
     monkeypatch.setitem(sys.modules, "qmix_jax.api", fake)
     monkeypatch.setattr(qmix_jax, "api", fake, raising=False)
-    monkeypatch.setattr(pages, "print_learnt", lambda result: None)  # nothing was
+    monkeypatch.setattr(pages, "print_learnt", lambda result: None)
     monkeypatch.chdir(tmp_path)
     return fake
 
 
 def run(*arguments):
-    """Exit code of the command line in this process."""
+    """Returns the exit code of the command line in this process."""
     try:
         return main.main(arguments)
     except SystemExit as stop:
@@ -53,21 +56,60 @@ def run(*arguments):
 # Help
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("train", "-h")])
-def test_help_lists_groups_and_choices(arguments, capsys):
-    assert run(*arguments) == 0
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+def test_help_lists_the_commands(words, capsys):
+    assert run(*words) == 0
     text = capsys.readouterr().out
-    assert "usage: qmix-jax train" in text
+    assert text.startswith(f"qmix-jax {qmix_jax.__version__}: ")
+    commands = text.partition("\ncommands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in commands] == list(main.COMMANDS)
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_help_of_a_command_has_usage_options_and_examples(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(command, "--help") == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: qmix-jax {command} ")
+    options, _, examples = text.partition("\nexamples:\n")
+    assert "\n  -h, --help" in options
+    assert examples.count(f"qmix-jax {command}") >= 2
+    assert max(map(len, text.splitlines())) <= 90
+    others = set(main.COMMANDS) - {command}
+    assert not [other for other in others if f"qmix-jax {other} " in text], "that command alone"
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_examples_of_the_help_parse(command):
+    examples = re.findall(rf"^  qmix-jax {command}(.*)$", main.help_text(command), re.MULTILINE)
+    for text in examples:
+        words = shlex.split(re.sub(r" {3,}.*", "", text))
+        main.COMMANDS[command].parser().parse_intermixed_args(words)
+
+
+def test_help_of_train_lists_groups_and_choices():
+    text = " ".join(main.help_text("train").split())
     for group, choices in composition.choices().items():
-        assert any(
-            line.split() == [group, *", ".join(choices).split()] for line in text.split("\n")
-        )
+        assert f" {group} {', '.join(choices)} " in text
 
 
-def test_help_and_module_entry_in_a_process(run_python):
+def test_every_option_of_hydra_is_an_option_of_train():
+    parser = main.COMMANDS["train"].parser()
+    usage = importlib.import_module("hydra.main").get_args_parser().format_usage()
+    names = set(re.findall(r"--[a-z-]+", usage)) - {"--version", "--experimental-rerun"}
+    assert len(names) > 10 and names <= set(re.findall(r"--[a-z-]+", parser.format_help()))
+
+
+def test_help_of_hydra(run_python):
+    result = run_python("-m", "qmix_jax", "train", "--hydra-help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "== Flags ==" in result.stdout
+
+
+def test_module_entry_in_a_process(run_python):
     result = run_python("-m", "qmix_jax")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith(f"qmix-jax {qmix_jax.__version__}: ")
+    assert result.stdout == main.help_text()
 
 
 def test_version(capsys):
@@ -75,7 +117,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"qmix-jax {qmix_jax.__version__}\n"
 
 
-# Refusals
+# Errors
 
 REFUSED = [
     (("tran",), "command line: unknown command 'tran'; did you mean 'train'? allowed: train"),
@@ -83,9 +125,17 @@ REFUSED = [
     (("train", "--foo"), "command line: unrecognized arguments: --foo"),
     (
         ("train", "--config-dir", "nowhere"),
-        "command line: --config-dir 'nowhere' is no folder; give an existing one",
+        "command line: --config-dir 'nowhere' is no folder; give an existing one\n",
     ),
-    (("train", "--config-path", "x"), "command line: --config-path would hide the package's own"),
+    (("train", "-cp", "x"), "command line: --config-path 'x' is no folder; give an existing one"),
+    (
+        ("train", "-cp", ".", "-cd", "."),
+        "command line: --config-dir and --config-path exclude each other; give one",
+    ),
+    (("train", "--cfg", "jobs"), "command line: argument -c/--cfg: invalid choice: 'jobs'"),
+    (("report",), "command line: the following arguments are required: DIR; see qmix-jax report "),
+    (("export", "x", "--membr", "1"), "command line: unrecognized arguments: --membr 1; see qmix-"),
+    (("plan", "--cfg", "job"), "command line: unrecognized arguments: --cfg; see qmix-jax plan "),
     (("train", "--resolve"), "command line: --resolve belongs to --cfg; give both or neither"),
     (("train", "-m", "--cfg", "job"), "command line: --run, --multirun, --cfg, --info and "),
     (
@@ -130,14 +180,18 @@ REFUSED = [
     (("train", "-m", "hparams.gamma=0.5,7"), "config: hparams.gamma=7: input should be less"),
     (("train", "-m", "algo=qmix,qmx"), "config: unknown choice algo=qmx; did you mean 'qmix'?"),
     (("train", "-m", "seeds=[1"), "config: "),
+    (
+        ("train", "-m", "hparams.gamma=interval(0,1)"),
+        "command line: 'hparams.gamma=interval(0,1)' is a continuous range; search it with hydra/",
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED]
+    ("words", "message"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED]
 )
-def test_mistakes_are_one_line_and_exit_2(arguments, message, api, tmp_path, capsys):
-    assert run(*arguments) == 2
+def test_mistakes_are_one_line_and_exit_2(words, message, api, tmp_path, capsys):
+    assert run(*words) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"error: {message}")
@@ -155,23 +209,23 @@ def test_mistake_in_a_process(run_python, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# What reaches the trainer
+# From the command line to the trainer
 
 
 def test_overrides_reach_the_trainer(api, tmp_path):
     assert run("train", "experiment=two_step", "seeds=3", "hparams.learning_rate=1e-3") == 0
     (call,) = api.calls
     assert call.cfg == config.load(
-        main.compose("experiment=two_step", "seeds=3", "hparams.learning_rate=1e-3")
+        composition.compose("experiment=two_step", "seeds=3", "hparams.learning_rate=1e-3")
     )
     assert call.cfg.hparams.learning_rate.end == 1e-3
     assert call.command == ("qmix-jax train experiment=two_step seeds=3 hparams.learning_rate=1e-3")
     directory = tmp_path / "runs" / "two_step" / "qmix"
     assert [str(path) for path in directory.iterdir()] == [call.directory]
-    assert not any(directory.glob("*/*"))  # Hydra leaves nothing of its own behind
+    assert not any(directory.glob("*/*"))  # Hydra writes no files
 
 
-def test_run_directory_can_be_chosen(api, tmp_path):
+def test_the_run_directory_can_be_chosen(api, tmp_path):
     assert run("train", "hydra.run.dir=here") == 0
     assert api.calls[0].directory == str(tmp_path / "here")
     assert sys.argv[0] != "qmix-jax train"
@@ -182,7 +236,7 @@ def test_flags_may_stand_between_overrides(api):
     assert [call.cfg.seed for call in api.calls] == [1, 2]
 
 
-def test_multirun_gives_each_job_a_directory(api, tmp_path, capsys):
+def test_each_job_of_a_multirun_has_a_directory(api, tmp_path, capsys):
     assert run("train", "-m", "experiment=two_step", "algo=iql,qmix", "seeds=1") == 0
     names = [call.directory.rpartition("/")[2] for call in api.calls]
     assert names == ["0_two_step_iql", "1_two_step_qmix"]
@@ -197,21 +251,28 @@ def test_multirun_gives_each_job_a_directory(api, tmp_path, capsys):
     ]
 
 
-def test_config_dir_of_ones_own(api, tmp_path):
-    own = tmp_path / "own folder" / "experiment"
-    own.mkdir(parents=True)
-    (own / "mine.yaml").write_text(
+def test_config_dir_adds_a_folder(api, tmp_path):
+    folder = tmp_path / "my configs" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(
         "# @package _global_\ndefaults: [two_step]\nname: mine\nhparams: {gamma: 0.5}\n"
     )
-    assert run("train", "--config-dir", str(own.parent), "experiment=mine") == 0
+    assert run("train", "--config-dir", str(folder.parent), "experiment=mine") == 0
     (call,) = api.calls
     assert (call.cfg.name, call.cfg.hparams.gamma, call.cfg.seeds) == ("mine", 0.5, 8)
-    assert call.command == f"qmix-jax train --config-dir '{own.parent}' experiment=mine"
+    assert call.command == f"qmix-jax train --config-dir '{folder.parent}' experiment=mine"
+
+
+def test_options_of_hydra_are_passed_on(api, capsys):
+    assert run("train", "--cfg", "job", "-p", "stop", "name=${oc.env:HOME}", "--resolve") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# @package stop\nmetric: null\n") and "gamma" not in out
+    assert not api.calls
 
 
 def test_cfg_prints_and_runs_nothing(api, tmp_path, capsys):
     assert run("train", "experiment=matrix", "--cfg", "job") == 0
-    assert yaml.safe_load(capsys.readouterr().out) == main.compose("experiment=matrix")
+    assert yaml.safe_load(capsys.readouterr().out) == composition.compose("experiment=matrix")
     assert not api.calls
     assert not (tmp_path / "runs").exists()
 
@@ -219,20 +280,20 @@ def test_cfg_prints_and_runs_nothing(api, tmp_path, capsys):
 # Baselines
 
 
-def test_a_baseline_as_a_table_and_as_json(capsys):
+def test_baseline_prints_a_table_or_json(capsys):
     """(0, 0) pays 1 in a quarter of all steps until (1, 1) happens, which is as likely."""
     arguments = ("baseline", "experiment=mmdp", "eval.episodes=32", "env.options.max_steps=9")
     assert run(*arguments, "seed=7", "seeds=2", "--json", "policy=random") == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["env"], shown["policy"], shown["episodes"], shown["seed"]) == (
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["env"], scores["policy"], scores["episodes"], scores["seed"]) == (
         "mmdp",
         "random",
         32,
         7,
     )
-    first, second = shown["metrics"]["return"]
+    first, second = scores["metrics"]["return"]
     assert first != second and 0.5 < first < 1.5
-    assert shown["metrics"]["length"] == [9, 9]
+    assert scores["metrics"]["length"] == [9, 9]
     assert run(*arguments, "seed=7", "seeds=1") == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "return" in line)
     assert float(line.split()[1]) == pytest.approx(first, rel=1e-2), "random by default"
@@ -245,7 +306,7 @@ def test_a_baseline_as_a_table_and_as_json(capsys):
         ("randm", "mmdp has no policy=randm; did you mean 'random'? allowed: random"),
     ],
 )
-def test_a_policy_that_an_environment_lacks_is_one_line(policy, message, capsys):
+def test_a_policy_that_the_environment_lacks_is_an_error(policy, message, capsys):
     assert run("baseline", "experiment=mmdp", f"policy={policy}") == 2
     assert capsys.readouterr().err == f"error: baseline: {message}\n"
 
@@ -273,20 +334,20 @@ def test_outcomes_become_exit_codes(outcome, code, stderr, flags, api, capsys):
     assert len(api.calls) == 1
 
 
-def test_mistake_leaves_no_empty_run_directory(api, tmp_path):
+def test_an_error_leaves_no_empty_run_directory(api, tmp_path):
     api.outcome = config.ConfigError("plan: no")
     assert run("train", "hydra.run.dir=here") == 2
     assert not (tmp_path / "here").exists()
 
 
-def test_a_defect_is_not_hidden(api):
-    """Python itself then shows the traceback and exits with 1."""
-    api.outcome = KeyError("a defect")
-    with pytest.raises(KeyError, match="a defect"):
+def test_a_bug_raises(api):
+    """Python prints the traceback and exits with 1."""
+    api.outcome = KeyError("a bug")
+    with pytest.raises(KeyError, match="a bug"):
         run("train", "experiment=two_step")
 
 
-# Real runs
+# Training
 
 
 @pytest.mark.slow
@@ -295,7 +356,7 @@ def test_a_run_from_start_to_end(run_python, tmp_path):
     assert result.returncode == 0, result.stderr
     (directory,) = (tmp_path / "runs" / "two_step" / "vdn").iterdir()
     saved = config.load(yaml.safe_load((directory / "config.yaml").read_text()))
-    assert saved == config.load(main.compose(*TINY, "algo=vdn"))
+    assert saved == config.load(composition.compose(*TINY, "algo=vdn"))
     manifest = json.loads((directory / "manifest.json").read_text())
     assert manifest["command"] == f"qmix-jax train {' '.join(TINY)} algo=vdn"
     header, *rows = (directory / "metrics.csv").read_text().splitlines()
@@ -315,7 +376,7 @@ def test_a_multirun_from_start_to_end(run_python, tmp_path):
         assert (sweep / name / "manifest.json").is_file()
 
 
-def test_a_plan_that_cannot_be_honoured_is_one_line(monkeypatch, tmp_path, capsys):
+def test_an_invalid_plan_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("train", *TINY, "trainer.n_envs=4", "replay.capacity=10", "seeds=1") == 2
     error = capsys.readouterr().err
@@ -325,7 +386,7 @@ def test_a_plan_that_cannot_be_honoured_is_one_line(monkeypatch, tmp_path, capsy
     assert not list((tmp_path / "runs" / "two_step" / "qmix").iterdir())
 
 
-def test_a_run_directory_that_cannot_be_made_is_one_line(api, tmp_path, capsys):
+def test_a_run_directory_that_cannot_be_created_is_one_line(api, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run("train", "hydra.run.dir=file/run") == 2
     assert capsys.readouterr().err == (

@@ -37,7 +37,7 @@ def steps(directory):
 
 
 @pytest.mark.slow
-def test_a_run_can_be_longer_and_evaluated_otherwise(ended, capsys):
+def test_a_resumed_run_can_be_longer_and_evaluated_differently(ended, capsys):
     before = steps(ended)
     command = json.loads((ended / "manifest.json").read_text())["command"]
     changes = ("trainer.env_steps=200", "eval={every: 50, episodes: 16}", "logger=tensorboard")
@@ -51,7 +51,7 @@ def test_a_run_can_be_longer_and_evaluated_otherwise(ended, capsys):
 
 
 @pytest.mark.slow
-def test_auto_begins_and_then_has_nothing_left_to_do(ended, capsys):
+def test_auto_starts_and_then_has_nothing_left_to_train(ended, capsys):
     again = ("train", *TINY, "hydra.run.dir=auto", "resume=auto")
     assert run(*again) == 0
     assert "resume:" not in capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_auto_begins_and_then_has_nothing_left_to_do(ended, capsys):
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_as_a_whole(swept, capsys):
+def test_a_sweep_is_resumed(swept, capsys):
     assert run("train", f"resume={swept}") == 0
     assert "has ended; to train on" in capsys.readouterr().out
     before = [steps(path) for path in sorted(swept.glob("*_two_step_*"))]
@@ -78,9 +78,10 @@ REFUSED = [
     ("resume=RUN algo=vdn", "was trained with algo.name='qmix' (now 'vdn'), "),
     ("resume=RUN hparams.gama=1", "config: unknown key 'hparams.gama'; did you mean"),
     ("resume=RUN eval.every=0", "config: eval.every=0: input should be greater than 0"),
-    ("resume=RUN -m", "command line: -m does not go with resume=DIR"),
-    ("resume=RUN seed=1,2", "command line: seed=1,2 does not go with resume=DIR"),
-    ("resume=RUN hydra.run.dir=x", "command line: hydra.run.dir=x does not go with resume=DIR"),
+    ("resume=RUN -cd .", "command line: --config-dir cannot be combined with resume=DIR"),
+    ("resume=RUN -m", "command line: --multirun cannot be combined with resume=DIR"),
+    ("resume=RUN seed=1,2", "command line: 'seed=1,2': give one value per key"),
+    ("resume=RUN hydra.run.dir=x", "command line: 'hydra.run.dir=x': give one value per key"),
     ("resume=auto", "resume: resume=auto needs hydra.run.dir=FOLDER, the same each time"),
     ("resume=auto -m", "resume: resume=auto needs hydra.sweep.dir=FOLDER, the same each time"),
     ("resume=auto hydra.run.dir=RUN seed=5", "was trained with "),
@@ -90,8 +91,8 @@ REFUSED = [
 @pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=lambda text: text[:40])
 def test_mistakes_are_one_line_and_exit_2(arguments, message, ended, capsys):
     before = {path: path.read_bytes() for path in ended.glob("*.*")}
-    given = arguments.replace("RUN", str(ended)).split()
-    assert run("train", *given) == 2
+    words = arguments.replace("RUN", str(ended)).split()
+    assert run("train", *words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert {path: path.read_bytes() for path in ended.glob("*.*")} == before

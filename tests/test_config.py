@@ -1,4 +1,4 @@
-"""From a mapping to a frozen configuration, and what is refused on the way."""
+"""Validation of mappings into frozen configurations."""
 
 import types
 
@@ -35,20 +35,20 @@ def test_configuration_is_frozen():
         loaded.seeds = 3
 
 
-def test_integral_float_counts_as_integer():
+def test_an_integral_float_is_an_integer():
     steps = config.load({"trainer": {"env_steps": 1e6}}).trainer.env_steps
     assert steps == 1_000_000
     assert isinstance(steps, int)
 
 
-def test_number_is_a_constant_schedule():
+def test_a_number_is_a_constant_schedule():
     rate = config.load({"hparams": {"learning_rate": 1e-3}}).hparams.learning_rate
     assert (rate.start, rate.end) == (1e-3, 1e-3)
 
 
-def test_component_of_ones_own_by_dotted_path():
-    own = config.load({"env": {"name": "qmix_jax.envs.two_step"}})
-    assert own.env.options == config.load({"env": {"name": "two_step"}}).env.options
+def test_a_component_may_be_a_dotted_path():
+    loaded = config.load({"env": {"name": "qmix_jax.envs.two_step"}})
+    assert loaded.env.options == config.load({"env": {"name": "two_step"}}).env.options
 
 
 def test_find_is_replaceable():
@@ -61,7 +61,7 @@ def test_find_is_replaceable():
     assert config.load({"env": {"name": "anything"}}, find=find).env.options == Config()
 
 
-def test_algorithm_brings_its_own_numbers():
+def test_an_algorithm_has_coefficients():
     class Coefficients(config.Model):
         alpha: config.Fraction = 0.5
 
@@ -112,7 +112,7 @@ REFUSED = [
     ({"optimiser": {"name": "sgd"}}, "config: optimiser.name='sgd': input should be 'adam', "),
     ({"trainer": {"n_envs": None}}, "config: trainer.n_envs=None: input should be a valid integer"),
     ({"replay": {"capacity": 0}}, "config: replay.capacity=0: input should be greater than 0"),
-    ({"env": "smax"}, "config: env='smax': a component is a mapping with a text `name` and"),
+    ({"env": "smax"}, "config: env='smax': expected a mapping with a text `name` and `options`"),
     (
         {"env": {"name": "smaxx"}},
         "config: env.name='smaxx': unknown name 'smaxx'; allowed: jaxmarl, matrix, mmdp, ",
@@ -145,14 +145,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("mapping", "message"), REFUSED, ids=[str(bad) for bad, _ in REFUSED])
-def test_refused_in_one_line(mapping, message):
+def test_an_invalid_mapping_is_one_line(mapping, message):
     with pytest.raises(config.ConfigError) as caught:
         config.load(mapping)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_broken_module_of_ones_own_is_not_mistaken_for_a_missing_one(tmp_path, monkeypatch):
+def test_a_broken_module_is_not_reported_as_missing(tmp_path, monkeypatch):
     (tmp_path / "broken_lab_pkg").mkdir()
     (tmp_path / "broken_lab_pkg" / "env.py").write_text("import no_such_dependency\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -167,11 +167,12 @@ def test_with_values_changes_and_validates():
     assert loaded.hparams.gamma == 0.99
     with pytest.raises(config.ConfigError, match=r"hparams.gamma=7: input should be less"):
         config.with_values(loaded, {"hparams.gamma": 7})
-    with pytest.raises(config.ConfigError, match=r"unknown key 'hparamz\.gamma'; it has no"):
+    message = r"unknown key 'hparamz\.gamma'; did you mean 'hparams\.gamma'\? allowed: agent, "
+    with pytest.raises(config.ConfigError, match=message):
         config.with_values(loaded, {"hparamz.gamma": 0.5})
 
 
-def test_suggest_names_the_nearest_then_all():
+def test_suggest_lists_the_nearest_then_all():
     assert config.suggest("qmx", ["qmix", "vdn"]) == "did you mean 'qmix'? allowed: qmix, vdn"
     assert config.suggest("zzz", ["qmix"]) == "allowed: qmix"
     assert config.suggest("zzz", []) == "allowed: none"

@@ -1,4 +1,4 @@
-"""A user's mixer or algorithm is one module outside the package, chosen by its dotted path."""
+"""User-defined mixers and algorithms: modules outside the package, chosen by dotted path."""
 
 import pathlib
 import sys
@@ -9,16 +9,15 @@ import pytest
 import samples
 
 import qmix_jax
-from qmix_jax.cli import composition
 
-OWN = ("experiment=two_step", "algo=vdn", "algo.name=weighted", "algo.mixer.name=toys.weighted")
+MIXER = ("experiment=two_step", "algo=vdn", "algo.name=weighted", "algo.mixer.name=toys.weighted")
 
 
 @pytest.mark.slow
 def test_a_custom_environment_trains_with_options(tmp_path):
     tiny = ("seeds=2", "trainer.env_steps=400", "eval.every=400")
-    mapping = composition.compose(*OWN, "+algo.mixer.options.start=2.0", *tiny)
-    result = qmix_jax.train(qmix_jax.load_config(mapping), tmp_path / "run")
+    cfg = qmix_jax.compose_config(*MIXER, "+algo.mixer.options.start=2.0", *tiny)
+    result = qmix_jax.train(cfg, tmp_path / "run")
     weight = np.asarray(result.parameters["mixer"]["weight"])
     assert weight.shape == (2, 2) and (weight != 2.0).all() and (np.abs(weight - 2.0) < 1.0).all()
     tables = qmix_jax.game_tables(result)
@@ -53,7 +52,7 @@ def test_a_custom_algorithm_weights_negative_errors():
 @pytest.mark.slow
 def test_a_custom_algorithm_trains_with_coefficients(tmp_path):
     tiny = ("seeds=2", "trainer.env_steps=400", "eval.every=400", "+hparams.algo.beta=0.2")
-    cfg = qmix_jax.load_config(composition.compose(*ALGORITHM, *tiny))
+    cfg = qmix_jax.compose_config(*ALGORITHM, *tiny)
     assert dict(cfg.hparams.algo) == {"beta": 0.2}
     result = qmix_jax.train(cfg, tmp_path / "run")
     assert np.isfinite(result.metrics["eval/return"]).any()
@@ -81,7 +80,7 @@ def test_an_agent_trains_and_takes_its_options(tmp_path):
 
 def test_invalid_options_of_a_custom_component_are_explained():
     with pytest.raises(qmix_jax.ConfigError, match=r"algo\.mixer\.options\.strat.*start"):
-        qmix_jax.load_config(composition.compose(*OWN, "+algo.mixer.options.strat=2.0"))
+        qmix_jax.compose_config(*MIXER, "+algo.mixer.options.strat=2.0")
 
 
 def test_custom_modules_are_imported_from_the_working_directory(tmp_path, run_python):

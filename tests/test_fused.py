@@ -1,4 +1,4 @@
-"""`hydra/launcher=fused`: a multirun's jobs in as few programs as they need."""
+"""`hydra/launcher=fused`: the jobs of a multirun in as few programs as possible."""
 
 import json
 import types
@@ -8,7 +8,7 @@ import yaml
 from toys.command_line import TINY, run
 
 from qmix_jax import api, config
-from qmix_jax.cli import main
+from qmix_jax.cli import composition
 from qmix_jax.training import session
 
 FUSED = ("train", "-m", "hydra/launcher=fused")
@@ -16,16 +16,16 @@ FUSED = ("train", "-m", "hydra/launcher=fused")
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
-    """Stands in for `api.train_many`: keeps the jobs; `outcome(job)` makes the results."""
-    kept = types.SimpleNamespace(jobs=[], directory=None, outcome=lambda job: result(1.0))
+    """Replaces `api.train_many`: records the jobs; `outcome(job)` makes the results."""
+    record = types.SimpleNamespace(jobs=[], directory=None, outcome=lambda job: result(1.0))
 
     def train_many(jobs, directory=None):
-        kept.jobs, kept.directory = list(jobs), directory
-        return tuple(kept.outcome(job) for job in jobs)
+        record.jobs, record.directory = list(jobs), directory
+        return tuple(record.outcome(job) for job in jobs)
 
     monkeypatch.setattr(api, "train_many", train_many)
     monkeypatch.chdir(tmp_path)
-    return kept
+    return record
 
 
 def result(objective, failures=None, interrupted=False):
@@ -35,7 +35,7 @@ def result(objective, failures=None, interrupted=False):
 
 
 @pytest.mark.slow
-def test_all_jobs_arrive_together_as_hydra_would_run_them(trained, capsys):
+def test_all_jobs_train_together_as_hydra_composes_them(trained, capsys):
     swept = ("algo=qmix,vdn", "hparams.gamma=0.9,0.95", "seed=range(2)")
     assert run(*FUSED, *TINY, *swept) == 0, capsys.readouterr().err
     assert len(trained.jobs) == 8
@@ -48,17 +48,17 @@ def test_all_jobs_arrive_together_as_hydra_would_run_them(trained, capsys):
     assert first.command == f"qmix-jax train {first.label}"
     assert first.directory.name == "0_two_step_qmix" and last.directory.name == "7_two_step_vdn"
     assert str(first.directory.parent) == trained.directory
-    assert first.config == config.load(main.compose(*first.label.split()))
+    assert first.config == config.load(composition.compose(*first.label.split()))
 
 
-def test_an_own_config_dir_is_part_of_the_command(trained, tmp_path):
-    own = tmp_path / "own" / "experiment"
-    own.mkdir(parents=True)
-    (own / "mine.yaml").write_text("# @package _global_\ndefaults: [two_step]\nname: mine\n")
-    assert run(*FUSED, "--config-dir", str(own.parent), "experiment=mine", "seed=1,2") == 0
+def test_config_dir_is_part_of_the_command(trained, tmp_path):
+    folder = tmp_path / "own" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# @package _global_\ndefaults: [two_step]\nname: mine\n")
+    assert run(*FUSED, "--config-dir", str(folder.parent), "experiment=mine", "seed=1,2") == 0
     assert trained.jobs[1].config.name == "mine"
     assert trained.jobs[1].command == (
-        f"qmix-jax train --config-dir {own.parent} experiment=mine seed=2"
+        f"qmix-jax train --config-dir {folder.parent} experiment=mine seed=2"
     )
 
 
@@ -68,7 +68,7 @@ def test_diverged_members_are_reported_and_the_exit_code_is_1(trained, capsys):
     assert run(*FUSED, *TINY, "seed=0,1,2") == 1
     assert capsys.readouterr().err == "error: job 1: frozen\n"
     trained.outcome = lambda job: result(1.0)
-    assert run(*FUSED, *TINY, "seed=0,1,2") == 0, "an earlier sweep is forgotten"
+    assert run(*FUSED, *TINY, "seed=0,1,2") == 0, "failures of an earlier sweep do not count"
 
 
 @pytest.mark.parametrize("missing", [None, result(1.0, interrupted=True)])
@@ -117,22 +117,22 @@ def test_a_fused_multirun_from_start_to_end(run_python, tmp_path):
     for job in index["jobs"]:
         folder = tmp_path / "sweep" / job["directory"]
         saved = config.load(yaml.safe_load((folder / "config.yaml").read_text()))
-        assert saved == config.load(main.compose(*job["overrides"].split()))
+        assert saved == config.load(composition.compose(*job["overrides"].split()))
         assert {"curves.png", "metrics.csv", "parameters_final.npz"} <= {
             path.name for path in folder.iterdir()
         }
 
 
 def test_plan_reads_the_same_arguments_as_train(monkeypatch, capsys):
-    kept = []
+    calls = []
     monkeypatch.setattr(
-        api, "plan_runs", lambda configs, memory=None: kept.append((configs, memory))
+        api, "plan_runs", lambda configs, memory=None: calls.append((configs, memory))
     )
     assert run("plan", "-m", *TINY, "seed=1,2,3", "--memory", "24GiB") == 0
     assert run("plan", "experiment=matrix") == 0
-    (three, limit), (one, none) = kept
-    assert [cfg.seed for cfg in three] == [1, 2, 3] and limit == 24 * 2**30
-    assert one == [config.load(main.compose("experiment=matrix"))] and none is None
+    (configs, memory), second = calls
+    assert [cfg.seed for cfg in configs] == [1, 2, 3] and memory == 24 * 2**30
+    assert second == ([composition.load("experiment=matrix")], None)
     for wrong in (("--memory", "much"), ("--memory",), ("hparams.gama=1",)):
         assert run("plan", *wrong) == 2
         error = capsys.readouterr().err

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "qmix_jax"
 
 LAYERS = (
-    ("types", "reprs", "config", "groups", "plan", "components", "user_code"),
+    ("types", "reprs", "synonyms", "config", "groups", "plan", "components", "user_code"),
     ("core",),
     ("nn",),
     ("agents", "critics", "mixers", "envs", "replay", "learner"),

@@ -87,15 +87,15 @@ RUNS = ["one", "0", "1", "2"]
 """One run of three seeds; two jobs of one program; a job with fewer seeds than processes."""
 
 
-def assert_equal_runs(spread, whole):
+def assert_equal_runs(spread, single):
     """Checks that two run directories have equal contents."""
     assert {path.name for path in spread.iterdir()} == FILES
-    assert rows(spread) == rows(whole)
+    assert rows(spread) == rows(single)
     assert len(rows(spread)) > 5
-    lines = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (spread, whole)]
+    lines = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (spread, single)]
     assert lines[0] == lines[1]
     for name in ("parameters_final.npz", "parameters_best.npz"):
-        pair = [parameters.load_parameters(folder / name) for folder in (spread, whole)]
+        pair = [parameters.load_parameters(folder / name) for folder in (spread, single)]
         assert jax.tree.structure(pair[0]) == jax.tree.structure(pair[1])
         assert_equal(*pair)
 
@@ -103,9 +103,9 @@ def assert_equal_runs(spread, whole):
 @pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_two_processes_write_equal_runs(distributed, alone, run):
-    spread, whole = distributed[0] / run, alone[0] / run
-    assert_equal_runs(spread, whole)
-    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (spread, whole)]
+    spread, single = distributed[0] / run, alone[0] / run
+    assert_equal_runs(spread, single)
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (spread, single)]
     shares = {"one": [2, 1], "0": [2, 1], "1": [2, 1], "2": [1, 0]}
     assert manifests[0]["members_of_processes"] == shares[run]
     for key in ("updates", "env_steps", "gradient_steps", "interrupted", "failures"):

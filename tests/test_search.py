@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: spaces, batches, the study that survives its process."""
+"""`hydra/sweeper=optuna`: spaces, batches, and resuming a study."""
 
 import contextlib
 import csv
@@ -16,7 +16,7 @@ import pytest
 from toys.command_line import run
 
 from qmix_jax import api, config
-from qmix_jax.cli import search, search_space
+from qmix_jax.cli import composition, search, search_space
 
 LOG = "hparams.learning_rate=tag(log,interval(1e-4,1e-2))"
 TINY = (
@@ -26,7 +26,7 @@ TINY = (
     "trainer.log_every=100",
     "eval.every=100",
 )
-SEARCH = ("train", "-m", "hydra/sweeper=optuna", "hydra.sweep.dir=found", *TINY)
+SEARCH = ("train", "-m", "hydra/sweeper=optuna", "hydra.sweep.dir=study", *TINY)
 
 
 @pytest.fixture
@@ -42,17 +42,17 @@ def study(folder):
 
 
 def test_spaces_in_the_grammar_of_hydra():
-    space = search_space.parse(
-        [
-            "seeds=2",
-            LOG,
-            "hparams.gamma=interval(0.9,0.99)",
-            "replay.batch_size=int(interval(4,32))",
-            "algo=choice(qmix,vdn)",
-            "hydra.sweep.dir=x",
-        ]
-    )
-    kinds = [one.distribution for one in space.dimensions]
+    overrides = [
+        "seeds=2",
+        LOG,
+        "hparams.gamma=interval(0.9,0.99)",
+        "replay.batch_size=int(interval(4,32))",
+        "algo=choice(qmix,vdn)",
+        "hydra.sweep.dir=x",
+    ]
+    with composition.composer(composition.Sources()) as composer:
+        space = search_space.parse(overrides, composer)
+    kinds = [dimension.distribution for dimension in space.dimensions]
     assert kinds == [
         optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
         optuna.distributions.FloatDistribution(0.9, 0.99),
@@ -60,7 +60,7 @@ def test_spaces_in_the_grammar_of_hydra():
         optuna.distributions.CategoricalDistribution(["qmix", "vdn"]),
     ]
     assert space.fixed == ("seeds=2",)
-    assert [one.traced for one in space.dimensions] == [True, True, False, False]
+    assert [dimension.traced for dimension in space.dimensions] == [True, True, False, False]
     assert space.n_static(1000) == 29 * 2 and space.n_static(8) == 8
     setting = space.overrides({"hparams.gamma": 0.91, "algo": "vdn"})
     assert setting == ["seeds=2", "hparams.gamma=0.91", "algo=vdn"]
@@ -68,7 +68,7 @@ def test_spaces_in_the_grammar_of_hydra():
     assert low[1:] == [
         "hparams.learning_rate=0.0001", "hparams.gamma=0.9", "replay.batch_size=4", "algo=qmix",
     ]  # fmt: skip
-    assert [one[i + 1] for i, one in enumerate(high)] == [
+    assert [overrides[i + 1] for i, overrides in enumerate(high)] == [
         "hparams.learning_rate=0.01", "hparams.gamma=0.99", "replay.batch_size=32", "algo=vdn",
     ]  # fmt: skip
 
@@ -80,7 +80,7 @@ def test_spaces_in_the_grammar_of_hydra():
         (("seed=0,1",), "averaged over"),
         (("hparams.gamma=interval(0.9,0.9)",), "is empty"),
         (("hparams.gamma=tag(log,interval(0,0.9))",), "needs a lower end above 0"),
-        (("hparams.gamma=tag(normal,interval(0.1,0.9))",), "only log is known"),
+        (("hparams.gamma=tag(normal,interval(0.1,0.9))",), "unknown tag 'normal'; allowed: log"),
         (("hparams.gamma=tag(log,choice(0.1,0.9))",), "log belongs to interval"),
         (("seeds=range(3,3)",), "has no values"),
         (("hparams.gamma=interval(0.9,1.5)",), "hparams.gamma"),
@@ -98,19 +98,19 @@ def test_mistakes_are_one_line_and_nothing_is_trained(overrides, message, here, 
     assert not list(here.rglob("metrics.csv"))
 
 
-def test_a_search_is_a_multirun(here, capsys):
+def test_a_search_needs_multirun(here, capsys):
     assert run("train", "hydra/sweeper=optuna", LOG) == 2
     assert "belongs to -m" in capsys.readouterr().err
 
 
-def test_the_extra_is_named_where_it_is_missing(here, monkeypatch, capsys):
+def test_a_missing_extra_is_named(here, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert run(*SEARCH, LOG) == 2
     assert "pip install 'qmix-jax[optuna]'" in capsys.readouterr().err
 
 
 def search_in(folder, *arguments):
-    """Exit code and output of a search that starts in a folder."""
+    """Returns exit code and output of a search in a folder."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(pytest.MonkeyPatch.context()).chdir(folder)
         out = stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -129,7 +129,7 @@ def searched(tmp_path_factory):
         "hydra.sweeper.metric=eval/length",
     )
     done = search_in(folder, "algo=vdn,qmix", *options)
-    return folder / "found", options, done
+    return folder / "study", options, done
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_a_finished_search_is_complete_and_can_be_extended(searched):
     folder, options, _ = searched
     again = search_in(folder.parent, "algo=vdn,qmix", *options)
     assert again.code == 0, again.err
-    assert len(study(folder).trials) == 5, "nothing was left to do"
+    assert len(study(folder).trials) == 5, "nothing is left to train"
     more = (*options[1:], "hydra.sweeper.n_trials=6")
     longer = search_in(folder.parent, "algo=vdn,qmix", *more)
     assert longer.code == 0, longer.err
@@ -170,44 +170,44 @@ def test_a_finished_search_is_complete_and_can_be_extended(searched):
     assert "is of another search (fixed:" in other.err
 
 
-def began(folder, number):
-    """Whether a trial has written rows besides the heading."""
+def has_rows(folder, number):
+    """Returns whether a trial has written rows besides the header."""
     return any(path.stat().st_size > 1000 for path in folder.glob(f"{number}_*/metrics.csv"))
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_and_repeats_nothing(here, environment):
+def test_a_killed_search_resumes_and_repeats_nothing(here, environment):
     options = ("hydra.sweeper.n_trials=4", "hydra.sweeper.batch=2", "trainer.env_steps=10_000")
     command = [sys.executable, "-m", "qmix_jax", *SEARCH, LOG, *options]
     process = subprocess.Popen(
         command, cwd=here, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + 400
-    while not began(here / "found", 2) and time.monotonic() < deadline:
+    while not has_rows(here / "study", 2) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    before = study(here / "found").trials
+    before = study(here / "study").trials
     assert [trial.state.name for trial in before] == ["COMPLETE"] * 2 + ["RUNNING"] * 2
     done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    after = study(here / "found").trials
+    after = study(here / "study").trials
     assert [trial.state.name for trial in after] == ["COMPLETE"] * 4
     assert [trial.params for trial in after] == [trial.params for trial in before]
     assert [trial.value for trial in after[:2]] == [trial.value for trial in before[:2]]
-    assert "2 done, 2 to go on with" in done.stdout
+    assert "2 done, 2 to resume" in done.stdout
     assert "\nresume: " in done.stdout
 
 
 def test_one_search_per_directory(here, capsys):
-    with search._alone(here / "found"):
+    with search._lock(here / "study"):
         assert run(*SEARCH, LOG) == 2
     assert "another one is running" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_setting_that_cannot_be_trained_fails_alone(here, monkeypatch, capsys):
-    """Both spaces are sound at their ends, but not every pair of values is."""
+def test_an_invalid_setting_fails_alone(here, monkeypatch, capsys):
+    """Both spaces are valid at their ends, but not every pair of values is."""
     trained = []
 
     def train_many(jobs, **_):
@@ -219,7 +219,7 @@ def test_a_setting_that_cannot_be_trained_fails_alone(here, monkeypatch, capsys)
     spaces = ("replay.batch_size=choice(4,64)", "replay.capacity=choice(100,32)")
     options = ("hydra.sweeper.n_trials=12", "hydra.sweeper.sampler=random")
     assert run(*SEARCH, *spaces, *options) == 0, capsys.readouterr().err
-    trials = study(here / "found").trials
+    trials = study(here / "study").trials
     failed = [trial for trial in trials if trial.state.name == "FAIL"]
     assert failed and len(failed) + len(trained) == 12
     assert all(trial.params == {
@@ -227,11 +227,11 @@ def test_a_setting_that_cannot_be_trained_fails_alone(here, monkeypatch, capsys)
     assert "replay.batch_size=64 exceeds replay.capacity=32" in failed[0].user_attrs["refusal"]
 
 
-def test_ends_of_a_space_are_checked_first(here, capsys):
+def test_the_ends_of_a_space_are_checked_first(here, capsys):
     assert run(*SEARCH, "replay.capacity=choice(2,500)") == 2
     assert "replay.batch_size=32 exceeds replay.capacity=2" in capsys.readouterr().err
 
 
-def test_an_unknown_extra_option_names_the_key():
+def test_an_invalid_option_of_the_sweeper_names_the_key():
     with pytest.raises(config.ConfigError, match=r"hydra\.sweeper"):
         config.validate(search.SweeperSettings, {"batch": 0}, ("hydra", "sweeper"))

@@ -19,7 +19,7 @@ from toys import preempted
 from toys.command_line import TINY, run
 
 from qmix_jax import api, config, population
-from qmix_jax.cli import composition, group_task, job_queue, main, submit
+from qmix_jax.cli import composition, group_task, job_queue, submit
 
 pytestmark = pytest.mark.as_users
 
@@ -30,8 +30,8 @@ MACHINE = ("time_s", "perf/env_steps_per_s")
 
 
 @contextlib.contextmanager
-def place(folder):
-    """Works in a folder, with jobs on CPUs that find the package and the toys."""
+def working_in(folder):
+    """Changes to a folder; jobs run on CPUs and can import the package and the toys."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("JAX_PLATFORMS", "cpu")
@@ -42,26 +42,26 @@ def place(folder):
 
 @pytest.fixture
 def here(tmp_path):
-    with place(tmp_path):
+    with working_in(tmp_path):
         yield tmp_path
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """The same sweep in jobs (`submitted`) and in one process (`fused`), and what it printed."""
+    """The same sweep in jobs (`submitted`) and in one process (`fused`), and its output."""
     folder = tmp_path_factory.mktemp("swept")
     jobs = (*TINY, "algo=vdn,iql", "seed=0,1")
     printed = io.StringIO()
-    with place(folder), contextlib.redirect_stdout(printed):
+    with working_in(folder), contextlib.redirect_stdout(printed):
         at_once = "hydra.launcher.array_parallelism=2"
         assert run(*LOCAL, at_once, "hydra.sweep.dir=submitted", *jobs) == 0
-    with place(folder):
+    with working_in(folder):
         assert run("train", "-m", "hydra/launcher=fused", "hydra.sweep.dir=fused", *jobs) == 0
     return folder, printed.getvalue()
 
 
 def rows(directory):
-    """The metrics as text, without what depends on the machine."""
+    """Returns the metrics as text, without columns that depend on the machine."""
     with (directory / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k not in MACHINE} for row in csv.DictReader(file)]
 
@@ -74,27 +74,27 @@ def index_of(folder):
 
 
 @pytest.mark.slow
-def test_runs_are_those_of_the_fused_launcher(swept):
+def test_runs_equal_those_of_the_fused_launcher(swept):
     folder, _ = swept
     ours, theirs = index_of(folder / "submitted"), index_of(folder / "fused")
     assert [job["overrides"] for job in ours["jobs"]] == [j["overrides"] for j in theirs["jobs"]]
     for job in ours["jobs"]:
-        one, other = folder / "submitted" / job["directory"], folder / "fused" / job["directory"]
-        assert {p.name for p in one.iterdir()} == {p.name for p in other.iterdir()}
-        assert {row["kind"] for row in rows(one)} == {"train", "eval"}
-        assert rows(one) == rows(other)
-        assert (one / "config.yaml").read_text() == (other / "config.yaml").read_text()
-        manifests = [json.loads((path / "manifest.json").read_text()) for path in (one, other)]
+        mine, other = folder / "submitted" / job["directory"], folder / "fused" / job["directory"]
+        assert {p.name for p in mine.iterdir()} == {p.name for p in other.iterdir()}
+        assert {row["kind"] for row in rows(mine)} == {"train", "eval"}
+        assert rows(mine) == rows(other)
+        assert (mine / "config.yaml").read_text() == (other / "config.yaml").read_text()
+        manifests = [json.loads((path / "manifest.json").read_text()) for path in (mine, other)]
         assert manifests[0]["command"] == manifests[1]["command"]
         for name in ("parameters_final.npz", "parameters_best.npz"):
-            with np.load(one / name) as mine, np.load(other / name) as its:
-                assert mine.files == its.files
-                for key in mine.files:
-                    np.testing.assert_array_equal(mine[key], its[key])
+            with np.load(mine / name) as first, np.load(other / name) as second:
+                assert first.files == second.files
+                for key in first.files:
+                    np.testing.assert_array_equal(first[key], second[key])
 
 
 @pytest.mark.slow
-def test_one_index_holds_all_jobs(swept):
+def test_the_index_of_the_sweep_lists_all_jobs(swept):
     folder, _ = swept
     ours, theirs = index_of(folder / "submitted"), index_of(folder / "fused")
     assert ours["jobs"] == theirs["jobs"], "directories, groups, objectives, failures"
@@ -108,18 +108,18 @@ def test_one_index_holds_all_jobs(swept):
 
 
 @pytest.mark.slow
-def test_changes_of_state_are_one_line_each(swept):
+def test_each_change_of_state_is_one_line(swept):
     _, printed = swept
     lines = printed.splitlines()
     assert lines[0] == "4 jobs in 2 compiled programs"
     for group in ("group 0 (jobs 0, 1): ", "group 1 (jobs 2, 3): "):
-        said = [line.removeprefix(group) for line in lines if line.startswith(group)]
-        assert [line.split()[0] for line in said] == ["submitted", "running", "finished"]
+        states = [line.removeprefix(group) for line in lines if line.startswith(group)]
+        assert [line.split()[0] for line in states] == ["submitted", "running", "finished"]
     assert any(line.strip().endswith("submitted/index.json") for line in lines)
 
 
 @pytest.mark.slow
-def test_a_group_that_fails_leaves_the_others_alone(here, capsys):
+def test_a_failed_group_does_not_stop_the_others(here, capsys):
     environments = ("env=custom", "env.name=toys.failing,toys.constant", "algo=vdn")
     assert run(*LOCAL, *TINY, *environments, "hydra.sweep.dir=sweep") == 1
     printed = capsys.readouterr()
@@ -139,20 +139,20 @@ def test_a_group_that_fails_leaves_the_others_alone(here, capsys):
     assert (here / "sweep" / second["directory"] / "curves.png").is_file()
 
 
-# Going on
+# Resuming
 
 
 @pytest.mark.slow
-def test_a_group_that_is_pre_empted_goes_on_from_its_checkpoint(here):
-    configs = [config.load(main.compose(*TINY, "algo=vdn", f"seed={seed}")) for seed in (0, 1)]
+def test_a_pre_empted_group_resumes_from_its_checkpoint(here):
+    configs = [composition.load(*TINY, "algo=vdn", f"seed={seed}") for seed in (0, 1)]
     jobs = [api.Job(cfg, here / "runs" / str(cfg.seed)) for cfg in configs]
     executor = submitit.AutoExecutor(here / "logs", cluster="local", local_max_num_timeout=0)
     executor.update_parameters(timeout_min=60)
     job = executor.submit(preempted.Preempted(jobs, here / "group"))
     outcome = job.result()
     assert {p.name for p in (here / "runs").iterdir()} == {"0", "1"}
-    said = job.stdout()
-    assert said.count("resume: from ") == 1 and said.count("Requeued job") == 1
+    output = job.stdout()
+    assert output.count("resume: from ") == 1 and output.count("Requeued job") == 1
     for seed in (0, 1):
         manifest = json.loads((here / "runs" / str(seed) / "manifest.json").read_text())
         assert manifest["reached"]["interrupted"] is False and len(manifest["resumed"]) == 1
@@ -163,7 +163,7 @@ def test_a_group_that_is_pre_empted_goes_on_from_its_checkpoint(here):
 
 
 @pytest.mark.slow
-def test_runs_that_had_ended_are_not_trained_again(swept, tmp_path, monkeypatch):
+def test_finished_runs_are_not_trained_again(swept, tmp_path, monkeypatch):
     folder, _ = swept
     ended = index_of(folder / "submitted")["jobs"][:2]
     jobs = []
@@ -181,37 +181,37 @@ def test_runs_that_had_ended_are_not_trained_again(swept, tmp_path, monkeypatch)
 # Ctrl-C
 
 
-def interrupt_after(monkeypatch, looks):
-    """Ctrl-C comes at the look that follows so many."""
-    look, seen = job_queue.JobQueue._look, []
+def interrupt_after(monkeypatch, n_polls):
+    """Sends Ctrl-C after so many polls."""
+    poll, polled = job_queue.JobQueue._poll, []
 
-    def look_or_interrupt(self, number):
-        if len(seen) == looks:
+    def poll_or_interrupt(self, number):
+        if len(polled) == n_polls:
             raise KeyboardInterrupt
-        seen.append(number)
-        look(self, number)
+        polled.append(number)
+        poll(self, number)
 
-    monkeypatch.setattr(job_queue.JobQueue, "_look", look_or_interrupt)
+    monkeypatch.setattr(job_queue.JobQueue, "_poll", poll_or_interrupt)
 
 
 @pytest.mark.slow
-def test_ctrl_c_cancels_processes_of_this_machine(here, monkeypatch, capsys):
+def test_ctrl_c_cancels_local_processes(here, monkeypatch, capsys):
     started = []
     submit_all = job_queue.JobQueue._submit
 
-    def keep(self):
+    def record(self):
         submit_all(self)
         started.extend(self._running.values())
 
-    monkeypatch.setattr(job_queue.JobQueue, "_submit", keep)
+    monkeypatch.setattr(job_queue.JobQueue, "_submit", record)
     interrupt_after(monkeypatch, 0)
-    long = "trainer.env_steps=5_000_000"  # nobody waits for its end
+    long = "trainer.env_steps=5_000_000"  # it is cancelled
     assert run(*LOCAL, *TINY, long, "algo=vdn,iql", "hydra.sweep.dir=sweep") == 130
     (job,) = started
-    # It may have heard of it in time to end its run early; else it has left no result.
+    # It may have ended its run early; otherwise it has no result.
     assert job.done()
     if job.paths.result_pickle.exists():
-        assert job.exception() is not None or all(one.interrupted for one in job.result().runs)
+        assert job.exception() is not None or all(run.interrupted for run in job.result().runs)
     assert "group 0 (job 0): cancelled" in capsys.readouterr().out
     statuses = [job["status"] for job in index_of(here / "sweep")["jobs"]]
     assert statuses == ["cancelled", "waiting"]
@@ -229,7 +229,7 @@ echo '12_1|PENDING|'
 
 
 def fake_slurm(folder, sbatch=SBATCH):
-    """SLURM's commands as this launcher and submitit use them; nothing runs."""
+    """Replaces the commands of SLURM that the launcher and submitit use; nothing runs."""
     binaries = folder / "bin"
     binaries.mkdir()
     for name, text in (("srun", "#!/bin/sh\n"), ("sbatch", sbatch), ("sacct", SACCT)):
@@ -239,7 +239,7 @@ def fake_slurm(folder, sbatch=SBATCH):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_jobs_of_slurm_alone(here, monkeypatch, capsys):
+def test_ctrl_c_does_not_cancel_jobs_of_slurm(here, monkeypatch, capsys):
     monkeypatch.setenv("PATH", fake_slurm(here), prepend=os.pathsep)
     interrupt_after(monkeypatch, 2)
     options = (
@@ -269,14 +269,22 @@ def test_ctrl_c_leaves_jobs_of_slurm_alone(here, monkeypatch, capsys):
     assert "srun --unbuffered" in batch and " --cpus-per-task=4 " in batch
 
 
-# Refusals
+# Errors
 
 REFUSED = [
     (LOCAL, ("hydra.launcher.timeout_min=soon",), "config: hydra.launcher.timeout_min='soon': "),
     (LOCAL, ("hydra.launcher.array_parallelism=0",), "config: hydra.launcher.array_parallelism=0"),
     (LOCAL, ("+hydra.launcher.qos=high",), "config: unknown key 'hydra.launcher.qos'; allowed: "),
-    (LOCAL, ("hydra.launcher.qos=high",), "config: Could not override 'hydra.launcher.qos'. To "),
-    (("train", "-m", "hydra/launcher=fusd"), (), "Could not find 'hydra/launcher/fusd'"),
+    (
+        LOCAL,
+        ("hydra.launcher.qos=high",),
+        "config: unknown key 'hydra.launcher.qos'; did you mean ",
+    ),
+    (
+        ("train", "-m", "hydra/launcher=fusd"),
+        (),
+        "unknown choice hydra/launcher=fusd; did you mean",
+    ),
     (SLURM, ("hydra.launcher.setup=module",), "config: hydra.launcher.setup='module': "),
     (SLURM, ("hydra.launcher.mem_gb=-1",), "config: hydra.launcher.mem_gb=-1: "),
     (SLURM, (), "launcher: hydra/launcher=fused_slurm finds no SLURM here (no `srun` on PATH)"),
@@ -285,7 +293,7 @@ REFUSED = [
     (
         LOCAL,
         ("hydra.sweep.subdir=.",),
-        "is not empty; go on with it by resume=auto, or choose another",
+        "is not empty; resume it with resume=auto, or choose another",
     ),
     (LOCAL, ("replay.capacity=8",), "replay.batch_size=32"),
     (
@@ -301,7 +309,7 @@ REFUSED = [
 def test_mistakes_are_one_line_and_nothing_is_submitted(
     launcher, arguments, message, here, monkeypatch, capsys
 ):
-    monkeypatch.setattr(job_queue, "Queue", None)
+    monkeypatch.setattr(job_queue, "JobQueue", None)
     assert run(*launcher, *TINY, *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1, error
@@ -309,7 +317,7 @@ def test_mistakes_are_one_line_and_nothing_is_submitted(
     assert not list(here.rglob("index.json"))
 
 
-def test_without_the_extra_the_error_names_it(here, monkeypatch, capsys):
+def test_a_missing_extra_is_named(here, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "submitit", None)
     for launcher in (LOCAL, SLURM):
         assert run(*launcher, *TINY, "seed=0,1") == 2
@@ -355,14 +363,14 @@ def test_a_refused_submission_is_one_line(here, monkeypatch, capsys):
         ),
     ],
 )
-def test_the_first_line_of_an_error_is_found(text, line):
+def test_first_line_of_an_error(text, line):
     assert job_queue.first_line(text) == line
 
 
-def test_many_jobs_are_named_briefly():
-    assert submit._numbers((3,), 0) == "job 3"
-    assert submit._numbers((0, 2), 10) == "jobs 10, 12"
-    assert submit._numbers(range(100), 0) == "jobs 0, 1, 2, 3, 4, ..., 99"
+def test_long_lists_of_jobs_are_shortened():
+    assert submit._job_list((3,), 0) == "job 3"
+    assert submit._job_list((0, 2), 10) == "jobs 10, 12"
+    assert submit._job_list(range(100), 0) == "jobs 0, 1, 2, 3, 4, ..., 99"
 
 
 @pytest.mark.parametrize(
@@ -376,10 +384,10 @@ def test_the_yaml_file_lists_every_option(name, model):
     assert config.validate(model, options, ()).model_dump() == options
 
 
-def test_a_cancelled_job_that_did_not_hear_it_is_told_again(monkeypatch):
-    told = []
-    job = types.SimpleNamespace(cancel=lambda: told.append(1), done=lambda: len(told) > 1)
+def test_a_job_that_ignores_its_cancellation_is_cancelled_again(monkeypatch):
+    calls = []
+    job = types.SimpleNamespace(cancel=lambda: calls.append(1), done=lambda: len(calls) > 1)
     monkeypatch.setattr(job_queue, "_POLL_S", 0.0)
-    monkeypatch.setattr(job_queue, "_PATIENCE_S", 0.0)
-    job_queue._await_end(job)
-    assert len(told) == 2
+    monkeypatch.setattr(job_queue, "_RETRY_S", 0.0)
+    job_queue._wait_cancelled(job)
+    assert len(calls) == 2

@@ -39,7 +39,7 @@ BROKEN = {
     "imports": (
         "import jax\n",
         "import jax\nnonsense\n",
-        r"config: env\.name='lab\.imports': importing it raised NameError: .*; correct that",
+        r"config: env\.name='lab\.imports': importing it raised NameError: .*; fix it",
     ),
 }
 

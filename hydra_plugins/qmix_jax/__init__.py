@@ -1,4 +1,4 @@
-"""Hydra finds its plugins here; what they do is in `qmix_jax.cli`."""
+"""Hydra plugins: classes that Hydra looks for here, implemented in `qmix_jax.cli`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,9 @@ from hydra.plugins.sweeper import Sweeper
 
 
 class _Plugin:
-    """Keeps the options of a plugin's YAML file and what Hydra gives; the task itself, one run at a
-    time, is not used.
+    """Stores the options of a plugin's YAML file and Hydra's context.
+
+    The task function, which trains one run, is not used.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -23,12 +24,12 @@ class _Plugin:
 
 
 class FusedLauncher(_Plugin, Launcher):
-    """`hydra/launcher=fused`: all jobs that can share a compiled program train side by side."""
+    """`hydra/launcher=fused`: jobs that can share a compiled program train together."""
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[utils.JobReturn]:
-        """Trains all jobs; the return value of each is its objective."""
+        """Trains all jobs and returns the objective of each."""
         from qmix_jax.cli import launcher
 
         return launcher.launch(
@@ -36,39 +37,39 @@ class FusedLauncher(_Plugin, Launcher):
         )
 
 
-class OptunaSweeper(_Plugin, Sweeper):
-    """`hydra/sweeper=optuna`: a search in batches that train side by side."""
-
-    def sweep(self, arguments: list[str]) -> None:
-        """Trains until the study is complete."""
-        from qmix_jax.cli import search
-
-        search.search(self._context, self._config, arguments, self._options)
-
-
-class FusedSlurmLauncher(FusedLauncher):
+class FusedSlurmLauncher(_Plugin, Launcher):
     """`hydra/launcher=fused_slurm`: each compiled program is a job of a SLURM cluster."""
 
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[utils.JobReturn]:
-        """Submits, waits, and gives the objective of each job."""
-        from qmix_jax.cli import submit
-
-        return submit.launch(
-            self._context, self._config, job_overrides, initial_job_idx, "slurm", self._options
-        )
-
-
-class FusedLocalLauncher(FusedLauncher):
-    """`hydra/launcher=fused_local`: each compiled program is a process of this machine."""
+    cluster = "slurm"
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[utils.JobReturn]:
-        """Starts processes, waits, and gives the objective of each job."""
+        """Submits the jobs, waits, and returns the objective of each."""
         from qmix_jax.cli import submit
 
         return submit.launch(
-            self._context, self._config, job_overrides, initial_job_idx, "local", self._options
+            self._context,
+            self._config,
+            job_overrides,
+            initial_job_idx,
+            self.cluster,
+            self._options,
         )
+
+
+class FusedLocalLauncher(FusedSlurmLauncher):
+    """`hydra/launcher=fused_local`: each compiled program is a process on this machine."""
+
+    cluster = "local"
+
+
+class OptunaSweeper(_Plugin, Sweeper):
+    """`hydra/sweeper=optuna`: a search in batches that train together."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Trains until the study is complete; the configuration has the arguments too."""
+        del arguments
+        from qmix_jax.cli import search
+
+        search.search(self._context, self._config, self._options)

@@ -1,17 +1,25 @@
-"""YAML and overrides to a plain mapping: Hydra's compose API, with errors of one line."""
+"""Composes YAML files and overrides with Hydra; errors are one line."""
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+import shlex
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import hydra
 import omegaconf
 import yaml
-from hydra import errors
-from hydra._internal.core_plugins import basic_sweeper
-from hydra.core import global_hydra
-from hydra.core.override_parser import overrides_parser
+from hydra import errors, version
+from hydra.core import (
+    config_loader,
+    config_search_path,
+    global_hydra,
+    hydra_config,
+    utils,
+)
+from hydra.core.override_parser import overrides_parser, types
+from hydra.types import RunMode
 
 from qmix_jax import config
 
@@ -25,14 +33,17 @@ _ERRORS = (
     errors.HydraException,
     omegaconf.errors.OmegaConfBaseException,
     yaml.YAMLError,
-    ValueError,  # Hydra's own for `group=null`
+    ValueError,  # raised by Hydra for `group=null`
 )
+
+_LOCK = threading.RLock()
+"""Held while Hydra's global state is ours."""
 
 
 def directory() -> pathlib.Path:
-    """Folder of the YAML files: inside an installed package, beside the package in a checkout.
+    """Returns the folder of the YAML files: in an installed package, or beside it in a checkout.
 
-    Raises: ConfigError where neither holds them, that is, where the installation is broken.
+    Raises: ConfigError if there is none, that is, if the installation is broken.
     """
     package = pathlib.Path(__file__).resolve().parents[1]
     for folder in (package / "configs", package.parent / "configs"):
@@ -42,7 +53,7 @@ def directory() -> pathlib.Path:
 
 
 def choices() -> dict[str, tuple[str, ...]]:
-    """Names of the config groups that people choose from -> names of their choices."""
+    """Returns the choices of every config group that users choose from."""
     groups = sorted(path for path in directory().iterdir() if path.is_dir())
     return {
         group.name: tuple(sorted(file.stem for file in group.glob("*.yaml")))
@@ -51,45 +62,225 @@ def choices() -> dict[str, tuple[str, ...]]:
     }
 
 
+class Sources(NamedTuple):
+    """Folders and root of the YAML files, as Hydra's flags of the same names give them.
+
+    Attributes:
+      config_dir: a folder that is searched after the package's.
+      config_path: a folder that is searched before the package's.
+      config_name: the root YAML file.
+    """
+
+    config_dir: str | None = None
+    config_path: str | None = None
+    config_name: str = PRIMARY
+
+    def folders(self) -> tuple[str, str | None]:
+        """Returns the folder that is searched first, and the other one, if any.
+
+        Raises: ConfigError for a folder that does not exist, or two.
+        """
+        if self.config_dir and self.config_path:
+            raise config.ConfigError(
+                "command line: --config-dir and --config-path exclude each other; give one"
+            )
+        user_folder = self.config_path or self.config_dir
+        if user_folder is None:
+            return str(directory()), None
+        folder = pathlib.Path(user_folder).resolve()
+        if not folder.is_dir():
+            flag = "--config-path" if self.config_path else "--config-dir"
+            raise config.ConfigError(
+                f"command line: {flag} {user_folder!r} is no folder; give an existing one"
+            )
+        if self.config_path:
+            return str(folder), str(directory())
+        return str(directory()), str(folder)
+
+
+class Composer:
+    """Composes configurations with Hydra's node.
+
+    All methods raise ConfigError for an unknown key or choice, a syntax error and an interpolation
+    without target.
+    """
+
+    def __init__(self, loader: config_loader.ConfigLoader, config_name: str = PRIMARY) -> None:
+        self._loader = loader
+        self._config_name = config_name
+
+    def parse(self, overrides: Sequence[str]) -> list[types.Override]:
+        """Parses overrides in Hydra's grammar."""
+        with self._explained(overrides):
+            parser = overrides_parser.OverridesParser.create(self._loader)
+            return parser.parse_overrides(list(overrides))
+
+    def root(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> omegaconf.DictConfig:
+        """Composes a single run, or the root of a multirun, in which swept keys are left out."""
+        with self._explained(overrides):
+            return self._loader.load_configuration(
+                config_name=self._config_name,
+                overrides=list(overrides),
+                run_mode=mode,
+                validate_sweep_overrides=mode == RunMode.RUN,
+            )
+
+    def job(
+        self, root: omegaconf.DictConfig, overrides: Sequence[str], number: int
+    ) -> omegaconf.DictConfig:
+        """Composes a job of a multirun as Hydra's launcher does."""
+        with self._explained(overrides):
+            composed = self._loader.load_sweep_config(root, list(overrides))
+        with omegaconf.open_dict(composed):
+            composed.hydra.job.id = str(number)
+            composed.hydra.job.num = number
+        return composed
+
+    @contextlib.contextmanager
+    def _explained(self, overrides: Sequence[str]) -> Iterator[None]:
+        try:
+            yield
+        except _ERRORS as error:
+            raise config.ConfigError(f"config: {self._explain(error, overrides)}") from error
+
+    def _explain(self, error: Exception, overrides: Sequence[str]) -> str:
+        if isinstance(error, errors.MissingConfigException) and error.options is not None:
+            group, _, choice = str(error.missing_cfg_file).rpartition("/")
+            options = sorted(error.options)
+            return f"unknown choice {group}={choice}; {config.suggest(choice, options)}"
+        key = getattr(error.__cause__, "full_key", None)
+        if not key:
+            return _one_line(error)
+        # OmegaConf names the first part that does not exist: `env_args` of `env_args.map_name`.
+        names = (text.lstrip("+~").partition("=")[0] for text in overrides)
+        key = next((name for name in names if name.startswith(f"{key}.")), key)
+        return self._explain_key(error, key, overrides)
+
+    def _explain_key(self, error: Exception, key: str, overrides: Sequence[str]) -> str:
+        """Describes an unknown key, with the keys that the chosen groups have there."""
+        parent, slash, _ = key.rpartition("/")
+        if slash:
+            subgroups = [f"{parent}/{name}" for name in self._loader.list_groups(parent)]
+            return f"unknown group {key!r}; {config.suggest(key, subgroups)}"
+        groups = [group for group in self._loader.list_groups("") if group not in _INTERNAL_GROUPS]
+        chosen = [text for text in overrides if text.partition("=")[0] in groups or "/" in text]
+        composed = self.root(chosen, RunMode.MULTIRUN)
+        if not key.startswith("hydra."):
+            composed = _task(composed)
+        section = key.rpartition(".")[0]
+        if section and omegaconf.OmegaConf.select(composed, section) == {}:
+            return f"unknown key {key!r}; {section!r} is empty; add to it with +{key}=..."
+        group, _, choice = section.partition(".")
+        if choice in choices().get(group, ()):
+            return f"unknown key {key!r}; {section!r} is off; choose it: {group}={choice}"
+        keys = _keys(omegaconf.OmegaConf.to_container(composed))
+        if key in keys:  # a value of the wrong type
+            return _one_line(error)
+        if section in keys and not any(path.startswith(f"{section}.") for path in keys):
+            return f"unknown key {key!r}; {section!r} is a value; set that"
+        while section and section not in keys:
+            section = section.rpartition(".")[0]
+        beside = {path for path in keys if path.rpartition(".")[0] == section}
+        return config.unknown_key(key, sorted(beside if section else {*beside, *groups}), keys)
+
+
+@contextlib.contextmanager
+def composer(sources: Sources) -> Iterator[Composer]:
+    """Opens a `Composer`, in any thread, also inside a program that uses Hydra itself.
+
+    Hydra keeps its state in global objects: they are restored, and one thread composes at a time.
+    """
+    first, second = sources.folders()
+    with (
+        _LOCK,
+        _restored_hydra(),
+        hydra.initialize_config_dir(first, "qmix_jax", version_base=HYDRA_VERSION_BASE),
+    ):
+        loader: Any = global_hydra.GlobalHydra.instance().config_loader()
+        if second is not None:  # the same place in the search path as Hydra's --config-dir
+            path = loader.get_search_path()
+            before = config_search_path.SearchPathQuery(provider="schema")
+            path.prepend("command-line", f"file://{second}", before)
+            loader = type(loader)(path)
+        yield Composer(loader, sources.config_name)
+
+
+@contextlib.contextmanager
+def _restored_hydra() -> Iterator[None]:
+    """Clears Hydra's global state, and restores it at the end."""
+    global_state = global_hydra.GlobalHydra.instance()
+    runtime, base = utils.JobRuntime.instance(), version.VersionBase.instance()
+    running, name, version_base = global_state.hydra, runtime.get("name"), base.getbase()
+    global_state.clear()
+    try:
+        yield
+    finally:
+        global_hydra.GlobalHydra.set_instance(global_state)
+        global_state.hydra = running
+        runtime.set("name", name)
+        base.version_base = version_base
+
+
 def compose(
     *overrides: str, config_dir: str | None = None, config_name: str = PRIMARY
 ) -> dict[str, Any]:
     """Composes the YAML files and overrides as the command line does.
 
     Args:
-      overrides: Hydra overrides, for example `"experiment=two_step"`, `"seeds=4"`.
-      config_dir: a folder of one's own to search besides the package's.
+      overrides: Hydra overrides, such as `"experiment=two_step"`, `"seeds=4"`.
+      config_dir: a folder of YAML files to search besides the package's.
       config_name: name of the root YAML file.
     Returns:
       A nested mapping of plain values for `qmix_jax.load_config`.
     Raises:
-      ConfigError: unknown key or choice, syntax error, unresolvable interpolation; one line.
+      ConfigError: unknown key or choice, syntax error, interpolation without target; one line.
     """
-    with _hydra(config_dir, overrides) as extra:
-        try:
-            composed = hydra.compose(config_name, [*overrides, *extra])
-        except _ERRORS as error:
-            raise config.ConfigError(_explain(error, overrides, config_name)) from error
-    return resolve(composed)
+    with composer(Sources(config_dir, config_name=config_name)) as opened:
+        return task(opened.root(overrides))
 
 
-def load(*overrides: str, config_dir: str | None = None) -> config.ExperimentConfig:
-    """The configuration that `qmix-jax train` makes of the same overrides, by name of the groups'
-    choices: `qmix_jax.train(qmix_jax.compose_config("experiment=smax_2s3z", "algo=vdn"))`.
+def load(
+    *overrides: str, config_dir: str | None = None, config_name: str = PRIMARY
+) -> config.ExperimentConfig:
+    """Composes the configuration that `qmix-jax train` trains with the same overrides.
+
+        qmix_jax.train(qmix_jax.compose_config("experiment=smax_2s3z", "algo=vdn", "seeds=4"))
+
+    It also works in threads and inside a function of `@hydra.main`.
 
     Args:
       overrides: `"group=choice"` and `"key=value"`, as on the command line.
-      config_dir: a folder of one's own to search besides the package's.
+      config_dir: a folder of YAML files to search besides the package's.
+      config_name: name of the root YAML file, in the package's folder or in `config_dir`.
     Raises:
       ConfigError: as `load_config`, and for an unknown choice; one line.
     """
-    return config.load(compose(*overrides, config_dir=config_dir))
+    return config.load(compose(*overrides, config_dir=config_dir, config_name=config_name))
+
+
+def task(composed: omegaconf.DictConfig) -> dict[str, Any]:
+    """Returns what was composed, without Hydra's node, as a resolved mapping.
+
+    Raises: ConfigError as `resolve`.
+    """
+    current = hydra_config.HydraConfig.instance()
+    before = current.cfg
+    current.set_config(composed)  # for ${hydra:...}
+    try:
+        return resolve(_task(composed))
+    finally:
+        current.cfg = before
+
+
+def _task(composed: omegaconf.DictConfig) -> omegaconf.DictConfig:
+    keys = [str(key) for key in composed if key != "hydra"]
+    return omegaconf.OmegaConf.masked_copy(composed, keys)
 
 
 def resolve(composed: omegaconf.DictConfig) -> dict[str, Any]:
-    """A plain mapping with every interpolation resolved.
+    """Returns a plain mapping with every interpolation resolved.
 
-    Raises: ConfigError for an interpolation without target and for a mandatory value left out.
+    Raises: ConfigError for an interpolation without target and a missing mandatory value.
     """
     try:
         mapping = omegaconf.OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
@@ -99,92 +290,32 @@ def resolve(composed: omegaconf.DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in mapping.items()}
 
 
-def sweep(overrides: list[str], config_dir: str | None = None) -> list[list[str]]:
-    """The overrides of each job of a grid: `["seed=1,2"]` -> `[["seed=1"], ["seed=2"]]`.
+def sweep_overrides(root: omegaconf.DictConfig) -> list[str]:
+    """Returns the overrides of a multirun: `hydra.sweeper.params`, then the command line's."""
+    params = root.hydra.sweeper.get("params") or {}
+    return [*(f"{key}={value}" for key, value in params.items()), *root.hydra.overrides.task]
 
-    Overrides of Hydra's own settings are left out. Raises: ConfigError for a syntax error.
+
+def command(hydra_node: Any, overrides: Sequence[str]) -> str:
+    """Returns the command that trains a job alone.
+
+    Args:
+      hydra_node: of the composed configuration.
+      overrides: of the job.
     """
-    with loader(config_dir, overrides) as found:
-        try:
-            parsed = overrides_parser.OverridesParser.create(found).parse_overrides(overrides)
-            own = [override for override in parsed if not override.is_hydra_override()]
-            _refuse_empty(own)
-            (jobs,) = basic_sweeper.BasicSweeper.split_arguments(own, max_batch_size=None)
-        except _ERRORS as error:
-            raise config.ConfigError(f"config: {_one_line(error)}") from error
-    return jobs
-
-
-def _refuse_empty(overrides: list[Any]) -> None:
-    """A sweep over nothing would run nothing and say nothing."""
-    for override in overrides:
-        if override.is_discrete_sweep() and not any(True for _ in override.sweep_string_iterator()):
-            raise config.ConfigError(
-                f"command line: {override.input_line!r} has no values; give at least one"
-            )
-
-
-@contextlib.contextmanager
-def loader(config_dir: str | None, overrides: list[str]) -> Iterator[Any]:
-    """Hydra's config loader, which knows the choices of every group."""
-    with _hydra(config_dir, overrides):
-        yield global_hydra.GlobalHydra.instance().config_loader()
-
-
-@contextlib.contextmanager
-def _hydra(config_dir: str | None, overrides: tuple[str, ...] | list[str]) -> Iterator[list[str]]:
-    """Hydra initialised with our folder; yields the override that adds the user's."""
-    extra = []
-    if config_dir is not None:
-        folder = pathlib.Path(config_dir).resolve()
-        if not folder.is_dir():
-            raise config.ConfigError(
-                f"command line: --config-dir {config_dir!r} is no folder; give an existing one"
-            )
-        if any(override.startswith("hydra.searchpath=") for override in overrides):
-            raise config.ConfigError(
-                "command line: --config-dir and hydra.searchpath exclude each other; give one"
-            )
-        extra = [f'hydra.searchpath=["file://{folder}"]']
-    with hydra.initialize_config_dir(str(directory()), version_base=HYDRA_VERSION_BASE):
-        yield extra
-
-
-def _explain(error: Exception, overrides: tuple[str, ...], config_name: str) -> str:
-    if isinstance(error, errors.MissingConfigException) and error.options is not None:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        options = sorted(error.options)
-        return f"config: unknown choice {group}={choice}; {config.suggest(choice, options)}"
-    full_key = getattr(error.__cause__, "full_key", None)
-    if full_key:
-        return f"config: unknown key {full_key!r}; {_suggest_key(full_key, overrides, config_name)}"
-    return f"config: {_one_line(error)}"
-
-
-def _suggest_key(key: str, overrides: tuple[str, ...], config_name: str) -> str:
-    """The nearest key of the configuration that the chosen groups make, and those beside it."""
-    loader = global_hydra.GlobalHydra.instance().config_loader()
-    groups = [group for group in loader.list_groups("") if group not in _INTERNAL_GROUPS]
-    chosen = [override for override in overrides if override.partition("=")[0] in groups]
-    composed = hydra.compose(config_name, chosen)
-    section, _, leaf = key.rpartition(".")
-    if section and omegaconf.OmegaConf.select(composed, section) == {}:
-        return f"{section!r} is empty; add to it with +{key}=..."
-    group, _, choice = section.partition(".")
-    if choice in choices().get(group, ()):
-        return f"{section!r} is off; choose it: {group}={choice}"
-    keys = _keys(omegaconf.OmegaConf.to_container(composed))
-    beside = sorted(path for path in keys if path.rpartition(".")[0] == section)
-    if not beside:
-        return f"{section!r} is a value; set that"
-    same_leaf = [path for path in keys if path.rpartition(".")[2] == leaf]
-    if same_leaf:
-        return f"did you mean {same_leaf[0]!r}? allowed: {', '.join(beside)}"
-    return config.suggest(key, beside if section else sorted({*beside, *groups}))
+    folders = {source.provider: source.path for source in hydra_node.runtime.config_sources}
+    flags = []
+    if folders["main"] != str(directory()):
+        flags += ["--config-path", folders["main"]]
+    elif "command-line" in folders:
+        flags += ["--config-dir", folders["command-line"]]
+    if hydra_node.job.config_name != PRIMARY:
+        flags += ["--config-name", hydra_node.job.config_name]
+    return shlex.join(["qmix-jax", "train", *flags, *overrides])
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:
-    """Dotted paths of all keys below a node, sections included."""
+    """Returns the dotted paths of all keys below a node, sections included."""
     if not isinstance(node, dict):
         return []
     return [

@@ -1,4 +1,4 @@
-"""One group of a sweep as a job of its own: what submitit pickles, calls, and calls again."""
+"""One group of a sweep as a job of submitit, which pickles, calls and requeues it."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ from qmix_jax.runs import sweep_index
 
 
 class JobResult(NamedTuple):
-    """How a run ended: what of an `api.Result` is worth sending back."""
+    """The part of an `api.Result` that is sent back."""
 
     config: config.ExperimentConfig
     objective: float
@@ -23,11 +23,11 @@ class JobResult(NamedTuple):
 
 
 class GroupResult(NamedTuple):
-    """What a group came to.
+    """Result of a group.
 
     Attributes:
-      runs: one per job, in their order.
-      compile_s, train_s, eval_s: seconds of the last attempt; NaN where nothing was left to train.
+      runs: one per job, in order.
+      compile_s, train_s, eval_s: seconds of the last attempt; NaN if nothing was left to train.
     """
 
     runs: tuple[JobResult, ...]
@@ -37,18 +37,15 @@ class GroupResult(NamedTuple):
 
 
 class GroupTask:
-    """Trains the jobs of one group; submitit calls it in a process of its own.
+    """Trains the jobs of one group in its own process.
 
-    A call may follow one that was cut short (pre-emption, a time limit, a lost node): it goes on
-    from the last checkpoint.
+    A call after a pre-emption, a time-out or a lost node resumes from the last checkpoint.
     """
 
     def __init__(self, jobs: Sequence[api.Job], directory: pathlib.Path) -> None:
-        """Keeps what a call needs; all of it can be pickled.
-
-        Args:
-          jobs: what to train.
-          directory: where the group's own `index.json` is kept.
+        """Args:
+        jobs: what to train.
+        directory: where the group's `index.json` is written.
         """
         self._jobs = tuple(
             job._replace(config=job.config.model_copy(update={"resume": "auto"})) for job in jobs
@@ -56,18 +53,16 @@ class GroupTask:
         self._directory = directory
 
     def __call__(self) -> GroupResult:
-        """Trains what has not ended yet.
+        """Trains the jobs that have not ended.
 
-        Raises: ConfigError for what this machine cannot honour, for example its memory.
+        Raises: ConfigError for a setting that this machine cannot honour, such as its memory.
         """
         results = api.train_many(self._jobs, self._directory)
         return GroupResult(tuple(map(_summary, results)), **self._seconds())
 
     def checkpoint(self) -> Any:
-        """What submitit puts back into the queue after a pre-emption or a time-out: the same.
-
-        Returns:
-          A `submitit.helpers.DelayedSubmission`.
+        """Returns the `submitit.helpers.DelayedSubmission` to requeue after a pre-emption or a
+        time-out: the task itself.
         """
         return engine().helpers.DelayedSubmission(self)
 
@@ -79,7 +74,7 @@ class GroupTask:
 
 
 def engine() -> Any:
-    """The package `submitit`. Raises: ConfigError where the extra is not installed."""
+    """Returns the package `submitit`. Raises: ConfigError if the extra is not installed."""
     try:
         return importlib.import_module("submitit")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Groups of a sweep as jobs of submitit: handed over, watched to their end, left or cancelled."""
+"""Submits the groups of a sweep to submitit, and waits for, leaves or cancels them."""
 
 import contextlib
 import io
@@ -11,9 +11,9 @@ from qmix_jax.cli import group_task
 from qmix_jax.runs import sweep_index
 
 _POLL_S = 1.0
-_PATIENCE_S = 30.0
-"""How long a cancelled job may take to end before it is told again: where Ctrl-C is ignored at
-first (as in a shell's background) a signal that comes before the job listens is lost.
+_RETRY_S = 30.0
+"""Seconds after which a cancelled job that still runs is cancelled again: a signal that comes
+before the job listens is lost if SIGINT is ignored at first, as in a shell's background.
 """
 
 
@@ -21,8 +21,8 @@ class JobQueue:
     """Jobs of a sweep, by the number of their group.
 
     Attributes:
-      outcomes: of the groups that came back.
-      failures: what became of the others: the first line of the error, and where its log is.
+      outcomes: results of the groups that finished.
+      failures: of the others, the first line of the error and the path of the log.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class JobQueue:
         index: sweep_index.SweepIndex,
         at_once: int,
     ) -> None:
-        """Hands nothing over yet.
+        """Submits nothing yet.
 
         Args:
           executor: a `submitit.AutoExecutor`.
           tasks: one per group.
-          names: what to call each group on screen.
-          index: of the sweep; kept up to date.
-          at_once: groups that may be in submitit's hands at a time.
+          names: display names of the groups.
+          index: of the sweep; updated as groups change state.
+          at_once: groups to have submitted at a time.
         """
         self.outcomes: dict[int, group_task.GroupResult] = {}
         self.failures: dict[int, str] = {}
@@ -54,33 +54,33 @@ class JobQueue:
         self._states: dict[int, str] = {}
 
     def wait(self) -> None:
-        """Hands all groups over and returns when the last one has ended.
+        """Submits all groups and returns when the last one has ended.
 
-        Raises: ConfigError where the scheduler refuses a job.
+        Raises: ConfigError if the scheduler refuses a job.
         """
         self._submit()
         while self._running:
             time.sleep(_POLL_S)
             for number in tuple(self._running):
-                self._look(number)
+                self._poll(number)
             self._submit()
 
     def leave(self) -> None:
-        """Says how to go on without this process: SLURM's jobs do not need it."""
+        """Prints how to watch or cancel the jobs; SLURM runs them without this process."""
         ids = [job.job_id for job in self._running.values()]
-        print(f"left running: {' '.join(ids)}; their runs are written as usual")
-        print(f"  look    squeue -j {','.join(ids)}")
+        print(f"left running: {' '.join(ids)}; their run directories will be complete")
+        print(f"  watch   squeue -j {','.join(ids)}")
         print(f"  cancel  scancel {' '.join(ids)}")
-        print(f"  {self._index.path} stays as it is now", flush=True)
+        print(f"  {self._index.path} is not updated any more", flush=True)
 
     def cancel(self) -> None:
-        """Ends the jobs that are running; half-written run directories stay as they are."""
+        """Cancels the running jobs; unfinished run directories stay."""
         for job in self._running.values():
             job.cancel()
         for number, job in self._running.items():
-            _await_end(job)
+            _wait_cancelled(job)
             self._index.stop(number, "cancelled")
-            self._say(number, "cancelled")
+            self._print(number, "cancelled")
 
     def _submit(self) -> None:
         free = self._at_once - len(self._running)
@@ -88,9 +88,9 @@ class JobQueue:
         if not numbers:
             return
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what it raises
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit also prints what it raises
                 jobs = self._executor.submit_array([self._tasks[i] for i in numbers])
-        except RuntimeError as error:  # submitit's own, with what sbatch said
+        except RuntimeError as error:  # with the output of sbatch
             reason = " ".join(str(error).split())
             for number in numbers:
                 self._index.stop(number, "refused", reason)
@@ -100,56 +100,55 @@ class JobQueue:
         for number, job in zip(numbers, jobs, strict=True):
             self._running[number] = job
             self._index.submit(number, job.job_id, [job.paths.stdout, job.paths.stderr])
-            self._say(number, f"submitted as {job.job_id}, log {job.paths.stdout}")
+            self._print(number, f"submitted as {job.job_id}, log {job.paths.stdout}")
 
-    def _look(self, number: int) -> None:
+    def _poll(self, number: int) -> None:
         job = self._running[number]
         if job.done():
             del self._running[number]
-            self._end(number, job)
+            self._finish(number, job)
             return
         state = job.state
         if state not in (self._states.get(number), "UNKNOWN"):
             self._states[number] = state
-            self._say(number, state.lower())
+            self._print(number, state.lower())
             if state == "RUNNING":
                 self._index.start(number)
 
-    def _end(self, number: int, job: Any) -> None:
+    def _finish(self, number: int, job: Any) -> None:
         error = job.exception()
         if error is not None:
             line = first_line(str(error))
             self.failures[number] = f"{self._names[number]}: {line}; log {job.paths.stderr}"
             self._index.stop(number, "failed", line)
-            self._say(number, f"failed: {line}")
+            self._print(number, f"failed: {line}")
             return
         outcome: group_task.GroupResult = job.result()
         self.outcomes[number] = outcome
         self._index.finish(number, outcome.runs, outcome)
-        self._say(number, "finished")
+        self._print(number, "finished")
 
-    def _say(self, number: int, text: str) -> None:
+    def _print(self, number: int, text: str) -> None:
         print(f"{self._names[number]}: {text}", flush=True)
 
 
 def first_line(text: str) -> str:
-    """The line that names the exception of the last traceback in a text, of a `ConfigError` what it
-    says; without a traceback, the first two lines.
+    """Returns the exception line of the last traceback in a text, without the type for a
+    `ConfigError`; the first two lines if there is no traceback.
     """
     lines = text.splitlines()
     frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
     if not frames:
         return " ".join(lines[:2])
-    rest = lines[frames[-1] + 1 :]
-    line = next((line for line in rest if line and not line.startswith(" ")), lines[0])
+    after = lines[frames[-1] + 1 :]
+    line = next((line for line in after if line and not line.startswith(" ")), lines[0])
     return line.removeprefix(f"{config.__name__}.{config.ConfigError.__name__}: ")
 
 
-def _await_end(job: Any) -> None:
-    """Waits for a cancelled job, telling it again from time to time."""
-    told = time.monotonic()
+def _wait_cancelled(job: Any) -> None:
+    cancelled = time.monotonic()
     while not job.done():
         time.sleep(_POLL_S)
-        if time.monotonic() - told > _PATIENCE_S:
+        if time.monotonic() - cancelled > _RETRY_S:
             job.cancel()
-            told = time.monotonic()
+            cancelled = time.monotonic()

@@ -1,19 +1,19 @@
-"""The fused launcher: a multirun's jobs as members of populations (`hydra/launcher=fused`)."""
+"""The fused launcher, `hydra/launcher=fused`: the jobs of a multirun as members of populations."""
 
 import pathlib
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import omegaconf
-from hydra.core import hydra_config, utils
+from hydra.core import utils
 
 from qmix_jax import config, groups
 from qmix_jax.cli import composition
 
 failures: list[str] = []
-"""What became of members that diverged in this process's sweeps, for the exit code."""
+"""One message per member that diverged in this process's sweeps; any of them makes the exit code 1.
+"""
 
 
 def launch(
@@ -26,18 +26,18 @@ def launch(
     """Trains all jobs together.
 
     Args:
-      context, root: Hydra's.
+      context, root: from Hydra.
       job_overrides: of each job.
       first: number of the first job.
-      max_programs: the most compiled programs allowed, None for any number.
+      max_programs: limit on compiled programs, None for no limit.
     Returns:
-      One `JobReturn` per job, its value the job's objective.
+      One `JobReturn` per job; its value is the job's objective.
     Raises:
-      ConfigError: a job that cannot be honoured, before anything is compiled.
-      SystemExit: 128 + the number of a signal that ended it (130: Ctrl-C), 1 where another process
-        failed or is lost, or the disk is full.
+      ConfigError: an invalid job, before anything is compiled.
+      SystemExit: 128 + the number of a signal that ended training (130: Ctrl-C); 1 if another
+        process failed or is lost, or the disk is full.
     """
-    from qmix_jax import api  # these bring in JAX, which `--help` need not wait for
+    from qmix_jax import api  # imports JAX, for which `--help` need not wait
     from qmix_jax.machine import process_group, signals
     from qmix_jax.runs import checkpoint
 
@@ -48,8 +48,8 @@ def launch(
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     for number, result in enumerate(results, first):
-        found = {} if result is None else result.failures
-        failures.extend(f"job {number}: {text}" for text in found.values())
+        messages = {} if result is None else result.failures
+        failures.extend(f"job {number}: {message}" for message in messages.values())
     if any(result is None or result.interrupted for result in results):
         raise SystemExit(signals.exit_code())
     objectives = [None if result is None else result.objective for result in results]
@@ -66,16 +66,15 @@ def prepare(
     """Composes and checks all jobs; arguments and errors as for `launch`.
 
     Returns:
-      Configurations, Hydra's node included, and an `api.Job` each.
+      The configurations with Hydra's node, and the `api.Job` of each.
     """
+    composer = composition.Composer(context.config_loader, root.hydra.job.config_name)
     composed = [
-        compose(context, root, list(overrides), first + i)
-        for i, overrides in enumerate(job_overrides)
+        composer.job(root, overrides, number)
+        for number, overrides in enumerate(job_overrides, first)
     ]
-    flags = config_dir(root)
     jobs = [
-        make_job(flags, overrides, one)
-        for overrides, one in zip(job_overrides, composed, strict=True)
+        make_job(overrides, job) for overrides, job in zip(job_overrides, composed, strict=True)
     ]
     _check_programs([job.config for job in jobs], max_programs)
     return composed, jobs
@@ -87,69 +86,42 @@ def job_returns(
     jobs: Sequence[Any],
     objectives: Sequence[float | None],
 ) -> list[utils.JobReturn]:
-    """What Hydra gets back of every job."""
-    return [
+    """Returns the records of the jobs that Hydra expects."""
+    returns = [
         utils.JobReturn(
             overrides=list(overrides),
-            cfg=one,
+            cfg=cfg,
             working_dir=str(job.directory),
             task_name="qmix_jax",
             status=utils.JobStatus.COMPLETED,
-            _return_value=objective,
         )
-        for overrides, one, job, objective in zip(
-            job_overrides, composed, jobs, objectives, strict=True
-        )
+        for overrides, cfg, job in zip(job_overrides, composed, jobs, strict=True)
     ]
+    for returned, objective in zip(returns, objectives, strict=True):
+        returned.return_value = objective
+    return returns
 
 
-def compose(
-    context: Any, root: omegaconf.DictConfig, overrides: list[str], number: int
-) -> omegaconf.DictConfig:
-    """The job's configuration, Hydra's node included, as Hydra's own launcher composes it."""
-    composed = context.config_loader.load_sweep_config(root, overrides)
-    with omegaconf.open_dict(composed):
-        composed.hydra.job.id = str(number)
-        composed.hydra.job.num = number
-    return composed
-
-
-def make_job(flags: list[str], overrides: Sequence[str], composed: omegaconf.DictConfig) -> Any:
-    """An `api.Job`. Raises: ConfigError for a setting that cannot be honoured."""
+def make_job(overrides: Sequence[str], composed: omegaconf.DictConfig) -> Any:
+    """Returns an `api.Job`. Raises: ConfigError for an invalid setting."""
     from qmix_jax import api
 
-    hydra_config.HydraConfig.instance().set_config(composed)  # for ${hydra:...}
-    directory = pathlib.Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
-    task = omegaconf.OmegaConf.masked_copy(
-        composed, [str(key) for key in composed if key != "hydra"]
-    )
-    own = list(composed.hydra.overrides.task)
+    cfg = config.load(composition.task(composed))
     return api.Job(
-        config=config.load(composition.resolve(task)),
-        directory=directory,
-        command=shlex.join(["qmix-jax", "train", *flags, *own]),
+        config=cfg,
+        directory=pathlib.Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir,
+        command=composition.command(composed.hydra, list(composed.hydra.overrides.task)),
         label=" ".join(overrides),
     )
 
 
-def config_dir(root: omegaconf.DictConfig) -> list[str]:
-    """The `--config-dir` that the user gave, as arguments."""
-    sources = root.hydra.runtime.config_sources
-    return [
-        part
-        for source in sources
-        if source.provider == "command-line"
-        for part in ("--config-dir", source.path)
-    ]
-
-
-def _check_programs(configs: Sequence[config.ExperimentConfig], most: int | None) -> None:
-    found = groups.split(configs)
-    if most is None or len(found) <= most:
+def _check_programs(configs: Sequence[config.ExperimentConfig], limit: int | None) -> None:
+    programs = groups.split(configs)
+    if limit is None or len(programs) <= limit:
         return
-    keys = ", ".join(groups.separating_keys(found))
+    keys = ", ".join(groups.separating_keys(programs))
     raise config.ConfigError(
-        f"sweep: {len(configs)} jobs need {len(found)} compiled programs, more than "
-        f"hydra.launcher.max_programs={most}: they differ in static keys ({keys}), which change "
+        f"sweep: {len(configs)} jobs need {len(programs)} compiled programs, more than "
+        f"hydra.launcher.max_programs={limit}: they differ in static keys ({keys}), which change "
         f"shapes, branches or loop lengths; sweep only {', '.join(groups.TRACED)}, or raise it"
     )

@@ -1,70 +1,55 @@
-"""`qmix-jax train resume=DIR [key=value ...]`: goes on with a run or a sweep."""
+"""`qmix-jax train resume=DIR [key=value ...]`: continues a run or a sweep."""
 
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.override_parser import overrides_parser
-
 from qmix_jax import config
-from qmix_jax.cli import composition
+from qmix_jax.cli import arguments, composition
 
 
-def run(directory: str, arguments: Sequence[str]) -> int:
-    """Trains on, and returns the exit code.
+def run(directory: str, overrides: Sequence[str]) -> int:
+    """Continues training and returns the exit code.
 
     Args:
-      arguments: overrides, besides `resume=`; a group's choice is taken whole: `logger=wandb`.
+      directory: of the run or the sweep.
+      overrides: changes, `resume=` left out.
     Raises:
-      ConfigError: a flag, a key that cannot be honoured, or nothing to go on from.
+      ConfigError: a key that cannot be changed, or nothing to resume.
     """
     if not pathlib.Path(directory).is_dir():
         raise config.ConfigError(
             f"resume: {directory!r} is no directory; give that of a run or a sweep, or resume=auto"
         )
-    changes = _changes(arguments)
-    from qmix_jax import api  # these bring in JAX, which a refusal need not wait for
+    values = changes(overrides)
+    from qmix_jax import api  # imports JAX, for which an error need not wait
     from qmix_jax.lab import pages
     from qmix_jax.machine import process_group, signals
     from qmix_jax.runs import checkpoint, outcomes
 
     try:
         if api.is_sweep(directory):
-            found = api.resume_many(directory, changes)
+            results = api.resume_many(directory, values)
         else:
-            found = (api.resume(directory, changes),)
-            pages.print_learnt(found[0])
+            results = (api.resume(directory, values),)
+            pages.print_learnt(results[0])
     except (outcomes.NonFiniteError, process_group.ProcessError, checkpoint.WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    failures = [text for one in found if one is not None for text in one.failures.values()]
+    failures = [text for result in results if result for text in result.failures.values()]
     for text in failures:
         print(f"error: {text}", file=sys.stderr)
-    if any(one is None or one.interrupted for one in found):
+    if any(result is None or result.interrupted for result in results):
         return signals.exit_code()
     return 1 if failures else 0
 
 
-def _changes(arguments: Sequence[str]) -> dict[str, Any]:
-    """Dotted keys -> values."""
-    flags = [argument for argument in arguments if argument.startswith("-")]
-    if flags:
-        raise config.ConfigError(
-            f"command line: {flags[0]} does not go with resume=DIR, which repeats what was started;"
-            " give key=value only"
-        )
-    changes: dict[str, Any] = {}
-    for override in overrides_parser.OverridesParser.create().parse_overrides(list(arguments)):
-        key = override.key_or_group
-        if override.is_sweep_override() or key.startswith("hydra"):
-            raise config.ConfigError(
-                f"command line: {override.input_line} does not go with resume=DIR; give one value "
-                "for each key, and none of Hydra's own"
-            )
-        if key in composition.choices():
-            composed = composition.compose(override.input_line or "")
-            changes[key] = composed.get(key)
-        else:
-            changes[key] = override.value()
-    return changes
+def changes(overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns dotted keys -> values; the choice of a group sets its section: `logger=wandb`."""
+    values = arguments.values(overrides)
+    for key in set(values) & set(composition.choices()):
+        if isinstance(values[key], str | list):
+            (override,) = [text for text in overrides if text.lstrip("+").startswith(f"{key}=")]
+            values[key] = composition.compose(override).get(key)
+    return values

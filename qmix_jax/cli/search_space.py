@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from hydra import errors
-from hydra.core.override_parser import overrides_parser, types
+from hydra.core.override_parser import types
 
 from qmix_jax import config, groups
+from qmix_jax.cli import composition
 
 
 class Dimension(NamedTuple):
-    """Attributes:
-    key: what comes before `=`.
-    text: the override as typed.
-    distribution: Optuna's.
-    ends: two values of the space, as text.
-    n_values: number of values, None where they are a continuum.
+    """A searched key.
+
+    Attributes:
+      key: the part before `=`.
+      text: the override as typed.
+      distribution: Optuna's.
+      ends: two values of the space, as text.
+      n_values: number of values, None if continuous.
     """
 
     key: str
@@ -26,58 +28,63 @@ class Dimension(NamedTuple):
 
     @property
     def traced(self) -> bool:
-        """Whether settings that differ here share a compiled program."""
+        """Whether settings that differ in this key share a compiled program."""
         return self.key.lstrip("+").split(".")[0] in groups.TRACED
 
 
 class SearchSpace(NamedTuple):
-    """Attributes:
-    fixed: overrides that every setting has.
-    dimensions: what is searched.
+    """The overrides of a search.
+
+    Attributes:
+      fixed: overrides of every setting.
+      dimensions: searched keys.
     """
 
     fixed: tuple[str, ...]
     dimensions: tuple[Dimension, ...]
 
     def overrides(self, values: dict[str, Any]) -> list[str]:
-        """Of the setting with these values, by key."""
+        """Returns the overrides of the setting with these values, by key."""
         return [*self.fixed, *(f"{key}={_text(value)}" for key, value in values.items())]
 
     def corners(self) -> list[list[str]]:
-        """Overrides of settings that between them have both ends of every dimension."""
+        """Returns the overrides of settings that together have both ends of every dimension."""
         low = {dimension.key: dimension.ends[0] for dimension in self.dimensions}
         high = [low | {dimension.key: dimension.ends[1]} for dimension in self.dimensions]
         return [self.overrides(values) for values in (low, *high)]
 
-    def n_static(self, most: int) -> int:
-        """Compiled programs that `most` settings may need, batch sizes apart."""
+    def n_static(self, n_settings: int) -> int:
+        """Returns the most compiled programs that `n_settings` settings need for one batch size."""
         product = 1
         for dimension in self.dimensions:
-            product *= 1 if dimension.traced else (dimension.n_values or most)
-        return min(product, most)
+            product *= 1 if dimension.traced else (dimension.n_values or n_settings)
+        return min(product, n_settings)
 
 
-def parse(overrides: Sequence[str], loader: Any = None) -> SearchSpace:
-    """Sorts overrides into what is fixed and what is searched; Hydra's own are left out.
+def parse(overrides: Sequence[str], composer: composition.Composer) -> SearchSpace:
+    """Sorts overrides into fixed and searched ones; those of Hydra are left out, and of two with
+    the same key the later one counts.
 
     Raises:
       ConfigError: a space that is empty or cannot be searched, or no space at all.
     """
-    try:
-        parsed = overrides_parser.OverridesParser.create(loader).parse_overrides(list(overrides))
-    except errors.HydraException as error:
-        raise config.ConfigError(f"config: {' '.join(str(error).split())}") from error
-    own = [override for override in parsed if not override.is_hydra_override()]
+    parsed = {
+        override.get_key_element(): override
+        for override in composer.parse(overrides)
+        if not override.is_hydra_override()
+    }
     fixed = tuple(
-        f"{override.get_key_element()}={override.get_value_element_as_str()}"
-        for override in own
+        f"{key}={override.get_value_element_as_str()}"
+        for key, override in parsed.items()
         if not override.is_sweep_override()
     )
-    dimensions = tuple(_dimension(one) for one in own if one.is_sweep_override())
+    dimensions = tuple(
+        _dimension(override) for override in parsed.values() if override.is_sweep_override()
+    )
     if not dimensions:
         raise config.ConfigError(
-            "search: nothing to search; give at least one space, for example "
-            "'hparams.learning_rate=tag(log,interval(1e-4,1e-2))'"
+            "search: nothing to search; give at least one space, such as "
+            "'hparams.learning_rate=tag(log,interval(1e-4,1e-2))', or hydra.sweeper.params in YAML"
         )
     return SearchSpace(fixed, dimensions)
 
@@ -91,7 +98,7 @@ def _dimension(override: types.Override) -> Dimension:
     value = override.value()
     tags = set(getattr(value, "tags", ()))
     if unknown := sorted(tags - {"log"}):
-        raise config.ConfigError(f"search: {text!r} has tag {unknown[0]!r}; only log is known")
+        raise config.ConfigError(f"search: {text!r}: unknown tag {unknown[0]!r}; allowed: log")
     if isinstance(value, types.IntervalSweep):
         return _interval(key, text, value, bool(tags))
     values = list(override.sweep_string_iterator())
@@ -109,7 +116,7 @@ def _interval(key: str, text: str, value: types.IntervalSweep, log: bool) -> Dim
     low, high = value.start, value.end
     assert low is not None and high is not None
     if not low < high:
-        raise config.ConfigError(f"search: {text!r} is empty; the first end must be the lower one")
+        raise config.ConfigError(f"search: {text!r} is empty; put the lower end first")
     if log and low <= 0:
         raise config.ConfigError(f"search: {text!r}: a log scale needs a lower end above 0")
     from optuna import distributions

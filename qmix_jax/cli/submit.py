@@ -1,4 +1,4 @@
-"""Launchers for more than one process: each group of a sweep becomes a job of submitit, on SLURM
+"""Launchers that run each group of a sweep as a job of submitit: on SLURM
 (`hydra/launcher=fused_slurm`) or on this machine (`hydra/launcher=fused_local`).
 """
 
@@ -20,10 +20,10 @@ from qmix_jax.runs import scores, storage, sweep_index
 from qmix_jax.training import launching
 
 FOLDER = "submitit"
-"""Folder of a sweep with the jobs' logs and pickles, and an `index.json` per group."""
+"""Folder in a sweep for the jobs' logs and pickles, and an `index.json` per group."""
 
 _SHARED = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
-"""What submitit calls by one name on every cluster; other names begin with the cluster's."""
+"""Parameters that submitit names equally on every cluster; other names begin with the cluster's."""
 
 
 class LocalOptions(config.Model):
@@ -63,57 +63,56 @@ def launch(
     cluster: Literal["slurm", "local"],
     options: Mapping[str, Any],
 ) -> list[utils.JobReturn]:
-    """Trains each group of jobs that share a program in a job of its own, and waits for all.
+    """Submits each group of jobs that share a program, and waits for all.
 
     Args:
-      context, root: Hydra's.
+      context, root: from Hydra.
       job_overrides: of each job.
       first: number of the first job.
-      cluster: where to.
-      options: those of the launcher's YAML file.
+      cluster: where to submit.
+      options: of the launcher's YAML file.
     Returns:
-      One `JobReturn` per job, its value the job's objective, NaN where its group failed (which
-      `launcher.failures` tells).
+      One `JobReturn` per job; its value is the job's objective, NaN if its group failed (see
+      `launcher.failures`).
     Raises:
-      ConfigError: no submitit, no SLURM, an option or a job that cannot be honoured, a refused
-        submission.
+      ConfigError: no submitit, no SLURM, an invalid option or job, a refused submission.
       SystemExit: 130 after Ctrl-C.
     """
     group_task.engine()
-    chosen = _options(cluster, options)
-    composed, jobs = launcher.prepare(context, root, job_overrides, first, chosen.max_programs)
-    found = groups.split([job.config for job in jobs])
-    _build(found)
+    settings = _settings(cluster, options)
+    composed, jobs = launcher.prepare(context, root, job_overrides, first, settings.max_programs)
+    split = groups.split([job.config for job in jobs])
+    _build(split)
     sweep = pathlib.Path(root.hydra.sweep.dir).absolute()
-    executor = _executor(cluster, chosen, sweep / FOLDER)
+    executor = _executor(cluster, settings, sweep / FOLDER)
     paths = _claim(jobs)
-    index = sweep_index.SweepIndex(sweep, jobs, found)
+    index = sweep_index.SweepIndex(sweep, jobs, split)
     tasks = [
         group_task.GroupTask(
-            [jobs[i]._replace(directory=paths[i].absolute()) for i in one.jobs],
+            [jobs[i]._replace(directory=paths[i].absolute()) for i in group.jobs],
             sweep / FOLDER / f"group-{number}",
         )
-        for number, one in enumerate(found)
+        for number, group in enumerate(split)
     ]
-    print(f"{progress.count(len(jobs), 'job')} in {progress.count(len(found), 'compiled program')}")
-    names = [f"group {n} ({_numbers(one.jobs, first)})" for n, one in enumerate(found)]
-    at_once = len(found) if cluster == "slurm" else chosen.array_parallelism
+    print(f"{progress.count(len(jobs), 'job')} in {progress.count(len(split), 'compiled program')}")
+    names = [f"group {n} ({_job_list(group.jobs, first)})" for n, group in enumerate(split)]
+    at_once = len(split) if cluster == "slurm" else settings.array_parallelism
     queue = job_queue.JobQueue(executor, tasks, names, index, at_once)
     _wait(queue, cluster, paths)
-    runs = {
-        i: run
+    results = {
+        i: result
         for number, outcome in queue.outcomes.items()
-        for i, run in zip(found[number].jobs, outcome.runs, strict=True)
+        for i, result in zip(split[number].jobs, outcome.runs, strict=True)
     }
-    _note_failures(queue, runs, first)
-    ordered = [runs.get(i) for i in range(len(jobs))]
+    _report_failures(queue, results, first)
+    ordered = [results.get(i) for i in range(len(jobs))]
     labels, caption = [job.label for job in jobs], scores.Objective().caption
     tables.sweep(labels, ordered, index.path, caption, absent="failed")
-    objectives = [math.nan if run is None else run.objective for run in ordered]
+    objectives = [math.nan if result is None else result.objective for result in ordered]
     return launcher.job_returns(job_overrides, composed, jobs, objectives)
 
 
-def _options(
+def _settings(
     cluster: Literal["slurm", "local"], options: Mapping[str, Any]
 ) -> SlurmOptions | LocalOptions:
     raw = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.create(dict(options)), resolve=True)
@@ -121,11 +120,11 @@ def _options(
     return config.validate(model, raw, ("hydra", "launcher"))
 
 
-def _build(found: Sequence[groups.ConfigGroup]) -> None:
-    """Finds what cannot be honoured before anything is submitted; accelerators are the jobs'."""
+def _build(split: Sequence[groups.ConfigGroup]) -> None:
+    """Raises ConfigError for invalid settings before submission; accelerators are for the jobs."""
     jax.config.update("jax_platforms", "cpu")
-    for one in found:
-        program.build(one.config)
+    for group in split:
+        program.build(group.config)
 
 
 def _executor(
@@ -133,7 +132,7 @@ def _executor(
     options: SlurmOptions | LocalOptions,
     folder: pathlib.Path,
 ) -> Any:
-    """A `submitit.AutoExecutor` with the options."""
+    """Makes a `submitit.AutoExecutor` with the options. Raises: ConfigError without SLURM."""
     limits = {f"{cluster}_max_num_timeout": options.max_num_timeout}
     try:
         executor = group_task.engine().AutoExecutor(folder, cluster=cluster, **limits)
@@ -149,7 +148,7 @@ def _executor(
 def _parameters(
     cluster: Literal["slurm", "local"], options: SlurmOptions | LocalOptions
 ) -> dict[str, Any]:
-    """Options under the names that `AutoExecutor.update_parameters` knows; None is its default."""
+    """Renames options for `AutoExecutor.update_parameters`; None is its default."""
     values = options.model_dump(exclude={"max_programs", "max_num_timeout"})
     if isinstance(options, LocalOptions):
         del values["array_parallelism"]
@@ -162,25 +161,23 @@ def _parameters(
 
 
 def _claim(jobs: Sequence[api.Job]) -> list[pathlib.Path]:
-    """Run directories that hold nothing, unless the sweep goes on: whatever a job finds there later
-    is its own.
-    """
+    """Creates the run directories. Raises: ConfigError if one is not empty, unless all resume."""
     paths = launching.job_directories(jobs)
     resume = all(job.config.resume is not None for job in jobs)
     for path in paths:
         storage.claim(path, resume)
     for path in paths:
         if any(path.iterdir()) and not resume:
-            _withdraw(paths)
+            _remove_empty(paths)
             raise config.ConfigError(
-                f"run directory: {str(path)!r} is not empty; go on with it by resume=auto, or "
-                "choose another hydra.sweep.dir or hydra.sweep.subdir"
+                f"run directory: {str(path)!r} is not empty; resume it with resume=auto, or choose "
+                "another hydra.sweep.dir or hydra.sweep.subdir"
             )
     return paths
 
 
-def _withdraw(paths: Sequence[pathlib.Path]) -> None:
-    """Removes run directories in which nothing has been written."""
+def _remove_empty(paths: Sequence[pathlib.Path]) -> None:
+    """Removes the run directories that are empty."""
     for path in paths:
         with contextlib.suppress(OSError):  # not empty
             path.rmdir()
@@ -192,7 +189,7 @@ def _wait(
     try:
         queue.wait()
     except config.ConfigError:
-        _withdraw(paths)
+        _remove_empty(paths)
         raise
     except KeyboardInterrupt:
         if cluster == "slurm":
@@ -202,18 +199,19 @@ def _wait(
         raise SystemExit(signals.exit_code()) from None
 
 
-def _note_failures(
-    queue: job_queue.JobQueue, runs: Mapping[int, group_task.JobResult], first: int
+def _report_failures(
+    queue: job_queue.JobQueue, results: Mapping[int, group_task.JobResult], first: int
 ) -> None:
+    """Adds failed groups and members to `launcher.failures`."""
     launcher.failures.extend(queue.failures[number] for number in sorted(queue.failures))
-    for i, run in sorted(runs.items()):
-        texts = [*run.failures.values(), *(["interrupted"] if run.interrupted else [])]
+    for i, result in sorted(results.items()):
+        texts = [*result.failures.values(), *(["interrupted"] if result.interrupted else [])]
         launcher.failures.extend(f"job {first + i}: {text}" for text in texts)
 
 
-def _numbers(jobs: Sequence[int], first: int, most: int = 6) -> str:
-    """`job 3`, `jobs 0, 2`, `jobs 0, 1, 2, 3, 4, ..., 99`."""
-    shown = [str(first + i) for i in jobs]
-    if len(shown) > most:
-        shown[most - 1 : -1] = ["..."]
-    return f"{'job' if len(jobs) == 1 else 'jobs'} {', '.join(shown)}"
+def _job_list(jobs: Sequence[int], first: int, limit: int = 6) -> str:
+    """Returns `job 3`, `jobs 0, 2` or `jobs 0, 1, 2, 3, 4, ..., 99`."""
+    numbers = [str(first + i) for i in jobs]
+    if len(numbers) > limit:
+        numbers[limit - 1 : -1] = ["..."]
+    return f"{'job' if len(jobs) == 1 else 'jobs'} {', '.join(numbers)}"

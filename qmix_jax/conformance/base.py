@@ -169,7 +169,7 @@ def from_exception(where: str, error: Exception, folder: pathlib.Path | None) ->
     line = components.line_of(error, folder) if folder else ""
     return Finding(
         where=f"{where} ({line})" if line else where,
-        got=components.said_by(error),
+        got=components.describe(error),
         expected="no exception",
         fix=next(fixes, "correct the code that raises it"),
     )

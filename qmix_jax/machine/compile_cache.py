@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk: a second start of the same configuration compiles nothing."""
+"""The compile cache on disk: a second start of the same configuration compiles nothing."""
 
 import hashlib
 import os
@@ -12,21 +12,21 @@ _MAX_BYTES = 2**30
 
 
 def directory() -> pathlib.Path:
-    """`$XDG_CACHE_HOME/qmix_jax` (or `~/.cache/qmix_jax`), a folder per kind of processor: code
-    compiled for one may crash another that shares the home folder.
+    """Returns the folder in `$XDG_CACHE_HOME/qmix_jax` (or `~/.cache/qmix_jax`) for this kind of
+    processor: code compiled for another one that shares the home folder may crash here.
     """
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    features = hashlib.sha256(_processor().encode()).hexdigest()[:12]
-    return pathlib.Path(base, "qmix_jax", "xla", features)
+    processor = hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    return pathlib.Path(base, "qmix_jax", "xla", processor)
 
 
 def enable() -> str | None:
-    """Turns JAX's persistent compilation cache on, unless the user has chosen a folder for it.
+    """Turns on JAX's persistent compilation cache, unless the user has set a folder for it.
 
-    Entries that have not been used for longest go when it grows beyond 1 GiB.
+    Beyond 1 GiB the least recently used entries are deleted.
 
     Returns:
-      A line for the user where the folder cannot be written and there is no cache; None otherwise.
+      A message if the folder cannot be written and there is no cache; None otherwise.
     """
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
         return None
@@ -38,7 +38,7 @@ def enable() -> str | None:
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # What JAX found at its first compilation, perhaps before this call, it keeps.
+    # JAX reads these settings at its first compilation, which may have been before this call.
     compilation_cache.reset_cache()
     return None
 
@@ -48,5 +48,5 @@ def _processor() -> str:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-    described = {line for line in lines if line.startswith(("flags", "Features", "model name"))}
-    return "\n".join(sorted(described))
+    features = {line for line in lines if line.startswith(("flags", "Features", "model name"))}
+    return "\n".join(sorted(features))

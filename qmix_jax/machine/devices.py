@@ -1,4 +1,4 @@
-"""Which devices a run uses, settled before JAX starts its backend."""
+"""Devices of a run, chosen before JAX starts its backend."""
 
 import os
 import pathlib
@@ -14,30 +14,30 @@ _COUNT_FLAG = "xla_force_host_platform_device_count"
 
 
 def cores() -> int:
-    """Number of CPU cores this process may run on."""
+    """Returns the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def prepare(n_members: int, devices: int | None) -> str | None:
-    """Makes one host device per member, up to the number of cores; call it before anything else.
+    """Makes one host device per member, up to the number of cores; call it first.
 
-    Host devices can be made only before the backend starts, and importing jaxmarl starts it. This
-    function starts nothing. Where an accelerator turns up later, the host devices lie idle.
+    Host devices can be made only before the backend starts, and importing jaxmarl starts it; this
+    function does not. They stay idle if there is an accelerator.
 
     Args:
       n_members: P.
-      devices: number of devices wanted, or None for `min(n_members, cores())`.
+      devices: number of devices, or None for `min(n_members, cores())`.
     Returns:
-      A line for the user where fewer host devices are used than wanted because the backend is up
-      already, or where the environment has settled their number; None otherwise.
+      A message if the backend already runs with fewer host devices than needed, or if the
+      environment sets their number; None otherwise.
     Raises:
-      ConfigError: the backend is up and has fewer than `devices` devices.
+      ConfigError: the backend already runs and has fewer than `devices` devices.
     """
-    setter = _environment_setting()
-    if devices is None and setter:
-        return f"devices: the number of host devices is left as {setter} sets it"
+    variable = _environment_setting()
+    if devices is None and variable:
+        return f"devices: the number of host devices is set by {variable}"
     wanted = min(n_members, devices or cores())
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
@@ -48,17 +48,17 @@ def prepare(n_members: int, devices: int | None) -> str | None:
     if jax.default_backend() != "cpu" or existing >= wanted:
         return None
     return (
-        f"devices: JAX is running already, with {existing} of the {wanted} host devices wanted; "
+        f"devices: JAX is running already, with {existing} host devices instead of {wanted}; "
         "members share them (restart the process to use more cores)"
     )
 
 
 def local(n_members: int, devices: int | None) -> tuple[Device, ...]:
-    """The devices that members are spread over; starts the backend.
+    """Returns the devices that the members are spread over; starts the backend.
 
     Args:
-      n_members: P; there are never more devices than members.
-      devices: number of devices wanted, or None for all of the default backend.
+      n_members: P, the most devices that are used.
+      devices: number of devices, or None for all of the default backend.
     Raises:
       ConfigError: fewer than `devices` devices exist.
     """
@@ -67,14 +67,14 @@ def local(n_members: int, devices: int | None) -> tuple[Device, ...]:
         raise config.ConfigError(
             f"devices: population.devices={devices} but JAX has {len(existing)} "
             f"{existing[0].platform} device(s); set population.devices to null or at most "
-            f"{len(existing)}, or restart the process if it was running before this run"
+            f"{len(existing)}, or restart the process if JAX was running before this run"
         )
     return tuple(existing[: min(n_members, devices or len(existing))])
 
 
 def memory(used: Sequence[Device]) -> int:
-    """Bytes that members may take on these devices together: of accelerators what their backend
-    may hold, of CPUs what the machine, or this process's control group, has to spare.
+    """Returns the bytes available on these devices together: the backend's limit on accelerators,
+    free memory of the machine or of this process's control group on CPUs.
     """
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in used]
     if all(limits):
@@ -92,7 +92,7 @@ def _machine() -> int:
 
 
 def _control_group() -> int:
-    """What is left of the control group's limit (version 2, then 1)."""
+    """Returns the free memory of the control group (version 2, then 1)."""
     base = pathlib.Path("/sys/fs/cgroup")
     for limit, used in (
         ("memory.max", "memory.current"),

@@ -1,4 +1,4 @@
-"""Signals: the first one asks the run to end cleanly, a second Ctrl-C ends the process at once."""
+"""Signals: the first one stops the run cleanly, a second Ctrl-C ends the process at once."""
 
 import contextlib
 import os
@@ -9,27 +9,30 @@ import threading
 from collections.abc import Callable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, what schedulers and containers send before they kill, and SLURM's early warning."""
+"""Ctrl-C, the signal of schedulers and containers before they kill, SLURM's early warning."""
 
 _last = signal.SIGINT
 
 
 def exit_code() -> int:
-    """Of a process whose run a signal ended early, as shells have it: 128 and its number."""
+    """Returns the exit code of a run that a signal stopped: 128 plus the signal, as in shells."""
     return 128 + _last
 
 
 class SignalListener(contextlib.AbstractContextManager["SignalListener"]):
-    """Listens for `SIGNALS` while a run goes on; SIGTERM and SIGUSR1 only where nobody else does.
+    """Listens for `SIGNALS` during a run; for SIGTERM and SIGUSR1 only if they have no handler.
 
-    Python runs signal handlers in the main thread only, which may be inside a compiled call for
-    seconds. So a thread of its own reads the bytes that the interpreter writes for each signal.
-    Elsewhere than in the main thread signals cannot be caught, and this does nothing. In a notebook
-    the second Ctrl-C raises KeyboardInterrupt instead of ending the process with all its variables.
+    Python runs signal handlers in the main thread, which may be inside a compiled call for seconds,
+    so a thread reads the bytes that the interpreter writes for each signal. Outside the main thread
+    signals cannot be caught, and the listener does nothing. In a notebook the second Ctrl-C raises
+    KeyboardInterrupt, so that the process and its variables survive.
     """
 
     def __init__(self, notify: Callable[[], None], abandon: Callable[[], None]) -> None:
-        """Args: notify: called at the first signal; abandon: at a second Ctrl-C, before the end."""
+        """Args:
+        notify: called at the first signal.
+        abandon: called at a second Ctrl-C, before the process ends.
+        """
         self._notify = notify
         self._abandon = abandon
         self._notebook = "ipykernel" in sys.modules
@@ -66,9 +69,9 @@ class SignalListener(contextlib.AbstractContextManager["SignalListener"]):
     def _listen(self) -> None:
         with self._reader:
             for number in iter(lambda: self._reader.recv(1), b""):
-                self._heard(number[0])
+                self._receive(number[0])
 
-    def _heard(self, number: int) -> None:
+    def _receive(self, number: int) -> None:
         global _last
         if number not in self._before:
             return

@@ -1,4 +1,4 @@
-"""The compile cache: on by default, where it lies, and what a user's own setting does."""
+"""The compile cache: on by default, its folder, and settings of the user."""
 
 import pathlib
 import textwrap
@@ -18,28 +18,27 @@ def test_a_second_start_compiles_nothing(run_python, monkeypatch, tmp_path):
     assert run_python(*TRAIN).returncode == 0
 
     def programs():
-        """The population's; trifles are kept too where a busy machine takes long over them."""
+        """Those of the population; a busy machine also caches small ones."""
         return {path.name for path in folder.rglob("*whole*-cache")}
 
-    kept = programs()
-    assert 2 <= len(kept) <= 3, "initialise, train, evaluate: those that take long to compile"
+    before = programs()
+    assert 2 <= len(before) <= 3, "initialise, train, evaluate: those that take long to compile"
     assert run_python(*TRAIN).returncode == 0
-    assert programs() == kept, "nothing new"
+    assert programs() == before, "nothing new"
 
 
-def test_it_can_be_switched_off(run_python, monkeypatch, tmp_path):
+def test_the_cache_can_be_switched_off(run_python, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     done = run_python(
         "-c",
         textwrap.dedent("""
         import jax
-        from qmix_jax.cli import composition
-        from qmix_jax import config
+        import qmix_jax
         from qmix_jax.training import launching
         for enabled in ("false", "true"):
-            composed = composition.compose("experiment=two_step", f"compile_cache={enabled}")
-            launching.prepare_devices([config.load(composed)])
+            cfg = qmix_jax.compose_config("experiment=two_step", f"compile_cache={enabled}")
+            launching.prepare_devices([cfg])
             print(jax.config.jax_compilation_cache_dir)
     """),
     )
@@ -47,7 +46,7 @@ def test_it_can_be_switched_off(run_python, monkeypatch, tmp_path):
     assert off == "None" and on.startswith(str(tmp_path / "cache")), done.stderr
 
 
-def test_a_folder_of_the_users_own_is_left_alone(run_python):
+def test_a_folder_set_by_the_user_is_used(run_python):
     done = run_python(
         "-c",
         textwrap.dedent("""
@@ -73,6 +72,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(run_python, monkeypatch, tm
         print(jax.config.jax_compilation_cache_dir, compile_cache.directory())
     """),
     )
-    line, rest = done.stdout.splitlines()
+    line, settings = done.stdout.splitlines()
     assert line.startswith("compile cache: off, ") and "cannot be written" in line
-    assert rest.startswith("None ") and str(pathlib.Path("qmix_jax", "xla")) in rest
+    assert settings.startswith("None ") and str(pathlib.Path("qmix_jax", "xla")) in settings

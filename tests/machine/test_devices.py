@@ -1,4 +1,4 @@
-"""Devices are settled before the backend starts, and never by starting it."""
+"""Devices are chosen before the backend starts, and choosing them does not start it."""
 
 import os
 import subprocess
@@ -13,12 +13,12 @@ from qmix_jax.machine import devices
 
 
 def run(script: str, **environment: str) -> list[str]:
-    """Lines that `script` prints in a fresh interpreter on the CPU."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    """Returns the lines that `script` prints in a new interpreter on the CPU."""
+    others = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         env={
-            **kept,
+            **others,
             "PYTHONPATH": os.pathsep.join(sys.path),
             "JAX_PLATFORMS": "cpu",
             **environment,
@@ -43,7 +43,7 @@ def test_prepare_makes_host_devices_without_starting_the_backend():
         print(devices.prepare(5, None))
     """)
     assert lines[:3] == ["None False", "3 2 2", "True None None"]
-    assert "running already, with 3 of the 5 host devices wanted" in lines[3]
+    assert "running already, with 3 host devices instead of 5" in lines[3]
 
 
 def test_default_is_one_device_per_member_up_to_the_cores():
@@ -56,7 +56,7 @@ def test_default_is_one_device_per_member_up_to_the_cores():
     assert lines == ["None 2"]
 
 
-def test_an_explicit_environment_wins_and_is_reported():
+def test_devices_set_by_the_environment_are_used_and_reported():
     lines = run(
         """
         from qmix_jax.machine import devices
@@ -69,7 +69,7 @@ def test_an_explicit_environment_wins_and_is_reported():
     assert lines[1] == "3"
 
 
-def test_more_devices_than_exist_is_refused_once_the_backend_is_up():
+def test_more_devices_than_exist_are_refused_once_the_backend_runs():
     existing = len(jax.local_devices())
     with pytest.raises(config.ConfigError, match=f"population.devices={existing + 7}"):
         devices.local(existing + 9, existing + 7)

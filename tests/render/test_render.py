@@ -171,7 +171,7 @@ def test_the_command_plays_another_game_of_equal_sizes(untrained, tmp_path, caps
     [
         ([], "required: DIR"),
         (["nowhere"], "cannot read 'nowhere/config.yaml'"),
-        (["nowhere", "game"], "'game' is no key=value"),
+        (["nowhere", "game"], "'game' is not key=value"),
         (["nowhere", "--episode", "3"], "unrecognized arguments: --episode"),
         (["nowhere", "--seed", "x"], "invalid int value"),
     ],

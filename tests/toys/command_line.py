@@ -1,4 +1,4 @@
-"""The command line in this process, on the smallest of games."""
+"""Runs the command line in this process, on the smallest game."""
 
 from qmix_jax.cli import main
 
@@ -12,7 +12,7 @@ TINY = (
 
 
 def run(*arguments):
-    """Exit code of the command line."""
+    """Returns the exit code of the command line."""
     try:
         return main.main(arguments)
     except SystemExit as stop:
