@@ -99,7 +99,9 @@ def test_other_games_of_a_family_are_drawn_too(name):
     scene = jax.tree.map(lambda x: np.asarray(x)[None], env.presentation.scene.arrays(state))
     nothing = np.zeros((0, env.spec.n_agents), np.int32)
     episode = base.Episode(env.spec, None, scene, nothing, np.zeros(0), "finished", {})
-    painter = build._PAINTERS[env.presentation.scene.painter](episode, env.presentation.scene.constants)
+    painter = build._PAINTERS[env.presentation.scene.painter](
+        episode, env.presentation.scene.constants
+    )
     picture = np.asarray(pictures.film(episode, painter).frame(0))[40:]
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 8, "not blank"
 
