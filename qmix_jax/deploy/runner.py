@@ -144,44 +144,23 @@ def check_format(about: Mapping[str, Any], file: str | os.PathLike[str]) -> None
         )
 
 
-class _Team(NamedTuple):
-    names: tuple[str, ...]
-    actions: Actions
-    obs_shapes: tuple[tuple[int, ...], ...]
-    obs_shape: tuple[int, ...]
-    state: Mapping[str, tuple[tuple[int, ...], str]]
-    step: Step
-    about: Mapping[str, Any]
-
-
-def make_policy(about: Mapping[str, Any], step: Step) -> Policy:
+def make_policy(about: Mapping[str, Any], step: Step, index: int | None = None) -> Policy:
     """Makes a policy from a step.
 
     Args:
       about: its `interface` has `agent_names`, `actions` (see `Actions`), `obs_shapes`, `obs_shape`
         and `state`: name -> [shape, dtype] of each array, without the batch axis.
       step: see `Step`. The results of an agent must not depend on the other agents' inputs.
+      index: makes the policy of this agent; None: of all agents.
     """
     interface = about["interface"]
-    team = _Team(
-        names=tuple(interface["agent_names"]),
-        actions=Actions(**{**interface["actions"], "sizes": tuple(interface["actions"]["sizes"])}),
-        obs_shapes=tuple(map(tuple, interface["obs_shapes"])),
-        obs_shape=tuple(interface["obs_shape"]),
-        state={name: (tuple(shape), dtype) for name, (shape, dtype) in interface["state"].items()},
-        step=step,
-        about=about,
-    )
-    return _make(team)
-
-
-def _make(team: _Team, index: int | None = None) -> Policy:
-    """The policy of the team, or of the agent with this index."""
-    obs_input = _Input("obs", team.obs_shapes, team.obs_shape, np.float32(0))
+    names, sizes = tuple(interface["agent_names"]), tuple(interface["actions"]["sizes"])
+    obs_shape, obs_shapes = tuple(interface["obs_shape"]), [*map(tuple, interface["obs_shapes"])]
+    obs_input = _Input("obs", names, obs_shapes, obs_shape, np.float32(0))
     rows = slice(None) if index is None else slice(index, index + 1)
 
     def initial_state(batch_size: int | None = None, seed: int | None = None) -> PolicyState:
-        return _initial_state(team, batch_size, seed)
+        return _initial_state(interface["state"], batch_size, seed)
 
     def act(
         obs: Any,
@@ -191,9 +170,9 @@ def _make(team: _Team, index: int | None = None) -> Policy:
         rng: np.random.Generator | None = None,
     ) -> tuple[np.ndarray, PolicyState]:
         batch_size = state.batch_size
-        obs = _team_array(team.names, index, obs_input, obs, batch_size)
-        available = _available(team, index, avail_actions, batch_size)
-        actions, _, arrays = team.step(obs, available, state.arrays)
+        obs = _team_array(obs_input, obs, index, batch_size)
+        available = _available(names, sizes, avail_actions, index, batch_size)
+        actions, _, arrays = step(obs, available, state.arrays)
         actions = np.asarray(actions)
         if epsilon:
             actions = _explore(actions, available, epsilon, rng)
@@ -206,28 +185,30 @@ def _make(team: _Team, index: int | None = None) -> Policy:
         return PolicyState({**state.arrays, "reset": reset}, state.batch_size)
 
     def agent(name: str | int) -> Policy:
-        known = name in team.names if isinstance(name, str) else 0 <= name < len(team.names)
+        known = name in names if isinstance(name, str) else 0 <= name < len(names)
         if not known:
-            raise ValueError(f"policy: unknown agent {name!r}; allowed: {', '.join(team.names)}")
-        return _make(team, team.names.index(name) if isinstance(name, str) else name)
+            raise ValueError(f"policy: unknown agent {name!r}; allowed: {', '.join(names)}")
+        return make_policy(about, step, names.index(name) if isinstance(name, str) else name)
 
     return Policy(
-        agent_names=team.names[rows],
-        actions=team.actions._replace(sizes=team.actions.sizes[rows]),
-        obs_shapes=team.obs_shapes[rows],
-        obs_shape=team.obs_shape,
+        agent_names=names[rows],
+        actions=Actions(**{**interface["actions"], "sizes": sizes[rows]}),
+        obs_shapes=tuple(obs_shapes[rows]),
+        obs_shape=obs_shape,
         initial_state=initial_state,
         act=act,
         restart=restart,
         agent=agent,
-        about=team.about,
+        about=about,
     )
 
 
-def _initial_state(team: _Team, batch_size: int | None, seed: int | None) -> PolicyState:
-    leading = (1 if batch_size is None else batch_size,)
-    arrays = {n: np.zeros(leading + shape, dtype) for n, (shape, dtype) in team.state.items()}
-    arrays["reset"] = np.ones(leading, bool)
+def _initial_state(
+    state: Mapping[str, Any], batch_size: int | None, seed: int | None
+) -> PolicyState:
+    size = 1 if batch_size is None else batch_size
+    arrays = {name: np.zeros((size, *shape), dtype) for name, (shape, dtype) in state.items()}
+    arrays["reset"] = np.ones(size, bool)
     arrays["prev_actions"] += _no_action(arrays["prev_actions"])
     if "key" in arrays:
         arrays["key"] = _key(seed)
@@ -235,18 +216,22 @@ def _initial_state(team: _Team, batch_size: int | None, seed: int | None) -> Pol
 
 
 def _available(
-    team: _Team, index: int | None, avail_actions: Any, batch_size: int | None
+    names: Sequence[str],
+    sizes: Sequence[int],
+    avail_actions: Any,
+    index: int | None,
+    batch_size: int | None,
 ) -> np.ndarray:
     """bool[B, N, A]. Raises: ValueError if an agent has no available action."""
-    sizes = team.actions.sizes
     available = (np.arange(max(sizes)) < np.array(sizes)[:, None])[None]
     if avail_actions is not None:
-        spec = _Input("avail_actions", [(size,) for size in sizes], (max(sizes),), np.True_)
-        available = available & _team_array(team.names, index, spec, avail_actions, batch_size)
+        shapes = [(size,) for size in sizes]
+        spec = _Input("avail_actions", names, shapes, (max(sizes),), np.True_)
+        available = available & _team_array(spec, avail_actions, index, batch_size)
     stuck = ~available.any(axis=-1).all(axis=0)
     if stuck.any():
         raise ValueError(
-            f"policy: agent {team.names[np.argmax(stuck)]!r} has no available action; every agent, "
+            f"policy: agent {names[int(np.argmax(stuck))]!r} has no available action; every agent, "
             "dead ones included, needs one"
         )
     return available
@@ -256,18 +241,17 @@ class _Input(NamedTuple):
     """An argument of `act`: shape of each agent's array, padded shape, and value of the padding."""
 
     name: str
+    agents: Sequence[str]
     shapes: Sequence[tuple[int, ...]]
     padded: tuple[int, ...]
     padding: np.generic
 
 
-def _team_array(
-    agents: Sequence[str], index: int | None, spec: _Input, values: Any, batch_size: int | None
-) -> np.ndarray:
+def _team_array(spec: _Input, values: Any, index: int | None, batch_size: int | None) -> np.ndarray:
     """[B, N, *padded] from an array, a mapping, or the array of the agent with this index; other
     agents get the padding value.
     """
-    dtype = spec.padding.dtype
+    agents, dtype = spec.agents, spec.padding.dtype
     if index is None and not isinstance(values, Mapping):
         shape = (len(agents), *spec.padded)
         return _with_batch(np.asarray(values, dtype), batch_size, (shape,), spec.name)
