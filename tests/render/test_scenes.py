@@ -101,11 +101,7 @@ def test_other_environments_of_a_suite_are_drawn(name):
     painter = build._PAINTERS[env.presentation.scene.painter](
         episode, env.presentation.scene.constants
     )
-<<<<<<< HEAD
     picture = np.asarray(pictures.animate(episode, painter).frame(0))[40:]
-=======
-    picture = np.asarray(pictures.film(episode, painter).frame(0))[40:]
->>>>>>> e2e51a4a61aa9d4412d446869972ebafb5352789
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 8, "not blank"
 
 

@@ -40,11 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
     for number, episode in enumerate(build.render_run(**settings, overrides=overrides)):
         paths = (episode.animation, episode.transcript, episode.sheet)
-        outcome = (
-            f"return {episode.episode_return:.2f}, {episode.ending} after {episode.steps} steps"
-        )
         files = " ".join(str(path) for path in paths if path)
-        print(
-            f"episode {number}: {score}, {episode.ending} after {episode.steps} steps; written to {files}"
-        )
+        outcome = f"return {episode.episode_return:.2f}, {episode.ending} after {episode.steps}"
+        print(f"episode {number}: {outcome} steps; written to {files}")
     return 0
