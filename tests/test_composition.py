@@ -49,7 +49,7 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(api, "train", train)
     monkeypatch.setattr(api, "train_many", train_many)
-    monkeypatch.setattr(pages, "learnt", lambda result: None)
+    monkeypatch.setattr(pages, "print_learnt", lambda result: None)
     return record
 
 

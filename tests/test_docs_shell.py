@@ -69,8 +69,8 @@ def run_block(block: str, folder: pathlib.Path) -> list[list[str]]:
     """Runs a shell block in an empty folder and returns the commands, arguments split by bash."""
     programs = folder / ".programs"
     programs.mkdir()
-    for name in PROGRAMS:
-        path = programs / name
+    (folder / ".ci").mkdir()
+    for path in (*(programs / name for name in PROGRAMS), folder / ".ci" / "run"):
         path.write_text(STAND_IN)
         path.chmod(0o755)
     calls = folder / ".calls"
@@ -235,6 +235,6 @@ def test_the_pages_have_commands(tmp_path):
         (tmp_path / path.stem).mkdir()
         calls = commands(path, tmp_path / path.stem)
         counts[path.name] = sum(call[0] == "qmix-jax" for call in calls)
-    assert counts["README.md"] > 10
+    assert counts["README.md"] >= 5
     assert counts["training.md"] > 10
     assert counts["custom_mixer.md"] == 4

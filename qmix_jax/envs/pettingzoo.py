@@ -43,7 +43,7 @@ class Config(config.Model):
     """Which PettingZoo environment."""
 
     id: str = "mpe.simple_spread_v3"
-    """Module with a function `parallel_env`: in `pettingzoo`, or the dotted path of your own."""
+    """Module with a function `parallel_env`: in `pettingzoo`, or a dotted path."""
     reward: Literal["sum", "mean"] = "sum"
     """The team reward: sum or mean over agents."""
     max_steps: config.PositiveInt | None = None

@@ -43,8 +43,8 @@ def _seen(**changes):
     ],
 )
 def test_weights_of_each_weighting(changes, centrally, optimistically):
-    assert bool(wqmix._FULL["centrally"](_seen(**changes))) == centrally
-    assert bool(wqmix._FULL["optimistically"](_seen(**changes))) == optimistically
+    assert bool(wqmix._HAS_FULL_WEIGHT["centrally"](_seen(**changes))) == centrally
+    assert bool(wqmix._HAS_FULL_WEIGHT["optimistically"](_seen(**changes))) == optimistically
 
 
 class World(NamedTuple):

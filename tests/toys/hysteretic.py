@@ -24,7 +24,7 @@ class Config(base.TDConfig):
 
 
 class Coefficients(config.Model):
-    """Its own numbers, `hparams.algo`, which may differ between members."""
+    """Hyperparameters `hparams.algo`, which may differ between members."""
 
     beta: config.Fraction = 0.4
     """Weight of errors below the estimate; 1 is independent Q-learning."""

@@ -24,7 +24,7 @@ def parser() -> arguments.Parser:
     command.option("--out", "FOLDER", "where to write (default: `report` in the first DIR)")
     command.option("--last", "N", "evaluations averaged into a seed's score (default: 3)", type=int)
     command.option("--resamples", "N", "bootstrap samples (default: 2000)", type=int)
-    command.option("--drawn", "N", "settings in a figure, at most (default: 10)", type=int)
+    command.option("--top", "N", "settings in a figure, at most (default: 10)", type=int)
     return command
 
 

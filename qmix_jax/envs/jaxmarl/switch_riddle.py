@@ -58,7 +58,7 @@ def _describe(frame: base.Frame) -> str:
     if frame.actions is not None:
         agent = int(frame.previous_state.agent_in_room)
         action = int(frame.actions[agent])
-        act = f"{frame.names[agent]} {('did nothing', 'pressed the switch', 'told')[action]}"
+        act = f"{frame.names[agent]} {('did nothing', 'pressed the switch', 'announced')[action]}"
         lines = [act] if action == _TELL else [act, *lines]
     return "\n".join([*lines, f"been in the room: {' '.join(visitors) or 'nobody'}"])
 
