@@ -19,7 +19,7 @@ class RefusalError(Exception):
 
 
 class Channel:
-    """Output of a worker: progress on the terminal, and a report for the process that started it."""
+    """Output of a worker: progress on the terminal, and a report for the parent process."""
 
     def __init__(self, out, stream):
         self._out = pathlib.Path(out)
