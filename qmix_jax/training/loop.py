@@ -142,7 +142,13 @@ class Training:
         stop = 0 if warm_up else self._next_stop(until)
         assert stop is not None, "called although `reached(until)`"
         if self._update < stop:
-            self._train(min(self._chunk_length(), stop - self._update))
+            n_updates = min(self._chunk_length(), stop - self._update)
+            started = time.perf_counter()
+            self._states, self._tallies = self._population.train(
+                self._states, self._tallies, self._update, n_updates
+            )
+            _wait((self._states, self._tallies))
+            self._advance(n_updates, time.perf_counter() - started)
         if warm_up and self._update == 0:
             # Neither the speed nor the metrics of the warm-up describe training.
             self._tallies = self._population.empty_tallies()
@@ -327,13 +333,7 @@ class Training:
         """Updates of the next chunk; 1 while their speed is unknown."""
         return max(1, int(_CHUNK_SECONDS / self._per_update_s)) if self._per_update_s else 1
 
-    def _train(self, n_updates: int) -> None:
-        started = time.perf_counter()
-        self._states, self._tallies = self._population.train(
-            self._states, self._tallies, self._update, n_updates
-        )
-        _wait((self._states, self._tallies))
-        seconds = time.perf_counter() - started
+    def _advance(self, n_updates: int, seconds: float) -> None:
         self._update += n_updates
         self._per_update_s = seconds / n_updates
         self._train_s += seconds
