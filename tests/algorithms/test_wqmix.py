@@ -242,7 +242,7 @@ def knowing_the_payoff(monkeypatch):
             return payoff[actions[..., 0], actions[..., 1]][..., None]
 
         known = critics.Critic(init=lambda key: (), apply=apply)
-        monkeypatch.setattr(wqmix.centrals, "make", lambda *_: known)
+        monkeypatch.setattr(wqmix.central_critic, "make", lambda *_: known)
         mixer = qmix_ns.make(qmix_ns.Config(embed_dim=8), spec)
         algo = tabular.algorithm("wqmix", {"weighting": weighting}, spec, mixer)
         init = algo.init

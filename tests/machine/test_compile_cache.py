@@ -19,7 +19,7 @@ def test_a_second_start_compiles_nothing(run_python, monkeypatch, tmp_path):
 
     def programs():
         """Those of the population; a busy machine also caches small ones."""
-        return {path.name for path in folder.rglob("*whole*-cache")}
+        return {path.name for path in folder.rglob("*run_round*-cache")}
 
     before = programs()
     assert 2 <= len(before) <= 3, "initialise, train, evaluate: those that take long to compile"
