@@ -52,7 +52,6 @@ USER_MODULES = {
     "my_lab.hysteretic": "toys.hysteretic",
     "my_lab.leaky": "toys.leaky",
     "my_lab.rescue": "examples.rescue",
-    "my_lab.text_log": "toys.text_log",
     "my_lab.weighted": "toys.weighted",
 }
 """Module that a page builds -> the same module here."""

@@ -48,13 +48,6 @@ def test_a_logger_gets_the_finite_values_of_every_row(tmp_path):
     assert len(storage.read_metrics(tmp_path / "metrics.csv")["seed"]) == 4
 
 
-def test_the_text_log_of_the_documentation_writes_one_line_per_row(tmp_path):
-    logger = {"custom": {"name": "toys.text_log", "options": {"metric": "train/loss"}}}
-    with rows.open_rows(load(logger), tmp_path, NAMES, [].append) as opened:
-        opened.write([row(1_000, 3, **{"train/loss": 0.5}), row(1_000, 4, **{"eval/return": 1.0})])
-    assert (tmp_path / "log.txt").read_text() == "     1,000  seed 3  0.500\n"
-
-
 @pytest.mark.parametrize(("breaks", "n_written"), [("make", 0), ("write", 2), ("close", 3)])
 def test_a_failing_logger_is_one_line_and_the_run_continues(tmp_path, breaks, n_written):
     lines = []
