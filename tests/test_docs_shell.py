@@ -138,7 +138,7 @@ def folder(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, importlib.import_module(module))
     for path in TEXTS:
         for block in blocks(path, "yaml"):
-            if match := re.match(r"# (my_\S+\.yaml)\n", block):
+            if match := re.match(r"(?:# @package _global_\n)?# (my_\S+\.yaml)\n", block):
                 file = tmp_path / match[1]
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block)
