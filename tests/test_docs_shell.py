@@ -52,6 +52,7 @@ USER_MODULES = {
     "my_lab.hysteretic": "toys.hysteretic",
     "my_lab.leaky": "toys.leaky",
     "my_lab.rescue": "examples.rescue",
+    "my_lab.returns": "toys.returns",
     "my_lab.weighted": "toys.weighted",
 }
 """Module that a page builds -> the same module here."""
