@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import toys
 from documents import DOCS, blocks, each_text
+from toys import returns
 
 import qmix_jax
+from qmix_jax.loggers import base
 
 PRIVATE = re.compile(r"qmix_jax\.(cli|[\w.]*\b_(?!_))")
 
@@ -117,6 +119,15 @@ def test_the_check_of_a_component_runs(page, module, monkeypatch):
 def test_the_check_of_the_recurrent_state_runs():
     (code,) = [code for code in blocks(DOCS / "recurrent_state.md", "python") if "assert " in code]
     exec(compile(code, "recurrent_state.md", "exec"), {})
+
+
+def test_the_logger_of_the_page_writes_its_metric(tmp_path):
+    run = base.RunInfo(tmp_path, {}, (3,), ("eval/return",), None)
+    logger = returns.make(returns.Config(), run)
+    logger.write([{"kind": "eval", "env_steps": 64, "seed": 3, "eval/return": 7.5}])
+    logger.write([{"kind": "train", "env_steps": 64, "seed": 3, "train/loss": 0.1}])
+    logger.close(False)
+    assert (tmp_path / "returns" / "returns.tsv").read_text() == "64\t3\t7.5\n"
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ USER_MODULES = {
     "my_lab.hysteretic": "toys.hysteretic",
     "my_lab.leaky": "toys.leaky",
     "my_lab.rescue": "examples.rescue",
+    "my_lab.returns": "toys.returns",
     "my_lab.weighted": "toys.weighted",
 }
 """Module that a page builds -> the same module here."""
@@ -138,7 +139,7 @@ def folder(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, importlib.import_module(module))
     for path in TEXTS:
         for block in blocks(path, "yaml"):
-            if match := re.match(r"# (my_\S+\.yaml)\n", block):
+            if match := re.match(r"(?:# @package _global_\n)?# (my_\S+\.yaml)\n", block):
                 file = tmp_path / match[1]
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block)
