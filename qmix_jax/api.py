@@ -71,8 +71,8 @@ def train(
 
     Args:
       cfg: from `qmix_jax.compose_config` or `qmix_jax.load_config`.
-      directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`. With `resume=auto`
-        in the configuration, training resumes from the last checkpoint in it, if any.
+      directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`. If `resume` is
+        `auto` in the configuration, training resumes from the last checkpoint in it, if any.
       command: the command to record in `manifest.json`; by default `qmix_jax.train`.
       callbacks: each is called with the `Session` after every step (a few seconds of training);
         `session.stop()` ends the run early.

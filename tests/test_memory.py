@@ -1,4 +1,4 @@
-"""Memory of members, what fits, and slices of a population that does not."""
+"""Memory of members, how many fit, and slices of a population that does not fit."""
 
 import json
 import time
@@ -84,7 +84,7 @@ def test_too_little_memory_is_refused_before_compiling(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_members_that_do_not_fit_are_refused_without_slices(tmp_path, monkeypatch):
-    limit = int(2.5 * needed().kept)
+    limit = int(2.5 * needed().persistent)
     monkeypatch.setattr(population, "compile_programs", None)
     settings = {"batching": "map", "devices": 1, "memory": limit, "slices": False}
     jobs = [
@@ -119,13 +119,13 @@ def test_bytes_may_have_units(text, n_bytes):
 
 
 @pytest.mark.parametrize("text", ["24 parsecs", "GiB", 0, -1, "1e3GB"])
-def test_other_sizes_are_refused(text):
+def test_invalid_sizes_are_refused(text):
     with pytest.raises(config.ConfigError, match=r"population.memory="):
         members.load(population={"memory": text})
 
 
 @pytest.mark.slow
-def test_plan_estimates_memory(capsys):
+def test_plan_runs_estimates_memory(capsys):
     cfg = members.load(seeds=4, population={"batching": "map", "devices": 2}, **NO_COPIES)
     member = needed()
     (plan,) = api.plan_runs([cfg], memory=10**9)
@@ -186,9 +186,9 @@ def measured_bytes(analyses, rounds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "batching"), PLANNED)
-def test_the_plan_agrees_with_the_compilers_analysis(experiment, batching, analyses):
-    """Within 15 %, at the sizes of the experiments: the plan compiles one member, the test four.
-    Nothing runs.
+def test_the_footprint_agrees_with_the_compilers_analysis(experiment, batching, analyses):
+    """Within 15 %, at the sizes of the experiments; the footprint compiles one member, the test
+    four. Nothing runs.
     """
     overrides = (
         f"experiment={experiment}",

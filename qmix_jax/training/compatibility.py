@@ -195,8 +195,9 @@ def _describe(n_runs: int, halving: Sequence[Any] | None) -> str:
 def manifest_history(
     run: pathlib.Path, checkpoints: pathlib.Path, env_steps: int | None = None
 ) -> dict[str, Any]:
-    """Returns manifest fields of a run that starts, or resumes at `env_steps`; its `checkpoints` may
-    be in the directory of another run.
+    """Returns manifest fields of a run that starts, or resumes at `env_steps`.
+
+    `checkpoints`: its folder, which may be in the directory of another run.
     """
     fields = {"checkpoints": os.path.relpath(checkpoints, run)}
     if env_steps is None:

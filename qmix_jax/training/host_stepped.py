@@ -25,8 +25,8 @@ from qmix_jax.types import Array, Box, EnvSpec, HParams, Metrics, Observed, Traj
 class HostEpisodeBatch(NamedTuple):
     """Complete episodes of E environments in NumPy, `[T+1, E, ...]` and `[T, E, ...]`.
 
-    After the end of an episode its last entry is repeated, and `running` bool[T, E] is False. `reward`
-    is per agent, f32[T, E, N]; `behaviour` is as in `Trajectory`.
+    After an episode ends its last entry is repeated, and `running` bool[T, E] is False. `reward` is
+    per agent, f32[T, E, N]; `behaviour` is as in `Trajectory`.
     """
 
     obs: np.ndarray

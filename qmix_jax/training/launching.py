@@ -219,7 +219,7 @@ def _launch(jobs: Sequence[Job], options: LaunchOptions) -> Iterator[LaunchConte
         progress.Progress(enabled=options.show_progress) as display,
         signals.SignalListener(
             lambda: display.note("stopping after this call; Ctrl-C again ends at once"),
-            display.abandon,
+            display.show_cursor,
         ) as listener,
     ):
         for note in notes:

@@ -170,7 +170,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             members = self._compiled[g].select(fields["members"]) if fields["members"] else None
             snapshot = loop.Snapshot(fields, group_arrays[g])
             if training.restore(members, snapshot, self._n_resumed, self._stopping):
-                self._display.note("resume: the checkpoint has no replay; it was collected anew")
+                self._display.note("resume: the checkpoint has no replay; a new one was collected")
 
     def _begin(self, segment: schedule.Segment) -> loop.Training:
         """Initialises the members of a segment."""
@@ -257,7 +257,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._end_jobs(g, list(verdicts))
 
     def _interrupt(self, training: loop.Training) -> None:
-        """Ends early with a checkpoint; initialises waiting members, so that results have them all."""
+        """Ends early with a checkpoint; initialises waiting members, so that results have all."""
         self._save(last=True)  # before rows that an uninterrupted run would not have
         self._interrupted = True
         training.write_train_row()
@@ -444,7 +444,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.close()
         if (group, 0) not in self._outcomes:
             raise config.ConfigError(
-                "session: it ended with an error and has no result; resume the run from its directory"
+                "session: it ended with an error and has no result; resume it from its directory"
             )
         return [
             results.make(

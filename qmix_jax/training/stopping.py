@@ -24,7 +24,7 @@ class StopRules:
         self._value, self._best, self._since = math.nan, -math.inf, 0
 
     def update(self, results: Mapping[str, np.ndarray]) -> None:
-        """Adds an evaluation, `eval/<name>` -> f32[P]; rules use the mean over the job's members."""
+        """Adds an evaluation, `eval/<name>` -> f32[P]; rules use the mean over members."""
         self._value = float(np.mean(results[self.metric], dtype=np.float64))
         better = self._sign * self._value > self._best
         self._since = 0 if better else self._since + 1
@@ -82,7 +82,7 @@ def check_slices(group: jobs.Group, spans: Sequence[tuple[int, int]]) -> None:
     for i, job in enumerate(group.jobs):
         if sum(i in owners for owners in slices) > 1 and job.config.stop != config.StopConfig():
             raise config.ConfigError(
-                "stop: stop rules use the mean over all members of a run, but they train in several "
-                "slices because memory is short; leave stop.* null, lower seeds or raise "
+                "stop: stop rules use the mean over all members of a run, but they train in "
+                "several slices because memory is short; leave stop.* null, lower seeds or raise "
                 "population.memory"
             )
