@@ -213,7 +213,7 @@ def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None 
             f"resume: no checkpoint in {str(path / checkpoint.FOLDER)!r}; if the run was part of a "
             "sweep, give the directory of the sweep; resume=auto with hydra.run.dir starts again"
         )
-    return train(_resumed(cfg, changes), path, metadata.command(path))
+    return train(_resumed(cfg, changes), path, metadata.read_manifest(path).get("command"))
 
 
 def resume_many(

@@ -76,11 +76,11 @@ def alone(tmp_path_factory):
 def distributed(tmp_path_factory, alone):
     """Runs after `alone`, so that the compiled programs are in the cache."""
     folder = tmp_path_factory.mktemp("distributed")
-    ended = wait(start_two(folder, "-m", "toys.worker", "train", ""))
-    assert [process.code for process in ended] == [0, 0], "\n".join(
-        process.err for process in ended
+    processes = wait(start_two(folder, "-m", "toys.worker", "train", ""))
+    assert [process.code for process in processes] == [0, 0], "\n".join(
+        process.err for process in processes
     )
-    return folder, ended
+    return folder, processes
 
 
 RUNS = ["one", "0", "1", "2"]
@@ -144,17 +144,17 @@ def test_the_index_lists_every_job(distributed, alone):
 @pytest.mark.slow
 def test_two_processes_resume_after_a_signal_and_after_a_kill(alone, tmp_path):
     """A signal to one process ends both, killing one makes the other fail; both then resume."""
-    ended = wait(start_two(tmp_path, "-m", "toys.worker", "resume", "1"))
-    assert [process.code for process in ended] == [1, -9], "\n".join(
-        process.err for process in ended
+    processes = wait(start_two(tmp_path, "-m", "toys.worker", "resume", "1"))
+    assert [process.code for process in processes] == [1, -9], "\n".join(
+        process.err for process in processes
     )
-    assert "error: process 1 of 2 is lost" in ended[0].err
+    assert "error: process 1 of 2 is lost" in processes[0].err
     assert (tmp_path / "1" / ".part-1").exists()
-    ended = wait(start_two(tmp_path, "-m", "toys.worker", "resume", "1"))
-    assert [process.code for process in ended] == [0, 0], "\n".join(
-        process.err for process in ended
+    processes = wait(start_two(tmp_path, "-m", "toys.worker", "resume", "1"))
+    assert [process.code for process in processes] == [0, 0], "\n".join(
+        process.err for process in processes
     )
-    assert "resume: from " in ended[0].out or "has ended" in ended[0].out
+    assert "resume: from " in processes[0].out or "has ended" in processes[0].out
     for run in RUNS[1:3]:
         assert_equal_runs(tmp_path / run, alone[0] / run)
     manifest = json.loads((tmp_path / "1" / "manifest.json").read_text())
@@ -164,11 +164,11 @@ def test_two_processes_resume_after_a_signal_and_after_a_kill(alone, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_failure_ends_all_processes_with_one_line(tmp_path, failing):
-    ended = wait(start_two(tmp_path, "-m", "toys.worker", "fail", str(failing)))
-    assert [process.code for process in ended] == [1, 1]
+    processes = wait(start_two(tmp_path, "-m", "toys.worker", "fail", str(failing)))
+    assert [process.code for process in processes] == [1, 1]
     expected = f"error: process {failing} of 2 failed: the disk is full"
-    assert ended[1 - failing].err.splitlines()[-1] == expected
-    assert "Traceback" not in ended[1 - failing].err
+    assert processes[1 - failing].err.splitlines()[-1] == expected
+    assert "Traceback" not in processes[1 - failing].err
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert names == {".part-0", ".part-1"}, "parts are neither merged nor removed"
 

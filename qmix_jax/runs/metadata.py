@@ -166,11 +166,6 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     return fields
 
 
-def command(directory: pathlib.Path) -> str | None:
-    """Returns the command that started the run in a directory; None if unknown."""
-    return read_manifest(directory).get("command")
-
-
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
