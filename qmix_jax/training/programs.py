@@ -234,7 +234,7 @@ def _n_fit(
 ) -> int:
     """Number of members that fit at a time.
 
-    Raises: ConfigError if less than one per device fits, or without slices not all fit.
+    Raises: ConfigError if fewer than one per device fit, or without slices not all fit.
     """
     needed, limit = _add_checkpoint_copy(group, estimate), memory_limit(group)
     n_fit, n_members = needed.fit(limit, n_running), len(group.seeds)

@@ -187,10 +187,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     # Training
 
     def step(self) -> bool:
-        """Trains for one chunk of a few seconds, then writes due rows, evaluations and checkpoints.
-
-        Returns:
-          False if nothing is left to train.
+        """Trains for one chunk of a few seconds, then writes due rows, evaluations and checkpoints;
+        returns False if nothing is left to train.
         """
         with self._close_on_error():
             if (due := self._next_training()) is None:
