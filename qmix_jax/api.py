@@ -24,7 +24,7 @@ def start(
     directory: str | os.PathLike[str] | None = None,
     command: str | None = None,
 ) -> Session:
-    """Starts a run that you drive step by step; `train` does the same in one call.
+    """Starts a run that you drive step by step; `qmix_jax.train` does the same in one call.
 
         cfg = qmix_jax.compose_config("experiment=two_step", "algo=qmix")
         with qmix_jax.start(cfg) as session:
@@ -34,13 +34,13 @@ def start(
         result = session.result()
 
     Args:
-      cfg, directory, command: as for `train`.
+      cfg, directory, command: as for `qmix_jax.train`.
     Returns:
       A `Session`: its programs are compiled, its members initialised and evaluated, or restored
       from a checkpoint.
     Raises:
       ConfigError: a setting is invalid, the run has already ended, or `population.distributed` is
-        true, which only `train` and `train_many` support.
+        true; only `qmix_jax.train` and `qmix_jax.train_many` support it.
       WriteError: the run directory cannot be written, for example because the disk is full.
     """
     _check([cfg])
@@ -199,11 +199,11 @@ def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None 
       changes: dotted key -> value. Only total steps, evaluation, stop rules, loggers, checkpoints
         and settings that do not change results may change.
     Returns:
-      A `Result`, as from `train`.
+      A `Result`, as from `qmix_jax.train`.
     Raises:
-      ConfigError: as for `train`; also if another setting changes, or the checkpoint is missing,
-        damaged, of another run or of an older version.
-      NonFiniteError, ProcessError, WriteError: as for `train`.
+      ConfigError: as for `qmix_jax.train`; also if another setting changes, or the checkpoint is
+        missing, damaged, of another run or of an older version.
+      NonFiniteError, ProcessError, WriteError: as for `qmix_jax.train`.
     """
     path = pathlib.Path(directory)
     cfg = metadata.read_run_config(path)
@@ -227,12 +227,12 @@ def resume_many(
 
     Args:
       directory: the directory of the sweep, with its `sweep.json`.
-      changes: as for `resume`, applied to every job.
+      changes: as for `qmix_jax.resume`, applied to every job.
     Returns:
-      A `Result` per job, as from `train_many`.
+      A `Result` per job, as from `qmix_jax.train_many`.
     Raises:
-      ConfigError: as for `resume`; also if there is no `sweep.json`.
-      ProcessError, WriteError: as for `train_many`.
+      ConfigError: as for `qmix_jax.resume`; also if there is no `sweep.json`.
+      ProcessError, WriteError: as for `qmix_jax.train_many`.
     """
     path = pathlib.Path(directory)
     try:

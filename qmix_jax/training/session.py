@@ -255,7 +255,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._end_jobs(g, list(verdicts))
 
     def _interrupt(self, training: loop.Training) -> None:
-        """Ends early with a checkpoint; initialises members not yet started, to complete results."""
+        """Ends early with a checkpoint; initialises waiting members, so that results have all."""
         self._save(last=True)  # before rows that an uninterrupted run would not have
         self._interrupted = True
         training.write_train_row()
