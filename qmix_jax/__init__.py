@@ -8,7 +8,7 @@ import importlib
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the public names; `_exports` reads these imports at run time
+if TYPE_CHECKING:  # the public names; `_EXPORTS` reads these imports at run time
     from qmix_jax.api import Halving as Halving
     from qmix_jax.api import Job as Job
     from qmix_jax.api import Objective as Objective
@@ -57,22 +57,16 @@ if TYPE_CHECKING:  # the public names; `_exports` reads these imports at run tim
 
 __version__ = "0.1.0"
 
-
-def _exports() -> dict[str, tuple[str, str]]:
-    """Public name -> (module, attribute), from the imports above."""
-    source = ast.parse(pathlib.Path(__file__).read_text(encoding="utf-8"))
-    imports = (node for node in ast.walk(source) if isinstance(node, ast.ImportFrom))
-    return {
-        alias.asname: (str(node.module), alias.name)
-        for node in imports
-        for alias in node.names
-        if alias.asname is not None
-    }
-
-
-_EXPORTS = _exports()
+_EXPORTS = {
+    alias.asname: (str(node.module), alias.name)
+    for node in ast.walk(ast.parse(pathlib.Path(__file__).read_text(encoding="utf-8")))
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+    if alias.asname is not None
+}
+"""Public name -> (module, attribute)."""
 __all__ = ["__version__", "compose_config", "dump_config", "load_config"]
-"""Names that type checkers do not take as exported; the following line adds the others."""
+"""Names that type checkers do not consider exported; the next line adds the others."""
 __all__ += sorted({*_EXPORTS} - {*__all__})  # pyright: ignore[reportUnsupportedDunderAll]
 
 

@@ -18,19 +18,15 @@ from qmix_jax.training.halving import Halving
 from qmix_jax.training.programs import Programs
 from qmix_jax.training.session import Session
 
-__all__ = [
-    "Halving", "Job", "NonFiniteError", "Objective", "Programs", "Result", "Session", "load_run",
-    "plan_runs", "resume", "resume_many", "start", "train", "train_many",
-]  # fmt: skip
-
 
 def start(
     cfg: config.ExperimentConfig,
     directory: str | os.PathLike[str] | None = None,
     command: str | None = None,
 ) -> Session:
-    """Starts a run that you drive step by step; `train` does the same in one call.
+    """Starts a run that you drive step by step; `qmix_jax.train` does the same in one call.
 
+        cfg = qmix_jax.compose_config("experiment=two_step", "algo=qmix")
         with qmix_jax.start(cfg) as session:
             while session.step():
                 if session.update > 1_000:
@@ -38,13 +34,14 @@ def start(
         result = session.result()
 
     Args:
-      cfg, directory, command: as for `train`.
+      cfg, directory, command: as for `qmix_jax.train`.
     Returns:
-      A `Session` with compiled programs and members that are initialised and evaluated, or
-      restored from a checkpoint.
+      A `Session`: its programs are compiled, its members initialised and evaluated, or restored
+      from a checkpoint.
     Raises:
-      ConfigError: invalid setting, the run has ended, or `population.distributed`, which only
-        `train` supports.
+      ConfigError: a setting is invalid, the run has already ended, or `population.distributed` is
+        true; only `qmix_jax.train` and `qmix_jax.train_many` support it.
+      WriteError: the run directory cannot be written, for example because the disk is full.
     """
     _check([cfg])
     if cfg.population.distributed:
@@ -73,26 +70,27 @@ def train(
         result.plot()
 
     Args:
-      cfg: from `qmix_jax.load_config`.
-      directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`. With
-        `resume: auto` in the configuration, a run in this directory resumes from its last
-        checkpoint; if there is none, the run starts.
-      command: recorded as the command; by default a call of this function.
-      callbacks: each is called with the `Session` after every step of some seconds;
+      cfg: from `qmix_jax.compose_config` or `qmix_jax.load_config`.
+      directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`. If `resume` is
+        `auto` in the configuration, training resumes from the last checkpoint in it, if any.
+      command: the command to record in `manifest.json`; by default `qmix_jax.train`.
+      callbacks: each is called with the `Session` after every step (a few seconds of training);
         `session.stop()` ends the run early.
     Returns:
-      A `Result`. After Ctrl-C, SIGTERM or SIGUSR1 it holds the state at that time.
+      A `Result`; `interrupted` if Ctrl-C, SIGTERM, SIGUSR1 or a callback ended the run early.
     Raises:
-      ConfigError: invalid setting; nothing has been compiled.
-      NonFiniteError: a member's loss was not finite. The member was frozen at its last finite
-        state, the others finished, and the run directory is complete.
-      ProcessError: with `population.distributed`, another process failed or is lost.
-      WriteError: the disk is full or gone; the files written so far remain.
+      ConfigError: a setting is invalid, reported before compiling, or memory is too small.
+      NonFiniteError: a member's loss or gradient was not finite. The member was frozen at its last
+        finite state, the others finished, and all files were written.
+      ProcessError: with `population.distributed`, another process failed or was lost.
+      WriteError: the run directory cannot be written, for example because the disk is full; files
+        written so far remain.
     """
     _check([cfg])
+    job = Job(cfg, directory, command)
     if cfg.population.distributed:
-        return _require_finite(_train_distributed(Job(cfg, directory, command), callbacks))
-    (job,) = launching.prepare_jobs([Job(cfg, directory, command)])
+        return _require_finite(_train_distributed(job, callbacks))
+    (job,) = launching.prepare_jobs([job])
     if compatibility.has_ended(job.config, job.path):
         print(f"resume: {launching.ended_message(job)}", flush=True)
         return _require_finite(load_run(job.path))
@@ -141,36 +139,42 @@ def train_many(
     """Trains several configurations and prints a table that compares them.
 
     Configurations that differ only in `hparams`, `seed` and `seeds` share one compiled program and
-    train together; each result equals that of a run alone.
+    train together; each result equals that of the job trained alone.
 
         names = ("vdn", "qmix")
         configs = [qmix_jax.compose_config("experiment=two_step", f"algo={a}") for a in names]
         results = qmix_jax.train_many([qmix_jax.Job(cfg) for cfg in configs])
 
     Args:
-      jobs: the runs; their directories must differ.
-      directory: where to write `index.json` with jobs, directories, groups and results; None
-        writes none.
+      jobs: configurations to train; their directories must differ.
+      directory: where to write `index.json` (jobs, directories, groups, results) and `sweep.json`
+        (to resume the sweep); None writes neither.
       halving: ends the worse jobs early, by successive halving over all jobs.
-      objective: by which `index.json` and the table compare jobs.
+      objective: the score by which `index.json` and the table compare jobs.
       programs: compiled programs of earlier calls to reuse; new ones are added. By default each
         program is freed when its group ends.
     Returns:
       A `Result` per job; None for jobs that Ctrl-C prevented from starting. Members that diverged
-      are in `Result.failures`; they stop no other member.
+      are listed in `Result.failures` and do not stop the others.
     Raises:
-      ConfigError: invalid setting; nothing has been compiled.
-      ProcessError: with `population.distributed`, another process failed or is lost.
-      WriteError: the disk is full or gone; the files written so far remain.
+      ConfigError: a setting is invalid, reported before compiling, or memory is too small.
+      ProcessError: with `population.distributed`, another process failed or was lost.
+      WriteError: a directory cannot be written, for example because the disk is full; files
+        written so far remain.
     """
     configs = [job.config for job in jobs]
     _check(configs)
-    if halving is not None and any(cfg.population.distributed for cfg in configs):
+    in_processes = any(cfg.population.distributed for cfg in configs)
+    if halving is not None and in_processes:
         raise config.ConfigError(
             "train: successive halving needs a single process; set population.distributed=false"
         )
     root = None if directory is None else pathlib.Path(directory)
-    launched = distributed.train(jobs, launching.LaunchOptions(root, halving, objective, programs))
+    options = launching.LaunchOptions(root, halving, objective, programs)
+    if in_processes:
+        launched = distributed.train(jobs, options)
+    else:
+        launched = launching.train(launching.prepare_jobs(jobs), options)
     if launched.is_main:
         tables.sweep(
             [job.label for job in jobs],
@@ -187,15 +191,19 @@ def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None 
 
         result = qmix_jax.resume("runs/smax_3m/qmix/first", {"trainer.env_steps": 1_000_000})
 
-    On a CPU with `population.batching=map` and equal versions the numbers are those of an
-    uninterrupted run, bit for bit; elsewhere they agree up to rounding.
+    On a CPU with `population.batching=map` and equal versions, results equal those of an
+    uninterrupted run bit for bit; elsewhere they agree up to rounding.
 
     Args:
       directory: a run directory.
-      changes: dotted key -> value. Allowed are total steps, evaluation, stop rules, loggers,
-        checkpoints and settings that do not change results.
-    Returns, raises: as `qmix_jax.train`; ConfigError also if there is no checkpoint, or it is
-      damaged, of another run or of an older version.
+      changes: dotted key -> value. Only total steps, evaluation, stop rules, loggers, checkpoints
+        and settings that do not change results may change.
+    Returns:
+      A `Result`, as from `qmix_jax.train`.
+    Raises:
+      ConfigError: as for `qmix_jax.train`; also if another setting changes, or the checkpoint is
+        missing, damaged, of another run or of an older version.
+      NonFiniteError, ProcessError, WriteError: as for `qmix_jax.train`.
     """
     path = pathlib.Path(directory)
     cfg = metadata.read_run_config(path)
@@ -205,7 +213,7 @@ def resume(directory: str | os.PathLike[str], changes: Mapping[str, Any] | None 
             f"resume: no checkpoint in {str(path / checkpoint.FOLDER)!r}; if the run was part of a "
             "sweep, give the directory of the sweep; resume=auto with hydra.run.dir starts again"
         )
-    return train(_resumed(cfg, changes), path, metadata.command(path))
+    return train(_resumed(cfg, changes), path, metadata.read_manifest(path).get("command"))
 
 
 def resume_many(
@@ -215,12 +223,16 @@ def resume_many(
 
         results = qmix_jax.resume_many("multirun/first", {"trainer.env_steps": 1_000_000})
 
-    Results of jobs that have ended are loaded; the other jobs resume, or start.
+    Jobs that have ended are loaded; the others resume, or start if they have no checkpoint.
 
     Args:
       directory: the directory of the sweep, with its `sweep.json`.
-      changes: as for `resume`, applied to every job.
-    Returns, raises: as `qmix_jax.train_many`.
+      changes: as for `qmix_jax.resume`, applied to every job.
+    Returns:
+      A `Result` per job, as from `qmix_jax.train_many`.
+    Raises:
+      ConfigError: as for `qmix_jax.resume`; also if there is no `sweep.json`.
+      ProcessError, WriteError: as for `qmix_jax.train_many`.
     """
     path = pathlib.Path(directory)
     try:
@@ -245,7 +257,7 @@ def resume_many(
 
 
 def is_sweep(directory: str | os.PathLike[str]) -> bool:
-    """Returns whether a directory is that of a sweep."""
+    """Whether a directory is that of a sweep, which `resume_many` resumes."""
     return (pathlib.Path(directory) / sweep_index.SWEEP_FILE).is_file()
 
 
@@ -258,18 +270,18 @@ def _resumed(
 def plan_runs(
     configs: Sequence[config.ExperimentConfig], memory: int | None = None
 ) -> tuple[programs.Footprint, ...]:
-    """Prints and returns the memory that training the configurations together needs.
+    """Estimates and prints the memory that training the configurations together needs.
 
         (footprint,) = qmix_jax.plan_runs([qmix_jax.compose_config("experiment=smax_3m")])
-        footprint.together  # members that fit at a time
+        footprint.together  # number of members that fit at a time
 
     Args:
       configs: as for `train_many`.
       memory: available bytes; by default `population.memory`, or the memory of the devices.
     Returns:
-      One record per compiled program.
+      A `Footprint` per compiled program.
     Raises:
-      ConfigError: invalid setting.
+      ConfigError: a setting is invalid.
     """
     _check(configs)
     split = groups.split(configs)

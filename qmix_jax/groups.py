@@ -57,7 +57,7 @@ def differing_keys(*configs: config.ExperimentConfig) -> tuple[str, ...]:
     """Returns the dotted keys in which configurations differ."""
     first, *others = map(config.dump, configs)
     differing = {key for other in others for key in differences(first, other)}
-    keys = dict.fromkeys(key for values in (first, *others) for key in _flatten(values))
+    keys = dict.fromkeys(key for values in (first, *others) for key in flatten(values))
     return tuple(key for key in keys if key in differing)
 
 
@@ -65,7 +65,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     """Compares nested mappings: dotted key -> (value before, value after) where these differ; None
     for a missing key.
     """
-    old, new = _flatten(before), _flatten(after)
+    old, new = flatten(before), flatten(after)
     missing = object()
     return {
         key: (old.get(key), new.get(key))
@@ -74,11 +74,12 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     }
 
 
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns dotted key -> value of a nested mapping."""
     flat: dict[str, Any] = {}
     for key, value in mapping.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -14,7 +14,7 @@ _MAX_VALUE = 200
 
 
 class Summarised(Protocol):
-    """A record that says what to print of it."""
+    """A record that chooses the fields to print."""
 
     def summary(self) -> Mapping[str, Any]:
         """Name -> value of the fields to print."""
@@ -22,7 +22,7 @@ class Summarised(Protocol):
 
 
 def text(self: Summarised) -> str:
-    """`Name(key=value, ...)` in one line; fields beyond some 800 characters are counted only."""
+    """`Name(key=value, ...)` in one line; fields beyond about 800 characters are only counted."""
     fields = [f"{name}={_plain(value)}" for name, value in self.summary().items()]
     total, fitting = 0, []
     for field in fields:
@@ -35,7 +35,7 @@ def text(self: Summarised) -> str:
 
 
 def html(self: Summarised) -> str:
-    """A table of two columns, names and values, with the type as its caption."""
+    """A table of names and values, with the type as its caption."""
     cell = '<td style="text-align: left">'
     rows = "".join(
         f"<tr>{cell}<b>{escaping.escape(name)}</b></td>"

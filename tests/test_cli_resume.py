@@ -57,14 +57,14 @@ def test_auto_starts_and_then_has_nothing_left_to_train(ended, capsys):
     assert "resume:" not in capsys.readouterr().out
     before = (pathlib.Path("auto") / "metrics.csv").read_text()
     assert run(*again) == 0
-    assert "auto has ended; to train on, raise trainer.env_steps" in capsys.readouterr().out
+    assert "auto has ended; to continue, raise trainer.env_steps" in capsys.readouterr().out
     assert (pathlib.Path("auto") / "metrics.csv").read_text() == before
 
 
 @pytest.mark.slow
 def test_a_sweep_is_resumed(swept, capsys):
     assert run("train", f"resume={swept}") == 0
-    assert "has ended; to train on" in capsys.readouterr().out
+    assert "has ended; to continue" in capsys.readouterr().out
     before = [steps(path) for path in sorted(swept.glob("*_two_step_*"))]
     assert run("train", f"resume={swept}", "trainer.env_steps=200") == 0, capsys.readouterr().err
     after = [steps(path) for path in sorted(swept.glob("*_two_step_*"))]

@@ -132,7 +132,7 @@ def test_every_public_name_is_in_the_interface_reference(pages):
 def test_the_interface_reference_shows_signature_arguments_and_errors(pages):
     entry = pages.GENERATED["public"]().partition("### `train`")[2].partition("\n### ")[0]
     assert "train(\n    cfg: config.ExperimentConfig,\n" in entry
-    assert "| `cfg` | from [`qmix_jax.load_config`](#load_config). |" in entry
+    assert "or [`qmix_jax.load_config`](#load_config). |" in entry
     assert "\n- [`ConfigError`](#ConfigError): " in entry
 
 

@@ -1,4 +1,4 @@
-"""Memory of members, what fits, and slices of a population that does not."""
+"""Memory of members, how many fit, and slices of a population that does not fit."""
 
 import json
 import time
@@ -41,14 +41,14 @@ NO_COPIES = {"checkpoint": {"enabled": False}}
 """Without checkpoints: memory is the state of members and the temporaries of programs."""
 
 
-def needed():
+def member_memory():
     return members.compiled(members.load())[0].memory
 
 
 @pytest.mark.slow
 def test_slices_do_not_change_results(tmp_path, capsys):
     """With batched members; `test_resume.py` has slices of members that take turns."""
-    member = needed()
+    member = member_memory()
     settings = {"population": {"batching": "vmap", "devices": 1}, **NO_COPIES}
     jobs = [members.load(seeds=2, **settings), members.load(seed=7, seeds=2, **settings)]
     together = api.train_many([api.Job(cfg, tmp_path / f"a{i}") for i, cfg in enumerate(jobs)])
@@ -84,7 +84,7 @@ def test_too_little_memory_is_refused_before_compiling(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_members_that_do_not_fit_are_refused_without_slices(tmp_path, monkeypatch):
-    limit = int(2.5 * needed().persistent)
+    limit = int(2.5 * member_memory().persistent)
     monkeypatch.setattr(population, "compile_programs", None)
     settings = {"batching": "map", "devices": 1, "memory": limit, "slices": False}
     jobs = [
@@ -97,7 +97,7 @@ def test_members_that_do_not_fit_are_refused_without_slices(tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_a_program_too_large_after_compiling_is_refused(tmp_path):
-    member = needed()
+    member = member_memory()
     settings = {
         "batching": "map",
         "devices": 1,
@@ -119,33 +119,33 @@ def test_bytes_may_have_units(text, n_bytes):
 
 
 @pytest.mark.parametrize("text", ["24 parsecs", "GiB", 0, -1, "1e3GB"])
-def test_other_sizes_are_refused(text):
+def test_invalid_sizes_are_refused(text):
     with pytest.raises(config.ConfigError, match=r"population.memory="):
         members.load(population={"memory": text})
 
 
 @pytest.mark.slow
-def test_plan_estimates_memory(capsys):
+def test_plan_runs_estimates_memory(capsys):
     cfg = members.load(seeds=4, population={"batching": "map", "devices": 2}, **NO_COPIES)
-    member = needed()
-    (plan,) = api.plan_runs([cfg], memory=10**9)
-    assert isinstance(plan, programs.Footprint)
-    assert plan.memory.parts == member.parts and plan.together == 4
+    member = member_memory()
+    (footprint,) = api.plan_runs([cfg], memory=10**9)
+    assert isinstance(footprint, programs.Footprint)
+    assert footprint.memory.parts == member.parts and footprint.together == 4
     printed = capsys.readouterr().out
     assert "1 job in 1 compiled program" in printed
     assert "4 members at a time, 1 slice" in printed
-    (plan,) = api.plan_runs([cfg], memory=3 * member.persistent + 2 * member.temporaries)
-    assert plan.together == 3
-    (plan,) = api.plan_runs([cfg], memory=member.persistent)
-    assert plan.together == 0
+    (footprint,) = api.plan_runs([cfg], memory=3 * member.persistent + 2 * member.temporaries)
+    assert footprint.together == 3
+    (footprint,) = api.plan_runs([cfg], memory=member.persistent)
+    assert footprint.together == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("replay", "share"), [("running", 1.0), ("never", 0.8)])
 def test_checkpoints_need_a_second_copy_of_members(replay, share, capsys):
     cfg = members.load(seeds=4, population={"devices": 2}, checkpoint={"replay": replay})
-    (plan,) = api.plan_runs([cfg], memory=10**9)
-    member = plan.memory
+    (footprint,) = api.plan_runs([cfg], memory=10**9)
+    member = footprint.memory
     without = member.parts["replay"] if replay == "never" else 0
     assert member.copies == member.persistent - without
     assert member.copies / member.persistent == pytest.approx(share, abs=0.01)
@@ -186,9 +186,9 @@ def measured_bytes(analyses, rounds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "batching"), PLANNED)
-def test_the_plan_agrees_with_the_compilers_analysis(experiment, batching, analyses):
-    """Within 15 %, at the sizes of the experiments: the plan compiles one member, the test four.
-    Nothing runs.
+def test_the_footprint_agrees_with_the_compilers_analysis(experiment, batching, analyses):
+    """Within 15 %, at the sizes of the experiments; the footprint compiles one member, the test
+    four. Nothing runs.
     """
     overrides = (
         f"experiment={experiment}",

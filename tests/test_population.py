@@ -1,4 +1,4 @@
-"""Invariances: results do not depend on how a population is run."""
+"""Results do not depend on devices, batching, chunk length or other members."""
 
 import functools
 
@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from toys import members
+from toys.comparison import assert_equal
 
 from qmix_jax import population, program
 
@@ -15,12 +16,7 @@ slow = pytest.mark.slow
 UPDATES = 9
 
 
-def same(a, b):
-    for x, y in zip(members.leaves(a), members.leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
-def row(tree, i):
+def member(tree, i):
     return jax.tree.map(lambda x: x[i], tree)
 
 
@@ -60,7 +56,7 @@ def test_layout_assigns_every_member_once():
 def test_a_member_is_bitwise_equal_alone_and_in_a_population(three):
     for i in range(3):
         alone = members.train(load(seed=i, seeds=1), calls=(UPDATES,))
-        same(row(alone.parameters, 0), row(three.parameters, i))
+        assert_equal(member(alone.parameters, 0), member(three.parameters, i))
         for name, values in alone.evaluation.items():
             np.testing.assert_array_equal(values[0], three.evaluation[name][i])
         for name, (total, count) in alone.metrics.totals.items():
@@ -71,15 +67,15 @@ def test_a_member_is_bitwise_equal_alone_and_in_a_population(three):
 @slow
 def test_the_number_of_devices_does_not_change_results(three):
     one_device = members.train(load(seeds=3, population={"devices": 1}), calls=(UPDATES,))
-    same(one_device.parameters, three.parameters)
+    assert_equal(one_device.parameters, three.parameters)
 
 
 @slow
 @pytest.mark.parametrize("calls", [(1,) * UPDATES, (4, 5), (2, 1, 6)])
 def test_chunk_length_does_not_change_results(three, calls):
     split = members.train(load(seeds=3), calls=calls)
-    same(split.states, three.states)
-    same(split.metrics.totals, three.metrics.totals)
+    assert_equal(split.states, three.states)
+    assert_equal(split.metrics.totals, three.metrics.totals)
 
 
 @slow
@@ -92,12 +88,11 @@ def test_different_seeds_differ(three):
 
 @slow
 def test_training_is_bitwise_reproducible(three):
-    same(members.train(load(seeds=3), calls=(UPDATES,)).states, three.states)
+    assert_equal(members.train(load(seeds=3), calls=(UPDATES,)).states, three.states)
 
 
 @pytest.mark.timeout(120)
 def test_initialising_many_members_at_once_does_not_hang():
-    """Batched QR in orthogonal initialisers hangs jaxlib 0.10 on two cores; ours must not use
-    it."""
+    """Batched QR of orthogonal initialisers hangs jaxlib 0.10 on two cores; ours avoid it."""
     init = program.build(members.load()).step.init
     jax.block_until_ready(jax.jit(jax.vmap(init))(np.arange(8)).learner)

@@ -31,7 +31,7 @@ def free_port():
 
 
 def start_two(folder, *arguments):
-    """Starts two processes of `python <arguments>` that form a process group."""
+    """Starts `python <arguments>` in two processes that form a process group."""
     common = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -53,7 +53,7 @@ def start_two(folder, *arguments):
 
 
 def wait(processes, seconds=300):
-    """Returns exit code and output of each process."""
+    """Returns the exit code and output of each process."""
     outputs = []
     try:
         for process in processes:
@@ -74,28 +74,28 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def distributed(tmp_path_factory, alone):
-    """Runs after `alone`, whose compiled programs are in the cache."""
+    """Runs after `alone`, so that the compiled programs are in the cache."""
     folder = tmp_path_factory.mktemp("distributed")
-    ended = wait(start_two(folder, "-m", "toys.worker", "train", ""))
-    assert [process.code for process in ended] == [0, 0], "\n".join(
-        process.err for process in ended
+    processes = wait(start_two(folder, "-m", "toys.worker", "train", ""))
+    assert [process.code for process in processes] == [0, 0], "\n".join(
+        process.err for process in processes
     )
-    return folder, ended
+    return folder, processes
 
 
 RUNS = ["one", "0", "1", "2"]
-"""One run of three seeds; two jobs of one program; a job with fewer seeds than processes."""
+"""A run of three seeds; two jobs of one program; a job with fewer seeds than processes."""
 
 
-def assert_equal_runs(spread, single):
+def assert_equal_runs(distributed, single):
     """Checks that two run directories have equal contents."""
-    assert {path.name for path in spread.iterdir()} == FILES
-    assert rows(spread) == rows(single)
-    assert len(rows(spread)) > 5
-    lines = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (spread, single)]
+    assert {path.name for path in distributed.iterdir()} == FILES
+    assert rows(distributed) == rows(single)
+    assert len(rows(distributed)) > 5
+    lines = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (distributed, single)]
     assert lines[0] == lines[1]
     for name in ("parameters_final.npz", "parameters_best.npz"):
-        pair = [parameters.load_parameters(folder / name) for folder in (spread, single)]
+        pair = [parameters.load_parameters(folder / name) for folder in (distributed, single)]
         assert jax.tree.structure(pair[0]) == jax.tree.structure(pair[1])
         assert_equal(*pair)
 
@@ -103,9 +103,9 @@ def assert_equal_runs(spread, single):
 @pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_two_processes_write_equal_runs(distributed, alone, run):
-    spread, single = distributed[0] / run, alone[0] / run
-    assert_equal_runs(spread, single)
-    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (spread, single)]
+    folders = distributed[0] / run, alone[0] / run
+    assert_equal_runs(*folders)
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in folders]
     shares = {"one": [2, 1], "0": [2, 1], "1": [2, 1], "2": [1, 0]}
     assert manifests[0]["members_of_processes"] == shares[run]
     for key in ("updates", "env_steps", "gradient_steps", "interrupted", "failures"):
@@ -143,18 +143,18 @@ def test_the_index_lists_every_job(distributed, alone):
 
 @pytest.mark.slow
 def test_two_processes_resume_after_a_signal_and_after_a_kill(alone, tmp_path):
-    """A signal to one process ends both, a kill of one makes the other fail; both then resume."""
-    ended = wait(start_two(tmp_path, "-m", "toys.worker", "resume", "1"))
-    assert [process.code for process in ended] == [1, -9], "\n".join(
-        process.err for process in ended
+    """A signal to one process ends both, killing one makes the other fail; both then resume."""
+    processes = wait(start_two(tmp_path, "-m", "toys.worker", "resume", "1"))
+    assert [process.code for process in processes] == [1, -9], "\n".join(
+        process.err for process in processes
     )
-    assert "error: process 1 of 2 is lost" in ended[0].err
+    assert "error: process 1 of 2 is lost" in processes[0].err
     assert (tmp_path / "1" / ".part-1").exists()
-    ended = wait(start_two(tmp_path, "-m", "toys.worker", "resume", "1"))
-    assert [process.code for process in ended] == [0, 0], "\n".join(
-        process.err for process in ended
+    processes = wait(start_two(tmp_path, "-m", "toys.worker", "resume", "1"))
+    assert [process.code for process in processes] == [0, 0], "\n".join(
+        process.err for process in processes
     )
-    assert "resume: from " in ended[0].out or "has ended" in ended[0].out
+    assert "resume: from " in processes[0].out or "has ended" in processes[0].out
     for run in RUNS[1:3]:
         assert_equal_runs(tmp_path / run, alone[0] / run)
     manifest = json.loads((tmp_path / "1" / "manifest.json").read_text())
@@ -164,11 +164,11 @@ def test_two_processes_resume_after_a_signal_and_after_a_kill(alone, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_failure_ends_all_processes_with_one_line(tmp_path, failing):
-    ended = wait(start_two(tmp_path, "-m", "toys.worker", "fail", str(failing)))
-    assert [process.code for process in ended] == [1, 1]
+    processes = wait(start_two(tmp_path, "-m", "toys.worker", "fail", str(failing)))
+    assert [process.code for process in processes] == [1, 1]
     expected = f"error: process {failing} of 2 failed: the disk is full"
-    assert ended[1 - failing].err.splitlines()[-1] == expected
-    assert "Traceback" not in ended[1 - failing].err
+    assert processes[1 - failing].err.splitlines()[-1] == expected
+    assert "Traceback" not in processes[1 - failing].err
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert names == {".part-0", ".part-1"}, "parts are neither merged nor removed"
 
@@ -178,7 +178,7 @@ def test_the_first_process_ends_if_the_other_is_killed(tmp_path):
     first, second = wait(start_two(tmp_path, "-m", "toys.worker", "kill", "1"))
     assert second.code == -9
     assert first.code == 1
-    assert "error: process 1 of 2 is lost: no sign of life for 3 s" in first.err
+    assert "error: process 1 of 2 is lost: no heartbeat for 3 s" in first.err
 
 
 def test_shares_are_contiguous_and_differ_by_at_most_one():
@@ -205,14 +205,14 @@ DISTRIBUTED = {"population": {"distributed": True}}
         (("127.0.0.1:1234", "2", "2"), r"JAX_PROCESS_ID=2 with JAX_NUM_PROCESSES=2; allowed: 0 to"),
     ],
 )
-def test_bad_environment_variables_are_one_line(monkeypatch, values, message):
+def test_bad_environment_variables_are_reported_in_one_line(monkeypatch, values, message):
     for name, value in zip(process_group.VARIABLES, values, strict=True):
         monkeypatch.setenv(name, value)
     with pytest.raises(config.ConfigError, match=message):
         process_group.join([members.load(**DISTRIBUTED)])
 
 
-def test_a_port_in_use_is_one_line(monkeypatch):
+def test_a_port_in_use_is_reported_in_one_line(monkeypatch):
     with socket.create_server(("", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         for name, value in zip(process_group.VARIABLES, (address, "2", "0"), strict=True):
@@ -229,11 +229,15 @@ def test_jobs_must_agree_on_population_distributed():
 
 
 @pytest.mark.slow
-def test_no_cluster_is_one_line_and_exit_code_2(run_python, monkeypatch, tmp_path):
+def test_a_missing_cluster_is_reported_in_one_line_with_exit_code_2(
+    run_python, monkeypatch, tmp_path
+):
     for name in process_group.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    done = run_python("-m", "qmix_jax", "train", "population.distributed=true")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: processes: population.distributed=true, but there is no")
-    assert done.stderr.count("\n") == 1
+    process = run_python("-m", "qmix_jax", "train", "population.distributed=true")
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith(
+        "error: processes: population.distributed=true, but there is no"
+    )
+    assert process.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("*.csv"))

@@ -58,8 +58,8 @@ class Killed(BaseException):
 
 
 def load(case, **more):
-    fixed = {"seeds": 3, "seed": 4, "resume": "auto", "checkpoint": {"every_s": 0.0}}
-    return members.load(**{**CASES[case], **fixed, **more})
+    common = {"seeds": 3, "seed": 4, "resume": "auto", "checkpoint": {"every_s": 0.0}}
+    return members.load(**{**CASES[case], **common, **more})
 
 
 def state(directory):
@@ -186,7 +186,7 @@ def test_a_finished_run_is_read_back(uninterrupted, monkeypatch):
     assert rows(again.directory) == rows(uninterrupted.directory)
 
 
-def test_a_lengthened_run_keeps_the_rows_of_the_shorter_one(uninterrupted, programs, tmp_path):
+def test_a_lengthened_run_keeps_its_earlier_rows(uninterrupted, programs, tmp_path):
     shutil.copytree(uninterrupted.directory, tmp_path / "run")
     longer = small(trainer={**TWO_STEP["trainer"], "env_steps": 600})
     result = train(longer, tmp_path / "run", programs)
@@ -210,7 +210,7 @@ def test_without_a_checkpoint_old_rows_are_renamed(kill_at, programs, uninterrup
 
 
 @pytest.mark.slow
-def test_a_replay_that_was_not_saved_is_collected_anew(
+def test_a_replay_that_was_not_saved_is_collected_again(
     kill_at, signal_at, programs, uninterrupted, tmp_path, capsys
 ):
     never = {"checkpoint": {"replay": "never", "every_s": 0.0}}
@@ -221,7 +221,7 @@ def test_a_replay_that_was_not_saved_is_collected_anew(
     assert train(small(**never), path, programs).interrupted
     assert checkpoint.complete_steps(path / checkpoint.FOLDER)[-1] == saved.step, "unchanged"
     result = train(small(**never), path, programs)
-    assert "it was collected anew" in capsys.readouterr().out
+    assert "a new one was collected" in capsys.readouterr().out
     assert all(np.isfinite(leaf).all() for leaf in members.leaves(result.parameters))
     assert len(rows(path)) == len(rows(uninterrupted.directory))
     with pytest.raises(AssertionError):
@@ -289,7 +289,7 @@ def test_a_checkpoint_of_another_program_is_refused(kill_at, programs, tmp_path)
         train(small(), path, programs)
 
 
-def test_missing_rows_are_refused(kill_at, programs, tmp_path):
+def test_a_run_with_missing_rows_is_refused(kill_at, programs, tmp_path):
     path = killed_run(tmp_path / "run", programs, kill_at, at=40)
     (path / "metrics.jsonl").write_text("")
     with pytest.raises(config.ConfigError, match=r"metrics.jsonl' is missing or shorter"):
@@ -380,7 +380,7 @@ def test_slices_resume_to_equal_results(end, programs, kill_at, signal_at, tmp_p
     fixed = {"seeds": 5, "population": {"devices": 1, "batching": "map"}}
     expected = train(load("iql on two_step", **fixed), tmp_path / "uninterrupted", programs)
     get = programs.get
-    few = type("Few", (), {"get": lambda self, *a: (get(*a)[0], 2)})()
+    few = type("TwoFit", (), {"get": lambda self, *a: (get(*a)[0], 2)})()
     n_calls = expected.plan.n_updates + expected.plan.warm_up_collects
     if end == "kill":
         kill_at(int(1.5 * n_calls))
@@ -398,7 +398,7 @@ def test_slices_resume_to_equal_results(end, programs, kill_at, signal_at, tmp_p
     assert rows(result.directory) == rows(expected.directory)
 
 
-def test_a_single_run_of_a_sweep_is_not_resumed(programs, kill_at, tmp_path):
+def test_a_single_run_of_a_sweep_cannot_be_resumed(programs, kill_at, tmp_path):
     kill_at(20)
     with pytest.raises(Killed):
         api.train_many(jobs(tmp_path), tmp_path, programs=programs)

@@ -170,7 +170,7 @@ def test_a_stopped_run_is_complete_and_resumes_without_its_rule(
         patch.setattr(launching, "build", None)
         again = api.train(load(stop=UNCHANGING), tmp_path / "run")
     assert again.stopped == result.stopped
-    assert f"has ended, by {result.stopped}; to train on, raise" in capsys.readouterr().out
+    assert f"has ended, by {result.stopped}; to continue, raise" in capsys.readouterr().out
     longer = qmix_jax.resume(tmp_path / "run", {"stop.patience": None, "stop.metric": None})
     assert longer.stopped is None
     assert_equal(longer.parameters, trained.parameters)

@@ -83,7 +83,7 @@ def test_the_index_lists_every_job(together):
 
 
 @pytest.mark.slow
-def test_a_diverging_member_is_frozen_and_others_train_on(tmp_path, alone):
+def test_a_diverging_member_is_frozen_and_the_others_continue(tmp_path, alone):
     settings = (SETTINGS[0], {"seeds": 2, "hparams": DIVERGING}, SETTINGS[2])
     first, second, third = run(tmp_path, settings)
     assert_equal(first.parameters, alone[0].parameters)

@@ -48,7 +48,7 @@ class Totals:
 
 
 def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over seeds and its 95 % interval (Student's t with P - 1 degrees of freedom).
+    """Returns the mean over seeds and its 95 % interval (Student's t, P - 1 degrees of freedom).
 
     Args:
       values: f[P, ...].
@@ -64,7 +64,7 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def series(metrics: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """One metric as a table, without the env steps at which a seed has no value.
+    """Returns one metric as a table, without env steps at which a seed has no value.
 
     Args:
       metrics: columns as from `storage.read_metrics`.
@@ -93,7 +93,7 @@ class Figure(mpl_figure.Figure):
 
 
 def figure(metrics: Mapping[str, np.ndarray], title: str = "", metric: str | None = None) -> Figure:
-    """Learning curves, evaluation above training diagnostics: mean and 95 % interval over seeds.
+    """Draws learning curves, mean and 95 % interval over seeds: evaluation above diagnostics.
 
     Panels without values are left out. Loss and gradient norm have a logarithmic axis if all
     values are positive.
@@ -101,7 +101,7 @@ def figure(metrics: Mapping[str, np.ndarray], title: str = "", metric: str | Non
     Args:
       metrics: columns as from `storage.read_metrics`.
       title: the number of seeds is added.
-      metric: a column to draw alone.
+      metric: the only column to draw.
     Raises:
       ConfigError: there is no finite value to draw.
     """
@@ -172,7 +172,7 @@ def _panel(
 
 
 def _limits(values: np.ndarray, name: str, scale: str) -> tuple[float, float]:
-    """Limits from the seeds' values: the interval of few seeds would dwarf the curves."""
+    """Returns limits from the seeds' values: intervals of few seeds would dwarf the curves."""
     if name == "eval/win_rate":
         return -0.03, 1.03
     low, high = float(values.min()), float(values.max())
@@ -184,14 +184,14 @@ def _limits(values: np.ndarray, name: str, scale: str) -> tuple[float, float]:
 
 
 def steps_axis(panel: mpl_axes.Axes, size: int) -> None:
-    """Formats a horizontal axis of env steps; `size` is the font's, in points."""
+    """Formats a horizontal axis of env steps; `size` is the font size in points."""
     panel.set_xlabel("env steps", fontsize=size, color=_MUTED)
     panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: progress.human(x)))
     panel.xaxis.set_major_locator(ticker.MaxNLocator(6 if size > 10 else 4))
 
 
 def style(panel: mpl_axes.Axes, size: int) -> None:
-    """Applies the style shared by all panels; `size` is the font's, in points."""
+    """Applies the style shared by all panels; `size` is the font size in points."""
     panel.tick_params(which="both", labelsize=size - 1, colors=_MUTED, length=3)
     panel.grid(True, color="#dddddd", linewidth=0.6)
     panel.set_axisbelow(True)
@@ -211,7 +211,7 @@ def summary(
     Args:
       metrics: columns as from `storage.read_metrics`.
       totals: the cost.
-      files: paths to list, relative to the working directory if that is shorter.
+      files: paths to list, relative to the working directory where shorter.
       remarks: lines to print first.
       console: where to print; by default standard output.
     """

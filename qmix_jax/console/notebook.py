@@ -6,14 +6,14 @@ from typing import Any
 
 
 class CellOutput:
-    """One output of the current cell: the latest line, with all notes folded below it."""
+    """The single output of the current cell: the latest line, with all notes folded below it."""
 
     def __init__(self) -> None:
         self._notes: list[str] = []
         self._handle: Any = None
 
     def note(self, text: str) -> None:
-        """Shows a note as the line, and adds it to the folded ones."""
+        """Shows a note as the line and adds it to the folded notes."""
         self._notes.append(text)
         self.update(text)
 

@@ -23,14 +23,14 @@ def terminal() -> rich.console.Console:
 
 @contextlib.contextmanager
 def output(console: rich.console.Console | None = None) -> Iterator[rich.console.Console]:
-    """A console, by default on standard output, whose prints are one output of a notebook cell."""
+    """Yields a console, by default on standard output; a notebook cell shows one output for it."""
     console = console or rich.console.Console()
     with console:
         yield console
 
 
 def human(number: float) -> str:
-    """Three significant digits and a unit: 999, 12.3k, 1.05M."""
+    """Formats a number with three significant digits and a unit: 999, 12.3k, 1.05M."""
     if not math.isfinite(number):
         return str(number)
     for unit in ("", "k", "M", "G"):
@@ -100,8 +100,8 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def abandon(self) -> None:
-        """Shows the cursor again, for a process that exits without leaving the context."""
+    def show_cursor(self) -> None:
+        """Shows the cursor again, before the process exits without leaving the context."""
         self._console.show_cursor(True)
 
     def note(self, text: str) -> None:
@@ -122,7 +122,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         returns: np.ndarray | None = None,
         win_rates: np.ndarray | None = None,
     ) -> None:
-        """Displays the position of the run and its latest scores.
+        """Displays how far the run is, and its latest scores.
 
         Args:
           env_steps: env steps so far, of one member.
@@ -148,6 +148,3 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         elif scores or self._clock() >= self._next_line:
             self._next_line = self._clock() + _LINE_INTERVAL_S
             self.note(line)
-
-
-__all__ = ["Progress", "count", "duration", "human", "output", "spread", "terminal"]

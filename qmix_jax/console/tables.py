@@ -27,12 +27,12 @@ def sweep(
 
     Args:
       labels: overrides of each job.
-      results: `api.Result` of each job; None if it has none.
+      results: `Result` of each job, or None.
       index: the sweep's index file, if any.
       objective: caption that describes the objective.
       maximise: whether a larger objective is better.
       console: where to print; by default standard output.
-      absent: note of a job without a result.
+      absent: note for a job without a result.
     """
     table = rich.table.Table(title="Sweep", title_justify="left", box=rich.box.SIMPLE_HEAD)
     for name in ("job", "objective", "seeds"):

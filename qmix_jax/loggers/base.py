@@ -7,13 +7,15 @@ A logger is a module with a `Config` and `make(cfg, run) -> Logger`. An optional
 
 import importlib.util
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qmix_jax import config
 
 KEYS = ("kind", "env_steps", "update", "gradient_step", "seed")
-"""Entries of every row besides metrics: `kind` is `train` or `eval`, the others are integers."""
+"""Entries of every row besides metrics: `kind` is `train` or `eval`, the others are integers. They
+are the first columns of `metrics.csv`.
+"""
 
 Row = Mapping[str, Any]
 """`KEYS` and the finite metrics of one member at one time."""
@@ -39,10 +41,12 @@ class RunInfo(NamedTuple):
 
 
 class Logger(NamedTuple):
-    """Attributes:
-    where: one line for the user: where the rows are, and how to view them.
-    write: `(rows)`, one row per member, in the order of training.
-    close: `(failed)`, whether the run ended with an error.
+    """An open logger.
+
+    Attributes:
+      where: one line for the user: where the rows are, and how to view them.
+      write: `(rows)`, one row per member, in the order of training.
+      close: `(failed)`, whether the run ended with an error.
     """
 
     where: str
@@ -62,12 +66,3 @@ def require(logger: str, package: str) -> None:
 def metrics(row: Row) -> dict[str, Any]:
     """Returns the metrics of a row, without `KEYS`."""
     return {name: value for name, value in row.items() if name not in KEYS}
-
-
-def flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (dotted key, value) of every value of a nested mapping."""
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

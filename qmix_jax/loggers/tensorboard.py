@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from qmix_jax import config
+from qmix_jax import config, groups
 from qmix_jax.loggers import base
 
 _HPARAMS = ("hparams", "optimiser", "replay", "trainer")
@@ -103,7 +103,7 @@ def _hparams(cfg: base.Row, seed: int) -> dict[str, Any]:
     components = {name: cfg[name]["name"] for name in ("algo", "env", "agent")}
     settings = {
         name: value if isinstance(value, str | bool | int | float) else json.dumps(value)
-        for name, value in base.flatten({name: cfg[name] for name in _HPARAMS})
+        for name, value in groups.flatten({name: cfg[name] for name in _HPARAMS}).items()
         if value is not None
     }
     return {**components, "seed": seed, **settings}

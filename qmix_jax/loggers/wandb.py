@@ -14,7 +14,7 @@ from qmix_jax import config
 from qmix_jax.loggers import base
 
 _FINISH_S = 120.0
-"""Seconds that a finished run waits for the upload of its last rows; they stay on disk."""
+"""Seconds to wait at the end for the upload of the last rows, which also stay on disk."""
 _GROUP_LENGTH = 128
 """Maximum length of a W&B group name."""
 
@@ -37,7 +37,7 @@ class Config(config.Model):
 
 
 def check(cfg: Config) -> None:
-    """Raises: ConfigError if the extra is missing, or a login that the mode needs."""
+    """Raises: ConfigError if the extra is missing, or the mode needs a login that is missing."""
     base.require("wandb", "wandb")
     if _mode(cfg) != "online":
         return

@@ -13,7 +13,7 @@ _MAX_BYTES = 2**30
 
 def directory() -> pathlib.Path:
     """Returns the folder in `$XDG_CACHE_HOME/qmix_jax` (or `~/.cache/qmix_jax`) for this kind of
-    processor: code compiled for another one that shares the home folder may crash here.
+    processor: machines may share a home folder, and code compiled for another kind may crash.
     """
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     processor = hashlib.sha256(_processor().encode()).hexdigest()[:12]
@@ -26,7 +26,7 @@ def enable() -> str | None:
     Beyond 1 GiB the least recently used entries are deleted.
 
     Returns:
-      A message if the folder cannot be written and there is no cache; None otherwise.
+      A message if the folder cannot be written, so that the cache is off; None otherwise.
     """
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
         return None

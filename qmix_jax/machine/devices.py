@@ -21,17 +21,17 @@ def cores() -> int:
 
 
 def prepare(n_members: int, devices: int | None) -> str | None:
-    """Makes one host device per member, up to the number of cores; call it first.
+    """Creates one host device per member, up to the number of cores; call it first.
 
-    Host devices can be made only before the backend starts, and importing jaxmarl starts it; this
-    function does not. They stay idle if there is an accelerator.
+    Host devices can be created only before the backend starts. Importing jaxmarl starts it; this
+    function does not. With an accelerator they stay idle.
 
     Args:
       n_members: P.
       devices: number of devices, or None for `min(n_members, cores())`.
     Returns:
-      A message if the backend already runs with fewer host devices than needed, or if the
-      environment sets their number; None otherwise.
+      A message if the backend already runs with too few host devices, or if an environment
+      variable sets their number; None otherwise.
     Raises:
       ConfigError: the backend already runs and has fewer than `devices` devices.
     """
@@ -73,8 +73,8 @@ def local(n_members: int, devices: int | None) -> tuple[Device, ...]:
 
 
 def memory(used: Sequence[Device]) -> int:
-    """Returns the bytes available on these devices together: the backend's limit on accelerators,
-    free memory of the machine or of this process's control group on CPUs.
+    """Returns the bytes available on these devices together: the backend's limit on accelerators;
+    on CPUs the free memory of the machine or of this process's control group, if less.
     """
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in used]
     if all(limits):

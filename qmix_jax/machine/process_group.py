@@ -1,7 +1,7 @@
-"""The processes of a distributed run: their shares, messages and failures.
+"""The processes of a distributed run: shares, messages and failures.
 
-They exchange short texts through the key-value store of `jax.distributed`; there are no collectives
-and no arrays are sent.
+Processes exchange short texts through the key-value store of `jax.distributed`; there are no
+collectives, and no arrays are sent.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from jax._src import distributed  # the key-value store is not public; checked w
 from qmix_jax import config
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-"""Variables that identify a process outside the clusters that JAX detects."""
+"""Environment variables that identify a process where JAX detects no cluster."""
 
 _calls = itertools.count()
 _POLL_S = 0.1
@@ -32,13 +32,13 @@ BEAT_S = 5.0
 LOST_S = 60.0
 """Seconds without a heartbeat after which a process counts as lost."""
 _ABSENT_S = 600.0
-"""The same for a process that has not reached this call yet."""
+"""The same for a process that has not reached this call of `train` yet."""
 _EXIT_S = 300.0
 """Seconds that process 0 waits at exit for the others."""
 
 
 class ProcessError(RuntimeError):
-    """Another process failed or is lost; there is no result."""
+    """Another process failed or was lost; there is no result."""
 
 
 class ProcessGroup(contextlib.AbstractContextManager["ProcessGroup"]):
@@ -50,9 +50,9 @@ class ProcessGroup(contextlib.AbstractContextManager["ProcessGroup"]):
 
     def __init__(self, index: int = 0, count: int = 1, client: Any = None) -> None:
         """Args:
-        index: number of this process.
+        index: of this process.
         count: number of processes.
-        client: of the key-value store.
+        client: of the key-value store; None for a single process.
         """
         self.index = index
         self.count = count
@@ -64,7 +64,7 @@ class ProcessGroup(contextlib.AbstractContextManager["ProcessGroup"]):
         self._last_beats: dict[str, tuple[str, float]] = {}
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is process 0, which writes the results and prints."""
         return self.index == 0
 
@@ -81,7 +81,7 @@ class ProcessGroup(contextlib.AbstractContextManager["ProcessGroup"]):
           name: unique in a call of `train`.
           value: JSON-serialisable.
         Raises:
-          ProcessError: another process failed or is lost.
+          ProcessError: another process failed or was lost.
         """
         if self.count == 1:
             return [value]
@@ -93,15 +93,15 @@ class ProcessGroup(contextlib.AbstractContextManager["ProcessGroup"]):
         return [json.loads(values[str(i)]) for i in range(self.count)]
 
     def paths(self, name: str, paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
-        """Returns the paths of process 0 to all: a default path contains the time."""
+        """Returns process 0's paths in all processes: default paths contain the time."""
         agreed = self.gather(name, [os.path.abspath(path) for path in paths])[0]
-        return [pathlib.Path(path) for path in (paths if self.first else agreed)]
+        return [pathlib.Path(path) for path in (paths if self.is_main else agreed)]
 
     def stopping(self, requested: bool) -> bool:
         """Returns whether this process (`requested`) or another one asks to stop early.
 
         Raises:
-          ProcessError: another process failed or is lost.
+          ProcessError: another process failed or was lost.
         """
         if self.count == 1:
             return requested
@@ -125,7 +125,7 @@ class ProcessGroup(contextlib.AbstractContextManager["ProcessGroup"]):
                 self._set(f"{self._prefix}/signals/failed {self.index}", text)
 
     def _beat(self) -> None:
-        """Sends heartbeats, also while this process compiles."""
+        """Sends heartbeats, even while this process compiles."""
         beat, ended = 0, False
         with contextlib.suppress(ProcessError):
             while not ended:
@@ -149,8 +149,8 @@ class ProcessGroup(contextlib.AbstractContextManager["ProcessGroup"]):
                 self._last_beats[name] = (beat, now)
             elif now - self._last_beats[name][1] > limit:
                 raise ProcessError(
-                    f"process {name} of {self.count} is lost: no sign of life for {limit:.0f} s; "
-                    "see its output"
+                    f"process {name} of {self.count} is lost: no heartbeat for {limit:.0f} s; see "
+                    "its output"
                 )
 
     def _set(self, key: str, value: str) -> None:
@@ -186,7 +186,7 @@ def join(configs: Sequence[config.ExperimentConfig]) -> ProcessGroup:
 
 def _connect() -> None:
     arguments = _from_environment()
-    # Otherwise a process that dies ends the others without a message of ours.
+    # Otherwise a process that dies ends the others before they can report it.
     jax.config.update("jax_enable_recoverability", True)
     try:
         jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=int(LOST_S))
@@ -231,7 +231,7 @@ def _exit_last() -> None:
 
 
 def _from_environment() -> dict[str, Any]:
-    """Returns arguments of `jax.distributed.initialize`, which reads only the first variable."""
+    """Returns arguments of `jax.distributed.initialize`, which itself reads only the address."""
     variables = {name: os.environ.get(name, "") for name in VARIABLES}
     if not any(variables.values()):
         return {}
@@ -264,7 +264,7 @@ def _from_environment() -> dict[str, Any]:
 
 
 def _check_port(address: str, port: int) -> None:
-    """Raises ConfigError for a port in use, which gRPC would share."""
+    """Raises: ConfigError if the port is in use; gRPC would share it."""
     try:
         socket.create_server(("", port)).close()
     except OSError as error:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, the signal of schedulers and containers before they kill, SLURM's early warning."""
+"""Ctrl-C; what schedulers and containers send before SIGKILL; SLURM's early warning."""
 
 _last = signal.SIGINT
 
@@ -20,7 +20,7 @@ def exit_code() -> int:
 
 
 class SignalListener(contextlib.AbstractContextManager["SignalListener"]):
-    """Listens for `SIGNALS` during a run; for SIGTERM and SIGUSR1 only if they have no handler.
+    """Listens for `SIGNALS` during a run; leaves existing handlers of SIGTERM and SIGUSR1 alone.
 
     Python runs signal handlers in the main thread, which may be inside a compiled call for seconds,
     so a thread reads the bytes that the interpreter writes for each signal. Outside the main thread

@@ -11,6 +11,7 @@ import numpy as np
 
 from qmix_jax import config
 from qmix_jax.console import learning_curves
+from qmix_jax.loggers import base
 from qmix_jax.runs import metadata, scores, storage
 
 FILES = ("config.yaml", "manifest.json", "metrics.csv")
@@ -177,7 +178,7 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
 
 def _read_metrics(path: pathlib.Path) -> dict[str, np.ndarray]:
     metrics = storage.read_metrics(path)
-    missing = [name for name in storage.KEYS if name not in metrics]
+    missing = [name for name in base.KEYS if name not in metrics]
     if missing:
         raise ValueError(f"it has no column {', '.join(missing)}")
     for name in ("env_steps", "seed"):

@@ -1,6 +1,6 @@
-"""Orbax's checkpoint manager for folders whose format is the caller's.
+"""Orbax's checkpoint manager for folders in our own format.
 
-Import late: Orbax takes half a second. Checked against orbax-checkpoint 0.12.8.
+Import it late: Orbax takes half a second. Checked against orbax-checkpoint 0.12.8.
 """
 
 import concurrent.futures
@@ -54,8 +54,8 @@ def manager(folder: pathlib.Path, keep: int) -> ocp.CheckpointManager:
             active_processes={process},
             barrier_sync_key_prefix=f"qmix_jax_{process}",
         ),
-        # Otherwise Orbax 0.12 announces the folder in the key-value store, under keys that are the
-        # same in every process, although each process saves its own checkpoints here.
+        # Otherwise Orbax 0.12 announces the folder in the key-value store, under the same keys in
+        # all processes, although each process saves its own checkpoints.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
     )
     return ocp.CheckpointManager(folder.absolute(), options=options)

@@ -32,10 +32,12 @@ _DISK_ERRORS = (
 
 
 class SavedCheckpoint(NamedTuple):
-    """Attributes:
-    path: its folder.
-    step: env steps of a member, summed over slices, or over all programs of a halving.
-    meta: contents of `meta.json`.
+    """A complete checkpoint on disk.
+
+    Attributes:
+      path: its folder.
+      step: env steps of a member, summed over slices, or over all programs of a halving.
+      meta: contents of `meta.json`.
     """
 
     path: pathlib.Path
@@ -43,8 +45,8 @@ class SavedCheckpoint(NamedTuple):
     meta: dict[str, Any]
 
     def load(self) -> dict[str, np.ndarray]:
-        """Name -> array. Raises: ConfigError if damaged."""
-        # NumPy leaves a file open that it cannot read.
+        """Returns name -> array. Raises: ConfigError if damaged."""
+        # Opened here: NumPy does not close a file that it cannot read.
         with (
             _explain_damage(self.path),
             (self.path / "default" / ARRAYS).open("rb") as file,
@@ -59,7 +61,7 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
     def __init__(
         self, run: pathlib.Path, settings: config.CheckpointConfig, note: Callable[[str], None]
     ) -> None:
-        """`run`: an existing run directory; `note` shows the user a line."""
+        """`run`: an existing run directory; `note` prints a line."""
         self.path = run / FOLDER
         self._settings = settings
         self._note = note
@@ -89,10 +91,10 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
         return last or (elapsed >= self._settings.every_s and not busy)
 
     def save(self, step: int, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Writes a checkpoint in the background; the arrays must not change any more.
+        """Writes a checkpoint in the background; the arrays must no longer change.
 
-        If it cannot be written, the user sees a line, training continues, and the last complete
-        checkpoint stays.
+        If it cannot be written, a line is printed, training continues, and the last complete
+        checkpoint remains.
         """
         self.wait()
         from qmix_jax.runs import _orbax
@@ -106,7 +108,7 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
             write = functools.partial(_write, {"format": _FORMAT, **meta}, dict(arrays))
             self._manager.save(step, args=_orbax.FolderArgs(write), force=True)
         except OSError as error:
-            self._abandon(error)
+            self._report_failure(error)
 
     def wait(self) -> None:
         """Waits until the checkpoint being written is complete or has failed."""
@@ -115,16 +117,16 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
         try:
             self._manager.wait_until_finished()
         except OSError as error:
-            self._abandon(error)
+            self._report_failure(error)
 
     def remove_old(self) -> None:
-        """After training, removes all but the last checkpoint: the others hold unneeded replays."""
+        """Removes all but the last checkpoint after training: replays are no longer needed."""
         self.wait()
         if self._settings.replay == "running":
             for step in complete_steps(self.path)[:-1]:
                 shutil.rmtree(self.path / str(step), ignore_errors=True)
 
-    def _abandon(self, error: OSError) -> None:
+    def _report_failure(self, error: OSError) -> None:
         """Reports a failed checkpoint and removes its files, which may fill the disk."""
         steps = complete_steps(self.path)
         last = f"the last one is of env step {steps[-1]:,}" if steps else "there is no earlier one"
@@ -136,7 +138,7 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
         self._remove_incomplete()
 
     def _remove_incomplete(self) -> None:
-        """Removes what a killed process or a full disk left of a checkpoint."""
+        """Removes incomplete checkpoints, left by a killed process or a full disk."""
         for path in self.path.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -153,12 +155,12 @@ def _write(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: pa
 
 
 class WriteError(RuntimeError):
-    """The files of a run can no longer be written; those written so far remain."""
+    """The files of a run cannot be written; those written so far remain."""
 
 
 @contextlib.contextmanager
 def explain_write_errors(path: pathlib.Path, runs: Sequence[pathlib.Path]) -> Iterator[None]:
-    """Turns errors of a full or missing disk into one line that says how to resume.
+    """Turns errors of a full or missing disk into one line with the command to resume.
 
     Args:
       path: directory of the run or sweep.
@@ -198,7 +200,7 @@ def newest(folder: pathlib.Path) -> SavedCheckpoint | None:
 
 @contextlib.contextmanager
 def _explain_damage(path: pathlib.Path) -> Iterator[None]:
-    """Turns read errors into one line that names the checkpoint before, if any."""
+    """Turns read errors into one line that names the previous checkpoint, if any."""
     try:
         yield
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

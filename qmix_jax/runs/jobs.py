@@ -13,10 +13,10 @@ class Job(NamedTuple):
     """A configuration to train.
 
     Attributes:
-      config: from `qmix_jax.load_config`.
+      config: from `qmix_jax.compose_config` or `qmix_jax.load_config`.
       directory: a new or empty directory; by default `runs/<name>/<algo>/<time>`.
-      command: recorded as the command; by default a call of `qmix_jax.train`.
-      label: tells this job from others in tables.
+      command: the command to record in `manifest.json`; by default `qmix_jax.train`.
+      label: identifies the job in tables.
     """
 
     config: config.ExperimentConfig
@@ -26,12 +26,12 @@ class Job(NamedTuple):
 
     @property
     def path(self) -> pathlib.Path:
-        """The directory, set once the job is launched."""
-        assert self.directory is not None, "set when the jobs are launched"
+        """The run directory; set when the job is launched."""
+        assert self.directory is not None, "not launched yet"
         return pathlib.Path(self.directory)
 
     def summary(self) -> dict[str, Any]:
-        """Fields of `repr`: the names and seeds of the configuration, and the job's own fields."""
+        """Fields of `repr`: names and seeds of the configuration, and label, directory, command."""
         names = ("name", "env", "algo", "seed", "seeds")
         cfg = {name: value for name, value in self.config.summary().items() if name in names}
         job = {"label": self.label, "directory": self.directory, "command": self.command}
@@ -46,7 +46,7 @@ class Group(NamedTuple):
     Attributes:
       jobs: their configurations differ only in traced keys.
       program: shared by all of them.
-      heading: begins the first line shown; empty for a single job.
+      heading: begins the first printed line; empty for a single job.
     """
 
     jobs: Sequence[Job]
@@ -65,7 +65,7 @@ class Group(NamedTuple):
 
     @property
     def hparams(self) -> list[HParams]:
-        """Hyper-parameters of all members, in order."""
+        """Hyperparameters of all members, in order."""
         return [
             hparams
             for job in self.jobs

@@ -21,7 +21,7 @@ from qmix_jax.runs import storage
 from qmix_jax.types import Device
 
 LAYOUT = 2
-"""Version of the layout of run directories: their files and the contents of these."""
+"""Version of run directories: their files, and what these contain."""
 
 _PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "chex", "jaxmarl", "hydra-core", "numpy"
@@ -45,7 +45,7 @@ def manifest(
     devices: Sequence[Device],
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Returns everything needed to repeat a run, without host or user name.
+    """Returns all that is needed to repeat a run, without host or user name.
 
     Args:
       config_mapping: the resolved configuration, from `config.dump`.
@@ -81,7 +81,7 @@ def config_fields(config_mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python, this package and its main dependencies; None if not installed."""
+    """Returns versions of Python, this package and its main dependencies; None if not installed."""
     return {
         "python": platform.python_version(),
         **{package: _version(package) for package in _PACKAGES},
@@ -90,7 +90,7 @@ def versions() -> dict[str, str | None]:
 
 
 def describe() -> str:
-    """Version of this package and, in a checkout, its commit."""
+    """Returns the version of this package and, in a checkout, its commit."""
     git = _git(pathlib.Path(__file__))
     if git is None:
         return qmix_jax.__version__
@@ -164,11 +164,6 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
             "directory"
         )
     return fields
-
-
-def command(directory: pathlib.Path) -> str | None:
-    """The command that started the run in a directory; None if unknown."""
-    return read_manifest(directory).get("command")
 
 
 def _version(package: str) -> str | None:

@@ -25,12 +25,12 @@ class Outcome:
     """Outcome of training the members of a job.
 
     Attributes:
-      parameters, best_parameters: numpy trees [P, ...]: the last ones (of a frozen member: those
-        before it failed), and those of each member's best evaluation.
+      parameters, best_parameters: numpy trees [P, ...]: the last ones (the last finite ones of a
+        frozen member), and those of each member's best evaluation.
       update, env_steps: updates and env steps done.
       train_s, eval_s: wall seconds.
       interrupted: ended early by a signal or by `Session.stop`.
-      failures: member -> which metric was not finite, and when; only that member is frozen.
+      failures: frozen member -> which metric was not finite, and when.
       pruned: ended early by successive halving.
       stopped: the stop rule that ended it, if any.
     """
@@ -67,7 +67,7 @@ class WallTime(NamedTuple):
 
 
 def concatenate(outcomes: Sequence[Outcome]) -> Outcome:
-    """Outcome of a job whose members were trained in parts, in the order of the members."""
+    """Concatenates the outcomes of a job whose members trained in parts, in order."""
     first, *others = outcomes
     if not others:
         return first
@@ -96,7 +96,7 @@ def concatenate(outcomes: Sequence[Outcome]) -> Outcome:
 def pack(
     outcomes: Mapping[int, Outcome],
 ) -> tuple[dict[int, dict[str, Any]], dict[str, np.ndarray]]:
-    """Splits outcomes, by number, into JSON fields and named arrays, for a checkpoint."""
+    """Splits outcomes, number -> outcome, into JSON fields and named arrays for a checkpoint."""
     arrays = {
         f"{_PREFIX}{number}/{key}/{name}": values
         for number, outcome in outcomes.items()
@@ -109,7 +109,7 @@ def pack(
 def unpack(
     fields: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
 ) -> dict[int, Outcome]:
-    """Inverts `pack`; `arrays` may hold others too."""
+    """Inverts `pack`; `arrays` may contain others."""
     trees = parameters.nest(parameters.below(_PREFIX, arrays))
     return {
         int(number): Outcome.from_json(values, trees[number]["final"], trees[number]["best"])

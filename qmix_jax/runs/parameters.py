@@ -21,7 +21,7 @@ def save_parameters(path: str | os.PathLike[str], params: Mapping[str, Any]) -> 
       path: the file, usually `*.npz`.
       params: nested mappings of arrays [P, ...] of bools, integers or floats of NumPy.
     Raises:
-      ValueError: a key is not a string or contains `/`, or a leaf is no such array.
+      ValueError: a key is not a string or contains `/`, or a leaf is not such an array.
     """
     flat = flatten(params)
     with storage.atomic(path) as file:
@@ -29,7 +29,7 @@ def save_parameters(path: str | os.PathLike[str], params: Mapping[str, Any]) -> 
 
 
 def load_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a file of `save_parameters` as nested dicts of arrays [P, ...]. Raises: ConfigError."""
+    """Reads a file of `save_parameters`: nested dicts of arrays [P, ...]. Raises: ConfigError."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

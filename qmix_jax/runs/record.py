@@ -1,4 +1,4 @@
-"""Files of a run other than its metrics: configuration, manifest, parameters, learning curves."""
+"""Files of a run besides its metrics: configuration, manifest, parameters, learning curves."""
 
 import dataclasses
 import pathlib
@@ -46,7 +46,7 @@ def read_outcome(path: pathlib.Path) -> outcomes.Outcome:
 
 
 def recorded_config(cfg: config.ExperimentConfig) -> dict[str, Any]:
-    """Returns the configuration to write: without `resume`, which does not describe the run."""
+    """Returns the configuration to record: without `resume`, which does not describe the run."""
     return config.dump(cfg.model_copy(update={"resume": None}))
 
 
@@ -60,7 +60,7 @@ def begin(
     """Writes `config.yaml` and the manifest of a run that starts or resumes; returns the manifest.
 
     Args:
-      members: the population; it may also hold members of other runs.
+      members: the population, which may also contain members of other runs.
       extra: further fields of the manifest.
     """
     layout, program = members.layout, group.program
@@ -88,7 +88,7 @@ def begin(
 
 
 def finish(job: jobs.Job, manifest: Mapping[str, Any], outcome: outcomes.Outcome) -> None:
-    """Writes parameters, the finished manifest and learning curves of a job."""
+    """Writes the parameters, final manifest and learning curves of a job."""
     path, cfg, plan = job.path, job.config, manifest["plan"]
     parameters.save_parameters(path / "parameters_final.npz", outcome.parameters)
     parameters.save_parameters(path / "parameters_best.npz", outcome.best_parameters)

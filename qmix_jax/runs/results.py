@@ -26,16 +26,16 @@ class Result:
 
     Attributes:
       config: the configuration.
-      plan: its derived numbers, for example the updates of the run.
+      plan: derived sizes and counts, for example `n_updates`.
       directory: the run directory with `config.yaml`, `manifest.json`, `metrics.csv`,
         `metrics.jsonl`, `parameters_final.npz`, `parameters_best.npz` and `curves.png`.
       metrics: columns of `metrics.csv` -> array with one entry per row.
       parameters, best_parameters: nested dicts of NumPy arrays, member axis first.
-      interrupted: whether Ctrl-C ended the run early.
-      failures: member -> why it was frozen: its loss or gradient was not finite.
-      objective: the number by which settings are compared; NaN if nothing was evaluated.
+      interrupted: whether a signal (Ctrl-C) or `Session.stop` ended the run early.
+      failures: frozen member -> which metric was not finite, and when.
+      objective: the score by which settings are compared; NaN if nothing was evaluated.
       pruned: whether successive halving ended the run early.
-      stopped: the stop rule (`stop.*`) that ended the run and its values; None if none did.
+      stopped: the stop rule (`stop.*`) that ended the run, with its values; None if none did.
     """
 
     config: config.ExperimentConfig
@@ -51,7 +51,7 @@ class Result:
     stopped: str | None = None
 
     def summary(self) -> dict[str, Any]:
-        """Fields of `repr`: what was trained, how far, the final scores and the directory."""
+        """Fields of `repr`: names, seeds, env steps, final scores and directory."""
         cfg, metrics = self.config, self.metrics
         steps = int(metrics["env_steps"].max()) if len(metrics["env_steps"]) else 0
         fields = {
@@ -77,16 +77,16 @@ class Result:
     __repr__, _repr_html_ = reprs.text, reprs.html
 
     def to_pandas(self, kind: Literal["eval", "train"] = "eval") -> "pd.DataFrame":
-        """Metrics as a pandas DataFrame, one row per env step and seed.
+        """Returns the metrics as a pandas DataFrame, one row per env step and seed.
 
             frame = result.to_pandas()
             frame.groupby("env_steps")["eval/return"].mean()
 
         Args:
-          kind: `eval` for the rows of evaluations, `train` for those of training.
+          kind: `eval` for rows of evaluations, `train` for rows of training.
         Returns:
           A DataFrame with `env_steps`, `update`, `gradient_step` and `seed` (integers), and the
-          metrics that have a value in these rows.
+          metrics with a value in these rows.
         Raises:
           ConfigError: unknown kind, or pandas is not installed.
         """
@@ -106,13 +106,13 @@ class Result:
         return pd.DataFrame({**columns, **counters}).dropna(axis="columns", how="all")
 
     def plot(self, metric: str | None = None) -> learning_curves.Figure:
-        """Learning curves: mean over seeds, 95 % interval, and a thin line per seed.
+        """Plots learning curves: mean over seeds, 95 % interval, and a thin line per seed.
 
             result.plot()  # evaluation and training diagnostics
             result.plot("eval/return").savefig("return.png")
 
         Args:
-          metric: a name in `metrics` to draw alone, for example `eval/return`.
+          metric: the only metric to draw, for example `eval/return`.
         Returns:
           A Matplotlib figure, which a notebook displays.
         Raises:
@@ -152,11 +152,11 @@ def load_run(
 
     Args:
       directory: a run directory.
-      objective: definition of `Result.objective`.
+      objective: defines `Result.objective`.
     Returns:
       A `Result` equal to the one that training returned.
     Raises:
-      ConfigError: not a run directory, or the run has not ended or is of an older version.
+      ConfigError: the directory has no finished run, or an older version wrote it.
     """
     path = pathlib.Path(directory)
     cfg = metadata.read_run_config(path)

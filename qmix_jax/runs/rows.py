@@ -10,7 +10,7 @@ from qmix_jax.loggers import base
 from qmix_jax.runs import storage
 
 PART_PREFIX = ".part-"
-"""Begins the names of subfolders in which single processes train their members of a run."""
+"""Prefix of the subfolders in which the processes of a distributed run train their members."""
 
 
 def check(cfg: config.ExperimentConfig) -> None:
@@ -31,7 +31,7 @@ class JobRows(contextlib.AbstractContextManager["JobRows"]):
     def __init__(
         self, files: storage.MetricsFiles, loggers: dict[str, base.Logger], note: Callable
     ) -> None:
-        """`loggers`: open ones, by name; `note` shows the user a line."""
+        """`loggers`: open ones, by name; `note` prints a line."""
         self.files = files
         self._loggers, self._note = loggers, note
 
@@ -75,10 +75,10 @@ def open_rows(
       cfg: configuration of the run.
       path: its directory, already claimed.
       names: columns of all metrics that any row will have, in order.
-      note: shows the user a line.
+      note: prints a line.
       sizes: bytes of the files of a resumed run (`storage.MetricsFiles`); None for a new run.
-      failed: loggers that failed to start for another run; they are skipped, and those that fail
-        now are added.
+      failed: loggers that failed to start for another run, which are skipped; those that fail now
+        are added.
     Raises:
       ConfigError: the directory already has metrics.
     """
@@ -98,7 +98,8 @@ def open_rows(
         with _disable_on_error(name, note) as errors:
             loggers[name] = components.find("loggers", name).make(options, run)
             note(f"logger {name}: {loggers[name].where}")
-        failed.update({name} if errors else ())
+        if errors:
+            failed.add(name)
     return JobRows(files, loggers, note)
 
 
@@ -117,7 +118,7 @@ def _disable_on_error(name: str, note: Callable[[str], None]) -> Iterator[list[E
     errors: list[Exception] = []
     try:
         yield errors
-    except Exception as error:  # any error: loggers may be user-defined
+    except Exception as error:  # of any kind: loggers may be user-defined
         errors.append(error)
         reason = (str(error).splitlines() or [""])[0]
         kind = type(error).__name__

@@ -1,4 +1,4 @@
-"""Scores of runs: what sweeps compare settings by."""
+"""Scores of runs, by which sweeps compare settings."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +27,11 @@ def ranking(
     Returns:
       `sign` is 1 to maximise and -1 to minimise; `return` if no metric is left.
     """
-    ranked = [(name, -1 if way == "min" else 1) for name, way in best_metrics if name in evaluated]
+    ranked = [
+        (name, -1 if direction == "min" else 1)
+        for name, direction in best_metrics
+        if name in evaluated
+    ]
     return ranked or [("return", 1)]
 
 
@@ -39,7 +43,7 @@ class Objective(NamedTuple):
       metric: a column of evaluations, for example `eval/return`; None for the first of the
         environment's `EnvSpec.best_metrics`: by default the win rate, else the return.
       last: number of evaluations; all if there were fewer.
-      maximise: whether more of the given `metric` is better.
+      maximise: whether larger values of `metric` are better.
     Reference: Agarwal et al. 2021 (statistical precipice), the interquartile mean.
     """
 
@@ -98,6 +102,6 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
     Returns:
       f[...].
     """
-    import scipy.stats  # half a second, which most commands need not wait for
+    import scipy.stats  # takes half a second, so only when needed
 
     return scipy.stats.trim_mean(values, 0.25, axis=-1)

@@ -14,9 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from qmix_jax import config
-
-KEYS = ("kind", "env_steps", "update", "gradient_step", "seed")
-"""First columns of `metrics.csv`, which every row has."""
+from qmix_jax.loggers import base
 
 _METRICS = ("metrics.csv", "metrics.jsonl")
 
@@ -26,7 +24,7 @@ class InUseError(config.ConfigError):
 
 
 def claim(directory: str | os.PathLike[str], resume: bool = False) -> pathlib.Path:
-    """Creates a run directory, which with `resume` may already hold the run.
+    """Creates a run directory; with `resume` it may already contain the run.
 
     Raises: ConfigError if it is not writable, or has the metrics of another run.
     """
@@ -46,13 +44,13 @@ def claim(directory: str | os.PathLike[str], resume: bool = False) -> pathlib.Pa
 
 @contextlib.contextmanager
 def claimed(directories: Mapping[pathlib.Path, bool]) -> Iterator[None]:
-    """Claims directories (name -> `resume`); on a `ConfigError`, removes those still empty."""
+    """Claims directories (path -> `resume`); on a `ConfigError`, removes those still empty."""
     for directory, resume in directories.items():
         claim(directory, resume)
     try:
         yield
     except InUseError:
-        raise  # the files are the other process's
+        raise  # the files belong to the other process
     except config.ConfigError:
         for directory in directories:
             _remove_empty(directory)
@@ -60,14 +58,14 @@ def claimed(directories: Mapping[pathlib.Path, bool]) -> Iterator[None]:
 
 
 def _remove_empty(directory: pathlib.Path) -> None:
-    """Removes a directory that holds at most the lock of a run that did not start."""
+    """Removes a directory that contains at most the lock of a run that did not start."""
     files = [path for path in directory.rglob("*") if path.is_file()]
     if any(path.name != ".lock" for path in files):
         return
     for path in files:
         path.unlink()
         path.parent.rmdir()
-    with contextlib.suppress(OSError):  # it has an empty subfolder that is not ours
+    with contextlib.suppress(OSError):  # an empty subfolder, not ours
         directory.rmdir()
 
 
@@ -97,7 +95,7 @@ def sort_rows(directory: pathlib.Path) -> None:
 
 
 def merge_metrics(directory: pathlib.Path, parts: Sequence[pathlib.Path]) -> None:
-    """Merges the metrics of run directories, which hold parts of a run's members, in order."""
+    """Merges the metrics of `parts`, which have consecutive members of the run, in order."""
     for name, n_head in (("metrics.csv", 1), ("metrics.jsonl", 0)):
         files = [_read_lines(part / name) for part in parts]
         rows = [row for lines in files for row in lines[n_head:]]
@@ -142,7 +140,7 @@ class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
         mode = "x" if sizes is None else "a"
         self._csv = (path / "metrics.csv").open(mode, encoding="utf-8", newline="")
         self._jsonl = (path / "metrics.jsonl").open(mode, encoding="utf-8")
-        self._writer = csv.DictWriter(self._csv, (*KEYS, *columns), lineterminator="\n")
+        self._writer = csv.DictWriter(self._csv, (*base.KEYS, *columns), lineterminator="\n")
         if sizes is None:
             self._writer.writeheader()
             self._csv.flush()
@@ -155,13 +153,13 @@ class MetricsFiles(contextlib.AbstractContextManager["MetricsFiles"]):
         return [os.fstat(file.fileno()).st_size for file in (self._csv, self._jsonl)]
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends rows, which map all of `KEYS` and any of the columns to text or scalars.
+        """Appends rows, which map all `base.KEYS` and any columns to text or scalars.
 
         Raises: ValueError for a missing key or an unknown column.
         """
         for row in rows:
             values = {name: _scalar(value) for name, value in row.items()}
-            if missing := [key for key in KEYS if key not in values]:
+            if missing := [key for key in base.KEYS if key not in values]:
                 raise ValueError(f"metrics row without {', '.join(missing)}: {sorted(values)}")
             self._writer.writerow(values)
             self._jsonl.write(json.dumps(plain(values), allow_nan=False) + "\n")
@@ -187,7 +185,7 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             f"metrics: cannot read {str(path)!r} ({error.strerror}); give the metrics.csv of a run"
         ) from error
     complete = text[: text.rfind("\n") + 1]
-    header, *rows = csv.reader(io.StringIO(complete)) if complete else [list(KEYS)]
+    header, *rows = csv.reader(io.StringIO(complete)) if complete else [list(base.KEYS)]
     cells = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
     columns = {
         name: np.array([float(cell) if cell else math.nan for cell in cells.get(name, ())])
@@ -243,7 +241,7 @@ def check_resumable(directory: pathlib.Path, sizes: Sequence[int], columns: Sequ
             )
     with (directory / _METRICS[0]).open(encoding="utf-8") as file:
         header = file.readline().rstrip("\n").split(",")
-    if header != [*KEYS, *columns]:
+    if header != [*base.KEYS, *columns]:
         raise config.ConfigError(
             f"resume: {str(directory / _METRICS[0])!r} has other columns than this version writes; "
             "resume with the version in manifest.json"

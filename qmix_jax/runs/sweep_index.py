@@ -56,7 +56,7 @@ def record_jobs(
 
 
 class SweepIndex(contextlib.AbstractContextManager["SweepIndex"]):
-    """Writes `index.json`, anew whenever a group changes: jobs, directories, groups, results.
+    """Writes `index.json` again whenever a group changes: jobs, directories, groups, results.
 
     As a context manager it marks the groups in training as failed if an error ends the sweep.
     """
@@ -68,7 +68,7 @@ class SweepIndex(contextlib.AbstractContextManager["SweepIndex"]):
         config_groups: Sequence[groups.ConfigGroup],
         objective: scores.Objective = scores.Objective(),  # noqa: B008
     ) -> None:
-        """Writes all jobs as `waiting`; without a directory, nothing is ever written."""
+        """Writes all jobs as `waiting`; without a directory, the class never writes anything."""
         self.path = None if directory is None else pathlib.Path(directory) / INDEX_FILE
         group_of = {job: number for number, group in enumerate(config_groups) for job in group.jobs}
         self._jobs: list[dict[str, Any]] = [
@@ -116,9 +116,9 @@ class SweepIndex(contextlib.AbstractContextManager["SweepIndex"]):
         """Writes the results of a group.
 
         Args:
-          results: in the order of the group's jobs, with the fields `objective`, `interrupted`,
+          results: one per job of the group, with the fields `objective`, `interrupted`,
             `failures`, `pruned` and `stopped` of `Result`.
-          seconds: has the fields of `outcomes.WallTime`.
+          seconds: with the fields of `outcomes.WallTime`.
         """
         group = self._groups[number]
         group |= {name: getattr(seconds, name) for name in outcomes.WallTime._fields}

@@ -12,21 +12,23 @@ _PREFIX = "best/"
 
 
 class BestParameters:
-    """Attributes:
-    parameters: numpy tree [P, ...]; None before the first evaluation.
+    """Parameters of each member's best evaluation.
+
+    Attributes:
+      parameters: numpy tree [P, ...]; None before the first evaluation.
     """
 
     def __init__(self, n_members: int, ranking: Sequence[tuple[str, int]]) -> None:
-        """`ranking`: from `scores.ranking`; each metric breaks the ties of those before it."""
+        """`ranking`: from `scores.ranking`; each metric breaks ties of the previous ones."""
         self.parameters: Any = None
         self._ranking = ranking
         self._scores = [np.full(n_members, -np.inf) for _ in ranking]
 
     def update(self, results: Mapping[str, np.ndarray], current: Any) -> None:
-        """Takes over the current parameters of members whose evaluation is their best.
+        """Stores the current parameters of members whose evaluation is their best.
 
         Args:
-          results: name -> f[P], with all metrics of the ranking.
+          results: name -> f[P], including all metrics of the ranking.
           current: numpy tree [P, ...].
         """
         scores = [sign * results[name] for name, sign in self._ranking]
@@ -46,7 +48,7 @@ class BestParameters:
         self.parameters = jax.tree.map(choose, current, best)
 
     def select(self, members: Sequence[int]) -> None:
-        """Drops all other members."""
+        """Drops all members but these."""
         self._scores = [scores[np.asarray(members)] for scores in self._scores]
         self.parameters = jax.tree.map(lambda leaf: leaf[np.asarray(members)], self.parameters)
 
@@ -59,6 +61,6 @@ class BestParameters:
         )
 
     def restore(self, scores: list[list[float]], arrays: Mapping[str, np.ndarray]) -> None:
-        """Restores a snapshot; `arrays` may hold others too."""
+        """Restores a snapshot; `arrays` may contain others."""
         self._scores = [np.asarray(values) for values in scores]
         self.parameters = parameters.nest(parameters.below(_PREFIX, arrays))

@@ -16,15 +16,15 @@ MAY_CHANGE = (
     "checkpoint", "compile_cache", "eval", "name", "population.devices", "population.memory",
     "population.slices", "resume", "logger", "stop", "trainer.env_steps", "trainer.log_every",
 )  # fmt: skip
-"""Keys, with all below them, that may change when a run is resumed."""
+"""Keys that may change, with all keys below them, when a run is resumed."""
 
 
 def check_config(
     previous: Mapping[str, Any], cfg: config.ExperimentConfig, run: pathlib.Path
 ) -> None:
-    """Checks that a configuration may resume a run with the `previous` one, from `config.dump`.
+    """Checks that `cfg` may resume a run trained with `previous`, from `config.dump`.
 
-    Raises: ConfigError if another key than `MAY_CHANGE` has changed.
+    Raises: ConfigError if a key outside `MAY_CHANGE` has changed.
     """
     planned = metadata.read_manifest(run).get("plan", {}).get("capacity")
     was_derived, capacity = previous["replay"]["capacity"] is None, cfg.replay.capacity
@@ -46,11 +46,11 @@ def check_config(
 
 
 def resumed_config(cfg: config.ExperimentConfig, run: pathlib.Path) -> config.ExperimentConfig:
-    """Returns the configuration to train with, given what the run directory already has.
+    """Returns the configuration to train with, adapted to the run in the directory, if any.
 
-    A replay capacity that was derived from the number of env steps stays when that number changes.
+    A replay capacity that was derived from the number of env steps does not change with it.
 
-    Raises: ConfigError if the run there has another configuration, or cannot be lengthened.
+    Raises: ConfigError if that run has another configuration, or cannot be lengthened.
     """
     if cfg.resume is None or not (run / "config.yaml").is_file():
         return cfg
@@ -87,11 +87,11 @@ def find_checkpoint(
     note: Callable[[str], None],
     halving: halving.Halving | None = None,
 ) -> checkpoint.SavedCheckpoint | None:
-    """Returns the checkpoint that jobs which train together resume from; None to start.
+    """Returns the checkpoint from which jobs that train together resume; None to start anew.
 
     Args:
-      runs: the jobs; the first one's directory has the checkpoints.
-      note: shows the user a line.
+      runs: the jobs; the checkpoints are in the first one's directory.
+      note: prints a line.
       halving: of the jobs, if any.
     Raises: ConfigError if it is damaged or of other jobs, or exists although `resume` is null.
     """
@@ -110,32 +110,32 @@ def find_checkpoint(
             note(f"resume: no checkpoint in {str(folder)!r}; starting again, old rows in {renamed}")
         return None
     previous = saved.meta["jobs"]
-    then, now = _describe(len(previous), saved.meta["halving"]), _describe(len(runs), halving)
-    if then != now:
+    before, now = _describe(len(previous), saved.meta["halving"]), _describe(len(runs), halving)
+    if before != now:
         raise config.ConfigError(
-            f"resume: {str(saved.path)!r} is of {then}, but this is {now}; resume all runs that "
+            f"resume: {str(saved.path)!r} is of {before}, but this is {now}; resume all runs that "
             "were started together"
         )
     for mapping, job in zip(previous, runs, strict=True):
         check_config(mapping, job.config, job.path)
     note(f"resume: from {saved.path}")
-    was, versions = saved.meta["versions"], metadata.versions()
-    if changed := [name for name in versions if was.get(name) != versions[name]]:
-        listed = ", ".join(f"{name} {was.get(name)} (now {versions[name]})" for name in changed)
-        note(f"resume: the checkpoint is of {listed}; results may differ in rounding")
+    old, new = saved.meta["versions"], metadata.versions()
+    if changed := [name for name in new if old.get(name) != new[name]]:
+        listed = ", ".join(f"{name} {old.get(name)} (now {new[name]})" for name in changed)
+        note(f"resume: the checkpoint was written with {listed}; results may differ in rounding")
     return saved
 
 
 def check_progress(
     saved: checkpoint.SavedCheckpoint, groups: Sequence[jobs.Group], n_fit: int | None
 ) -> None:
-    """Checks that the training in a checkpoint can continue, with `n_fit` members (None: all).
+    """Checks that training can continue from a checkpoint, if `n_fit` members fit (None: all).
 
     Raises: ConfigError if more members are in training than fit, the checkpoint is past the end, or
-      the runs are to be longer although some have ended.
+      the length of the runs has changed although some may have ended.
     """
     if saved.meta["halving"] or saved.meta["outcomes"]:
-        _refuse_longer(saved, [job for group in groups for job in group.jobs])
+        _refuse_changed_length(saved, [job for group in groups for job in group.jobs])
     for training, group in zip(saved.meta["groups"], groups, strict=True):
         if training is None:
             continue
@@ -152,15 +152,14 @@ def check_progress(
             )
 
 
-def _refuse_longer(saved: checkpoint.SavedCheckpoint, runs: Sequence[jobs.Job]) -> None:
-    """Raises: ConfigError if runs of which some may have ended are to be longer now."""
+def _refuse_changed_length(saved: checkpoint.SavedCheckpoint, runs: Sequence[jobs.Job]) -> None:
+    """Raises: ConfigError if `trainer.env_steps` differs from that of the checkpoint."""
     for previous, job in zip(saved.meta["jobs"], runs, strict=True):
         was, now = previous["trainer"]["env_steps"], job.config.trainer.env_steps
         if was != now:
             raise config.ConfigError(
-                f"resume: trainer.env_steps={now}, was {was}, but members that train together do "
-                "not end together (slices, successive halving, stop rules), and some may have "
-                "ended; change it back"
+                f"resume: trainer.env_steps={now}, was {was}, but some members that train together "
+                "may have ended (slices, successive halving, stop rules); change it back"
             )
 
 
@@ -196,8 +195,9 @@ def _describe(n_runs: int, halving: Sequence[Any] | None) -> str:
 def manifest_history(
     run: pathlib.Path, checkpoints: pathlib.Path, env_steps: int | None = None
 ) -> dict[str, Any]:
-    """Returns fields of the manifest of a run that starts, or resumes at `env_steps`; its folder of
-    `checkpoints` may be in the directory of another run.
+    """Returns manifest fields of a run that starts, or resumes at `env_steps`.
+
+    `checkpoints`: its folder, which may be in the directory of another run.
     """
     fields = {"checkpoints": os.path.relpath(checkpoints, run)}
     if env_steps is None:

@@ -1,4 +1,4 @@
-"""Trains jobs by several processes.
+"""Trains jobs in several processes.
 
 Each process trains its share of every group's members, in subfolders `.part-<process>` of the run
 directories. At the end process 0 merges these parts, as if one process had trained all members. All
@@ -20,20 +20,20 @@ from qmix_jax.training import compatibility, launching
 
 
 def train(jobs: Sequence[Job], options: launching.LaunchOptions) -> launching.LaunchResult:
-    """Trains jobs: in this process or, with `population.distributed`, in all processes, each of
-    which returns all results.
+    """Trains jobs in all processes of the distributed run, each of which returns all results.
 
     Raises:
-      ConfigError: a setting cannot be honoured.
-      ProcessError: another process failed or is lost; the parts' folders remain.
+      ConfigError: a setting is invalid or cannot be honoured.
+      ProcessError: another process failed or was lost; the folders of the parts remain.
     """
     with process_group.join([job.config for job in jobs]) as processes:
         if processes.count == 1:
             return launching.train(launching.prepare_jobs(jobs), options)
         if any(job.config.stop != config.StopConfig() for job in jobs):
             raise config.ConfigError(
-                "stop: the mean over a run's members decides, but a process does not know the "
-                "evaluations of the others; leave stop.* null, or set population.distributed=false"
+                "stop: stop rules use the mean over all members of a run, but a process does not "
+                "know the evaluations of the others; leave stop.* null, or set "
+                "population.distributed=false"
             )
         paths = processes.paths("directories", launching.job_directories(jobs))
         prepared = launching.prepare_jobs(
@@ -51,7 +51,7 @@ def _train_parts(
         for group in config_groups
         if not all(compatibility.has_ended(jobs[i].config, jobs[i].path) for i in group.jobs)
     ]
-    main = processes.first
+    main = processes.is_main
     root = options.directory if main else None
     claims = {job.path: job.config.resume is not None for job in jobs} if main else {}
     with (
@@ -63,7 +63,7 @@ def _train_parts(
             index.start(number)
         report = _train_share(processes, jobs, unfinished, options)
         parts = _collect_parts(jobs, unfinished, processes.gather("trained", report))
-        for i in (i for i, part in parts.items() if part.folders and main):
+        for i in (i for i, part in parts.items() if main and part.folders):
             _merge(jobs[i], parts[i])
         processes.gather("written", None)
     finished = [
@@ -85,15 +85,14 @@ def _finish_groups(
 ) -> None:
     """Completes the index, and removes the parts of groups that will not be resumed."""
     for number, group in enumerate(config_groups):
-        group_results = [result for result in (finished[i] for i in group.jobs) if result]
+        group_results = [result for i in group.jobs if (result := finished[i])]
         if len(group_results) < len(group.jobs):
             index.stop(number, "waiting")
             continue
-        index.finish(
-            number, group_results, _wall_time([result.directory for result in group_results])
-        )
-        complete = not any(result.interrupted for result in group_results)
-        for folder in (f for i in group.jobs if i in parts and complete for f in parts[i].folders):
+        index.finish(number, group_results, _wall_time(group_results))
+        ended = not any(result.interrupted for result in group_results)
+        group_parts = [parts[i] for i in group.jobs if i in parts] if ended else []
+        for folder in (folder for part in group_parts for folder in part.folders):
             shutil.rmtree(folder)
 
 
@@ -105,12 +104,12 @@ def _train_share(
 ) -> dict[str, Any]:
     """Trains this process's share of the members; returns a report for the other processes."""
     share = {i: job for group in unfinished for i, job in _share(processes, jobs, group).items()}
-    if processes.first:
+    if processes.is_main:
         n_members = sum(job.config.seeds for job in share.values())
         n_total = progress.count(sum(job.config.seeds for job in jobs), "member")
         print(f"{processes.count} processes: this one trains {n_members} of {n_total}", flush=True)
     options = options._replace(
-        directory=None, show_progress=processes.first, should_stop=processes.stopping
+        directory=None, show_progress=processes.is_main, should_stop=processes.stopping
     )
     prepared = launching.prepare_jobs(list(share.values()))
     trained = launching.train(prepared, options).results if share else []
@@ -137,7 +136,7 @@ def _collect_parts(
     unfinished: Sequence[groups.ConfigGroup],
     reports: Sequence[Mapping[str, Any]],
 ) -> dict[int, RunParts]:
-    """Returns the parts of each run that had not ended before, by job."""
+    """Returns job -> parts, for runs that had not ended before."""
     shares = [dict(report["members"]) for report in reports]
     parts = {}
     for group in unfinished:
@@ -193,9 +192,9 @@ def _merge(job: Job, parts: RunParts) -> None:
     record.finish(job, manifest, outcome)
 
 
-def _wall_time(runs: Sequence[pathlib.Path]) -> outcomes.WallTime:
+def _wall_time(group_results: Sequence[results.Result]) -> outcomes.WallTime:
     """Wall time of a group: the longest of its runs."""
-    manifests = [metadata.read_manifest(run) for run in runs]
+    manifests = [metadata.read_manifest(result.directory) for result in group_results]
     return outcomes.WallTime(
         compile_s=max(manifest["compile_s"]["total"] for manifest in manifests),
         train_s=max(manifest["reached"]["train_s"] for manifest in manifests),

@@ -3,7 +3,7 @@
 For each update a member plays a complete episode in each of its `n_envs` environments, then learns
 from them, as the `episode` collector does inside a program. Members of a round act together: one
 compiled call per step. Each episode starts from a seed of the member's random stream, so only
-arrays live on between updates.
+arrays persist between updates.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from qmix_jax.types import Array, Box, EnvSpec, HParams, Metrics, Observed, Traj
 class HostEpisodeBatch(NamedTuple):
     """Complete episodes of E environments in NumPy, `[T+1, E, ...]` and `[T, E, ...]`.
 
-    After the end of an episode its last entry repeats, and `running` bool[T, E] is False. `reward`
-    is per agent, f32[T, E, N]; `behaviour` is as in `Trajectory`.
+    After an episode ends its last entry is repeated, and `running` bool[T, E] is False. `reward` is
+    per agent, f32[T, E, N]; `behaviour` is as in `Trajectory`.
     """
 
     obs: np.ndarray
@@ -57,10 +57,10 @@ class HostEpisodeBatch(NamedTuple):
 
 
 class HostEnvPool:
-    """Environments, started when first needed and closed with the pool."""
+    """Environments, started on first use and closed with the pool."""
 
     def __init__(self, env: envs.HostEnv, behaviour: dict[str, Any] | None = None) -> None:
-        """`behaviour`: name -> shape and dtype of what acting stores, [B, ...] with B = 1."""
+        """`behaviour`: name -> shape and dtype of stored behaviour, [B, ...] with B = 1."""
         self._env = env
         self._behaviour = behaviour or {}
         self._episodes: list[envs.HostEpisodes] = []
@@ -74,7 +74,7 @@ class HostEnvPool:
         Args:
           seeds: i[E].
           act: `(t, episodes so far, prev_actions) -> (actions, behaviour)`, actions [E, N, ...];
-            it holds the agents' carry.
+            keeps the agents' carry itself.
         """
         while len(self._episodes) < len(seeds):
             self._episodes.append(self._env.start())
@@ -145,8 +145,10 @@ def _step(batch: HostEpisodeBatch, t: int, e: int, env: envs.HostEpisodes) -> bo
 def round_entry_points(
     program: programs.Program, context: entry_points.RoundContext
 ) -> entry_points.EntryPoints:
-    """Entry points of a round, for `population.compile_programs`: compiled acting and learning
-    around a `HostEnv`, or all of a compiled environment inside the programs.
+    """Returns the entry points of a round, for `population.compile_programs`.
+
+    Around a `HostEnv`, acting and learning are compiled; a compiled environment is part of the
+    programs.
     """
     if not isinstance(program.env, envs.HostEnv):
         return entry_points.for_compiled_env(program, context)
@@ -188,7 +190,7 @@ class _WaveStart:
     """Start of W waves of episodes of a member.
 
     Attributes:
-      acting: `key` and `exploration` for `act`.
+      acting: `key` and `exploration`, for `act`.
       seeds: i32[W, B], of each episode.
       carry: of the agents at the start of an episode.
     """
@@ -199,7 +201,7 @@ class _WaveStart:
 
 
 class _Member(NamedTuple):
-    """Functions of one member, to be compiled, and conversions of its data."""
+    """Functions of one member to compile, and conversions of its data."""
 
     program: programs.Program
     env: envs.HostEnv
@@ -250,7 +252,7 @@ class _Member(NamedTuple):
         data: Any,
         update_index: Array,
     ) -> tuple[train_step.TrainState, train_step.Tally]:
-        """Learns, and adds the metrics to a tally."""
+        """Learns from the episodes, and adds the metrics to a tally."""
         state, metrics = self.learn(state, hparams, update_index, data)
         return state, train_step.accumulate(tally, metrics, update_index)
 
@@ -263,7 +265,7 @@ class _Member(NamedTuple):
         return self.program.step.absorb(state, trajectory, metrics, hparams, update)
 
     def data(self, batch: HostEpisodeBatch, size: int) -> tuple[Trajectory, Metrics]:
-        """Converts episodes of `size` members for `learn`, `[P, T, B, ...]`."""
+        """Converts episodes of `size` members to the data of `learn`, `[P, T, B, ...]`."""
         split = partial(_by_member, size=size, axis=1)
         n_steps, n = batch.running.shape
         reset = np.zeros((n_steps + 1, n), bool)

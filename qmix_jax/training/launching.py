@@ -1,9 +1,10 @@
-"""Trains jobs in this process: plans groups, opens directories, devices, display and signals, then
+"""Trains jobs in this process: prepares groups, directories, devices, display and signals, then
 runs the sessions.
 """
 
 import contextlib
 import datetime
+import itertools
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +28,8 @@ class LaunchOptions(NamedTuple):
       directory: of the sweep, for its index; None for no index.
       halving, objective, programs: as for `qmix_jax.train_many`.
       single: one run, without the headings of a sweep.
-      show_progress: whether this process does.
-      should_stop: whether to end early, given whether a signal asked this process to.
+      show_progress: whether to display progress.
+      should_stop: whether to end early, given whether this process received a signal.
     """
 
     directory: pathlib.Path | None = None
@@ -47,7 +48,7 @@ class LaunchContext(NamedTuple):
       options: with the objective resolved for the environments.
       config_groups: indices of the jobs that share a program.
       groups: the same groups, with their programs built.
-      display: shows progress.
+      display: of progress and notes.
       should_stop: whether to end early.
     """
 
@@ -63,8 +64,8 @@ class LaunchResult(NamedTuple):
 
     Attributes:
       results: one per job; None for jobs that a signal prevented from starting.
-      objective: what they are compared by.
-      is_main: whether this process reports them: process 0.
+      objective: by which they are compared.
+      is_main: whether this is process 0, which prints them.
     """
 
     results: list[results.Result | None]
@@ -73,7 +74,14 @@ class LaunchResult(NamedTuple):
 
 
 def train(jobs: Sequence[Job], options: LaunchOptions) -> LaunchResult:
-    """Trains prepared jobs in as few programs as possible. Raises: ConfigError."""
+    """Trains prepared jobs in as few programs as possible, and keeps the index of the sweep.
+
+    Groups train in turn, until the user wants to stop; with successive halving, all in one session.
+
+    Raises:
+      ConfigError: a setting cannot be honoured.
+      WriteError: a directory cannot be written.
+    """
     finished: dict[int, results.Result] = {}
     with (
         _launch(jobs, options) as context,
@@ -84,7 +92,10 @@ def train(jobs: Sequence[Job], options: LaunchOptions) -> LaunchResult:
     ):
         for line in () if options.single else describe_groups(context.config_groups):
             context.display.note(line)
-        for i, group_results, seconds in _train_groups(context, index):
+        all_groups = range(len(context.groups))
+        sessions = [all_groups] if options.halving else [[i] for i in all_groups]
+        trained = (_train_session(indices, context, index) for indices in sessions)
+        for i, group_results, seconds in itertools.chain.from_iterable(trained):
             index.finish(i, group_results, seconds)
             finished |= zip(context.config_groups[i].jobs, group_results, strict=True)
     ordered = [finished.get(i) for i in range(len(jobs))]
@@ -92,7 +103,7 @@ def train(jobs: Sequence[Job], options: LaunchOptions) -> LaunchResult:
 
 
 def start_session(job: Job) -> session.Session:
-    """Opens the session of one prepared job, which closes the launch too. Raises: ConfigError."""
+    """Opens the session of a prepared job; it also closes the launch. Raises: ConfigError."""
     with contextlib.ExitStack() as stack:
         context = stack.enter_context(_launch([job], LaunchOptions(single=True)))
         return session.Session(
@@ -105,9 +116,9 @@ def start_session(job: Job) -> session.Session:
 
 
 def prepare_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """Sets the directory of each job, and adapts its configuration to a run that is there already.
+    """Sets the directory of each job, and adapts its configuration to an existing run in it.
 
-    Raises: ConfigError if two jobs share a directory, or a run there cannot be resumed.
+    Raises: ConfigError if two jobs share a directory, or an existing run cannot be resumed.
     """
     return [
         job._replace(config=compatibility.resumed_config(job.config, path), directory=path)
@@ -166,30 +177,30 @@ def build_groups(
 
 
 def describe_groups(config_groups: Sequence[groups.ConfigGroup]) -> list[str]:
-    """Lines that say how many programs there are, and why more than one."""
+    """Returns lines for the user: the number of programs, and why there is more than one."""
     n_jobs = progress.count(sum(len(group.jobs) for group in config_groups), "job")
     lines = [f"{n_jobs} in {progress.count(len(config_groups), 'compiled program')}"]
     if len(config_groups) > 1:
         keys = ", ".join(groups.separating_keys(config_groups))
         traced = ", ".join(groups.TRACED)
-        lines.append(f"one program each where static keys differ: {keys} (traced: {traced})")
+        lines.append(f"separate programs where static keys differ: {keys} (traced: {traced})")
     return lines
 
 
 def ended_message(job: Job) -> str:
-    """Says that a run has ended, by which rule, and how to train on."""
+    """Returns a line for the user: the run has ended, by which rule, and how to continue it."""
     rule = (record.read_summary(job.path) or {}).get("stopped")
     by, more = (f", by {rule}", " or change stop.*") if rule else ("", "")
-    return f"{job.path} has ended{by}; to train on, raise trainer.env_steps{more}"
+    return f"{job.path} has ended{by}; to continue, raise trainer.env_steps{more}"
 
 
 @contextlib.contextmanager
 def _launch(jobs: Sequence[Job], options: LaunchOptions) -> Iterator[LaunchContext]:
-    """Checks prepared jobs, claims their run directories, opens the display and hears signals.
+    """Checks prepared jobs, claims their run directories, starts the display and signal listener.
 
     Raises:
-      ConfigError: a setting cannot be honoured; directories still empty are removed.
-      WriteError: the disk is full or gone.
+      ConfigError: a setting cannot be honoured; directories that are still empty are removed.
+      WriteError: a directory cannot be written.
     """
     configs, paths = [job.config for job in jobs], [job.path for job in jobs]
     notes = prepare_devices(configs)
@@ -208,7 +219,7 @@ def _launch(jobs: Sequence[Job], options: LaunchOptions) -> Iterator[LaunchConte
         progress.Progress(enabled=options.show_progress) as display,
         signals.SignalListener(
             lambda: display.note("stopping after this call; Ctrl-C again ends at once"),
-            display.abandon,
+            display.show_cursor,
         ) as listener,
     ):
         for note in notes:
@@ -223,28 +234,16 @@ def _launch(jobs: Sequence[Job], options: LaunchOptions) -> Iterator[LaunchConte
         )
 
 
-def _train_groups(
-    context: LaunchContext, index: sweep_index.SweepIndex
-) -> Iterator[tuple[int, list[results.Result], outcomes.WallTime]]:
-    """Yields index, results and seconds of each group, until the user wants to stop.
-
-    Groups train in turn; with successive halving, all in one session.
-    """
-    indices = range(len(context.groups))
-    if context.options.halving:
-        yield from _train_session(indices, context, index)
-        return
-    for i in indices:
-        if context.should_stop():
-            return
-        yield from _train_session([i], context, index)
-
-
 def _train_session(
     indices: Sequence[int], context: LaunchContext, index: sweep_index.SweepIndex
 ) -> Iterator[tuple[int, list[results.Result], outcomes.WallTime]]:
-    """Trains groups in one session, or reads them back if all have ended."""
+    """Trains groups in one session, or reads them back if all have ended.
+
+    Yields (index, results, seconds) of each group; nothing if the user wants to stop.
+    """
     session_groups, options = [context.groups[i] for i in indices], context.options
+    if options.halving is None and context.should_stop():
+        return
     jobs = [job for group in session_groups for job in group.jobs]
     if all(compatibility.has_ended(job.config, job.path) for job in jobs):
         for i, group in zip(indices, session_groups, strict=True):
@@ -254,8 +253,8 @@ def _train_session(
         index.start(i)
     with session.Session(
         session_groups,
-        # Without later use a program is freed with its group: some 40 would fill the process's
-        # table of memory maps.
+        # Unless the caller reuses them, programs are freed with their group: about 40 of them
+        # would fill the process's table of memory maps.
         options.programs or compiled_programs.Programs(),
         context.display,
         context.should_stop,
@@ -270,7 +269,7 @@ def _train_session(
 
 
 def _read_results(group: Group, context: LaunchContext) -> list[results.Result]:
-    """Reads the results of a group that had ended."""
+    """Reads the results of a group whose runs have ended."""
     for job in group.jobs:
         context.display.note(f"{group.heading}{ended_message(job)}")
     return [

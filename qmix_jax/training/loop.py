@@ -1,4 +1,4 @@
-"""Trains members of a group in chunks, with rows and evaluations between them."""
+"""Trains members of a group in chunks, and writes rows and evaluates between them."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ _CHUNK_SECONDS = 4.0
 _COUNTERS = (
     "update", "passed", "evaluated", "row_update", "row_s", "row_steps", "train_s", "eval_s",
 )  # fmt: skip
-"""Attributes (without `_`) that a snapshot holds as they are."""
+"""Attributes (without `_`) that a snapshot stores unchanged."""
 
 
 class Snapshot(NamedTuple):
@@ -60,7 +60,7 @@ class Training:
         self._train_s = self._eval_s = 0.0
         self._row_s = self._row_steps = 0.0  # since the last training row
         self._row_update = 0
-        self._passed = 0  # up to this update, all that is due is written
+        self._passed = 0  # everything due up to this update is written
         self._evaluated = self._update
         self._per_update_s = 0.0
         spec = group.program.spec
@@ -108,14 +108,14 @@ class Training:
         return self.at_end or self._all_failed or self.stopped
 
     def verdicts(self) -> dict[int, str]:
-        """Job -> the stop rule that ends it, after the evaluation just made."""
+        """Job -> the stop rule that ends it after the latest evaluation."""
         if self.at_end or self._evaluated != self._update:
             return {}
         verdicts = {i: self._rules[i].verdict(self._train_s) for i in self.jobs}
         return {i: verdict for i, verdict in verdicts.items() if verdict}
 
     def reached(self, until: int) -> bool:
-        """Whether update `until` is done and all that is due there is written."""
+        """Whether update `until` is done and everything due there is written."""
         return (
             not self.members
             or (self.over and self._update <= self._passed)
@@ -131,12 +131,12 @@ class Training:
         self._evaluate()
 
     def step(self, until: int, should_stop: Callable[[], bool]) -> None:
-        """Trains for one chunk, then writes the rows and evaluation that are due.
+        """Trains for one chunk, then writes due rows and evaluations.
 
         Args:
           until: one of the plan's stops; `reached(until)` is False.
-          should_stop: called after the chunk; if True, what is due is left to the resumed
-            run, unless the plan is done.
+          should_stop: called after the chunk; if True, the resumed run writes what is due,
+            unless the plan is done.
         """
         warm_up = self._update < 0
         stop = 0 if warm_up else self._next_stop(until)
@@ -189,9 +189,9 @@ class Training:
         return self._population.parameters(self._states)
 
     def select(self, members: Sequence[int], compiled: population.Population | None) -> None:
-        """Continues with some of the members (indices in the group), unchanged.
+        """Continues with some members only (indices in the group), unchanged.
 
-        `compiled`: their population; None without members, which frees the states.
+        `compiled`: their population; None if there are none, which frees the states.
         """
         places = [self.members.index(member) for member in members]
         self.members = list(members)
@@ -203,7 +203,7 @@ class Training:
         self._best.select(places)
 
     def outcomes(self, jobs: Sequence[int], pruned: bool = False) -> dict[int, outcomes.Outcome]:
-        """Outcomes of jobs if they end now; `pruned`: by successive halving."""
+        """Returns the outcomes of jobs that end now; `pruned`: by successive halving."""
         parameters, verdicts = self.parameters(), {} if pruned else self.verdicts()
         by_job = {}
         for job in jobs:
@@ -257,15 +257,15 @@ class Training:
         n_resumed: int,
         should_stop: Callable[[], bool],
     ) -> bool:
-        """Continues from a snapshot, instead of `begin`.
+        """Continues from a snapshot; called instead of `begin`.
 
         Args:
           members: population of the snapshot's `members`; None if it has none.
           snapshot: its arrays are dropped once they are on the devices.
-          n_resumed: number of times the run was resumed, including this one.
+          n_resumed: number of times that the run was resumed, including this one.
           should_stop: called between the chunks that collect a new replay.
         Returns:
-          Whether the replay was collected anew, because the snapshot has none.
+          Whether a new replay was collected, because the snapshot has none.
         """
         fields, arrays = snapshot
         for name in _COUNTERS:
@@ -330,7 +330,7 @@ class Training:
         return next((s for s in self._stops if passed < s <= until and s >= update), None)
 
     def _chunk_length(self) -> int:
-        """Updates of the next chunk; 1 while their speed is unknown."""
+        """Updates of the next chunk; 1 while the speed is unknown."""
         return max(1, int(_CHUNK_SECONDS / self._per_update_s)) if self._per_update_s else 1
 
     def _advance(self, n_updates: int, seconds: float) -> None:
@@ -351,8 +351,8 @@ class Training:
                 continue
             self._failures[member] = (
                 f"{metric} of seed {seeds[member]} is not finite at update {update} (env step "
-                f"{self._plan.env_steps_at(update):,}); the member is frozen as it was before; "
-                "lower hparams.learning_rate or hparams.max_grad_norm"
+                f"{self._plan.env_steps_at(update):,}); the member is frozen at its last finite "
+                "state; lower hparams.learning_rate or hparams.max_grad_norm"
             )
             self._display.note(self._failures[member])
 
@@ -404,7 +404,7 @@ class Training:
 
 
 def _wait(tree: Any) -> None:
-    """Waits for device work in short sleeps, so that Ctrl-C is noticed at once."""
+    """Waits for device work in short sleeps, so that Ctrl-C is handled at once."""
     leaves = [x for x in jax.tree.leaves(tree) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
     while not all(leaf.is_ready() for leaf in leaves):
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Compiles the populations of groups, and fits them into memory."""
+"""Compiles the populations of groups and fits them into memory."""
 
 import math
 import time
@@ -25,11 +25,11 @@ _COLLECTOR_NOTES = {
 
 
 class Footprint(NamedTuple):
-    """Memory that a group needs and has.
+    """Memory that a group needs, and the memory available.
 
     Attributes:
       memory: bytes of one member.
-      limit: bytes that members may take on all devices together.
+      limit: bytes available to all members, on all devices together.
       devices: number of devices.
       together: number of members that fit at a time; 0 if not even one per device.
     """
@@ -48,7 +48,7 @@ class Programs:
     """
 
     def __init__(self, sizes: Sequence[int] = ()) -> None:
-        """`sizes`: numbers of batched members to compile for; larger groups get their own."""
+        """`sizes`: numbers of batched members to compile for; a larger group gets its own size."""
         self._sizes = sorted(sizes)
         self._cache: dict[tuple[config.ExperimentConfig, int], population.Population] = {}
 
@@ -84,9 +84,9 @@ class CompiledPopulation:
     def __init__(
         self, group: Group, programs: Programs, display: progress.Progress, gather: bool
     ) -> None:
-        """`gather`: all members train at once, and a part of them in a smaller program.
+        """`gather`: all members train at once, and after `select` in a smaller program.
 
-        Raises: ConfigError if not even one member per device fits, or with `gather` not all.
+        Raises: ConfigError if not even one member per device fits, or with `gather` not all fit.
         """
         self.group, self._programs, self._display, self._gather = group, programs, display, gather
         self.seconds = 0.0
@@ -105,7 +105,7 @@ class CompiledPopulation:
         return tuple(evaluated + trained + ["perf/env_steps_per_s", "time_s"])
 
     def select(self, members: Sequence[int]) -> population.Population:
-        """The population of some members; with `gather` all members of some jobs."""
+        """Returns the population of some members; with `gather`, all members of some jobs."""
         group = self.group
         if self._gather:
             owners = dict.fromkeys(group.owners[member] for member in members)
@@ -128,7 +128,7 @@ def check(group: Group) -> None:
 
 
 def memory_limit(group: Group) -> int:
-    """Bytes that the group's members may take together."""
+    """Bytes available to all members of the group together."""
     settings = group.config.population
     return settings.memory or devices.memory(devices.local(len(group.seeds), settings.devices))
 
@@ -150,7 +150,7 @@ def footprint(group: Group, limit: int | None) -> Footprint:
 
 
 def _n_running(layout: population.Layout) -> int | None:
-    """Number of members that run at a time; None (all in memory) with `vmap`."""
+    """Number of members that run at a time; None (all of them) with `vmap`."""
     return len(layout.devices) if layout.batching == "map" else None
 
 
@@ -163,7 +163,7 @@ def _compile(
     n_fit = min(size, _n_states_that_fit(group, used))
     while True:
         layout = population.make_layout(size, used, cfg.population.batching, n_fit)
-        for line in start_lines(group, layout):
+        for line in _describe(group, layout):
             display.note(line)
         started = time.perf_counter()
         members = _compile_layout(group, layout)
@@ -220,7 +220,7 @@ def check_together(compiled: Sequence[CompiledPopulation]) -> None:
 
 
 def _add_checkpoint_copy(group: Group, needed: memory.MemoryEstimate) -> memory.MemoryEstimate:
-    """Adds the host copy that a checkpoint is written from, if devices use host memory."""
+    """Adds the copy from which a checkpoint is written, if devices use host memory."""
     settings = group.config.checkpoint
     used = devices.local(1, group.config.population.devices and 1)
     if not settings.enabled or used[0].platform != "cpu":
@@ -234,7 +234,7 @@ def _n_fit(
 ) -> int:
     """Number of members that fit at a time.
 
-    Raises: ConfigError if less than one per device fits, or not all without slices.
+    Raises: ConfigError if fewer than one per device fit, or without slices not all fit.
     """
     needed, limit = _add_checkpoint_copy(group, estimate), memory_limit(group)
     n_fit, n_members = needed.fit(limit, n_running), len(group.seeds)
@@ -254,8 +254,8 @@ def _n_fit(
     )
 
 
-def start_lines(group: Group, layout: population.Layout) -> list[str]:
-    """Lines that describe the run in exact figures."""
+def _describe(group: Group, layout: population.Layout) -> list[str]:
+    """Returns lines for the user that describe the run in exact figures."""
     cfg, spec, plan = group.config, group.program.spec, group.program.plan
     human, count = progress.human, progress.count
     n_members = len(group.seeds)

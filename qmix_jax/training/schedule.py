@@ -24,7 +24,7 @@ class Segment(NamedTuple):
 
 
 def slices(group: jobs.Group, started: Sequence[tuple[int, int]], n_fit: int) -> list[Segment]:
-    """Trains slices of a group to the end, in turn: `n_fit` members each, after those started."""
+    """Trains slices of a group to the end, in turn: those started, then `n_fit` members each."""
     spans, n_members = list(started), len(group.seeds)
     while (first := spans[-1][1] if spans else 0) < n_members:
         spans.append((first, min(first + n_fit, n_members)))

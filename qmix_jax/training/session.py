@@ -28,19 +28,19 @@ _Key = tuple[int, int]
 
 
 class Session(contextlib.AbstractContextManager["Session"]):
-    """A group of runs in training, driven step by step.
+    """A run in training, or a group of runs, driven step by step.
 
-    All members of a group train to the end, or one slice after another if memory is short, or from
-    rung to rung of a successive halving. After an exception the run directories are as after a
-    crash: the runs resume from their last checkpoint.
+    All members train together to the end, or in slices if memory is short, or from rung to rung of
+    a successive halving. After an exception the run directories are as after a crash: the runs
+    resume from their last checkpoint.
 
         with qmix_jax.start(cfg) as session:
             while session.step():
                 print(session.env_steps)
         result = session.result()
 
-    `config`, `metrics`, `result` and other properties of a run are those of the first run; sessions
-    from `start` have one run.
+    A session from `start` has one run; in a session of several, `config`, `metrics`, `result` and
+    other properties of a run are those of the first.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
           compiled: cache of compiled programs.
           should_stop: whether a signal asks to end early.
           stack: closed with the session, or on an error.
-          rungs: at which the worse jobs end early, by `objective`.
+          rungs: of the successive halving, if any, which compares jobs by `objective`.
         Raises:
           ConfigError: memory is too small, or the checkpoint cannot be resumed.
         """
@@ -115,7 +115,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self._begin(self._schedule[0])
 
     def _load(self, saved: checkpoint.SavedCheckpoint, n_fit: int) -> dict[str, np.ndarray]:
-        """Returns the arrays of a checkpoint, checked before anything is written."""
+        """Returns the arrays of a checkpoint, and checks it before anything is written."""
         compatibility.check_progress(saved, self._groups, None if self._rungs else n_fit)
         for key, sizes in zip(self._keys, saved.meta["sizes"], strict=True):
             columns = self._compiled[key[0]].columns
@@ -170,7 +170,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             members = self._compiled[g].select(fields["members"]) if fields["members"] else None
             snapshot = loop.Snapshot(fields, group_arrays[g])
             if training.restore(members, snapshot, self._n_resumed, self._stopping):
-                self._display.note("resume: the checkpoint has no replay; it was collected anew")
+                self._display.note("resume: the checkpoint has no replay; a new one was collected")
 
     def _begin(self, segment: schedule.Segment) -> loop.Training:
         """Initialises the members of a segment."""
@@ -187,8 +187,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     # Training
 
     def step(self) -> bool:
-        """Trains for one chunk, some seconds, then writes the rows, evaluation and
-        checkpoint that are due. Returns False if nothing is left to train.
+        """Trains for one chunk of a few seconds, then writes due rows, evaluations and checkpoints;
+        returns False if nothing is left to train.
         """
         with self._close_on_error():
             if (due := self._next_training()) is None:
@@ -199,7 +199,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             return True
 
     def _next_training(self) -> tuple[loop.Training, int] | None:
-        """Returns (the training to step, the update to reach); ends what is done."""
+        """Returns (training to step, update to reach), after ending finished jobs and segments."""
         while self._segment < len(self._schedule) and not self._closed:
             segment = self._schedule[self._segment]
             training = self._trainings[segment.group] or self._begin(segment)
@@ -242,7 +242,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         dropped = ", ".join(f"{job_scores[key]:.4g}" for key in ranked[n_best:])
         self._display.note(
             f"rung {rung + 1}, {self._rungs.rungs[rung]:.0%} of the run: {n_best} of "
-            f"{progress.count(len(ranked), 'setting')} train on, the last of them at "
+            f"{progress.count(len(ranked), 'setting')} continue, the last of them at "
             f"{job_scores[ranked[n_best - 1]]:.4g}; dropped: {dropped or 'none'}"
         )
 
@@ -255,7 +255,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._end_jobs(g, list(verdicts))
 
     def _interrupt(self, training: loop.Training) -> None:
-        """Ends early with a checkpoint; initialises the other members, so that results have all."""
+        """Ends early with a checkpoint; initialises waiting members, so that results have all."""
         self._save(last=True)  # before rows that an uninterrupted run would not have
         self._interrupted = True
         training.write_train_row()
@@ -275,7 +275,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self._trainings[g] = None
 
     def _end_jobs(self, g: int, chosen: Sequence[int], pruned: bool = False) -> None:
-        """Ends jobs of a group now; the others train on in a smaller population."""
+        """Ends jobs of a group now; the others continue in a smaller population."""
         training = self._trainings[g]
         if not chosen or training is None:
             return
@@ -291,7 +291,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     # Checkpoints
 
     def save(self) -> None:
-        """Makes a checkpoint now, unless this update has one. Raises: ConfigError if disabled."""
+        """Saves a checkpoint, unless this update has one. Raises: ConfigError if disabled."""
         if not self.config.checkpoint.enabled:
             raise config.ConfigError("session: save() needs checkpoint.enabled=true")
         if self._segment < len(self._schedule) and not self._closed:
@@ -299,8 +299,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 self._save(last=True)
 
     def _save(self, last: bool) -> None:
-        """Makes a checkpoint if one is due, or it is the `last` one."""
-        # Its number: env steps of all groups, earlier slices included, and the segments done.
+        """Saves a checkpoint if one is due, or it is the `last` one."""
+        # Numbered by the env steps of all groups, earlier slices included, plus the segments done.
         n_slices = self._segment if self._sliced else 0
         step = self._segment + sum(
             n_slices * group.program.plan.env_steps + (training.env_steps if training else 0)
@@ -332,13 +332,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
     # Ending
 
     def stop(self) -> None:
-        """Ends early, as Ctrl-C does: the next `step` saves and returns False, and the result is
-        `interrupted`.
+        """Ends the run early, as Ctrl-C does: the next `step` saves and returns False, and the
+        result is `interrupted`.
         """
         self._stop_requested = True
 
     def close(self) -> None:
-        """Ends the session, early if `step` has more to do, and writes the final files."""
+        """Ends the session, early if there is more to train, and writes the final files."""
         if self._closed:
             return
         with self._close_on_error():
@@ -372,7 +372,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _finish(self, keys: Sequence[_Key]) -> None:
         """Writes the final files of jobs."""
         for key in keys:
-            if self._sliced and not self._interrupted:  # else the rows are resumed as they are
+            if self._sliced and not self._interrupted:  # interrupted: resumes with these rows
                 storage.sort_rows(self._job(key).path)
             record.finish(self._job(key), self._manifests[key], self._outcomes[key])
             self._finished.add(key)
@@ -396,12 +396,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     @property
     def plan(self) -> plan.Plan:
-        """The arithmetic of the run."""
+        """Derived sizes and counts of the run, for example `n_updates`."""
         return self._groups[0].program.plan
 
     @property
     def program(self) -> program.Program:
-        """The pure functions of one member, for example to inspect `parameters` with."""
+        """The pure functions of one member, for example to inspect `parameters`."""
         return self._groups[0].program
 
     @property
@@ -411,19 +411,20 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     @property
     def update(self) -> int:
-        """Updates done by the members in training."""
+        """Updates done, by the members in training."""
         return max(self._active.update, 0) if self._active else self._outcomes[0, 0].update
 
     @property
     def env_steps(self) -> int:
-        """Env steps done by each member in training, warm-up included."""
+        """Env steps done, by each member in training, warm-up included."""
         return self._active.env_steps if self._active else self._outcomes[0, 0].env_steps
 
     @property
     def parameters(self) -> Any:
-        """A host copy of the online parameters, a nested dict of arrays [P, ...]: of the members in
-        training (a slice if memory is short), after `close` of all. States on the devices are
-        donated to the next call.
+        """A host copy of the online parameters, a nested dict of arrays [P, ...].
+
+        P are the members in training (a slice if memory is short), after `close` all members. The
+        states on the devices are donated to the next step.
         """
         return self._active.parameters() if self._active else self._outcomes[0, 0].parameters
 
@@ -441,7 +442,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.close()
         if (group, 0) not in self._outcomes:
             raise config.ConfigError(
-                "session: it was ended by an error and has no result; resume it from its directory"
+                "session: it ended with an error and has no result; resume it from its directory"
             )
         return [
             results.make(

@@ -15,7 +15,7 @@ class StopRules:
     """The stop rules of one job (`stop.*`), applied to its evaluations."""
 
     def __init__(self, rules: config.StopConfig, spec: EnvSpec) -> None:
-        """`rules` have passed `check`."""
+        """`rules`: checked by `check`."""
         first, _ = scores.ranking(spec.best_metrics, spec.eval_metrics)[0]
         self.metric = rules.metric or f"eval/{first}"
         directions = {f"eval/{name}": direction for name, direction in spec.best_metrics}
@@ -24,7 +24,7 @@ class StopRules:
         self._value, self._best, self._since = math.nan, -math.inf, 0
 
     def update(self, results: Mapping[str, np.ndarray]) -> None:
-        """Takes an evaluation, `eval/<name>` -> f32[P] of the job's members; their mean decides."""
+        """Adds an evaluation, `eval/<name>` -> f32[P]; rules use the mean over members."""
         self._value = float(np.mean(results[self.metric], dtype=np.float64))
         better = self._sign * self._value > self._best
         self._since = 0 if better else self._since + 1
@@ -55,7 +55,7 @@ class StopRules:
 
 
 def check(rules: config.StopConfig, env: str, eval_metrics: Sequence[str]) -> None:
-    """Checks rules against an environment.
+    """Checks stop rules against an environment.
 
     Args:
       env: name of the environment.
@@ -77,11 +77,12 @@ def check(rules: config.StopConfig, env: str, eval_metrics: Sequence[str]) -> No
 
 
 def check_slices(group: jobs.Group, spans: Sequence[tuple[int, int]]) -> None:
-    """Raises: ConfigError if members of a job with stop rules train in several slices."""
+    """Raises: ConfigError if the members of a job with stop rules train in several slices."""
     slices = [{group.owners[member] for member in range(*span)} for span in spans]
     for i, job in enumerate(group.jobs):
         if sum(i in owners for owners in slices) > 1 and job.config.stop != config.StopConfig():
             raise config.ConfigError(
-                "stop: the mean over a run's members decides, but memory is short and they train "
-                "in several slices; leave stop.* null, lower seeds or raise population.memory"
+                "stop: stop rules use the mean over all members of a run, but they train in "
+                "several slices because memory is short; leave stop.* null, lower seeds or raise "
+                "population.memory"
             )

@@ -79,7 +79,7 @@ def test_a_resumed_run_purges_events_after_the_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["/tmp/elsewhere", "../above", ""])
-def test_a_folder_outside_the_run_directory_is_an_error(folder):
+def test_a_folder_outside_the_run_directory_is_refused(folder):
     with pytest.raises(config.ConfigError, match=r"logger\.tensorboard\.folder"):
         tensorboard.check(tensorboard.Config(folder=folder))
 

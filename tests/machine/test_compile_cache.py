@@ -1,4 +1,4 @@
-"""The compile cache: on by default, its folder, and settings of the user."""
+"""The compile cache: on by default, its folder, and the user's settings."""
 
 import pathlib
 import textwrap
@@ -18,7 +18,7 @@ def test_a_second_start_compiles_nothing(run_python, monkeypatch, tmp_path):
     assert run_python(*TRAIN).returncode == 0
 
     def programs():
-        """Those of the population; a busy machine also caches small ones."""
+        """Programs of the population; a busy machine also caches small ones."""
         return {path.name for path in folder.rglob("*run_round*-cache")}
 
     before = programs()
@@ -30,7 +30,7 @@ def test_a_second_start_compiles_nothing(run_python, monkeypatch, tmp_path):
 def test_the_cache_can_be_switched_off(run_python, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    done = run_python(
+    process = run_python(
         "-c",
         textwrap.dedent("""
         import jax
@@ -42,12 +42,12 @@ def test_the_cache_can_be_switched_off(run_python, monkeypatch, tmp_path):
             print(jax.config.jax_compilation_cache_dir)
     """),
     )
-    off, on = done.stdout.splitlines()
-    assert off == "None" and on.startswith(str(tmp_path / "cache")), done.stderr
+    off, on = process.stdout.splitlines()
+    assert off == "None" and on.startswith(str(tmp_path / "cache")), process.stderr
 
 
 def test_a_folder_set_by_the_user_is_used(run_python):
-    done = run_python(
+    process = run_python(
         "-c",
         textwrap.dedent("""
         import jax
@@ -56,14 +56,14 @@ def test_a_folder_set_by_the_user_is_used(run_python):
         print(compile_cache.enable(), jax.config.jax_compilation_cache_dir)
     """),
     )
-    assert done.stdout == "None mine\n", done.stderr
+    assert process.stdout == "None mine\n", process.stderr
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(run_python, monkeypatch, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_line(run_python, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    done = run_python(
+    process = run_python(
         "-c",
         textwrap.dedent("""
         import jax
@@ -72,6 +72,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(run_python, monkeypatch, tm
         print(jax.config.jax_compilation_cache_dir, compile_cache.directory())
     """),
     )
-    line, settings = done.stdout.splitlines()
+    line, settings = process.stdout.splitlines()
     assert line.startswith("compile cache: off, ") and "cannot be written" in line
     assert settings.startswith("None ") and str(pathlib.Path("qmix_jax", "xla")) in settings

@@ -15,7 +15,7 @@ from qmix_jax.machine import devices
 def run(script: str, **environment: str) -> list[str]:
     """Returns the lines that `script` prints in a new interpreter on the CPU."""
     others = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         env={
             **others,
@@ -27,11 +27,11 @@ def run(script: str, **environment: str) -> list[str]:
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    assert process.returncode == 0, process.stderr
+    return process.stdout.splitlines()
 
 
-def test_prepare_makes_host_devices_without_starting_the_backend():
+def test_prepare_creates_host_devices_without_starting_the_backend():
     lines = run("""
         import jax
         from jax._src import xla_bridge

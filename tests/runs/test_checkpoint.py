@@ -1,4 +1,4 @@
-"""Checkpoint folders: complete or absent, the newest stay, every error is one clear line."""
+"""Checkpoint folders: complete or absent, the newest stay, errors are reported in one line."""
 
 import logging
 import os
@@ -56,7 +56,7 @@ def test_the_newest_checkpoints_stay(keep, tmp_path):
     assert newest(tmp_path).load()["state/x"][0, 0] == 1000
 
 
-def test_when_a_checkpoint_is_due(tmp_path):
+def test_a_checkpoint_is_due_at_intervals_and_at_the_end(tmp_path):
     with checkpoint.CheckpointStore(tmp_path, settings(every_s=1e6), print) as store:
         assert store.due(1, last=False), "the first one is due at once"
         store.save(1, META, arrays(1))
@@ -130,7 +130,7 @@ def replace_meta(path):
 
 @pytest.mark.parametrize("damage", [truncate, flip_bit, remove_meta, replace_meta])
 @pytest.mark.parametrize("earlier", [(), (10,)])
-def test_a_damaged_checkpoint_is_one_line_that_names_the_one_before(damage, earlier, tmp_path):
+def test_an_error_of_a_damaged_checkpoint_names_the_previous_one(damage, earlier, tmp_path):
     save(tmp_path, *earlier, 20)
     path = tmp_path / "checkpoints" / "20"
     damage(path)
@@ -172,7 +172,7 @@ def test_a_killed_process_releases_its_lock(tmp_path):
     save(tmp_path, 1)
 
 
-def test_an_unwritable_folder_is_one_line(tmp_path):
+def test_an_unwritable_folder_is_reported_in_one_line(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(config.ConfigError, match=r"run directory: cannot write to .*checkpoints"):
         save(tmp_path, 1)

@@ -140,7 +140,7 @@ def test_a_validated_configuration_round_trips(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["a: [1,", "- 1\n- 2\n", None])
-def test_errors_of_config_files_are_one_line(tmp_path, text):
+def test_errors_of_config_files_are_reported_in_one_line(tmp_path, text):
     path = tmp_path / "config.yaml"
     if text is not None:
         path.write_text(text)

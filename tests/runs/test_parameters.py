@@ -50,8 +50,8 @@ def test_unsupported_parameters_are_refused_before_writing(tmp_path, params):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
-    np.save(tmp_path / "one.npy", np.zeros(3))
+    np.save(tmp_path / "array.npy", np.zeros(3))
     np.savez(tmp_path / "pickled.npz", x=np.array([object()]))
-    for name in ("missing.npz", "text.npz", "one.npy", "pickled.npz"):
+    for name in ("missing.npz", "text.npz", "array.npy", "pickled.npz"):
         with pytest.raises(config.ConfigError, match=name):
             parameters.load_parameters(tmp_path / name)

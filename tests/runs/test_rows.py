@@ -49,7 +49,9 @@ def test_a_logger_gets_the_finite_values_of_every_row(tmp_path):
 
 
 @pytest.mark.parametrize(("breaks", "n_written"), [("make", 0), ("write", 2), ("close", 3)])
-def test_a_failing_logger_is_one_line_and_the_run_continues(tmp_path, breaks, n_written):
+def test_a_failing_logger_is_reported_in_one_line_and_the_run_continues(
+    tmp_path, breaks, n_written
+):
     lines = []
     logger = {**recording(breaks=breaks, after=1), "tensorboard": {}}
     with rows.open_rows(load(logger), tmp_path, NAMES, lines.append) as opened:

@@ -87,7 +87,7 @@ def test_claim_creates_parents_and_writes_nothing(tmp_path):
     assert not list(path.iterdir())
 
 
-def test_an_unwritable_directory_is_one_line(tmp_path):
+def test_an_unwritable_directory_is_reported_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(config.ConfigError, match="cannot write") as caught:
         storage.claim(tmp_path / "file" / "run")

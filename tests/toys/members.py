@@ -55,7 +55,7 @@ class Trained(NamedTuple):
 
 
 def load(**changes: Any) -> config.ExperimentConfig:
-    """`TINY` with sections merged over it; a section given as `None` is dropped."""
+    """`TINY` with `changes` merged into its sections."""
     merged = dict(TINY)
     for key, value in changes.items():
         old = merged.get(key)
@@ -77,18 +77,18 @@ def compiled(cfg: config.ExperimentConfig) -> tuple[population.Population, progr
         cfg.seeds, jax.devices()[: cfg.population.devices], cfg.population.batching
     )
     seeds = range(cfg.seed, cfg.seed + cfg.seeds)
-    numbers = [program.hparams(cfg.hparams)] * cfg.seeds
+    hparams = [program.hparams(cfg.hparams)] * cfg.seeds
     key = (groups.compiled_part(cfg), places.size)
     if key not in _compiled:
         built = program.build(cfg)
         _compiled[key] = (
             built,
             population.compile_programs(
-                built, places, seeds, numbers, cfg.precision, time.perf_counter
+                built, places, seeds, hparams, cfg.precision, time.perf_counter
             ),
         )
-    built, kept = _compiled[key]
-    return kept.rebind(seeds, numbers), built
+    built, members = _compiled[key]
+    return members.rebind(seeds, hparams), built
 
 
 _compiled: dict[Any, tuple[program.Program, population.Population]] = {}
@@ -100,7 +100,7 @@ def forget() -> None:
 
 
 def train(cfg: config.ExperimentConfig, calls: tuple[int, ...] | None = None) -> Trained:
-    """Trains in calls of so many updates each; by default the whole plan in one call."""
+    """Trains in calls of the given numbers of updates; by default the complete plan in one call."""
     members, built = compiled(cfg)
     n_warm_up = built.plan.warm_up_collects
     states, _ = members.train(members.init(), members.empty_tallies(), -n_warm_up, n_warm_up)

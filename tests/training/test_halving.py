@@ -1,4 +1,4 @@
-"""Successive halving: survivors train on unchanged, the others end at their rung."""
+"""Successive halving: survivors continue unchanged, the others end at their rung."""
 
 import json
 
@@ -61,17 +61,17 @@ def scores_at_rung(solo, update_fraction, alive):
 
 
 @pytest.mark.slow
-def test_the_better_half_trains_on_at_each_rung(solo, halved):
+def test_the_better_half_continues_at_each_rung(solo, halved):
     folder, results, _ = halved
     alive = range(4)
-    for fraction, n_kept in ((0.3, 2), (0.6, 1)):
+    for fraction, n_best in ((0.3, 2), (0.6, 1)):
         scores = scores_at_rung(solo, fraction, alive)
         ordered = sorted(alive, key=lambda job: -scores[job])
-        for job in ordered[n_kept:]:
+        for job in ordered[n_best:]:
             (rung,) = solo[job].plan.rungs((fraction,))
             assert results[job].pruned
             assert results[job].metrics["update"].max() == rung
-        alive = ordered[:n_kept]
+        alive = ordered[:n_best]
     assert not results[alive[0]].pruned
     index = json.loads((folder / "index.json").read_text())
     assert sorted(job["status"] for job in index["jobs"]) == ["finished"] + ["pruned"] * 3

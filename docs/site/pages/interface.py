@@ -131,7 +131,9 @@ def _entry(name: Name) -> str:
 def _section(heading: str, text: str) -> str:
     items = docstrings.items(text) if heading == "Raises" else [("", text)]
     if all(error for error, _ in items):
-        lines = [f"- `{error}`: {markdown.prose(cause)}" for error, cause in items]
+        errors = [", ".join(f"`{name}`" for name in names.split(", ")) for names, _ in items]
+        causes = [markdown.prose(cause) for _, cause in items]
+        lines = [f"- {names}: {cause}" for names, cause in zip(errors, causes, strict=True)]
         return f"**{heading}**\n\n" + "\n".join(lines)
     return f"**{heading}** " + markdown.prose(" ".join(text.split()))
 
