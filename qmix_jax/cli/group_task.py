@@ -12,7 +12,7 @@ from qmix_jax.runs import sweep_index
 
 
 class JobResult(NamedTuple):
-    """The part of an `api.Result` that is sent back."""
+    """The part of an `api.Result` that a job returns."""
 
     config: config.ExperimentConfig
     objective: float
@@ -64,7 +64,7 @@ class GroupTask:
         """Returns the `submitit.helpers.DelayedSubmission` to requeue after a pre-emption or a
         time-out: the task itself.
         """
-        return engine().helpers.DelayedSubmission(self)
+        return import_submitit().helpers.DelayedSubmission(self)
 
     def _seconds(self) -> dict[str, float]:
         index = json.loads((self._directory / sweep_index.INDEX_FILE).read_text(encoding="utf-8"))
@@ -73,8 +73,8 @@ class GroupTask:
         return {name: math.nan if time is None else time for name, time in times.items()}
 
 
-def engine() -> Any:
-    """Returns the package `submitit`. Raises: ConfigError if the extra is not installed."""
+def import_submitit() -> Any:
+    """Returns the module `submitit`. Raises: ConfigError if the extra is not installed."""
     try:
         return importlib.import_module("submitit")
     except ImportError as error:

@@ -23,7 +23,7 @@ FOLDER = "submitit"
 """Folder in a sweep for the jobs' logs and pickles, and an `index.json` per group."""
 
 _SHARED = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
-"""Parameters that submitit names equally on every cluster; other names begin with the cluster's."""
+"""Parameters with the same name on every cluster; submitit prefixes others with the cluster's."""
 
 
 class LocalOptions(config.Model):
@@ -67,10 +67,10 @@ def launch(
 
     Args:
       context, root: from Hydra.
-      job_overrides: of each job.
+      job_overrides: overrides of each job.
       first: number of the first job.
       cluster: where to submit.
-      options: of the launcher's YAML file.
+      options: the keys of the launcher's YAML file.
     Returns:
       One `JobReturn` per job; its value is the job's objective, NaN if its group failed (see
       `launcher.failures`).
@@ -78,7 +78,7 @@ def launch(
       ConfigError: no submitit, no SLURM, an invalid option or job, a refused submission.
       SystemExit: 130 after Ctrl-C.
     """
-    group_task.engine()
+    group_task.import_submitit()
     settings = _settings(cluster, options)
     composed, jobs = launcher.prepare(context, root, job_overrides, first, settings.max_programs)
     split = groups.split([job.config for job in jobs])
@@ -96,8 +96,8 @@ def launch(
     ]
     print(f"{progress.count(len(jobs), 'job')} in {progress.count(len(split), 'compiled program')}")
     names = [f"group {n} ({_job_list(group.jobs, first)})" for n, group in enumerate(split)]
-    at_once = len(split) if cluster == "slurm" else settings.array_parallelism
-    queue = job_queue.JobQueue(executor, tasks, names, index, at_once)
+    max_submitted = len(split) if cluster == "slurm" else settings.array_parallelism
+    queue = job_queue.JobQueue(executor, tasks, names, index, max_submitted)
     _wait(queue, cluster, paths)
     results = {
         i: result
@@ -121,7 +121,7 @@ def _settings(
 
 
 def _build(split: Sequence[groups.ConfigGroup]) -> None:
-    """Raises ConfigError for invalid settings before submission; accelerators are for the jobs."""
+    """Raises: ConfigError for invalid settings, before submission; leaves accelerators to the jobs."""
     jax.config.update("jax_platforms", "cpu")
     for group in split:
         program.build(group.config)
@@ -132,10 +132,10 @@ def _executor(
     options: SlurmOptions | LocalOptions,
     folder: pathlib.Path,
 ) -> Any:
-    """Makes a `submitit.AutoExecutor` with the options. Raises: ConfigError without SLURM."""
+    """Makes a `submitit.AutoExecutor` with the options. Raises: ConfigError if SLURM is missing."""
     limits = {f"{cluster}_max_num_timeout": options.max_num_timeout}
     try:
-        executor = group_task.engine().AutoExecutor(folder, cluster=cluster, **limits)
+        executor = group_task.import_submitit().AutoExecutor(folder, cluster=cluster, **limits)
     except RuntimeError as error:
         raise config.ConfigError(
             "launcher: hydra/launcher=fused_slurm finds no SLURM here (no `srun` on PATH); start "

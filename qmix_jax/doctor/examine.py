@@ -41,7 +41,7 @@ class Diagnosis:
 
 
 def run_doctor(self_test: bool = True, as_json: bool = False) -> Diagnosis:
-    """Prints versions, devices, the compile cache, known conflicts, and results of a short run.
+    """Checks versions, devices, the compile cache, known conflicts and a short run; prints them.
 
     Args:
       self_test: also train, twice, on a one-step game; about ten seconds.

@@ -15,7 +15,7 @@ from qmix_jax.types import Device
 
 _SECTION = "Machine"
 _MIN_BYTES = 2 * 2**30
-"""Of memory and of disk space; less is a warning."""
+"""Less memory or disk space than this is a warning."""
 _NVIDIA = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia")
 _TPU = ("/dev/accel0", "/dev/vfio/0")
 
@@ -33,7 +33,9 @@ def check() -> Iterator[Diagnostic]:
     yield from _unused_accelerators(local[0].platform)
     yield _cores()
     memory = devices.memory(local)
-    message = f"{progress.human(memory)}B for members on {progress.count(len(local), 'device')}"
+    message = (
+        f"{progress.human(memory)}B available to members on {progress.count(len(local), 'device')}"
+    )
     fix = "lower replay.byte_budget and seeds"
     yield verdict(_SECTION, "memory", memory >= _MIN_BYTES, message, fix, WARN)
     yield _cache()
@@ -64,7 +66,7 @@ def _cores() -> Diagnostic:
 
 
 def _quota() -> float | None:
-    """CPU time of the control group (version 2, then 1), in cores; None for no limit."""
+    """Returns the CPU quota of the control group (version 2, then 1) in cores; None if unlimited."""
     base = pathlib.Path("/sys/fs/cgroup")
     try:
         used, period = (base / "cpu.max").read_text().split()
@@ -90,7 +92,7 @@ def _cache() -> Diagnostic:
     except OSError as error:
         return Diagnostic(
             _SECTION, "compile cache", WARN, f"{message}; not writable ({error.strerror})",
-            "set XDG_CACHE_HOME to a writable folder; until then every start compiles anew",
+            "set XDG_CACHE_HOME to a writable folder; until then every start compiles again",
         )  # fmt: skip
     enough = free >= _MIN_BYTES
     message += "" if enough else f"; {progress.human(free)}B free on its disk"
@@ -98,6 +100,6 @@ def _cache() -> Diagnostic:
 
 
 def _cache_folder() -> pathlib.Path:
-    """The folder of JAX's configuration, or else the one that runs choose."""
+    """Returns the folder in JAX's configuration, or else the default of runs."""
     chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore
     return pathlib.Path(chosen or compile_cache.directory())

@@ -15,7 +15,7 @@ from qmix_jax.lab import figures, measure, pages
 from qmix_jax.runs import metadata, record
 
 Configs = Mapping[tuple[str, str], config.ExperimentConfig]
-"""(game, algorithm) -> what to train."""
+"""(game, algorithm) -> configuration."""
 
 
 class Lab(NamedTuple):
@@ -28,7 +28,7 @@ class Lab(NamedTuple):
     page: pathlib.Path
 
     def summary(self) -> dict[str, str]:
-        """Fields of `repr`: the page, and the returns that seeds reached on each game."""
+        """Fields of `repr`: the page, and the returns reached on each game."""
         reached = {
             f"{result.game} {result.algo}": ", ".join(
                 f"{value:g} ({n}/{result.seeds} seeds)" for value, n in result.reached.items()
@@ -41,7 +41,7 @@ class Lab(NamedTuple):
 
 
 def run_lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
-    """Trains every configuration over its seeds, and compares learnt with exact joint values.
+    """Trains every configuration and compares the learnt joint values with the exact ones.
 
     A second call with the same directory skips finished runs and resumes the others from their
     last checkpoint.
@@ -53,7 +53,7 @@ def run_lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
       A `Lab`.
     Raises:
       ConfigError: a game without decision points or not of two agents, a setting that cannot be
-        honoured or that differs from an earlier call's; before anything is compiled.
+        honoured, or that differs from an earlier call's; nothing has been compiled.
     """
     points = {game: _decision_points(game, cfg) for (game, _), cfg in configs.items()}
     root = pathlib.Path(directory)
@@ -76,7 +76,7 @@ def run_lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
 
 
 def _finished(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
-    """Whether the directory has a finished run of this configuration.
+    """Returns whether the directory has a finished run of this configuration.
 
     Raises: ConfigError for a run of another configuration.
     """
@@ -86,8 +86,8 @@ def _finished(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
     changed = groups.differing_keys(metadata.read_run_config(path), cfg)
     if changed:
         raise config.ConfigError(
-            f"lab: {str(path)!r} has a run with other settings ({', '.join(changed)}); give "
-            "another folder"
+            f"lab: {str(path)!r} has a run with other settings ({', '.join(changed)}); "
+            "choose another --out"
         )
     return True
 
@@ -116,7 +116,7 @@ def _write(
 
 
 def _decision_points(game: str, cfg: config.ExperimentConfig) -> tuple[base.DecisionPoint, ...]:
-    """Decision points of a game, without starting JAX's backend, which training configures."""
+    """Returns the decision points without starting JAX's backend, which training configures."""
     known = program.environment(cfg).game
     points = known.decision_points if known is not None else ()
     tables = [np.asarray(point.optimal) for point in points]

@@ -62,11 +62,11 @@ def report(
 
     Args:
       directories: one or several run directories, sweeps, or folders of either.
-      out: directory to write to: new, empty, or an earlier report, which is replaced; by default
+      out: a new or empty directory, or that of an earlier report, which is replaced; by default
         `report` in the first directory.
       last: a seed's score is its mean over this many of its last evaluations.
       resamples: bootstrap samples of the intervals.
-      top: how many settings figures show, the best ones; tables have all.
+      top: number of settings in a figure, the best ones; tables have all.
     Returns:
       A `Report`. On disk: `report.html` (self-contained, works offline), `curves.png`,
       `profile.png`, `improvement.png` (for two or more settings), `sensitivity_<key>.png` per swept
@@ -145,7 +145,7 @@ def _write_bytes(path: pathlib.Path, content: bytes) -> None:
 def _pictures(
     data: study.Study, rankings: Sequence[summary.Ranking], options: summary.Options
 ) -> dict[str, bytes]:
-    """File name -> PNG, in the order of the page."""
+    """Returns file name -> PNG, in the order of the page."""
     names = figures.numbered_short(data, summary.order(rankings))
     drawings = {
         "curves.png": figures.curves(data, names, options),
