@@ -18,11 +18,13 @@ class Parser(argparse.ArgumentParser):
     """The parser of a command; a mistake raises ConfigError."""
 
     def __init__(self, command: str, description: str, usage: str, examples: str) -> None:
-        """Args:
-        command: name of the command.
-        description: one or two sentences.
-        usage: arguments of the command.
-        examples: a line per example.
+        """Makes a parser with the option `--help`.
+
+        Args:
+          command: name of the command.
+          description: one or two sentences.
+          usage: arguments of the command.
+          examples: a line per example.
         """
         width = min(90, shutil.get_terminal_size().columns)
         super().__init__(

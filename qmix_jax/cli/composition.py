@@ -148,6 +148,8 @@ class Composer:
             group, _, choice = str(error.missing_cfg_file).rpartition("/")
             options = sorted(error.options)
             return f"unknown choice {group}={choice}; {config.suggest(choice, options)}"
+        if isinstance(error, errors.OverrideParseException):
+            return _explain_syntax(error)
         key = getattr(error.__cause__, "full_key", None)
         if not key:
             return _one_line(error)
@@ -323,6 +325,18 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
         for key, value in node.items()
         for path in (f"{prefix}{key}", *_keys(value, f"{prefix}{key}."))
     ]
+
+
+def _explain_syntax(error: errors.OverrideParseException) -> str:
+    """Describes an override that is not Hydra's grammar; `qmix` is probably `algo=qmix`."""
+    text = error.override
+    if "=" not in text:
+        meant = [f"{group}={text}" for group, options in choices().items() if text in options]
+        hint = f"did you mean {' or '.join(meant)}?" if meant else "give a value, such as seeds=4"
+        return f"{text!r} is not key=value; {hint}"
+    reason = _one_line(error).removeprefix(f"Error parsing override {text!r} ")
+    reason = reason.partition(" See https:")[0]
+    return f"cannot parse {text!r} ({reason}); close brackets, and quote special characters"
 
 
 def _one_line(error: Exception) -> str:

@@ -43,9 +43,11 @@ class GroupTask:
     """
 
     def __init__(self, jobs: Sequence[api.Job], directory: pathlib.Path) -> None:
-        """Args:
-        jobs: what to train.
-        directory: where the group's `index.json` is written.
+        """Prepares the jobs to resume if called again.
+
+        Args:
+          jobs: the runs to train.
+          directory: folder of the group's `index.json`.
         """
         self._jobs = tuple(
             job._replace(config=job.config.model_copy(update={"resume": "auto"})) for job in jobs

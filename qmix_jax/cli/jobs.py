@@ -82,5 +82,6 @@ def _check_resume(
     hydra_node: Any = omegaconf.OmegaConf.to_container(root.hydra, resolve=False)
     if "${now" in hydra_node[kind]["dir"] and any(cfg.resume for cfg in configs):
         raise config.ConfigError(
-            f"resume: resume=auto needs a fixed hydra.{kind}.dir=FOLDER; the default contains the time"
+            f"resume: resume=auto needs a fixed hydra.{kind}.dir=FOLDER; the default "
+            "contains the time"
         )

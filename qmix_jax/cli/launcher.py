@@ -122,5 +122,6 @@ def _check_programs(configs: Sequence[config.ExperimentConfig], limit: int | Non
     raise config.ConfigError(
         f"sweep: {len(configs)} jobs need {len(programs)} compiled programs, more than "
         f"hydra.launcher.max_programs={limit}: they differ in static keys ({keys}), which change "
-        f"shapes, branches or loop lengths; sweep only {', '.join(groups.TRACED)}, or raise the limit"
+        f"shapes, branches or loop lengths; sweep only {', '.join(groups.TRACED)}, or raise "
+        "the limit"
     )

@@ -20,7 +20,8 @@ def run(directory: str, overrides: Sequence[str]) -> int:
     """
     if not pathlib.Path(directory).is_dir():
         raise config.ConfigError(
-            f"resume: {directory!r} is not a directory; give that of a run or a sweep, or resume=auto"
+            f"resume: {directory!r} is not a directory; give that of a run or a sweep, or "
+            "resume=auto"
         )
     values = changes(overrides)
     from qmix_jax import api  # imports JAX, for which an error need not wait

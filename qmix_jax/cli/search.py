@@ -113,8 +113,8 @@ class _Search:
             f"search: {settings.n_trials} settings of {self._seeds} seed(s), {settings.batch} at a "
             f"time; {n_finished} finished, {len(self._resumed)} to resume\n"
             f"search: at most {n_static * sizes} compiled programs: {n_static} static group(s) x "
-            f"{sizes} population size(s); members trained in slices need one size, and one "
-            "more program if a later batch can use more devices",
+            f"{sizes} population size(s); members that take turns (map) need one size, and "
+            "one more program if a later batch can use more devices",
             flush=True,
         )
 
@@ -283,8 +283,8 @@ def _open(
     if different:
         key = different[0]
         raise config.ConfigError(
-            f"search: {str(directory / STUDY)!r} belongs to another search ({key}: {before[key]!r}, "
-            f"now {searched[key]!r}); choose another hydra.sweep.dir"
+            f"search: {str(directory / STUDY)!r} belongs to another search ({key}: "
+            f"{before[key]!r}, now {searched[key]!r}); choose another hydra.sweep.dir"
         )
     study.set_user_attr("searched", searched)
     return study, store
@@ -311,8 +311,8 @@ def _lock(directory: pathlib.Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise config.ConfigError(
-            f"search: another search is running in {str(directory)!r}; wait for it to end, or choose "
-            "another hydra.sweep.dir"
+            f"search: another search is running in {str(directory)!r}; wait for it to end, or "
+            "choose another hydra.sweep.dir"
         ) from error
     except OSError as error:
         raise config.ConfigError(

@@ -121,7 +121,7 @@ def _settings(
 
 
 def _build(split: Sequence[groups.ConfigGroup]) -> None:
-    """Raises: ConfigError for invalid settings, before submission; leaves accelerators to the jobs."""
+    """Raises: ConfigError for invalid settings, before submission; leaves accelerators to jobs."""
     jax.config.update("jax_platforms", "cpu")
     for group in split:
         program.build(group.config)

@@ -16,16 +16,11 @@ _LINE_INTERVAL_S = 10.0
 """Seconds between plain lines that report no evaluation."""
 
 
-def terminal() -> rich.console.Console:
-    """Returns a console on standard output that prints plain text in notebooks."""
-    return rich.console.Console(force_jupyter=False)
-
-
 @contextlib.contextmanager
 def output(console: rich.console.Console | None = None) -> Iterator[rich.console.Console]:
     """A console, by default on standard output, whose prints are one output of a notebook cell."""
     console = console or rich.console.Console()
-    with console:
+    with console if console.is_jupyter else contextlib.nullcontext():
         yield console
 
 
@@ -150,4 +145,4 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             self.note(line)
 
 
-__all__ = ["Progress", "count", "duration", "human", "output", "spread", "terminal"]
+__all__ = ["Progress", "count", "duration", "human", "output", "spread"]

@@ -6,12 +6,14 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 
 
 class Diagnostic(NamedTuple):
-    """Attributes:
-    section: heading that it belongs to.
-    name: what was checked.
-    status: `ok`; `warn`: works, but is slower or gives other metrics; `fail`: broken.
-    message: the result.
-    fix: what to do; empty for `ok`.
+    """Result of one check.
+
+    Attributes:
+      section: heading that it belongs to.
+      name: what was checked.
+      status: `ok`; `warn`: works, but is slower or gives other metrics; `fail`: broken.
+      message: the result.
+      fix: what to do; empty for `ok`.
     """
 
     section: str

@@ -39,10 +39,12 @@ class Difference(NamedTuple):
 
 
 class ColumnComparison(NamedTuple):
-    """Attributes:
-    verdict: `exact`, `within tolerance`, `different`; `not compared` for wall-clock columns.
-    n_different: number of rows whose values differ.
-    largest: largest relative difference; infinite if only one of the values is finite.
+    """Comparison of one column.
+
+    Attributes:
+      verdict: `exact`, `within tolerance`, `different`; `not compared` for wall-clock columns.
+      n_different: number of rows whose values differ.
+      largest: largest relative difference; infinite if only one of the values is finite.
     """
 
     name: str
@@ -52,12 +54,14 @@ class ColumnComparison(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Attributes:
-    columns: columns of both runs, in the first one's order.
-    n_rows: number of rows that both runs have.
-    only_old, only_new: number of rows that only one of them has.
-    missing: columns that only one of them has.
-    first: the first value, by row, that exceeds the tolerance; None if none does.
+    """Comparison of the metrics of two runs.
+
+    Attributes:
+      columns: columns of both runs, in the first one's order.
+      n_rows: number of rows that both runs have.
+      only_old, only_new: number of rows that only one of them has.
+      missing: columns that only one of them has.
+      first: the first value, by row, that exceeds the tolerance; None if none does.
     """
 
     columns: tuple[ColumnComparison, ...]

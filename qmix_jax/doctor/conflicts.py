@@ -16,12 +16,14 @@ _SECTION = "Known conflicts"
 
 
 class Installation(NamedTuple):
-    """Attributes:
-    versions: as from `packages.versions`.
-    environ: environment variables.
-    settings: `jax.config`'s values by name.
-    platform: of the default devices.
-    cores: number of cores that this process may use.
+    """Facts about this process that conflicts depend on.
+
+    Attributes:
+      versions: as from `packages.versions`.
+      environ: environment variables.
+      settings: `jax.config`'s values by name.
+      platform: of the default devices.
+      cores: number of cores that this process may use.
     """
 
     versions: Mapping[str, str]
@@ -32,11 +34,13 @@ class Installation(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """Attributes:
-    name: of the check.
-    status: of an installation with the conflict.
-    detect: returns the message if an installation has the conflict, else None.
-    fix: what to do.
+    """A known conflict.
+
+    Attributes:
+      name: of the check.
+      status: of an installation with the conflict.
+      detect: returns the message if an installation has the conflict, else None.
+      fix: what to do.
     """
 
     name: str

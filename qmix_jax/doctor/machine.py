@@ -66,7 +66,7 @@ def _cores() -> Diagnostic:
 
 
 def _quota() -> float | None:
-    """Returns the CPU quota of the control group (version 2, then 1) in cores; None if unlimited."""
+    """Returns the control group's CPU quota (version 2, then 1) in cores; None if unlimited."""
     base = pathlib.Path("/sys/fs/cgroup")
     try:
         used, period = (base / "cpu.max").read_text().split()

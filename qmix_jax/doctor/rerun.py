@@ -112,8 +112,8 @@ def rerun(
     if manifest.get("resumed") and comparison.verdict != compare.EXACT:
         times = progress.count(len(manifest["resumed"]), "time")
         notes.append(
-            f"this run was resumed {times}; settings changed then (length, evaluation) apply to the "
-            "entire rerun, and appear as rows that differ"
+            f"this run was resumed {times}; settings changed then (length, evaluation) apply to "
+            "the entire rerun, and appear as rows that differ"
         )
     differences = compare.manifests(manifest, _read_manifest(target))
     result = Rerun(path, target, comparison, tolerance, differences, tuple(notes))
@@ -122,7 +122,6 @@ def rerun(
 
 
 def _print(result: Rerun) -> None:
-    console = progress.terminal()
     table = rich.table.Table(title="Rerun", title_justify="left", box=rich.box.SIMPLE_HEAD)
     table.add_column("column", no_wrap=True)
     table.add_column("verdict")
@@ -133,9 +132,10 @@ def _print(result: Rerun) -> None:
         cells = (str(column.n_different), f"{column.largest:.2g}") if compared else ("", "")
         verdict = rich.text.Text(column.verdict, _STYLES[column.verdict])
         table.add_row(column.name, verdict, *cells)
-    console.print(table)
-    for label, line in _lines(result):
-        console.print(rich.text.Text(f"  {label:<9} {line}"), soft_wrap=True)
+    with progress.output() as out:
+        out.print(table)
+        for label, line in _lines(result):
+            out.print(rich.text.Text(f"  {label:<9} {line}"), soft_wrap=True)
 
 
 def _lines(result: Rerun) -> Iterator[tuple[str, str]]:
@@ -202,7 +202,7 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
 def _shorten(
     cfg: config.ExperimentConfig, reached: int, plan: Mapping[str, int]
 ) -> tuple[config.ExperimentConfig, list[str]]:
-    """Shortens a run to the env steps of its last row, at full replay capacity; returns notes too."""
+    """Shortens a run to the env steps of its last row, with its replay capacity; adds notes."""
     planned = (plan["warm_up_collects"] + plan["n_updates"]) * plan["steps_per_update"]
     if reached >= planned:
         return cfg, []

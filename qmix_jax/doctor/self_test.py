@@ -1,8 +1,10 @@
 """Trains twice, for seconds, on a game whose best return is known."""
 
 import contextlib
+import importlib
 import io
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -80,8 +82,10 @@ def _run(folder: pathlib.Path) -> Iterator[Diagnostic]:
 def _train(
     cfg: config.ExperimentConfig, directory: pathlib.Path, programs: api.Programs
 ) -> api.Result:
-    """Trains without output."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    """Trains without output, also in a notebook."""
+    ipython = "IPython" in sys.modules and importlib.import_module("IPython.utils.capture")
+    quiet = ipython.capture_output(stderr=False) if ipython else None
+    with quiet or contextlib.redirect_stdout(io.StringIO()):
         (result,) = api.train_many([api.Job(cfg, directory)], programs=programs)
     if result is None or result.interrupted:
         raise KeyboardInterrupt

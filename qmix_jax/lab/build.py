@@ -19,9 +19,11 @@ Configs = Mapping[tuple[str, str], config.ExperimentConfig]
 
 
 class Lab(NamedTuple):
-    """Attributes:
-    results: one per algorithm and game, in the order of the configurations.
-    page: Markdown file with tables and pictures; the pictures are in the same folder.
+    """Result of `run_lab`.
+
+    Attributes:
+      results: one per algorithm and game, in the order of the configurations.
+      page: Markdown file with tables and pictures; the pictures are in the same folder.
     """
 
     results: tuple[measure.GameResult, ...]
@@ -103,22 +105,23 @@ def _write(
         game: [result for result in results if result.game == game]
         for game in dict.fromkeys(result.game for result in results)
     }
-    console = progress.terminal()
     for game, of_game in games.items():
         (root / f"{game}.png").write_bytes(figures.tables(of_game, points[game]))
-        console.print(pages.table(game, of_game))
     plain = [pages.plain(result) for result in results]
     (root / "lab.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     path = root / "lab.md"
     path.write_text(pages.markdown(games, points), encoding="utf-8")
-    console.print(f"written to {path}", highlight=False, soft_wrap=True)
+    with progress.output() as out:
+        for game, of_game in games.items():
+            out.print(pages.table(game, of_game))
+        out.print(f"written to {path}", highlight=False, soft_wrap=True)
     return path
 
 
 def _decision_points(game: str, cfg: config.ExperimentConfig) -> tuple[base.DecisionPoint, ...]:
     """Returns the decision points without starting JAX's backend, which training configures."""
-    known = program.environment(cfg).game
-    points = known.decision_points if known is not None else ()
+    env_game = program.environment(cfg).game
+    points = env_game.decision_points if env_game is not None else ()
     tables = [np.asarray(point.optimal) for point in points]
     if tables and all(table.ndim == 2 and np.isfinite(table).all() for table in tables):
         return points

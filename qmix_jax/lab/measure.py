@@ -38,7 +38,7 @@ class PointResult(NamedTuple):
 
 
 class GameTables(NamedTuple):
-    """Values learnt by the members of a run on a game, an array per decision point, in reward units.
+    """Values that members of a run learnt on a game, in reward units, an array per decision point.
 
     Attributes:
       points: the decision points; `optimal` and `exact` are the references.
@@ -84,7 +84,7 @@ class GameResult(NamedTuple):
 
 
 def game_tables(result: api.Result) -> GameTables | None:
-    """Tabulates the values that a run learnt at the decision points of its environment (matrix games).
+    """Tabulates the values that a run learnt at the decision points of a matrix game.
 
     Args:
       result: from `train` or `load_run`; its final parameters are tabulated.

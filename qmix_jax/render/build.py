@@ -211,7 +211,7 @@ def _play(
     """Plays the episodes of the first evaluation with this seed; returns NumPy arrays."""
     presentation = _presentation(env)
 
-    def look(env_state: Any) -> dict[str, Any]:
+    def extract(env_state: Any) -> dict[str, Any]:
         recorded = {}
         if presentation.scene and not presentation.draw:
             recorded["scene"] = presentation.scene.arrays(env_state)
@@ -226,7 +226,7 @@ def _play(
     def run(key: Array) -> evaluate.EpisodeBatch:
         event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
         return evaluate.record_episodes(
-            stage, train_step.greedy_policy(algorithm, params), event, look
+            stage, train_step.greedy_policy(algorithm, params), event, extract
         )
 
     precision = "default" if cfg.precision == "bfloat16" else cfg.precision
@@ -246,7 +246,7 @@ def _key_data(leaf: Any) -> Any:
 def _episode(spec: EnvSpec, played: Any) -> base.Episode:
     """Returns one episode of a batch, without the steps after its end."""
     steps = int(played.valid.sum())
-    shown = jax.tree.map(lambda x: x[: steps + 1], played.extracted)
+    recorded = jax.tree.map(lambda x: x[: steps + 1], played.extracted)
     metrics = {name: float(values[steps - 1]) for name, values in played.metrics.items()}
     ending = "lost" if "win_rate" in metrics else "finished"
     if metrics.get("win_rate", 0.0) > 0.5:
@@ -255,8 +255,8 @@ def _episode(spec: EnvSpec, played: Any) -> base.Episode:
         ending = "time limit"
     return base.Episode(
         spec=spec,
-        states=shown.get("state"),
-        scene=shown.get("scene"),
+        states=recorded.get("state"),
+        scene=recorded.get("scene"),
         actions=played.actions[:steps],
         rewards=played.reward[:steps],
         ending=ending,

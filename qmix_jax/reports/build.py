@@ -161,21 +161,25 @@ def _pictures(
 def _print(
     rankings: Sequence[summary.Ranking], warnings: Sequence[str], files: Sequence[pathlib.Path]
 ) -> None:
-    console = progress.terminal()
     names = figures.numbered(summary.order(rankings))
-    for ranking in rankings:
-        table = rich.table.Table(title_justify="left", box=rich.box.SIMPLE_HEAD)
-        table.title = rich.text.Text(f"{ranking.title}: {ranking.unit}")
-        for heading in ("rank", "IQM", "95 % interval", "seeds", "wall time"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("setting", overflow="fold")
-        for rank, row in enumerate(ranking.rows, 1):
-            value, low, high = (f"{float(number):.3g}" for number in row.iqm)
-            interval = "" if low == "nan" else f"{low} .. {high}"
-            wall = progress.duration(row.cost.wall_s) if row.cost else ""
-            cells = (str(rank), value, interval, str(row.seeds), wall, names[row.setting])
-            table.add_row(*map(rich.text.Text, cells))
-        console.print(table)
-    for label, lines in (("warning", warnings), ("file", files)):
-        for line in lines:
-            console.print(rich.text.Text(f"  {label:<8} {line}"), soft_wrap=True)
+    lines = [("warning", text) for text in warnings] + [("file", str(path)) for path in files]
+    with progress.output() as out:
+        for ranking in rankings:
+            out.print(_table(ranking, names))
+        for label, line in lines:
+            out.print(rich.text.Text(f"  {label:<8} {line}"), soft_wrap=True)
+
+
+def _table(ranking: summary.Ranking, names: Mapping[str, str]) -> rich.table.Table:
+    table = rich.table.Table(title_justify="left", box=rich.box.SIMPLE_HEAD)
+    table.title = rich.text.Text(f"{ranking.title}: {ranking.unit}")
+    for heading in ("rank", "IQM", "95 % interval", "seeds", "wall time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("setting", overflow="fold")
+    for rank, row in enumerate(ranking.rows, 1):
+        value, low, high = (f"{float(number):.3g}" for number in row.iqm)
+        interval = "" if low == "nan" else f"{low} .. {high}"
+        wall = progress.duration(row.cost.wall_s) if row.cost else ""
+        cells = (str(rank), value, interval, str(row.seeds), wall, names[row.setting])
+        table.add_row(*map(rich.text.Text, cells))
+    return table

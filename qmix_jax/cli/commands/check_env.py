@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
     names = [argument for argument in options.arguments if "=" not in argument]
     if len(names) != 1:
         raise config.ConfigError(
-            f"check-env: got {len(names)} names; give one, a choice of env or the dotted path of your "
-            "own module, such as my_lab.rescue"
+            f"check-env: got {len(names)} names; give one, a choice of env or the dotted path of "
+            "your own module, such as my_lab.rescue"
         )
     name, env_options = _component(names[0])
     pairs = arguments.values([text for text in options.arguments if "=" in text])

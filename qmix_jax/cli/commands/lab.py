@@ -32,7 +32,7 @@ _EXAMPLES = """\
 def parser() -> arguments.Parser:
     command = arguments.Parser(
         "lab",
-        "Train algorithms on small games, compare the learnt with the exact joint values, and write "
+        "Train algorithms on small games, compare learnt with exact joint values, and write "
         "pictures and a page.",
         "[--games NAMES] [--algos NAMES] [--out FOLDER] [key=value ...]",
         _EXAMPLES,
