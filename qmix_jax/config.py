@@ -483,12 +483,3 @@ def _bare(annotation: Any) -> Any:
     if typing.get_origin(annotation) is Annotated:
         annotation = typing.get_args(annotation)[0]
     return annotation
-
-
-__all__ = [
-    "AlgoConfig", "CheckpointConfig", "ComponentConfig", "ConfigError", "Count", "EvalConfig",
-    "ExperimentConfig", "ExponentialConfig", "Fraction", "HParamsConfig", "Int", "LoggersConfig",
-    "Model", "OpenFraction", "OptimiserConfig", "PopulationConfig", "PositiveFloat",
-    "PositiveInt", "PowerConfig", "ReplayConfig", "ScheduleConfig", "StopConfig", "TrainerConfig",
-    "dump", "load", "suggest", "unknown_key", "validate", "with_values",
-]  # fmt: skip

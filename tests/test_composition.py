@@ -1,4 +1,6 @@
-"""User-defined YAML files compose as in Hydra, and `compose_config` restores Hydra's global state."""
+"""User-defined YAML files compose as in Hydra, and `compose_config` restores Hydra's
+global state.
+"""
 
 import concurrent.futures
 import textwrap
@@ -16,7 +18,7 @@ from qmix_jax.lab import pages
 
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
-    """A working directory; `folder.write(name, text)` writes a user-defined YAML file into `mine`."""
+    """A working directory; `folder.write(name, text)` writes a YAML file into `mine`."""
     monkeypatch.chdir(tmp_path)
 
     def write(name, text):

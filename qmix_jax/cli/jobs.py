@@ -23,20 +23,16 @@ def configs(options: argparse.Namespace) -> list[config.ExperimentConfig]:
     with composition.composer(arguments.sources(options)) as composer:
         root = composer.root(options.overrides, RunMode.MULTIRUN)
         multirun = options.multirun or root.hydra.mode == RunMode.MULTIRUN
+        if "hydra/sweeper=optuna" in options.overrides and not multirun:
+            raise config.ConfigError("command line: hydra/sweeper=optuna needs -m; add it")
         if multirun:
             jobs = enumerate(_sweep(composer, root))
             composed = [composer.job(root, overrides, number) for number, overrides in jobs]
         else:
-            composed = [_single(composer, options.overrides)]
+            composed = [composer.root(options.overrides)]
         loaded = [config.load(composition.task(job)) for job in composed]
     _check_resume(loaded, root, "sweep" if multirun else "run")
     return loaded
-
-
-def _single(composer: composition.Composer, overrides: Sequence[str]) -> omegaconf.DictConfig:
-    if "hydra/sweeper=optuna" in overrides:
-        raise config.ConfigError("command line: hydra/sweeper=optuna needs -m; add it")
-    return composer.root(overrides)
 
 
 def _sweep(composer: composition.Composer, root: omegaconf.DictConfig) -> list[list[str]]:

@@ -164,13 +164,9 @@ class _Search:
         from qmix_jax.console import tables
 
         trials = [(t.number, t.value, t.params, t.state.name) for t in self._trials()]
-        trials.sort(key=lambda trial: self._rank(trial[1]))
+        sign = -1 if self._objective.maximise else 1
+        trials.sort(key=lambda trial: math.inf if trial[1] is None else sign * trial[1])
         tables.search(trials[:10], self._objective.caption, self._directory / TRIALS)
-
-    def _rank(self, value: float | None) -> float:
-        if value is None:
-            return math.inf
-        return -value if self._objective.maximise else value
 
     def _tell(self, trial: Trial, result: Any) -> None:
         value = result.objective

@@ -82,7 +82,9 @@ def launch(
     settings = _settings(cluster, options)
     composed, jobs = launcher.prepare(context, root, job_overrides, first, settings.max_programs)
     split = groups.split([job.config for job in jobs])
-    _build(split)
+    jax.config.update("jax_platforms", "cpu")  # accelerators are for the jobs
+    for group in split:
+        program.build(group.config)  # raises before submission
     sweep = pathlib.Path(root.hydra.sweep.dir).absolute()
     executor = _executor(cluster, settings, sweep / FOLDER)
     paths = _claim(jobs)
@@ -104,7 +106,10 @@ def launch(
         for number, outcome in queue.outcomes.items()
         for i, result in zip(split[number].jobs, outcome.runs, strict=True)
     }
-    _report_failures(queue, results, first)
+    launcher.failures.extend(queue.failures[number] for number in sorted(queue.failures))
+    for i, result in sorted(results.items()):
+        texts = [*result.failures.values(), *(["interrupted"] if result.interrupted else [])]
+        launcher.failures.extend(f"job {first + i}: {text}" for text in texts)
     ordered = [results.get(i) for i in range(len(jobs))]
     labels, caption = [job.label for job in jobs], scores.Objective().caption
     tables.sweep(labels, ordered, index.path, caption, absent="failed")
@@ -118,13 +123,6 @@ def _settings(
     raw = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.create(dict(options)), resolve=True)
     model = SlurmOptions if cluster == "slurm" else LocalOptions
     return config.validate(model, raw, ("hydra", "launcher"))
-
-
-def _build(split: Sequence[groups.ConfigGroup]) -> None:
-    """Raises: ConfigError for invalid settings, before submission; leaves accelerators to jobs."""
-    jax.config.update("jax_platforms", "cpu")
-    for group in split:
-        program.build(group.config)
 
 
 def _executor(
@@ -197,16 +195,6 @@ def _wait(
         else:
             queue.cancel()
         raise SystemExit(signals.exit_code()) from None
-
-
-def _report_failures(
-    queue: job_queue.JobQueue, results: Mapping[int, group_task.JobResult], first: int
-) -> None:
-    """Adds failed groups and members to `launcher.failures`."""
-    launcher.failures.extend(queue.failures[number] for number in sorted(queue.failures))
-    for i, result in sorted(results.items()):
-        texts = [*result.failures.values(), *(["interrupted"] if result.interrupted else [])]
-        launcher.failures.extend(f"job {first + i}: {text}" for text in texts)
 
 
 def _job_list(jobs: Sequence[int], first: int, limit: int = 6) -> str:

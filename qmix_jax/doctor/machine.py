@@ -4,14 +4,13 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import jax
 
 from qmix_jax.console import progress
 from qmix_jax.doctor.checks import OK, WARN, Diagnostic, verdict
 from qmix_jax.machine import compile_cache, devices
-from qmix_jax.types import Device
 
 _SECTION = "Machine"
 _MIN_BYTES = 2 * 2**30
@@ -24,13 +23,16 @@ def check() -> Iterator[Diagnostic]:
     """Starts the backend, with a host device per core, as training with as many members would."""
     note = devices.prepare(devices.cores(), None)
     local = jax.local_devices()
-    yield Diagnostic(_SECTION, "devices", OK, _describe(local))
+    kinds, platform = sorted({device.device_kind for device in local}), local[0].platform
+    suffix = "" if kinds == [platform] else f" ({platform})"
+    message = f"{len(local)} x {', '.join(kinds)}{suffix}"
+    yield Diagnostic(_SECTION, "devices", OK, message)
     if note is not None:
         yield Diagnostic(
             _SECTION, "host devices", WARN, note.removeprefix("devices: "),
             "to use more cores, unset it, or import qmix_jax first in a new process",
         )  # fmt: skip
-    yield from _unused_accelerators(local[0].platform)
+    yield from _unused_accelerators(platform)
     yield _cores()
     memory = devices.memory(local)
     message = (
@@ -39,13 +41,6 @@ def check() -> Iterator[Diagnostic]:
     fix = "lower replay.byte_budget and seeds"
     yield verdict(_SECTION, "memory", memory >= _MIN_BYTES, message, fix, WARN)
     yield _cache()
-
-
-def _describe(local: Sequence[Device]) -> str:
-    kinds = sorted({device.device_kind for device in local})
-    platform = local[0].platform
-    suffix = "" if kinds == [platform] else f" ({platform})"
-    return f"{len(local)} x {', '.join(kinds)}{suffix}"
 
 
 def _unused_accelerators(platform: str) -> Iterator[Diagnostic]:
