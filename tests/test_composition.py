@@ -71,7 +71,7 @@ def test_the_space_of_a_grid_may_be_in_yaml(folder, trained):
     values = [(cfg.hparams.gamma, cfg.seed) for cfg in trained.alone]
     assert values == [(0.9, 0), (0.9, 1), (0.8, 0), (0.8, 1)]
     assert trained.commands[0] == (
-        f"qmix-jax train --config-dir {folder.path / 'own'} "
+        f"qmix-jax train --config-dir {folder.path / 'mine'} "
         "hparams.gamma=0.9 seed=0 experiment=grid"
     )
 
@@ -151,7 +151,7 @@ def test_a_root_may_be_in_another_folder(flag, folder, trained):
     (cfg,) = trained.alone
     assert (cfg.name, cfg.env.name, cfg.seeds, cfg.algo.name) == ("mine", "two_step", 3, "vdn")
     assert trained.commands == [
-        f"qmix-jax train {flag} {folder.path / 'own'} --config-name root algo=vdn seed=5"
+        f"qmix-jax train {flag} {folder.path / 'mine'} --config-name root algo=vdn seed=5"
     ]
     assert (folder.path / "here").is_dir()
     overrides = ("algo=vdn", "seed=5")
