@@ -63,7 +63,7 @@ def line_of(error: BaseException, folder: pathlib.Path) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Returns type and first line of an exception, without JAX's links to its documentation."""
+    """Returns type and first line of an exception, without links to JAX's documentation."""
     first = (str(error).strip().splitlines() or [""])[0]
     first = first.partition(" For more information")[0].partition(" (https:")[0].rstrip(".:")
     return f"{type(error).__name__}: {first}"[:300]

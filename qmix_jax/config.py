@@ -201,8 +201,8 @@ class PopulationConfig(Model):
 
 
 class LoggersConfig(Model):
-    """Loggers besides the files of the run directory; None is off. Options are validated by the
-    `Config` of `qmix_jax.loggers.<name>` or of the user-defined module.
+    """Loggers besides the files of the run directory; None disables one. The `Config` of
+    `qmix_jax.loggers.<name>` or of the user-defined module validates the options.
     """
 
     tensorboard: pydantic.SerializeAsAny[Model] | None = None
@@ -251,7 +251,7 @@ class ExperimentConfig(Model):
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     def summary(self) -> dict[str, Any]:
-        """Fields of `repr`: what is trained, its budget, and the settings that are not defaults."""
+        """Fields of `repr`: environment, algorithm and budget, and all non-default settings."""
         fields = {
             "name": self.name,
             "env": self.env.name,
@@ -276,7 +276,7 @@ class ExperimentConfig(Model):
 def _changed(
     model: Model, base: Model | None = None, prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of what differs from `base`, or else from the defaults of the model."""
+    """Yields (dotted key, value) where `model` differs from `base`, or else from its defaults."""
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         default = field.default if base is None else getattr(base, name)
@@ -355,7 +355,7 @@ def with_values(
 
 
 def suggest(word: str, allowed: Sequence[str]) -> str:
-    """Ends an error message with the entry of `allowed` nearest to `word`, and all entries."""
+    """Returns the end of an error message: the entry of `allowed` nearest to `word`, and all."""
     near = difflib.get_close_matches(word, allowed, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}allowed: {', '.join(allowed) or 'none'}"
@@ -395,7 +395,7 @@ def _component(
     where = ".".join(path)
     if not isinstance(raw, Mapping) or not isinstance(raw.get(key), str):
         raise ConfigError(
-            f"config: {where}={raw!r}: expected a mapping with a text `{key}` and `options`; "
+            f"config: {where}={raw!r}: expected a mapping with a string `{key}` and `options`; "
             f"set {where}.{key}"
         )
     try:
@@ -428,7 +428,7 @@ def validate(model: type[_M], raw: Any, path: tuple[str, ...]) -> _M:
     """Validates a mapping of plain values.
 
     Args:
-      path: dotted path of the mapping, for messages.
+      path: parts of the mapping's dotted path, for messages.
     Raises:
       ConfigError: unknown or missing key, wrong type, number out of range; one line.
     """
@@ -483,12 +483,3 @@ def _bare(annotation: Any) -> Any:
     if typing.get_origin(annotation) is Annotated:
         annotation = typing.get_args(annotation)[0]
     return annotation
-
-
-__all__ = [
-    "AlgoConfig", "CheckpointConfig", "ComponentConfig", "ConfigError", "Count", "EvalConfig",
-    "ExperimentConfig", "ExponentialConfig", "Fraction", "HParamsConfig", "Int", "LoggersConfig",
-    "Model", "OpenFraction", "OptimiserConfig", "PopulationConfig", "PositiveFloat",
-    "PositiveInt", "PowerConfig", "ReplayConfig", "ScheduleConfig", "StopConfig", "TrainerConfig",
-    "dump", "load", "suggest", "unknown_key", "validate", "with_values",
-]  # fmt: skip

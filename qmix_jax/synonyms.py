@@ -1,4 +1,4 @@
-"""Names that other libraries use for our keys, to answer an unknown key with the right one.
+"""Names that other libraries use for our keys, to suggest the right one for an unknown key.
 
 From JaxMARL, Mava, PyMARL, EPyMARL, XuanCe, CleanRL and Stable-Baselines3.
 """
@@ -99,10 +99,10 @@ _KEYS = {name: key for key, names in _NAMES.items() for name in names.split()}
 
 
 def find(key: str) -> str | None:
-    """Our key for a key of another library, such as `LR` or `env_args.map_name`; None if unknown.
+    """Returns our key for a key of another library, such as `LR` or `env_args.map_name`, or None.
 
-    Case and section do not matter, except that a key of the environment stays one: `env.max_steps`
-    is not `trainer.env_steps`.
+    Case and section do not matter, but a key of the environment only matches one of `env`:
+    `env.max_steps` is not `trainer.env_steps`.
     """
     section, _, leaf = key.lower().rpartition(".")
     ours = _KEYS.get(leaf)

@@ -57,7 +57,7 @@ def test_load_run_returns_the_result_of_training(finished, tmp_path):
     for name in ("parameters", "best_parameters", "metrics"):
         pair = (getattr(record, name) for record in (loaded, result))
         jax.tree.map(np.testing.assert_array_equal, *pair)
-    with pytest.raises(config.ConfigError, match=r"give the config.yaml of a run"):
+    with pytest.raises(config.ConfigError, match="give a run directory"):
         qmix_jax.load_run(tmp_path)
 
 

@@ -28,7 +28,7 @@ TINY = (
 
 @pytest.fixture
 def api(monkeypatch, tmp_path):
-    """Replaces `qmix_jax.api`: records the calls and ends as `outcome` says."""
+    """Replaces `qmix_jax.api`: records the calls and ends with `outcome`."""
     calls = []
 
     def train(cfg, directory=None, command=None):
@@ -56,7 +56,7 @@ def run(*arguments):
 # Help
 
 
-@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)])
 def test_help_lists_the_commands(words, capsys):
     assert run(*words) == 0
     text = capsys.readouterr().out
@@ -67,7 +67,7 @@ def test_help_lists_the_commands(words, capsys):
 
 @pytest.mark.parametrize("command", main.COMMANDS)
 def test_help_of_a_command_has_usage_options_and_examples(command, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", "200")
     assert run(command, "--help") == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: qmix-jax {command} ")
@@ -77,6 +77,11 @@ def test_help_of_a_command_has_usage_options_and_examples(command, capsys, monke
     assert max(map(len, text.splitlines())) <= 90
     others = set(main.COMMANDS) - {command}
     assert not [other for other in others if f"qmix-jax {other} " in text], "that command alone"
+
+
+def test_help_of_a_command_has_two_forms(capsys):
+    assert run("help", "plan") == 0
+    assert capsys.readouterr().out == main.help_text("plan")
 
 
 @pytest.mark.parametrize("command", main.COMMANDS)
@@ -122,21 +127,26 @@ def test_version(capsys):
 REFUSED = [
     (("tran",), "command line: unknown command 'tran'; did you mean 'train'? allowed: train"),
     (("seeds=4",), "command line: a command comes first; try: qmix-jax train seeds=4"),
+    (("resume", "x"), "command line: unknown command 'resume'; use qmix-jax train resume=DIR"),
     (("train", "--foo"), "command line: unrecognized arguments: --foo"),
     (
         ("train", "--config-dir", "nowhere"),
-        "command line: --config-dir 'nowhere' is no folder; give an existing one\n",
+        "command line: --config-dir 'nowhere' is not a folder; give an existing one\n",
     ),
-    (("train", "-cp", "x"), "command line: --config-path 'x' is no folder; give an existing one"),
+    (
+        ("train", "-cp", "x"),
+        "command line: --config-path 'x' is not a folder; give an existing one",
+    ),
     (
         ("train", "-cp", ".", "-cd", "."),
         "command line: --config-dir and --config-path exclude each other; give one",
     ),
     (("train", "--cfg", "jobs"), "command line: argument -c/--cfg: invalid choice: 'jobs'"),
+    (("evaluate",), "command line: the following arguments are required: DIR; see qmix-jax eval"),
     (("report",), "command line: the following arguments are required: DIR; see qmix-jax report "),
     (("export", "x", "--membr", "1"), "command line: unrecognized arguments: --membr 1; see qmix-"),
     (("plan", "--cfg", "job"), "command line: unrecognized arguments: --cfg; see qmix-jax plan "),
-    (("train", "--resolve"), "command line: --resolve belongs to --cfg; give both or neither"),
+    (("train", "--resolve"), "command line: --resolve needs --cfg; add --cfg job"),
     (("train", "-m", "--cfg", "job"), "command line: --run, --multirun, --cfg, --info and "),
     (
         ("train", "algo=qmx"),
@@ -151,7 +161,7 @@ REFUSED = [
         ("train", "batch_size=3"),
         "config: unknown key 'batch_size'; did you mean 'replay.batch_size'? allowed: agent, ",
     ),
-    (("train", "seed.x=3"), "config: unknown key 'seed.x'; 'seed' is a value; set that"),
+    (("train", "seed.x=3"), "config: unknown key 'seed.x'; 'seed' is a single value; set seed=..."),
     (
         ("train", "env.options.kwargs.max_steps=3"),
         "config: unknown key 'env.options.kwargs.max_steps'; 'env.options.kwargs' is empty; "
@@ -171,8 +181,15 @@ REFUSED = [
     (("train", "hparams.gamma=7"), "config: hparams.gamma=7: input should be less than or equal"),
     (("train", "agent.name=grue"), "config: agent.name='grue': unknown name 'grue'; allowed: gru"),
     (("train", "env=null"), "config: Config group override must be a string or a list"),
-    (("train", "seeds=[1"), "config: "),
-    (("train", "seeds"), "config: Error parsing override 'seeds'"),
+    (
+        ("train", "seeds=[1"),
+        "config: cannot parse 'seeds=[1' (no viable alternative at input '[1'); ",
+    ),
+    (("train", "seeds"), "config: 'seeds' is not key=value; give a value, such as seeds=4"),
+    (
+        ("train", "two_step"),
+        "config: 'two_step' is not key=value; did you mean env=two_step or experiment=two_step?",
+    ),
     (("train", "seeds=${foo}"), "config: Interpolation key 'foo' not found"),
     (("train", "seeds=???"), "config: Missing mandatory value: seeds"),
     (("train", "seeds=1,2"), "config: Ambiguous value for argument 'seeds=1,2'"),

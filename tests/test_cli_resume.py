@@ -72,7 +72,7 @@ def test_a_sweep_is_resumed(swept, capsys):
 
 
 REFUSED = [
-    ("resume=nowhere", "resume: 'nowhere' is no directory; give that of a run or a sweep, or"),
+    ("resume=nowhere", "resume: 'nowhere' is not a directory; give that of a run or a sweep, or"),
     ("resume=.", "config: cannot read 'config.yaml'"),
     ("resume=RUN seeds=3", "was trained with seeds=1 (now 3); change it back, or"),
     ("resume=RUN algo=vdn", "was trained with algo.name='qmix' (now 'vdn'), "),
@@ -82,8 +82,8 @@ REFUSED = [
     ("resume=RUN -m", "command line: --multirun cannot be combined with resume=DIR"),
     ("resume=RUN seed=1,2", "command line: 'seed=1,2': give one value per key"),
     ("resume=RUN hydra.run.dir=x", "command line: 'hydra.run.dir=x': give one value per key"),
-    ("resume=auto", "resume: resume=auto needs hydra.run.dir=FOLDER, the same each time"),
-    ("resume=auto -m", "resume: resume=auto needs hydra.sweep.dir=FOLDER, the same each time"),
+    ("resume=auto", "resume: resume=auto needs a fixed hydra.run.dir=FOLDER; the default"),
+    ("resume=auto -m", "resume: resume=auto needs a fixed hydra.sweep.dir=FOLDER; the default"),
     ("resume=auto hydra.run.dir=RUN seed=5", "was trained with "),
 ]
 

@@ -112,7 +112,7 @@ REFUSED = [
     ({"optimiser": {"name": "sgd"}}, "config: optimiser.name='sgd': input should be 'adam', "),
     ({"trainer": {"n_envs": None}}, "config: trainer.n_envs=None: input should be a valid integer"),
     ({"replay": {"capacity": 0}}, "config: replay.capacity=0: input should be greater than 0"),
-    ({"env": "smax"}, "config: env='smax': expected a mapping with a text `name` and `options`"),
+    ({"env": "smax"}, "config: env='smax': expected a mapping with a string `name` and `options`"),
     (
         {"env": {"name": "smaxx"}},
         "config: env.name='smaxx': unknown name 'smaxx'; allowed: jaxmarl, matrix, mmdp, ",

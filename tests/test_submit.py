@@ -53,8 +53,8 @@ def swept(tmp_path_factory):
     jobs = (*TINY, "algo=vdn,iql", "seed=0,1")
     printed = io.StringIO()
     with working_in(folder), contextlib.redirect_stdout(printed):
-        at_once = "hydra.launcher.array_parallelism=2"
-        assert run(*LOCAL, at_once, "hydra.sweep.dir=submitted", *jobs) == 0
+        parallel = "hydra.launcher.array_parallelism=2"
+        assert run(*LOCAL, parallel, "hydra.sweep.dir=submitted", *jobs) == 0
     with working_in(folder):
         assert run("train", "-m", "hydra/launcher=fused", "hydra.sweep.dir=fused", *jobs) == 0
     return folder, printed.getvalue()
@@ -182,7 +182,7 @@ def test_finished_runs_are_not_trained_again(swept, tmp_path, monkeypatch):
 
 
 def interrupt_after(monkeypatch, n_polls):
-    """Sends Ctrl-C after so many polls."""
+    """Sends Ctrl-C after `n_polls` polls."""
     poll, polled = job_queue.JobQueue._poll, []
 
     def poll_or_interrupt(self, number):
@@ -255,7 +255,7 @@ def test_ctrl_c_does_not_cancel_jobs_of_slurm(here, monkeypatch, capsys):
     assert "group 0 (jobs 0, 1): submitted as 12_0" in printed
     assert "group 0 (jobs 0, 1): running\n" in printed
     assert "group 1 (jobs 2, 3): pending\n" in printed
-    assert "left running: 12_0 12_1" in printed
+    assert "still running: 12_0 12_1" in printed
     assert "squeue -j 12_0,12_1\n" in printed and "scancel 12_0 12_1\n" in printed
     statuses = [job["status"] for job in index_of(here / "sweep")["jobs"]]
     assert statuses == ["training"] * 2 + ["submitted"] * 2

@@ -1,4 +1,4 @@
-"""Keys of other libraries are answered with ours, wherever a key can be given."""
+"""A key of another library suggests ours, in every interface."""
 
 import pytest
 from toys.command_line import run
@@ -62,7 +62,7 @@ def nested(key, value):
 
 
 @pytest.mark.parametrize(("name", "key"), NAMES)
-def test_every_way_to_give_a_key_suggests_ours(name, key):
+def test_every_interface_suggests_our_key(name, key):
     message = f"unknown key {name!r}; did you mean {key!r}\\? allowed: "
     with pytest.raises(config.ConfigError, match=message):
         qmix_jax.compose_config(f"{name}=3")
@@ -77,7 +77,7 @@ def test_every_way_to_give_a_key_suggests_ours(name, key):
             qmix_jax.compose_config(f"+{name}=3")
 
 
-def test_yaml_and_the_command_line_are_one_line(tmp_path, monkeypatch, capsys):
+def test_errors_of_yaml_and_the_command_line_are_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(
@@ -94,7 +94,7 @@ def test_yaml_and_the_command_line_are_one_line(tmp_path, monkeypatch, capsys):
         assert error.startswith(f"error: config: unknown key {message}") and error.count("\n") == 1
 
 
-def test_a_key_of_the_environment_stays_one():
+def test_a_key_of_the_environment_suggests_no_other_section():
     assert synonyms.find("env.max_steps") is None
     with pytest.raises(
         config.ConfigError, match=r"'env\.options\.map_name'; .*allowed: exact_gamma"
@@ -113,7 +113,7 @@ def test_every_synonym_names_a_key_that_exists():
             node = node[part] if node[part] is not None else {}
 
 
-def test_no_synonym_is_a_key_of_ours():
-    """Our own keys are suggested by their last part."""
+def test_no_synonym_is_one_of_our_keys():
+    """Our keys are suggested by their last part."""
     ours = {key.rpartition(".")[2] for key in config._dotted_keys(config.ExperimentConfig)}
     assert ours & set(synonyms._KEYS) == {"mixer", "algorithm"}, "parts of `algo` that it sets"

@@ -68,7 +68,7 @@ class OptunaSweeper(_Plugin, Sweeper):
     """`hydra/sweeper=optuna`: a search in batches that train together."""
 
     def sweep(self, arguments: list[str]) -> None:
-        """Trains until the study is complete; the configuration has the arguments too."""
+        """Trains until the study is complete; the configuration already contains `arguments`."""
         del arguments
         from qmix_jax.cli import search
 

@@ -18,16 +18,20 @@ class Parser(argparse.ArgumentParser):
     """The parser of a command; a mistake raises ConfigError."""
 
     def __init__(self, command: str, description: str, usage: str, examples: str) -> None:
-        """Args:
-        command: name of the command.
-        description: one or two sentences.
-        usage: arguments of the command.
-        examples: a line per example.
+        """Makes a parser with the option `--help`.
+
+        Args:
+          command: name of the command.
+          description: one or two sentences.
+          usage: arguments of the command.
+          examples: a line per example.
         """
-        width = min(100, shutil.get_terminal_size().columns)
+        width = min(90, shutil.get_terminal_size().columns)
         super().__init__(
             prog=f"qmix-jax {command}",
-            description="\n".join(textwrap.fill(line, 88) for line in description.split("\n")),
+            description="\n".join(
+                textwrap.fill(line, 88, break_on_hyphens=False) for line in description.split("\n")
+            ),
             usage=f"qmix-jax {command} {usage}",
             epilog=f"examples:\n{examples.rstrip()}",
             add_help=False,  # added below
@@ -58,12 +62,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_overrides(parser: Parser) -> Callable[..., None]:
-    """Adds overrides, and Hydra's options that say which configurations they make.
+    """Adds overrides, and the options of Hydra that select YAML files and jobs.
 
     Returns:
-      A function that adds further options of Hydra: flags, or with `metavar` values.
+      A function that adds further options of Hydra: flags, or with `metavar` options with values.
     """
-    about = "choices of config groups, and values of dotted keys"
+    about = "choices of config groups, values of dotted keys"
     parser.argument("overrides", "group=choice, key=value", about, nargs="*", default=[])
     group = parser.add_argument_group("options of Hydra")
 
@@ -72,14 +76,14 @@ def add_overrides(parser: Parser) -> Callable[..., None]:
         group.add_argument(*names, help=help, default=None, **kind, **settings)
 
     add("-m", "--multirun", help="one run per combination of comma-separated values")
-    add("-cd", "--config-dir", metavar="DIR", help="also search your own folder for YAML files")
-    add("-cp", "--config-path", metavar="DIR", help="search your own folder first")
+    add("-cd", "--config-dir", metavar="DIR", help="search this folder for YAML files too")
+    add("-cp", "--config-path", metavar="DIR", help="search this folder first")
     add("-cn", "--config-name", metavar="NAME", help="root YAML file (default: config)")
     return add
 
 
 def sources(options: argparse.Namespace) -> composition.Sources:
-    """Returns the folders and the root that Hydra's options name."""
+    """Returns the folders and the root file that Hydra's options select."""
     name = options.config_name or composition.PRIMARY
     return composition.Sources(options.config_dir, options.config_path, name)
 
@@ -93,7 +97,7 @@ def values(overrides: Sequence[str]) -> dict[str, Any]:
     for text in overrides:
         if "=" not in text:
             raise config.ConfigError(
-                f"command line: {text!r} is not key=value; give one DIR, then key=value"
+                f"command line: {text!r} is not key=value; give a single DIR, then key=value"
             )
         try:
             override = overrides_parser.OverridesParser.create().parse_override(text)
@@ -102,7 +106,7 @@ def values(overrides: Sequence[str]) -> dict[str, Any]:
             raise config.ConfigError(f"command line: {text!r}: {message}") from error
         if override.is_sweep_override() or override.is_hydra_override():
             raise config.ConfigError(
-                f"command line: {text!r}: give one value per key, and no key of Hydra"
+                f"command line: {text!r}: give one value per key, and no key of `hydra`"
             )
         parsed[override.key_or_group] = override.value()
     return parsed

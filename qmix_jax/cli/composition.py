@@ -37,7 +37,7 @@ _ERRORS = (
 )
 
 _LOCK = threading.RLock()
-"""Held while Hydra's global state is ours."""
+"""Guards Hydra's global state."""
 
 
 def directory() -> pathlib.Path:
@@ -63,7 +63,7 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 
 class Sources(NamedTuple):
-    """Folders and root of the YAML files, as Hydra's flags of the same names give them.
+    """Folders and root file of the YAML files: Hydra's flags of the same names.
 
     Attributes:
       config_dir: a folder that is searched after the package's.
@@ -91,7 +91,7 @@ class Sources(NamedTuple):
         if not folder.is_dir():
             flag = "--config-path" if self.config_path else "--config-dir"
             raise config.ConfigError(
-                f"command line: {flag} {user_folder!r} is no folder; give an existing one"
+                f"command line: {flag} {user_folder!r} is not a folder; give an existing one"
             )
         if self.config_path:
             return str(folder), str(directory())
@@ -116,7 +116,7 @@ class Composer:
             return parser.parse_overrides(list(overrides))
 
     def root(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> omegaconf.DictConfig:
-        """Composes a single run, or the root of a multirun, in which swept keys are left out."""
+        """Composes a single run, or the root of a multirun, which ignores swept keys."""
         with self._explained(overrides):
             return self._loader.load_configuration(
                 config_name=self._config_name,
@@ -148,6 +148,8 @@ class Composer:
             group, _, choice = str(error.missing_cfg_file).rpartition("/")
             options = sorted(error.options)
             return f"unknown choice {group}={choice}; {config.suggest(choice, options)}"
+        if isinstance(error, errors.OverrideParseException):
+            return _explain_syntax(error)
         key = getattr(error.__cause__, "full_key", None)
         if not key:
             return _one_line(error)
@@ -172,12 +174,12 @@ class Composer:
             return f"unknown key {key!r}; {section!r} is empty; add to it with +{key}=..."
         group, _, choice = section.partition(".")
         if choice in choices().get(group, ()):
-            return f"unknown key {key!r}; {section!r} is off; choose it: {group}={choice}"
+            return f"unknown key {key!r}; {section!r} is off; enable it with {group}={choice}"
         keys = _keys(omegaconf.OmegaConf.to_container(composed))
         if key in keys:  # a value of the wrong type
             return _one_line(error)
         if section in keys and not any(path.startswith(f"{section}.") for path in keys):
-            return f"unknown key {key!r}; {section!r} is a value; set that"
+            return f"unknown key {key!r}; {section!r} is a single value; set {section}=..."
         while section and section not in keys:
             section = section.rpartition(".")[0]
         beside = {path for path in keys if path.rpartition(".")[0] == section}
@@ -188,7 +190,7 @@ class Composer:
 def composer(sources: Sources) -> Iterator[Composer]:
     """Opens a `Composer`, in any thread, also inside a program that uses Hydra itself.
 
-    Hydra keeps its state in global objects: they are restored, and one thread composes at a time.
+    Hydra has global state: it is restored at the end, and one thread composes at a time.
     """
     first, second = sources.folders()
     with (
@@ -242,7 +244,7 @@ def compose(
 def load(
     *overrides: str, config_dir: str | None = None, config_name: str = PRIMARY
 ) -> config.ExperimentConfig:
-    """Composes the configuration that `qmix-jax train` trains with the same overrides.
+    """Composes the configuration of `qmix-jax train` with the same overrides.
 
         qmix_jax.train(qmix_jax.compose_config("experiment=smax_2s3z", "algo=vdn", "seeds=4"))
 
@@ -259,7 +261,7 @@ def load(
 
 
 def task(composed: omegaconf.DictConfig) -> dict[str, Any]:
-    """Returns what was composed, without Hydra's node, as a resolved mapping.
+    """Returns the composed configuration without Hydra's node, as a resolved mapping.
 
     Raises: ConfigError as `resolve`.
     """
@@ -300,8 +302,8 @@ def command(hydra_node: Any, overrides: Sequence[str]) -> str:
     """Returns the command that trains a job alone.
 
     Args:
-      hydra_node: of the composed configuration.
-      overrides: of the job.
+      hydra_node: the node `hydra` of the composed configuration.
+      overrides: the job's.
     """
     folders = {source.provider: source.path for source in hydra_node.runtime.config_sources}
     flags = []
@@ -323,6 +325,18 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
         for key, value in node.items()
         for path in (f"{prefix}{key}", *_keys(value, f"{prefix}{key}."))
     ]
+
+
+def _explain_syntax(error: errors.OverrideParseException) -> str:
+    """Describes an override that is not Hydra's grammar; `qmix` is probably `algo=qmix`."""
+    text = error.override
+    if "=" not in text:
+        meant = [f"{group}={text}" for group, options in choices().items() if text in options]
+        hint = f"did you mean {' or '.join(meant)}?" if meant else "give a value, such as seeds=4"
+        return f"{text!r} is not key=value; {hint}"
+    reason = _one_line(error).removeprefix(f"Error parsing override {text!r} ")
+    reason = reason.partition(" See https:")[0]
+    return f"cannot parse {text!r} ({reason}); close brackets, and quote special characters"
 
 
 def _one_line(error: Exception) -> str:

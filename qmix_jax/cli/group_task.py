@@ -12,7 +12,7 @@ from qmix_jax.runs import sweep_index
 
 
 class JobResult(NamedTuple):
-    """The part of an `api.Result` that is sent back."""
+    """The part of an `api.Result` that a job returns."""
 
     config: config.ExperimentConfig
     objective: float
@@ -43,9 +43,11 @@ class GroupTask:
     """
 
     def __init__(self, jobs: Sequence[api.Job], directory: pathlib.Path) -> None:
-        """Args:
-        jobs: what to train.
-        directory: where the group's `index.json` is written.
+        """Prepares the jobs to resume if called again.
+
+        Args:
+          jobs: the runs to train.
+          directory: folder of the group's `index.json`.
         """
         self._jobs = tuple(
             job._replace(config=job.config.model_copy(update={"resume": "auto"})) for job in jobs
@@ -64,7 +66,7 @@ class GroupTask:
         """Returns the `submitit.helpers.DelayedSubmission` to requeue after a pre-emption or a
         time-out: the task itself.
         """
-        return engine().helpers.DelayedSubmission(self)
+        return import_submitit().helpers.DelayedSubmission(self)
 
     def _seconds(self) -> dict[str, float]:
         index = json.loads((self._directory / sweep_index.INDEX_FILE).read_text(encoding="utf-8"))
@@ -73,8 +75,8 @@ class GroupTask:
         return {name: math.nan if time is None else time for name, time in times.items()}
 
 
-def engine() -> Any:
-    """Returns the package `submitit`. Raises: ConfigError if the extra is not installed."""
+def import_submitit() -> Any:
+    """Returns the module `submitit`. Raises: ConfigError if the extra is not installed."""
     try:
         return importlib.import_module("submitit")
     except ImportError as error:

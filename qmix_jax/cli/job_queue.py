@@ -12,8 +12,8 @@ from qmix_jax.runs import sweep_index
 
 _POLL_S = 1.0
 _RETRY_S = 30.0
-"""Seconds after which a cancelled job that still runs is cancelled again: a signal that comes
-before the job listens is lost if SIGINT is ignored at first, as in a shell's background.
+"""Seconds after which a cancelled job that still runs is cancelled again: SIGINT may be ignored
+until the job handles it, as in a shell's background, and is then lost.
 """
 
 
@@ -31,7 +31,7 @@ class JobQueue:
         tasks: Sequence[group_task.GroupTask],
         names: Sequence[str],
         index: sweep_index.SweepIndex,
-        at_once: int,
+        max_submitted: int,
     ) -> None:
         """Submits nothing yet.
 
@@ -39,8 +39,8 @@ class JobQueue:
           executor: a `submitit.AutoExecutor`.
           tasks: one per group.
           names: display names of the groups.
-          index: of the sweep; updated as groups change state.
-          at_once: groups to have submitted at a time.
+          index: the sweep's; updated as groups change state.
+          max_submitted: number of groups that may be submitted at a time.
         """
         self.outcomes: dict[int, group_task.GroupResult] = {}
         self.failures: dict[int, str] = {}
@@ -48,7 +48,7 @@ class JobQueue:
         self._tasks = tasks
         self._names = names
         self._index = index
-        self._at_once = at_once
+        self._max_submitted = max_submitted
         self._waiting = list(range(len(tasks)))
         self._running: dict[int, Any] = {}
         self._states: dict[int, str] = {}
@@ -68,10 +68,10 @@ class JobQueue:
     def leave(self) -> None:
         """Prints how to watch or cancel the jobs; SLURM runs them without this process."""
         ids = [job.job_id for job in self._running.values()]
-        print(f"left running: {' '.join(ids)}; their run directories will be complete")
+        print(f"still running: {' '.join(ids)}; these jobs write complete run directories")
         print(f"  watch   squeue -j {','.join(ids)}")
         print(f"  cancel  scancel {' '.join(ids)}")
-        print(f"  {self._index.path} is not updated any more", flush=True)
+        print(f"  {self._index.path} is no longer updated", flush=True)
 
     def cancel(self) -> None:
         """Cancels the running jobs; unfinished run directories stay."""
@@ -83,7 +83,7 @@ class JobQueue:
             self._print(number, "cancelled")
 
     def _submit(self) -> None:
-        free = self._at_once - len(self._running)
+        free = self._max_submitted - len(self._running)
         numbers, self._waiting = self._waiting[:free], self._waiting[free:]
         if not numbers:
             return

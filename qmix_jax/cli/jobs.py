@@ -13,7 +13,7 @@ from qmix_jax.cli import arguments, composition, search
 
 
 def configs(options: argparse.Namespace) -> list[config.ExperimentConfig]:
-    """Composes and validates every job, as Hydra will compose it: nothing starts if one is invalid.
+    """Composes and validates every job as Hydra will; nothing starts if one is invalid.
 
     Args:
       options: as added by `arguments.add_overrides`.
@@ -23,20 +23,16 @@ def configs(options: argparse.Namespace) -> list[config.ExperimentConfig]:
     with composition.composer(arguments.sources(options)) as composer:
         root = composer.root(options.overrides, RunMode.MULTIRUN)
         multirun = options.multirun or root.hydra.mode == RunMode.MULTIRUN
+        if "hydra/sweeper=optuna" in options.overrides and not multirun:
+            raise config.ConfigError("command line: hydra/sweeper=optuna needs -m; add it")
         if multirun:
             jobs = enumerate(_sweep(composer, root))
             composed = [composer.job(root, overrides, number) for number, overrides in jobs]
         else:
-            composed = [_single(composer, options.overrides)]
+            composed = [composer.root(options.overrides)]
         loaded = [config.load(composition.task(job)) for job in composed]
     _check_resume(loaded, root, "sweep" if multirun else "run")
     return loaded
-
-
-def _single(composer: composition.Composer, overrides: Sequence[str]) -> omegaconf.DictConfig:
-    if "hydra/sweeper=optuna" in overrides:
-        raise config.ConfigError("command line: hydra/sweeper=optuna belongs to -m; give both")
-    return composer.root(overrides)
 
 
 def _sweep(composer: composition.Composer, root: omegaconf.DictConfig) -> list[list[str]]:
@@ -46,9 +42,9 @@ def _sweep(composer: composition.Composer, root: omegaconf.DictConfig) -> list[l
         return search.corners(composer, root)
     if kind == "BasicSweeper":
         return grid(composer, composition.sweep_overrides(root))
-    # The values that another sweeper will choose are unknown: check the rest.
+    # The values that another sweeper chooses are unknown: check the other overrides.
     overrides = composer.parse(list(root.hydra.overrides.task))
-    return [[str(one.input_line) for one in overrides if not one.is_sweep_override()]]
+    return [[str(item.input_line) for item in overrides if not item.is_sweep_override()]]
 
 
 def grid(composer: composition.Composer, overrides: Sequence[str]) -> list[list[str]]:
@@ -78,10 +74,10 @@ def grid(composer: composition.Composer, overrides: Sequence[str]) -> list[list[
 def _check_resume(
     configs: Sequence[config.ExperimentConfig], root: omegaconf.DictConfig, kind: str
 ) -> None:
-    """Raises: ConfigError if a run that is to be resumed has another directory each time."""
+    """Raises: ConfigError if the directory of a run to resume changes with time."""
     hydra_node: Any = omegaconf.OmegaConf.to_container(root.hydra, resolve=False)
     if "${now" in hydra_node[kind]["dir"] and any(cfg.resume for cfg in configs):
         raise config.ConfigError(
-            f"resume: resume=auto needs hydra.{kind}.dir=FOLDER, the same each time; the default "
+            f"resume: resume=auto needs a fixed hydra.{kind}.dir=FOLDER; the default "
             "contains the time"
         )

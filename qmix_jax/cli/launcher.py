@@ -12,8 +12,7 @@ from qmix_jax import config, groups
 from qmix_jax.cli import composition
 
 failures: list[str] = []
-"""One message per member that diverged in this process's sweeps; any of them makes the exit code 1.
-"""
+"""One message per member that diverged in a sweep of this process; the exit code is then 1."""
 
 
 def launch(
@@ -27,7 +26,7 @@ def launch(
 
     Args:
       context, root: from Hydra.
-      job_overrides: of each job.
+      job_overrides: overrides of each job.
       first: number of the first job.
       max_programs: limit on compiled programs, None for no limit.
     Returns:
@@ -123,5 +122,6 @@ def _check_programs(configs: Sequence[config.ExperimentConfig], limit: int | Non
     raise config.ConfigError(
         f"sweep: {len(configs)} jobs need {len(programs)} compiled programs, more than "
         f"hydra.launcher.max_programs={limit}: they differ in static keys ({keys}), which change "
-        f"shapes, branches or loop lengths; sweep only {', '.join(groups.TRACED)}, or raise it"
+        f"shapes, branches or loop lengths; sweep only {', '.join(groups.TRACED)}, or raise "
+        "the limit"
     )

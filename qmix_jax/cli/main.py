@@ -1,8 +1,8 @@
 """The `qmix-jax` command.
 
-Exit codes: 0 done, 1 training failed, 2 a mistake in the arguments or the configuration (one line
-on stderr), and if a signal ended training early, after a checkpoint: 130 SIGINT (Ctrl-C), 143
-SIGTERM, 138 SIGUSR1.
+Exit codes: 0 success; 1 training or a check failed; 2 a mistake in the arguments or the
+configuration (one line on stderr). If a signal ended training early, after a checkpoint: 130 SIGINT
+(Ctrl-C), 143 SIGTERM, 138 SIGUSR1.
 """
 
 import os
@@ -42,6 +42,8 @@ COMMANDS = {
     "doctor": doctor,
 }
 """Name -> module with `SUMMARY`, `parser()` and `run(options)`, which returns the exit code."""
+_MEANT = {"resume": "resume=DIR", "sweep": "-m key=value,value ..."}
+"""Name that is not a command -> arguments of `train` that do it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,6 +91,8 @@ examples:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(help_text(), end="")
         return 0
@@ -99,6 +103,10 @@ def _dispatch(arguments: list[str]) -> int:
     if "=" in command or command.startswith("-"):
         raise config.ConfigError(
             f"command line: a command comes first; try: qmix-jax train {shlex.join(arguments)}"
+        )
+    if command in _MEANT:
+        raise config.ConfigError(
+            f"command line: unknown command {command!r}; use qmix-jax train {_MEANT[command]}"
         )
     if command not in COMMANDS:
         raise config.ConfigError(

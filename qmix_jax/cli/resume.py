@@ -1,4 +1,4 @@
-"""`qmix-jax train resume=DIR [key=value ...]`: continues a run or a sweep."""
+"""`qmix-jax train resume=DIR [key=value ...]`: resumes a run or a sweep."""
 
 import pathlib
 import sys
@@ -10,17 +10,18 @@ from qmix_jax.cli import arguments, composition
 
 
 def run(directory: str, overrides: Sequence[str]) -> int:
-    """Continues training and returns the exit code.
+    """Resumes training and returns the exit code.
 
     Args:
-      directory: of the run or the sweep.
-      overrides: changes, `resume=` left out.
+      directory: a run directory, or that of a sweep.
+      overrides: changes, without `resume=`.
     Raises:
       ConfigError: a key that cannot be changed, or nothing to resume.
     """
     if not pathlib.Path(directory).is_dir():
         raise config.ConfigError(
-            f"resume: {directory!r} is no directory; give that of a run or a sweep, or resume=auto"
+            f"resume: {directory!r} is not a directory; give that of a run or a sweep, or "
+            "resume=auto"
         )
     values = changes(overrides)
     from qmix_jax import api  # imports JAX, for which an error need not wait
@@ -46,7 +47,7 @@ def run(directory: str, overrides: Sequence[str]) -> int:
 
 
 def changes(overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns dotted keys -> values; the choice of a group sets its section: `logger=wandb`."""
+    """Returns dotted key -> value; a choice, such as `logger=wandb`, becomes its section."""
     values = arguments.values(overrides)
     for key in set(values) & set(composition.choices()):
         if isinstance(values[key], str | list):

@@ -21,11 +21,11 @@ TRIALS = "trials.csv"
 
 _NAME = "qmix_jax"
 _COMPARED = {"metric", "last", "direction", "rungs", "keep"}
-"""Settings in which a search may not differ when it is resumed."""
+"""Options that must be equal when a search is resumed."""
 
 
 class SweeperSettings(config.Model):
-    """Options of `configs/hydra/sweeper/optuna.yaml`, which explains them."""
+    """Keys of `configs/hydra/sweeper/optuna.yaml`, which describes them."""
 
     n_trials: config.PositiveInt = 32
     batch: config.PositiveInt = 8
@@ -43,7 +43,7 @@ class Trial(NamedTuple):
     """A setting to train.
 
     Attributes:
-      number: in the study.
+      number: of the trial in the study.
       job: an `api.Job`, None if the setting is invalid.
       error: why it is invalid, empty if it is valid.
     """
@@ -58,7 +58,7 @@ def search(context: Any, root: omegaconf.DictConfig, options: Mapping[str, Any])
 
     Args:
       context, root: from Hydra; `root` has the overrides, spaces included.
-      options: of the sweeper.
+      options: the sweeper's.
     Raises:
       ConfigError: an invalid setting, before anything is compiled.
       SystemExit: 128 + the number of a signal that ended the search (130: Ctrl-C); the settings
@@ -106,20 +106,20 @@ class _Search:
 
     def announce(self) -> None:
         """Prints the number of settings and of compiled programs."""
-        settings, n_done = self._settings, len(self._trials()) - len(self._resumed)
+        settings, n_finished = self._settings, len(self._trials()) - len(self._resumed)
         sizes = len(set(self._sizes))
         n_static = self._space.n_static(settings.n_trials)
         print(
             f"search: {settings.n_trials} settings of {self._seeds} seed(s), {settings.batch} at a "
-            f"time; {n_done} done, {len(self._resumed)} to resume\n"
+            f"time; {n_finished} finished, {len(self._resumed)} to resume\n"
             f"search: at most {n_static * sizes} compiled programs: {n_static} static group(s) x "
-            f"{sizes} population size(s); members that take turns need one size, and one more "
-            "program if a later batch can use more devices",
+            f"{sizes} population size(s); members that take turns (map) need one size, and "
+            "one more program if a later batch can use more devices",
             flush=True,
         )
 
     def next_batch(self) -> list[Trial]:
-        """Returns the settings that an interrupted search left, then new ones; empty at the end."""
+        """Returns the settings of an interrupted batch, then new ones; empty at the end."""
         if self._resumed:  # a batch is resumed as it was trained, without new settings
             numbers, self._resumed = self._resumed, []
             return [self._trial(number) for number in numbers]
@@ -164,13 +164,9 @@ class _Search:
         from qmix_jax.console import tables
 
         trials = [(t.number, t.value, t.params, t.state.name) for t in self._trials()]
-        trials.sort(key=lambda trial: self._rank(trial[1]))
+        sign = -1 if self._objective.maximise else 1
+        trials.sort(key=lambda trial: math.inf if trial[1] is None else sign * trial[1])
         tables.search(trials[:10], self._objective.caption, self._directory / TRIALS)
-
-    def _rank(self, value: float | None) -> float:
-        if value is None:
-            return math.inf
-        return -value if self._objective.maximise else value
 
     def _tell(self, trial: Trial, result: Any) -> None:
         value = result.objective
@@ -211,7 +207,7 @@ class _Search:
         if static not in self._checked:
             program.build(static).plan.rungs(self._settings.rungs)
             self._checked.add(static)
-        # A setting that an earlier process left is resumed from its checkpoint.
+        # A setting that an earlier process did not finish resumes from its checkpoint.
         return job._replace(config=job.config.model_copy(update={"resume": "auto"}))
 
     def _write_trials(self) -> None:
@@ -239,7 +235,7 @@ def corners(composer: composition.Composer, root: omegaconf.DictConfig) -> list[
         import optuna  # noqa: F401
     except ImportError as error:
         raise config.ConfigError(
-            "hydra/sweeper=optuna needs the extra `optuna`: pip install 'qmix-jax[optuna]'"
+            "search: hydra/sweeper=optuna needs the extra `optuna`; pip install 'qmix-jax[optuna]'"
         ) from error
     return search_space.parse(composition.sweep_overrides(root), composer).corners()
 
@@ -283,8 +279,8 @@ def _open(
     if different:
         key = different[0]
         raise config.ConfigError(
-            f"search: {str(directory / STUDY)!r} is of another search ({key}: {before[key]!r}, now "
-            f"{searched[key]!r}); choose another hydra.sweep.dir"
+            f"search: {str(directory / STUDY)!r} belongs to another search ({key}: "
+            f"{before[key]!r}, now {searched[key]!r}); choose another hydra.sweep.dir"
         )
     study.set_user_attr("searched", searched)
     return study, store
@@ -304,15 +300,15 @@ def _sampler(settings: SweeperSettings, n_before: int) -> Any:
 
 @contextlib.contextmanager
 def _lock(directory: pathlib.Path) -> Iterator[None]:
-    """Allows one search at a time in a directory. Raises: ConfigError."""
+    """Allows one search at a time in a directory. Raises: ConfigError if another one is running."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(directory / ".search.lock")
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise config.ConfigError(
-            f"search: another one is running in {str(directory)!r}; wait for it to end, or choose "
-            "another hydra.sweep.dir"
+            f"search: another search is running in {str(directory)!r}; wait for it to end, or "
+            "choose another hydra.sweep.dir"
         ) from error
     except OSError as error:
         raise config.ConfigError(

@@ -36,7 +36,7 @@ class SearchSpace(NamedTuple):
     """The overrides of a search.
 
     Attributes:
-      fixed: overrides of every setting.
+      fixed: overrides that all settings share.
       dimensions: searched keys.
     """
 
@@ -44,11 +44,11 @@ class SearchSpace(NamedTuple):
     dimensions: tuple[Dimension, ...]
 
     def overrides(self, values: dict[str, Any]) -> list[str]:
-        """Returns the overrides of the setting with these values, by key."""
+        """Returns the overrides of a setting; `values` are by key."""
         return [*self.fixed, *(f"{key}={_text(value)}" for key, value in values.items())]
 
     def corners(self) -> list[list[str]]:
-        """Returns the overrides of settings that together have both ends of every dimension."""
+        """Returns the overrides of settings that together cover both ends of every dimension."""
         low = {dimension.key: dimension.ends[0] for dimension in self.dimensions}
         high = [low | {dimension.key: dimension.ends[1]} for dimension in self.dimensions]
         return [self.overrides(values) for values in (low, *high)]
@@ -62,11 +62,11 @@ class SearchSpace(NamedTuple):
 
 
 def parse(overrides: Sequence[str], composer: composition.Composer) -> SearchSpace:
-    """Sorts overrides into fixed and searched ones; those of Hydra are left out, and of two with
-    the same key the later one counts.
+    """Splits overrides into fixed and searched ones; ignores those of Hydra, and for a repeated key
+    the last one counts.
 
     Raises:
-      ConfigError: a space that is empty or cannot be searched, or no space at all.
+      ConfigError: no space, or one that is empty or cannot be searched.
     """
     parsed = {
         override.get_key_element(): override
@@ -93,7 +93,7 @@ def _dimension(override: types.Override) -> Dimension:
     key, text = override.get_key_element(), str(override.input_line)
     if key == "seed":
         raise config.ConfigError(
-            f"search: {text!r}: seeds are averaged over, not searched; set seeds=4 instead"
+            f"search: {text!r}: seeds are averaged over, not searched; use seeds=4"
         )
     value = override.value()
     tags = set(getattr(value, "tags", ()))
@@ -105,7 +105,7 @@ def _dimension(override: types.Override) -> Dimension:
     if not values:
         raise config.ConfigError(f"search: {text!r} has no values; give at least one")
     if tags:
-        raise config.ConfigError(f"search: {text!r}: log belongs to interval(low, high)")
+        raise config.ConfigError(f"search: {text!r}: the tag log needs interval(low, high)")
     from optuna import distributions
 
     distribution = distributions.CategoricalDistribution(values)

@@ -23,7 +23,7 @@ FOLDER = "submitit"
 """Folder in a sweep for the jobs' logs and pickles, and an `index.json` per group."""
 
 _SHARED = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
-"""Parameters that submitit names equally on every cluster; other names begin with the cluster's."""
+"""Parameters with the same name on every cluster; submitit prefixes others with the cluster's."""
 
 
 class LocalOptions(config.Model):
@@ -67,10 +67,10 @@ def launch(
 
     Args:
       context, root: from Hydra.
-      job_overrides: of each job.
+      job_overrides: overrides of each job.
       first: number of the first job.
       cluster: where to submit.
-      options: of the launcher's YAML file.
+      options: the keys of the launcher's YAML file.
     Returns:
       One `JobReturn` per job; its value is the job's objective, NaN if its group failed (see
       `launcher.failures`).
@@ -78,11 +78,13 @@ def launch(
       ConfigError: no submitit, no SLURM, an invalid option or job, a refused submission.
       SystemExit: 130 after Ctrl-C.
     """
-    group_task.engine()
+    group_task.import_submitit()
     settings = _settings(cluster, options)
     composed, jobs = launcher.prepare(context, root, job_overrides, first, settings.max_programs)
     split = groups.split([job.config for job in jobs])
-    _build(split)
+    jax.config.update("jax_platforms", "cpu")  # accelerators are for the jobs
+    for group in split:
+        program.build(group.config)  # raises before submission
     sweep = pathlib.Path(root.hydra.sweep.dir).absolute()
     executor = _executor(cluster, settings, sweep / FOLDER)
     paths = _claim(jobs)
@@ -96,15 +98,18 @@ def launch(
     ]
     print(f"{progress.count(len(jobs), 'job')} in {progress.count(len(split), 'compiled program')}")
     names = [f"group {n} ({_job_list(group.jobs, first)})" for n, group in enumerate(split)]
-    at_once = len(split) if cluster == "slurm" else settings.array_parallelism
-    queue = job_queue.JobQueue(executor, tasks, names, index, at_once)
+    max_submitted = len(split) if cluster == "slurm" else settings.array_parallelism
+    queue = job_queue.JobQueue(executor, tasks, names, index, max_submitted)
     _wait(queue, cluster, paths)
     results = {
         i: result
         for number, outcome in queue.outcomes.items()
         for i, result in zip(split[number].jobs, outcome.runs, strict=True)
     }
-    _report_failures(queue, results, first)
+    launcher.failures.extend(queue.failures[number] for number in sorted(queue.failures))
+    for i, result in sorted(results.items()):
+        texts = [*result.failures.values(), *(["interrupted"] if result.interrupted else [])]
+        launcher.failures.extend(f"job {first + i}: {text}" for text in texts)
     ordered = [results.get(i) for i in range(len(jobs))]
     labels, caption = [job.label for job in jobs], scores.Objective().caption
     tables.sweep(labels, ordered, index.path, caption, absent="failed")
@@ -120,22 +125,15 @@ def _settings(
     return config.validate(model, raw, ("hydra", "launcher"))
 
 
-def _build(split: Sequence[groups.ConfigGroup]) -> None:
-    """Raises ConfigError for invalid settings before submission; accelerators are for the jobs."""
-    jax.config.update("jax_platforms", "cpu")
-    for group in split:
-        program.build(group.config)
-
-
 def _executor(
     cluster: Literal["slurm", "local"],
     options: SlurmOptions | LocalOptions,
     folder: pathlib.Path,
 ) -> Any:
-    """Makes a `submitit.AutoExecutor` with the options. Raises: ConfigError without SLURM."""
+    """Makes a `submitit.AutoExecutor` with the options. Raises: ConfigError if SLURM is missing."""
     limits = {f"{cluster}_max_num_timeout": options.max_num_timeout}
     try:
-        executor = group_task.engine().AutoExecutor(folder, cluster=cluster, **limits)
+        executor = group_task.import_submitit().AutoExecutor(folder, cluster=cluster, **limits)
     except RuntimeError as error:
         raise config.ConfigError(
             "launcher: hydra/launcher=fused_slurm finds no SLURM here (no `srun` on PATH); start "
@@ -197,16 +195,6 @@ def _wait(
         else:
             queue.cancel()
         raise SystemExit(signals.exit_code()) from None
-
-
-def _report_failures(
-    queue: job_queue.JobQueue, results: Mapping[int, group_task.JobResult], first: int
-) -> None:
-    """Adds failed groups and members to `launcher.failures`."""
-    launcher.failures.extend(queue.failures[number] for number in sorted(queue.failures))
-    for i, result in sorted(results.items()):
-        texts = [*result.failures.values(), *(["interrupted"] if result.interrupted else [])]
-        launcher.failures.extend(f"job {first + i}: {text}" for text in texts)
 
 
 def _job_list(jobs: Sequence[int], first: int, limit: int = 6) -> str:

@@ -18,7 +18,6 @@ def table(conformance: build.Conformance, console: rich.console.Console | None =
     Args:
       console: where to print; standard output by default.
     """
-    console = console or progress.terminal()
     rows = rich.table.Table(
         title=f"Environment {conformance.env}", title_justify="left", box=rich.box.SIMPLE_HEAD
     )
@@ -29,13 +28,16 @@ def table(conformance: build.Conformance, console: rich.console.Console | None =
         style = _STYLES[result.status]
         mark = rich.text.Text(_MARKS[result.status], style)
         rows.add_row(result.name, mark, rich.text.Text(result.status, style))
-    console.print(rows)
+    lines = []
     for finding in (finding for result in conformance.results for finding in result.findings):
         label, style = ("error", "failed") if finding.fails else ("note", "noted")
-        line = rich.text.Text(f"  {label}: ", _STYLES[style]).append(finding.line(), "default")
-        console.print(line, soft_wrap=True)
+        text = rich.text.Text(f"  {label}: ", _STYLES[style])
+        lines.append(text.append(finding.line(), "default"))
     statuses = [result.status for result in conformance.results]
     counts = [f"{statuses.count(status)} {status}" for status in _MARKS if status in statuses]
     verdict = "satisfies" if conformance.passed else "violates"
     summary = f"  {conformance.env} {verdict} the contract: {', '.join(counts)}"
-    console.print(rich.text.Text(summary), soft_wrap=True)
+    with progress.output(console) as out:
+        out.print(rows)
+        for line in (*lines, rich.text.Text(summary)):
+            out.print(line, soft_wrap=True)

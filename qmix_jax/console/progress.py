@@ -16,16 +16,11 @@ _LINE_INTERVAL_S = 10.0
 """Seconds between plain lines that report no evaluation."""
 
 
-def terminal() -> rich.console.Console:
-    """Returns a console on standard output that prints plain text in notebooks."""
-    return rich.console.Console(force_jupyter=False)
-
-
 @contextlib.contextmanager
 def output(console: rich.console.Console | None = None) -> Iterator[rich.console.Console]:
     """Yields a console, by default on standard output; a notebook cell shows one output for it."""
     console = console or rich.console.Console()
-    with console:
+    with console if console.is_jupyter else contextlib.nullcontext():
         yield console
 
 

@@ -6,12 +6,14 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 
 
 class Diagnostic(NamedTuple):
-    """Attributes:
-    section: heading that it belongs to.
-    name: what was checked.
-    status: `ok`; `warn`: works, but slower or with other numbers than elsewhere; `fail`: broken.
-    message: the result.
-    fix: what to do; empty for `ok`.
+    """Result of one check.
+
+    Attributes:
+      section: heading that it belongs to.
+      name: what was checked.
+      status: `ok`; `warn`: works, but is slower or gives other metrics; `fail`: broken.
+      message: the result.
+      fix: what to do; empty for `ok`.
     """
 
     section: str
@@ -24,5 +26,5 @@ class Diagnostic(NamedTuple):
 def verdict(
     section: str, name: str, passed: bool, message: str, fix: str, otherwise: str = FAIL
 ) -> Diagnostic:
-    """A diagnostic that is ok if `passed`, else has the status `otherwise` and a fix."""
+    """Returns a diagnostic: ok if `passed`, else with status `otherwise` and a fix."""
     return Diagnostic(section, name, OK if passed else otherwise, message, "" if passed else fix)

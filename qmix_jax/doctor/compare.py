@@ -39,10 +39,12 @@ class Difference(NamedTuple):
 
 
 class ColumnComparison(NamedTuple):
-    """Attributes:
-    verdict: `exact`, `within tolerance`, `different`; `not compared` for wall-clock columns.
-    n_different: number of rows whose values differ.
-    largest: largest relative difference; infinite if only one of the values is finite.
+    """Comparison of one column.
+
+    Attributes:
+      verdict: `exact`, `within tolerance`, `different`; `not compared` for wall-clock columns.
+      n_different: number of rows whose values differ.
+      largest: largest relative difference; infinite if only one of the values is finite.
     """
 
     name: str
@@ -52,12 +54,14 @@ class ColumnComparison(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Attributes:
-    columns: columns of both runs, in the first one's order.
-    n_rows: number of rows that both runs have.
-    only_old, only_new: number of rows that only one of them has.
-    missing: columns that only one of them has.
-    first: the first value, by row, that exceeds the tolerance; None if none does.
+    """Comparison of the metrics of two runs.
+
+    Attributes:
+      columns: columns of both runs, in the first one's order.
+      n_rows: number of rows that both runs have.
+      only_old, only_new: number of rows that only one of them has.
+      missing: columns that only one of them has.
+      first: the first value, by row, that exceeds the tolerance; None if none does.
     """
 
     columns: tuple[ColumnComparison, ...]
@@ -108,7 +112,7 @@ def metrics(
 
 
 def manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Differences of two manifests that may change metrics: dotted name -> (old, new)."""
+    """Returns differences of two manifests that may change metrics: dotted name -> (old, new)."""
     pair = [{name: manifest.get(name) for name in _SOURCES} for manifest in (old, new)]
     batched = any((part["population"] or {}).get("batching") == "vmap" for part in pair)
     harmless = () if batched else ("population.members", "population.inert_members")
@@ -122,14 +126,14 @@ def manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple
 def shared_rows(
     columns: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The rows of `columns` that `others` has too."""
+    """Returns the rows of `columns` that `others` has too."""
     other_rows = _rows(others)
     indices = [i for row, i in _rows(columns).items() if row in other_rows]
     return {name: values[indices] for name, values in columns.items()}
 
 
 def _rows(columns: Mapping[str, np.ndarray]) -> dict[tuple[str, int, int], int]:
-    """(kind, env steps, seed) -> index."""
+    """Returns (kind, env steps, seed) -> index."""
     keys = zip(columns["kind"], columns["env_steps"], columns["seed"], strict=True)
     return {(str(kind), int(steps), int(seed)): i for i, (kind, steps, seed) in enumerate(keys)}
 
@@ -146,7 +150,7 @@ def _compare_column(
 
 
 def _relative_difference(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Relative to the larger value; 0 for equal values, NaN and infinity included."""
+    """Returns differences relative to the larger value; 0 where equal, also NaN and infinity."""
     same = (old == new) | (np.isnan(old) & np.isnan(new))
     gap = np.abs(np.where(same, 0.0, new) - np.where(same, 0.0, old))
     size = np.maximum(np.abs(old), np.abs(new))

@@ -1,4 +1,4 @@
-"""Known conflicts: a table, each with the condition under which it applies."""
+"""Known conflicts, each with the condition under which it applies."""
 
 import os
 import re
@@ -16,12 +16,14 @@ _SECTION = "Known conflicts"
 
 
 class Installation(NamedTuple):
-    """Attributes:
-    versions: as from `packages.versions`.
-    environ: environment variables.
-    settings: `jax.config`'s values by name.
-    platform: of the default devices.
-    cores: number of cores that this process may use.
+    """Facts about this process that conflicts depend on.
+
+    Attributes:
+      versions: as from `packages.versions`.
+      environ: environment variables.
+      settings: `jax.config`'s values by name.
+      platform: of the default devices.
+      cores: number of cores that this process may use.
     """
 
     versions: Mapping[str, str]
@@ -32,11 +34,13 @@ class Installation(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """Attributes:
-    name: of the check.
-    status: where the conflict applies.
-    detect: the message where the conflict applies; None elsewhere.
-    fix: what to do.
+    """A known conflict.
+
+    Attributes:
+      name: of the check.
+      status: of an installation with the conflict.
+      detect: returns the message if an installation has the conflict, else None.
+      fix: what to do.
     """
 
     name: str
@@ -46,7 +50,7 @@ class Conflict(NamedTuple):
 
 
 def check(installation: Installation | None = None) -> Iterator[Diagnostic]:
-    """The conflicts that apply, and one line for the others.
+    """Yields the conflicts that apply, and one line for all others.
 
     Args:
       installation: by default this process's, which starts the backend.
@@ -76,8 +80,8 @@ def _qr(installation: Installation) -> str | None:
     if not jaxlib.startswith("0.10.") or installation.platform != "cpu" or installation.cores > 2:
         return None
     return (
-        f"jaxlib {jaxlib} can hang on two cores when several orthogonal matrices are sampled at "
-        "once; not here, networks start from uniform ones"
+        f"jaxlib {jaxlib} can hang on two cores when it samples several orthogonal matrices at "
+        "once; this package is not affected, its networks are initialised uniformly"
     )
 
 
@@ -92,7 +96,7 @@ def _plugin(installation: Installation) -> str | None:
 
 
 def _setting(name: str, status: str, key: str, harmless: Any, effect: str) -> Conflict:
-    """A JAX setting, made by environment variable or in Python, with another value."""
+    """Makes a conflict with a JAX setting that has another value, from any source."""
 
     def detect(installation: Installation) -> str | None:
         value = installation.settings.get(f"jax_{key}", harmless)
@@ -102,7 +106,7 @@ def _setting(name: str, status: str, key: str, harmless: Any, effect: str) -> Co
 
 
 def _variable(name: str, status: str, variable: str, effect: str) -> Conflict:
-    """An environment variable."""
+    """Makes a conflict with an environment variable."""
 
     def detect(installation: Installation) -> str | None:
         value = installation.environ.get(variable)
@@ -112,7 +116,7 @@ def _variable(name: str, status: str, variable: str, effect: str) -> Conflict:
 
 
 def _flag(name: str, pattern: str, effect: str) -> Conflict:
-    """A flag in XLA_FLAGS."""
+    """Makes a conflict with a flag in XLA_FLAGS."""
 
     def detect(installation: Installation) -> str | None:
         match = re.search(pattern, installation.environ.get("XLA_FLAGS", ""))
@@ -121,14 +125,14 @@ def _flag(name: str, pattern: str, effect: str) -> Conflict:
     return Conflict(name, WARN, detect, "remove it from XLA_FLAGS")
 
 
-_OTHER_NUMBERS = "a seed gives other random numbers than by default"
+_OTHER_NUMBERS = "a seed gives other random numbers than with the default"
 
 CONFLICTS = (
     Conflict("jax and gymnax", FAIL, _gymnax, "pip install 'jax>=0.10.2,<0.12'"),
     Conflict("batched QR", OK, _qr, ""),
     Conflict("CUDA plugin", WARN, _plugin, "pip install -U 'qmix-jax[cuda13]' (or cuda12)"),
     _setting("64-bit numbers", FAIL, "enable_x64", False,
-             "programs use 32 bits and do not compile with it"),
+             "the programs use 32 bits and do not compile"),
     _setting("debug_nans", WARN, "debug_nans", False,
              "slow, and a NaN ends the run instead of freezing a member"),
     _setting("disable_jit", FAIL, "disable_jit", False,
@@ -137,10 +141,10 @@ CONFLICTS = (
              "changes metrics if precision=default; choose with precision="),
     _setting("random generator", WARN, "default_prng_impl", "threefry2x32", _OTHER_NUMBERS),
     _setting("random sharding", WARN, "threefry_partitionable", True, _OTHER_NUMBERS),
-    _variable("platform", OK, "JAX_PLATFORMS", "JAX looks for no other devices"),
+    _variable("platform", OK, "JAX_PLATFORMS", "JAX uses no other devices"),
     _flag("fast math", r"--xla_(cpu|gpu)_enable_fast_(min_max|math)=true",
           "changes metrics, may hide NaN"),
     _flag("single thread", r"--xla_cpu_multi_thread_eigen=false", "each device uses one core"),
-    _variable("core affinity", WARN, "PJRT_NPROC", "number of XLA's threads"),
+    _variable("core affinity", WARN, "PJRT_NPROC", "sets the number of XLA's threads"),
 )  # fmt: skip
 """The most harmful first."""

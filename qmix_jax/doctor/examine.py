@@ -20,8 +20,10 @@ _STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """Attributes:
-    checks: one `Diagnostic` per check.
+    """Result of `run_doctor`.
+
+    Attributes:
+      checks: one `Diagnostic` per check.
     """
 
     checks: tuple[Diagnostic, ...]
@@ -41,7 +43,7 @@ class Diagnosis:
 
 
 def run_doctor(self_test: bool = True, as_json: bool = False) -> Diagnosis:
-    """Prints versions, devices, the compile cache, known conflicts, and results of a short run.
+    """Checks versions, devices, the compile cache, known conflicts and a short run; prints them.
 
     Args:
       self_test: also train, twice, on a one-step game; about ten seconds.
@@ -50,18 +52,16 @@ def run_doctor(self_test: bool = True, as_json: bool = False) -> Diagnosis:
       A `Diagnosis` of what was printed.
     """
     checks: list[Diagnostic] = []
-    console = progress.terminal()
-    for _, group in itertools.groupby(_checks(self_test), key=lambda check: check.section):
-        section = list(group)
-        checks += section
-        if not as_json:
-            _print_section(section, console)
-    diagnosis = Diagnosis(tuple(checks))
+    with progress.output(rich.console.Console(quiet=as_json)) as out:
+        for _, group in itertools.groupby(_checks(self_test), key=lambda check: check.section):
+            section = list(group)
+            checks += section
+            _print_section(section, out)
+        diagnosis = Diagnosis(tuple(checks))
+        out.print(_summary(diagnosis))
     if as_json:
         mapping = {"ok": diagnosis.ok, "checks": [check._asdict() for check in checks]}
         print(json.dumps(mapping, indent=2))
-    else:
-        console.print(_summary(diagnosis))
     return diagnosis
 
 

@@ -4,18 +4,17 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import jax
 
 from qmix_jax.console import progress
 from qmix_jax.doctor.checks import OK, WARN, Diagnostic, verdict
 from qmix_jax.machine import compile_cache, devices
-from qmix_jax.types import Device
 
 _SECTION = "Machine"
 _MIN_BYTES = 2 * 2**30
-"""Of memory and of disk space; less is a warning."""
+"""Less memory or disk space than this is a warning."""
 _NVIDIA = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia")
 _TPU = ("/dev/accel0", "/dev/vfio/0")
 
@@ -24,26 +23,24 @@ def check() -> Iterator[Diagnostic]:
     """Starts the backend, with a host device per core, as training with as many members would."""
     note = devices.prepare(devices.cores(), None)
     local = jax.local_devices()
-    yield Diagnostic(_SECTION, "devices", OK, _describe(local))
+    kinds, platform = sorted({device.device_kind for device in local}), local[0].platform
+    suffix = "" if kinds == [platform] else f" ({platform})"
+    message = f"{len(local)} x {', '.join(kinds)}{suffix}"
+    yield Diagnostic(_SECTION, "devices", OK, message)
     if note is not None:
         yield Diagnostic(
             _SECTION, "host devices", WARN, note.removeprefix("devices: "),
             "to use more cores, unset it, or import qmix_jax first in a new process",
         )  # fmt: skip
-    yield from _unused_accelerators(local[0].platform)
+    yield from _unused_accelerators(platform)
     yield _cores()
     memory = devices.memory(local)
-    message = f"{progress.human(memory)}B for members on {progress.count(len(local), 'device')}"
+    message = (
+        f"{progress.human(memory)}B available to members on {progress.count(len(local), 'device')}"
+    )
     fix = "lower replay.byte_budget and seeds"
     yield verdict(_SECTION, "memory", memory >= _MIN_BYTES, message, fix, WARN)
     yield _cache()
-
-
-def _describe(local: Sequence[Device]) -> str:
-    kinds = sorted({device.device_kind for device in local})
-    platform = local[0].platform
-    suffix = "" if kinds == [platform] else f" ({platform})"
-    return f"{len(local)} x {', '.join(kinds)}{suffix}"
 
 
 def _unused_accelerators(platform: str) -> Iterator[Diagnostic]:
@@ -64,7 +61,7 @@ def _cores() -> Diagnostic:
 
 
 def _quota() -> float | None:
-    """CPU time of the control group (version 2, then 1), in cores; None for no limit."""
+    """Returns the control group's CPU quota (version 2, then 1) in cores; None if unlimited."""
     base = pathlib.Path("/sys/fs/cgroup")
     try:
         used, period = (base / "cpu.max").read_text().split()
@@ -90,7 +87,7 @@ def _cache() -> Diagnostic:
     except OSError as error:
         return Diagnostic(
             _SECTION, "compile cache", WARN, f"{message}; not writable ({error.strerror})",
-            "set XDG_CACHE_HOME to a writable folder; until then every start compiles anew",
+            "set XDG_CACHE_HOME to a writable folder; until then every start compiles again",
         )  # fmt: skip
     enough = free >= _MIN_BYTES
     message += "" if enough else f"; {progress.human(free)}B free on its disk"
@@ -98,6 +95,6 @@ def _cache() -> Diagnostic:
 
 
 def _cache_folder() -> pathlib.Path:
-    """The folder of JAX's configuration, or else the one that runs choose."""
+    """Returns the folder in JAX's configuration, or else the default of runs."""
     chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore
     return pathlib.Path(chosen or compile_cache.directory())

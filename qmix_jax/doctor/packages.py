@@ -20,13 +20,13 @@ _NOT_FEATURES = ("cuda12", "cuda13", "tpu", "dev", "test")
 
 
 def versions() -> dict[str, str]:
-    """Name, in lower case -> version of every installed distribution."""
+    """Returns name in lower case -> version of every installed distribution."""
     names = ((item.metadata["Name"], item.version) for item in metadata.distributions())
     return {name.lower(): version for name, version in names if name}
 
 
 def check() -> Iterator[Diagnostic]:
-    """This package, Python, the libraries it requires, and its extras."""
+    """Checks this package, Python, the required libraries and the extras."""
     installed = versions()
     yield Diagnostic(_SECTION, "qmix_jax", OK, run_metadata.describe())
     yield Diagnostic(_SECTION, "python", OK, f"{platform.python_version()} ({sys.executable})")
@@ -48,7 +48,7 @@ def check() -> Iterator[Diagnostic]:
     problems = [check for check in checks if check.fix]
     yield from problems
     if others and not problems:
-        yield Diagnostic(_SECTION, "others", OK, f"{', '.join(others)}: as required")
+        yield Diagnostic(_SECTION, "others", OK, f"{', '.join(others)}")
     yield _check_extras(sorted(set(extras) - set(_NOT_FEATURES)), required, installed)
 
 
@@ -70,7 +70,7 @@ def _check_extras(
     required: Sequence[requirements.Requirement],
     installed: dict[str, str],
 ) -> Diagnostic:
-    """The installed extras; a wrong version of a package that one needs is a warning."""
+    """Lists the installed extras; a wrong version of a package that one needs is a warning."""
     checks = {
         extra: [
             _check_requirement(item.name.lower(), installed, item)
@@ -90,6 +90,6 @@ def _check_extras(
 
 
 def _needed_by(extra: str, item: requirements.Requirement) -> bool:
-    """Whether the extra needs the package on this platform, and the core does not."""
+    """Returns whether the extra needs the package on this platform, and the core does not."""
     marker = item.marker
     return marker is not None and marker.evaluate({"extra": extra}) > marker.evaluate({"extra": ""})

@@ -17,9 +17,9 @@ from qmix_jax.doctor import compare
 from qmix_jax.runs import metadata, storage
 
 _TOLERANCE = 1e-4
-"""Rounding of another processor or batching stays below this for a while; learning amplifies it."""
+"""Rounding differences of another processor or batching stay below this at first."""
 _UNKNOWN = (
-    "nothing that the manifests record: a file of the run or a user-defined component was changed "
+    "nothing recorded in the manifests: a file of the run or a user-defined component was changed "
     "afterwards, or this device is not deterministic (on a GPU, set "
     "XLA_FLAGS=--xla_gpu_deterministic_ops=true for both runs)"
 )
@@ -37,10 +37,10 @@ class Rerun:
 
     Attributes:
       directory, new_directory: the run directories.
-      comparison: of their metrics.
+      comparison: comparison of their metrics.
       tolerance: largest relative difference that counts as equal.
-      differences: of versions, commit, device and layout: name -> (old, new).
-      notes: lines on what could not be compared.
+      differences: versions, commit, device and layout that differ: name -> (old, new).
+      notes: limits of the comparison, one line each.
     """
 
     directory: pathlib.Path
@@ -80,7 +80,7 @@ def rerun(
     A run that ended early is repeated up to its last row. Wall-clock columns are not compared.
 
     Args:
-      directory: of the run.
+      directory: the run directory.
       out: a new or empty directory; by default `<directory>.rerun-<n>`.
       tolerance: largest relative difference of two numbers that count as equal.
     Returns:
@@ -112,8 +112,8 @@ def rerun(
     if manifest.get("resumed") and comparison.verdict != compare.EXACT:
         times = progress.count(len(manifest["resumed"]), "time")
         notes.append(
-            f"this run was resumed {times}; settings changed then (its length, evaluation) apply "
-            "to all of the rerun, and show as rows that differ"
+            f"this run was resumed {times}; settings changed then (length, evaluation) apply to "
+            "the entire rerun, and appear as rows that differ"
         )
     differences = compare.manifests(manifest, _read_manifest(target))
     result = Rerun(path, target, comparison, tolerance, differences, tuple(notes))
@@ -122,7 +122,6 @@ def rerun(
 
 
 def _print(result: Rerun) -> None:
-    console = progress.terminal()
     table = rich.table.Table(title="Rerun", title_justify="left", box=rich.box.SIMPLE_HEAD)
     table.add_column("column", no_wrap=True)
     table.add_column("verdict")
@@ -133,13 +132,14 @@ def _print(result: Rerun) -> None:
         cells = (str(column.n_different), f"{column.largest:.2g}") if compared else ("", "")
         verdict = rich.text.Text(column.verdict, _STYLES[column.verdict])
         table.add_row(column.name, verdict, *cells)
-    console.print(table)
-    for label, line in _lines(result):
-        console.print(rich.text.Text(f"  {label:<9} {line}"), soft_wrap=True)
+    with progress.output() as out:
+        out.print(table)
+        for label, line in _lines(result):
+            out.print(rich.text.Text(f"  {label:<9} {line}"), soft_wrap=True)
 
 
 def _lines(result: Rerun) -> Iterator[tuple[str, str]]:
-    """(label, line)."""
+    """Yields (label, line)."""
     comparison = result.comparison
     rows = progress.count(comparison.n_rows, "row")
     results = {
@@ -177,7 +177,7 @@ def _likely_reason(result: Rerun) -> str:
 
 
 def _read_config(path: pathlib.Path, manifest: Mapping[str, Any]) -> config.ExperimentConfig:
-    """The configuration to repeat. Raises: ConfigError if it was changed after the run."""
+    """Returns the configuration to repeat. Raises: ConfigError if it was changed after the run."""
     cfg = metadata.read_run_config(path)
     changed = groups.differing_keys(cfg, config.load(manifest["config"]))
     if changed:
@@ -202,7 +202,7 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
 def _shorten(
     cfg: config.ExperimentConfig, reached: int, plan: Mapping[str, int]
 ) -> tuple[config.ExperimentConfig, list[str]]:
-    """The run up to the env steps of its last row, with the full run's replay capacity; notes."""
+    """Shortens a run to the env steps of its last row, with its replay capacity; adds notes."""
     planned = (plan["warm_up_collects"] + plan["n_updates"]) * plan["steps_per_update"]
     if reached >= planned:
         return cfg, []
@@ -211,12 +211,12 @@ def _shorten(
         values["replay.capacity"] = plan["capacity"]
     return config.with_values(cfg, values), [
         f"this run ended at {reached:,} of {planned:,} env steps: it was repeated up to there, and "
-        "its rows are compared"
+        "these rows are compared"
     ]
 
 
 def _next_free(path: pathlib.Path) -> pathlib.Path:
-    """The first of `<path>.rerun-<n>` that does not exist."""
+    """Returns the first `<path>.rerun-<n>` that does not exist."""
     path = path.resolve()
     names = (path.with_name(f"{path.name}.rerun-{number}") for number in itertools.count(1))
     return next(name for name in names if not name.exists())

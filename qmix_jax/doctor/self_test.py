@@ -1,8 +1,10 @@
 """Trains twice, for seconds, on a game whose best return is known."""
 
 import contextlib
+import importlib
 import io
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -65,23 +67,25 @@ def _run(folder: pathlib.Path) -> Iterator[Diagnostic]:
     )  # fmt: skip
     losses = metrics["train/loss"][metrics["kind"] == "train"]
     finite = not first.failures and bool(np.isfinite(losses).all())
-    message = f"{len(losses)} losses" if finite else f"losses: {losses}"
+    message = f"all {len(losses)} losses" if finite else f"losses: {losses}"
     yield verdict(_SECTION, "finite", finite, message, _REPORT)
     last = (metrics["kind"] == "eval") & (metrics["env_steps"] == metrics["env_steps"].max())
     returns = metrics["eval/return"][last]
-    message = f"greedy return {', '.join(f'{x:g}' for x in returns)} of at most {_BEST:g}"
+    message = f"greedy returns {', '.join(f'{x:g}' for x in returns)}; the best is {_BEST:g}"
     yield verdict(_SECTION, "learns", bool((returns == _BEST).all()), message, _REPORT)
     yield _repeats(first, second)
     loaded = api.load_run(first.directory).metrics
     same = all(np.array_equal(loaded[name], metrics[name], name != "kind") for name in loaded)
-    yield verdict(_SECTION, "files", same, "written and read back", _REPORT)
+    yield verdict(_SECTION, "files", same, "metrics on disk equal those in memory", _REPORT)
 
 
 def _train(
     cfg: config.ExperimentConfig, directory: pathlib.Path, programs: api.Programs
 ) -> api.Result:
-    """Trains without output."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    """Trains without output, also in a notebook."""
+    ipython = "IPython" in sys.modules and importlib.import_module("IPython.utils.capture")
+    quiet = ipython.capture_output(stderr=False) if ipython else None
+    with quiet or contextlib.redirect_stdout(io.StringIO()):
         (result,) = api.train_many([api.Job(cfg, directory)], programs=programs)
     if result is None or result.interrupted:
         raise KeyboardInterrupt

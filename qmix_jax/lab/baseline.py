@@ -19,7 +19,7 @@ class Baseline(NamedTuple):
     Attributes:
       env: name of the environment.  policy: name of the policy.
       episodes: per seed.
-      metrics: those of an evaluation -> one mean per seed, f[P].
+      metrics: name, as in evaluation -> one mean per seed, f[P].
     """
 
     env: str
@@ -75,6 +75,6 @@ def baseline(cfg: config.ExperimentConfig, policy: str = "random") -> Baseline:
 
 
 def _idle(carry: tuple[()], seen: Observed, key: Array) -> tuple[tuple[()], Array, dict[str, Any]]:
-    """Any action: the policy acts inside the environment."""
+    """Returns any action: the policy acts inside the environment."""
     del key
     return carry, jnp.zeros_like(seen.prev_actions), {}

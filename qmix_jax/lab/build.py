@@ -15,20 +15,22 @@ from qmix_jax.lab import figures, measure, pages
 from qmix_jax.runs import metadata, record
 
 Configs = Mapping[tuple[str, str], config.ExperimentConfig]
-"""(game, algorithm) -> what to train."""
+"""(game, algorithm) -> configuration."""
 
 
 class Lab(NamedTuple):
-    """Attributes:
-    results: one per algorithm and game, in the order of the configurations.
-    page: Markdown file with tables and pictures; the pictures are in the same folder.
+    """Result of `run_lab`.
+
+    Attributes:
+      results: one per algorithm and game, in the order of the configurations.
+      page: Markdown file with tables and pictures; the pictures are in the same folder.
     """
 
     results: tuple[measure.GameResult, ...]
     page: pathlib.Path
 
     def summary(self) -> dict[str, str]:
-        """Fields of `repr`: the page, and the returns that seeds reached on each game."""
+        """Fields of `repr`: the page, and the returns reached on each game."""
         reached = {
             f"{result.game} {result.algo}": ", ".join(
                 f"{value:g} ({n}/{result.seeds} seeds)" for value, n in result.reached.items()
@@ -41,7 +43,7 @@ class Lab(NamedTuple):
 
 
 def run_lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
-    """Trains every configuration over its seeds, and compares learnt with exact joint values.
+    """Trains every configuration and compares the learnt joint values with the exact ones.
 
     A second call with the same directory skips finished runs and resumes the others from their
     last checkpoint.
@@ -53,7 +55,7 @@ def run_lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
       A `Lab`.
     Raises:
       ConfigError: a game without decision points or not of two agents, a setting that cannot be
-        honoured or that differs from an earlier call's; before anything is compiled.
+        honoured, or that differs from an earlier call's; nothing has been compiled.
     """
     points = {game: _decision_points(game, cfg) for (game, _), cfg in configs.items()}
     root = pathlib.Path(directory)
@@ -76,7 +78,7 @@ def run_lab(configs: Configs, directory: str | os.PathLike[str]) -> Lab:
 
 
 def _finished(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
-    """Whether the directory has a finished run of this configuration.
+    """Returns whether the directory has a finished run of this configuration.
 
     Raises: ConfigError for a run of another configuration.
     """
@@ -86,8 +88,8 @@ def _finished(cfg: config.ExperimentConfig, path: pathlib.Path) -> bool:
     changed = groups.differing_keys(metadata.read_run_config(path), cfg)
     if changed:
         raise config.ConfigError(
-            f"lab: {str(path)!r} has a run with other settings ({', '.join(changed)}); give "
-            "another folder"
+            f"lab: {str(path)!r} has a run with other settings ({', '.join(changed)}); "
+            "choose another --out"
         )
     return True
 
@@ -103,22 +105,23 @@ def _write(
         game: [result for result in results if result.game == game]
         for game in dict.fromkeys(result.game for result in results)
     }
-    console = progress.terminal()
     for game, of_game in games.items():
         (root / f"{game}.png").write_bytes(figures.tables(of_game, points[game]))
-        console.print(pages.table(game, of_game))
     plain = [pages.plain(result) for result in results]
     (root / "lab.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     path = root / "lab.md"
     path.write_text(pages.markdown(games, points), encoding="utf-8")
-    console.print(f"written to {path}", highlight=False, soft_wrap=True)
+    with progress.output() as out:
+        for game, of_game in games.items():
+            out.print(pages.table(game, of_game))
+        out.print(f"written to {path}", highlight=False, soft_wrap=True)
     return path
 
 
 def _decision_points(game: str, cfg: config.ExperimentConfig) -> tuple[base.DecisionPoint, ...]:
-    """Decision points of a game, without starting JAX's backend, which training configures."""
-    known = program.environment(cfg).game
-    points = known.decision_points if known is not None else ()
+    """Returns the decision points without starting JAX's backend, which training configures."""
+    env_game = program.environment(cfg).game
+    points = env_game.decision_points if env_game is not None else ()
     tables = [np.asarray(point.optimal) for point in points]
     if tables and all(table.ndim == 2 and np.isfinite(table).all() for table in tables):
         return points

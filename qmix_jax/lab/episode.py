@@ -1,4 +1,4 @@
-"""`qmix_jax.inspect_episode`: what an algorithm computes along one greedy episode."""
+"""`qmix_jax.inspect_episode`: utilities, values and weights along one greedy episode."""
 
 import functools
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from qmix_jax.types import Array
 def inspect_episode(
     cfg: config.ExperimentConfig, parameters: Any, member: int = 0, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Plays one greedy episode and returns what the algorithm computes at each of its T steps.
+    """Plays one greedy episode and returns the algorithm's values at each of its T steps.
 
     Args:
       cfg: the configuration of a run.
-      parameters: its parameters [P, ...], from `Session.parameters`, `Result.parameters` or
+      parameters: the run's, [P, ...], from `Session.parameters`, `Result.parameters` or
         `qmix_jax.load_parameters`.
       member: index of the member that plays.
       seed: of the episode.
@@ -42,7 +42,7 @@ def inspect_episode(
 def _compile_play(
     cfg: config.ExperimentConfig,
 ) -> Callable[[Array, Any], tuple[Array, dict[str, Array]]]:
-    """`(key, params) -> (length, name -> [T, 1, ...])`."""
+    """Compiles `(key, params) -> (length, name -> [T, 1, ...])`."""
     env = program.environment(cfg)
     if isinstance(env, envs.HostEnv):
         raise config.ConfigError(

@@ -14,15 +14,15 @@ from qmix_jax.lab import measure
 
 _COLUMNS = 6
 _PANEL = 1.7
-"""Inches."""
+"""Size of a panel, in inches."""
 _COLOURS = mpl_colors.LinearSegmentedColormap.from_list(
     "low_high", ["#d98b4f", "#ffffff", "#3f8fc4"]
 )
 
 
 def tables(results: Sequence[measure.GameResult], points: Sequence[base.DecisionPoint]) -> bytes:
-    """A PNG with a block of panels per decision point: the exact tables, then those that each
-    algorithm learnt (mean over seeds). The best joint action is framed; `free` marks a joint value
+    """Draws a PNG with a block of panels per decision point: the exact tables, then those learnt by
+    each algorithm (mean over seeds). The best joint action is framed; `free` marks a joint value
     that is not restricted by the agents' utilities.
     """
     blocks = [_block(i, point, results) for i, point in enumerate(points)]
@@ -48,7 +48,7 @@ def tables(results: Sequence[measure.GameResult], points: Sequence[base.Decision
 def _block(
     number: int, point: base.DecisionPoint, results: Sequence[measure.GameResult]
 ) -> dict[str, np.ndarray]:
-    """Title -> table."""
+    """Returns title -> table of one decision point."""
     block = {f"exact: {name}": table for name, table in measure.exact_tables(point).items()}
     for result in results:
         learnt = result.points[number]

@@ -1,4 +1,4 @@
-"""Measures what algorithms learn on small games, over seeds."""
+"""Measures the values that algorithms learn on small games, over seeds."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _TOLERANCE = 1e-3
 
 
 class PointResult(NamedTuple):
-    """One decision point of a game as one algorithm learnt it.
+    """Joint values that one algorithm learnt at one decision point.
 
     Attributes:
       name: of the decision point.
@@ -38,7 +38,7 @@ class PointResult(NamedTuple):
 
 
 class GameTables(NamedTuple):
-    """What the members of a run learnt on a game, an array per decision point, in reward units.
+    """Values that members of a run learnt on a game, in reward units, an array per decision point.
 
     Attributes:
       points: the decision points; `optimal` and `exact` are the references.
@@ -84,7 +84,7 @@ class GameResult(NamedTuple):
 
 
 def game_tables(result: api.Result) -> GameTables | None:
-    """Tabulates what a run learnt at the decision points of its environment (matrix games).
+    """Tabulates the values that a run learnt at the decision points of a matrix game.
 
     Args:
       result: from `train` or `load_run`; its final parameters are tabulated.
@@ -127,8 +127,8 @@ def game_tables(result: api.Result) -> GameTables | None:
 def _every_play(
     spec: EnvSpec, points: Sequence[base.DecisionPoint]
 ) -> tuple[Trajectory, np.ndarray]:
-    """One-step episodes with every joint action at every decision point, and the joint actions,
-    i32[K, N].
+    """Returns one-step episodes with every joint action at every decision point, and the joint
+    actions, i32[K, N].
     """
     joint = np.indices(spec.actions.sizes, np.int32).reshape(spec.n_agents, -1).T
     n_plays = len(points) * len(joint)
@@ -151,7 +151,7 @@ def _every_play(
 
 
 def exact_tables(point: base.DecisionPoint) -> dict[str, np.ndarray]:
-    """Joint values f64[A1, A2]: `optimal`, and their best `additive` and `monotonic` fits."""
+    """Returns joint values f64[A1, A2]: `optimal`, and their `additive` and `monotonic` fits."""
     optimal = np.asarray(point.optimal, np.float64)
     return {
         "optimal": optimal,
@@ -161,12 +161,12 @@ def exact_tables(point: base.DecisionPoint) -> dict[str, np.ndarray]:
 
 
 def game_result(game: str, algo: str, result: api.Result, tables: GameTables) -> GameResult:
-    """Measures a run.
+    """Compares the values of a run with exact ones.
 
     Args:
       game, algo: names for the result.
-      result: its evaluations are used.
-      tables: what the run learnt.
+      result: the run, for its evaluations.
+      tables: values that the run learnt.
     """
     _, returns = learning_curves.series(result.metrics, "eval/return")
     # + 0.0 turns -0.0 into 0.0
@@ -197,7 +197,7 @@ def _point_result(i: int, point: base.DecisionPoint, tables: GameTables) -> Poin
 
 
 def igm_violations(tables: np.ndarray, utilities: np.ndarray) -> int:
-    """Number of seeds whose greedy actions are not the best joint action, by brute force.
+    """Counts seeds whose greedy actions are not the best joint action, by brute force.
 
     Args:
       tables: f[P, A1, ..., AN], joint values.

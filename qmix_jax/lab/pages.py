@@ -12,7 +12,7 @@ from qmix_jax.console import learning_curves
 from qmix_jax.envs import base
 from qmix_jax.lab import measure
 
-_INTRODUCTION = """# What each algorithm learns on games that can be solved exactly
+_INTRODUCTION = """# Learnt and exact joint values of small games
 
 Written by `qmix-jax lab`. Training plays every joint action equally often (exploration 1), so a
 learnt table can be compared with the least-squares projections of the payoff on two classes:
@@ -22,14 +22,14 @@ learnt table can be compared with the least-squares projections of the payoff on
 - *reached*: greedy return, and the number of seeds.
 - *IGM*: number of seeds in which the agents' greedy actions are not the best joint action of the
   learnt table.
-- *to ...*: largest deviation of the mean table over seeds from the payoff and the projections.
+- *to ...*: largest deviation of the mean table over seeds from the payoff or its projection.
 """
 _COLUMNS = ("reached", "IGM", "to optimal", "to additive", "to monotonic")
 
 
 def print_learnt(result: api.Result) -> None:
-    """Prints learnt and exact values of a matrix game; nothing for other environments, and nothing
-    in the second and later processes of a distributed run.
+    """Prints learnt and exact values of a matrix game; nothing for other environments, nor in the
+    second and later processes of a distributed run.
     """
     tables = measure.game_tables(result) if jax.process_index() == 0 else None
     if tables is None:
@@ -41,7 +41,7 @@ def print_learnt(result: api.Result) -> None:
 
 
 def plain(result: measure.GameResult) -> dict[str, Any]:
-    """The result as JSON values."""
+    """Returns the result as JSON values."""
     points = []
     for point in result.points:
         arrays = {"table": point.table, "unrestricted": point.unrestricted}
@@ -52,7 +52,7 @@ def plain(result: measure.GameResult) -> dict[str, Any]:
 
 
 def table(game: str, results: Sequence[measure.GameResult]) -> rich.table.Table:
-    """One game for the terminal: a row per algorithm."""
+    """Returns the table of a game for the terminal, a row per algorithm."""
     grid = rich.table.Table(title=game, title_justify="left", box=rich.box.SIMPLE_HEAD)
     grid.add_column("algorithm")
     for column in _COLUMNS:
@@ -66,7 +66,7 @@ def markdown(
     games: Mapping[str, Sequence[measure.GameResult]],
     points: Mapping[str, Sequence[base.DecisionPoint]],
 ) -> str:
-    """The page."""
+    """Returns the page as Markdown."""
     parts = [_INTRODUCTION]
     for game, results in games.items():
         parts.append(f"## {game}\n\n" + "\n".join(map(_exact, points[game])) + "\n")

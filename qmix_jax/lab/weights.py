@@ -12,9 +12,9 @@ from qmix_jax.lab import episode
 from qmix_jax.runs import metadata, parameters, storage
 
 _PREFIX = "mixer/"
-"""Of the names of weights in `Algorithm.inspect`."""
+"""Prefix of a mixer's weights in `Algorithm.inspect`."""
 _WIDTH, _ROW = 10.0, 0.28
-"""Inches: of the picture, and of one row of a heat map."""
+"""Width of the picture and height of a heat map's row, in inches."""
 
 
 def weights(
@@ -26,7 +26,7 @@ def weights(
     """Plays one greedy episode with the best policy of a run and draws its mixer's weights.
 
     Args:
-      directory: a run directory whose mixer has weights to show (`qatten`, `qplex`, ...).
+      directory: a run directory whose mixer has weights (`qatten`, `qplex`, ...).
       out: the PNG file; by default `weights.png` in the run directory.
       member: index of the member that plays.
       seed: of the episode.
@@ -42,8 +42,8 @@ def weights(
     info = {name.removeprefix(_PREFIX): x for name, x in values.items() if name.startswith(_PREFIX)}
     if not info:
         raise config.ConfigError(
-            f"weights: algorithm {cfg.algo.name!r} has none to show; allowed: those with mixer "
-            "qatten, qplex or qplex_attention"
+            f"weights: algorithm {cfg.algo.name!r} has no weights to draw; allowed: mixers qatten, "
+            "qplex and qplex_attention"
         )
     # Constant arrays are left out: a greedy episode has no advantages, for example.
     varying = {name: x for name, x in info.items() if np.ptp(x) > 0.0} or info
@@ -56,7 +56,7 @@ def weights(
 
 
 def draw(arrays: Mapping[str, np.ndarray], agents: Sequence[str], title: str) -> mpl_figure.Figure:
-    """A heat map per array: time to the right, a row per agent and, for `[T, heads, N]`, per head.
+    """Draws a heat map per array: time on x, a row per agent and, for `[T, heads, N]`, per head.
 
     Args:
       arrays: name -> f[T, N] or f[T, heads, N].
@@ -78,7 +78,7 @@ def draw(arrays: Mapping[str, np.ndarray], agents: Sequence[str], title: str) ->
 
 
 def _rows(values: np.ndarray, agents: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Labels, and f[rows, T]."""
+    """Returns labels, and values f[rows, T]."""
     if values.ndim == 2:
         return list(agents), values.T
     labels = [f"head {h + 1}, {agent}" for h in range(values.shape[1]) for agent in agents]

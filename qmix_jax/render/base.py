@@ -21,14 +21,14 @@ COLOURS = (
 """Okabe and Ito's, which colour-blind viewers can tell apart, and two more."""
 
 FRAME_WIDTH = 4.8
-"""Of an animation, in inches."""
+"""Width of an animation, in inches."""
 
 
 class Episode(NamedTuple):
     """One episode of L steps, in NumPy arrays.
 
     Attributes:
-      spec: of its environment.
+      spec: the environment's.
       states: tree [L+1, ...], env states; None if nothing draws or describes them.
       scene: name -> array [L+1, ...], from `Scene.arrays`; None without a scene.
       actions: i32[L, N] or f32[L, N, D].
@@ -51,11 +51,11 @@ class Episode(NamedTuple):
         return len(self.rewards)
 
     def return_after(self, step: int) -> float:
-        """The sum of the first `step` rewards."""
+        """Returns the sum of the first `step` rewards."""
         return float(self.rewards[:step].sum())
 
     def frame(self, step: int) -> envs.Frame:
-        """The argument of `Presentation.draw` and `describe`."""
+        """Returns the argument of `Presentation.draw` and `describe`."""
         return envs.Frame(
             state=jax.tree.map(lambda x: x[step], self.states),
             previous_state=jax.tree.map(lambda x: x[step - 1], self.states) if step else None,
@@ -74,9 +74,8 @@ class Painter(NamedTuple):
       draw: `(axes, time)`: draws the moment after `time` env steps, which may be fractional, on
         empty axes.
       aspect: height of the picture over its width.
-      frames_per_step: of an animation.
-      steps_per_second: of an animation.
-      columns: of a contact sheet.
+      frames_per_step, steps_per_second: speed of an animation.
+      columns: number of columns of a contact sheet.
     """
 
     draw: Callable[[mpl_axes.Axes, float], None]
@@ -96,12 +95,12 @@ class Interpolation(NamedTuple):
     share: float
 
     def mix(self, values: np.ndarray) -> np.ndarray:
-        """Values [L+1, ...] at this moment, by linear interpolation."""
+        """Interpolates values [L+1, ...] linearly."""
         return values[self.before] * (1 - self.share) + values[self.after] * self.share
 
 
 def interpolation(time: float) -> Interpolation:
-    """The moment after `time` env steps."""
+    """Returns the moment after `time` env steps."""
     after = math.ceil(time)
     return Interpolation(max(after - 1, 0), after, 1.0 - (after - time))
 
@@ -132,9 +131,9 @@ def draw_markers(
 
     Args:
       positions: f[K, 2].
-      size: of a marker.
+      size: diameter of a marker.
       colours: one for all or one each; "none" for hollow markers.
-      marker: Matplotlib's name.
+      marker: Matplotlib's name of the shape.
       line: width of strokes and edges.
     """
     x, y = np.reshape(positions, (-1, 2)).T
@@ -165,14 +164,14 @@ def draw_text(
 
 
 def scale(axes: mpl_axes.Axes) -> float:
-    """Width of the axes over that of an animation's frame; sizes in points are multiplied by it, so
-    that they shrink with the panels of a contact sheet.
+    """Returns the width of the axes over that of an animation's frame: the factor by which sizes in
+    points shrink with the panels of a contact sheet.
     """
     figure: Any = axes.figure
     return axes.get_position().width * figure.get_size_inches()[0] / FRAME_WIDTH
 
 
 def points_per_unit(axes: mpl_axes.Axes) -> float:
-    """Points per unit of data on an animation's frame, for text as large as what it labels."""
+    """Returns points per unit of data on an animation's frame, to size text like its object."""
     low, high = axes.get_xlim()
     return FRAME_WIDTH * 72 / abs(high - low)

@@ -30,7 +30,7 @@ _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
-    """The painter of a battle; the view follows the units."""
+    """Makes the painter of a battle; the view follows the units."""
     scene = episode.scene
     fired, camera = _fired(scene, facts), _camera(scene)
 
@@ -49,7 +49,7 @@ def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
 
 
 def _camera(scene: Any) -> np.ndarray:
-    """f32[L+1, 3]: centre and width of a view that follows living units smoothly."""
+    """Returns f32[L+1, 3]: centre and width of a view that follows living units smoothly."""
     place, alive = scene["place"], scene["alive"][..., None]
     low = np.where(alive, place, np.inf).min(axis=1)
     high = np.where(alive, place, -np.inf).max(axis=1)
@@ -65,7 +65,7 @@ def _camera(scene: Any) -> np.ndarray:
 
 
 def _draw_floor(axes: mpl_axes.Axes, centre: np.ndarray, width: float) -> None:
-    """A lattice fixed to the map, which shows how the view moves."""
+    """Draws a lattice fixed to the map, which shows how the view moves."""
     reach = int(width / _LATTICE) + 1
     nearest = np.round(centre / _LATTICE)
     steps = np.arange(-reach, reach + 1)
@@ -75,7 +75,7 @@ def _draw_floor(axes: mpl_axes.Axes, centre: np.ndarray, width: float) -> None:
 
 
 def _fired(scene: Any, facts: Mapping[str, Any]) -> np.ndarray:
-    """f32[L, U]: the share of the step after which each unit last shot; NaN if it did not.
+    """Returns f32[L, U]: the share of the step after which each unit last shot; NaN if it did not.
 
     A cooldown falls by the length of the step unless the weapon was fired, which resets it to that
     of the unit's type (to within a fraction of a second).
@@ -94,7 +94,7 @@ def _draw_shots(
     moment: base.Interpolation,
     facts: Mapping[str, Any],
 ) -> None:
-    """A line from each shooter to its target: bright when the weapon fires, then fading."""
+    """Draws a line from each shooter to its target: bright when the weapon fires, then fading."""
     place, radii = moment.mix(scene["place"]), _radii(scene, moment, facts)
     lines, colours, hits = [], [], []
     for step in range(max(moment.after - 2, 0), moment.after):
@@ -116,14 +116,14 @@ def _draw_shots(
 
 
 def _radii(scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]) -> np.ndarray:
-    """f32[U]: slightly enlarged."""
+    """Returns f32[U], slightly enlarged."""
     return np.asarray(facts["radii"])[scene["kind"][moment.after]] * 1.15
 
 
 def _draw_units(
     axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
-    """Living units, and those that die in this step, fading: a disc in a ring of health."""
+    """Draws living units, and fading ones that die in this step: a disc in a ring of health."""
     place, health = moment.mix(scene["place"]), moment.mix(scene["health"])
     alphas = np.where(scene["alive"][moment.after], 1.0, 1.0 - moment.share)
     radii, points_per_unit = _radii(scene, moment, facts), base.points_per_unit(axes)
@@ -151,7 +151,7 @@ def _draw_units(
 
 
 def _draw_dead(axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation) -> None:
-    """A cross where each unit fell; those of this step appear gradually."""
+    """Draws a cross where each unit fell; those of this step appear gradually."""
     dead = ~scene["alive"][moment.after]
     already = ~scene["alive"][moment.before][dead]
     colours = [(0.7, 0.7, 0.68, 1.0 if before else moment.share) for before in already]
@@ -163,8 +163,8 @@ def _draw_dead(axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation) -> N
 def _draw_teams(
     axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
-    """At the top: each team's remaining health as a bar, and its number of living units; at the
-    bottom: the unit types.
+    """Draws, at the top, each team's remaining health as a bar and its number of living units; at
+    the bottom, the unit types.
     """
     health, n = moment.mix(scene["health"]), facts["allies"]
     alive = scene["alive"][moment.after]

@@ -52,7 +52,7 @@ class Rendered(NamedTuple):
     metrics: dict[str, float]
 
     def _repr_png_(self) -> bytes:
-        """The sheet, for notebooks."""
+        """Returns the sheet, for notebooks."""
         return self.sheet.read_bytes()
 
 
@@ -69,24 +69,24 @@ def render_run(
 ) -> tuple[Rendered, ...]:
     """Plays greedy episodes of a trained run and draws or describes them.
 
-    They are the episodes of the first evaluation of a run with that seed and `eval.episodes`.
+    They equal the first evaluation of a run with this seed and as many `eval.episodes`.
 
     Args:
       directory: a run directory.
       episodes: number of episodes.
-      seed: of the episodes; any seed, not only the run's.
+      seed: seed of the episodes, not necessarily the run's.
       member: index of the member that plays.
       parameters: `best` (by evaluation) or `final`.
       fps: frames per second of the GIF, at most 50; by default a speed that suits the environment.
-      out: the folder for `episode_0.gif`, `episode_0.png`, ...; by default `render` in the run
-        directory. Or the file, `*.gif` or `*.txt`, of a single episode.
+      out: folder for `episode_0.gif`, `episode_0.png`, ..., by default `render` in the run
+        directory; or, for a single episode, a file `*.gif` or `*.txt`.
       overrides: other values of `env.options.*`, such as another scenario; observations and actions
         must keep their sizes.
     Returns:
       One `Rendered` per episode.
     Raises:
       ConfigError: not a run directory, a value that is not allowed, an environment without a
-        presentation, or a place that cannot be written to.
+        presentation, or an `out` that cannot be written.
     """
     root = pathlib.Path(directory)
     cfg = metadata.read_run_config(root)
@@ -126,7 +126,7 @@ def _check(
 
 
 def _environment(cfg: config.ExperimentConfig, overrides: Mapping[str, Any]) -> envs.Env:
-    """The run's environment, or another that its agents can act in."""
+    """Returns the run's environment, or another that its agents can act in."""
     env = program.environment(cfg)
     if isinstance(env, envs.HostEnv):
         raise config.ConfigError(
@@ -152,7 +152,7 @@ def _environment(cfg: config.ExperimentConfig, overrides: Mapping[str, Any]) -> 
 
 
 def _presentation(env: envs.Env) -> envs.Presentation:
-    """Raises: ConfigError if the environment has none, or one with an unknown painter."""
+    """Raises: ConfigError if the environment has no presentation, or an unknown painter."""
     presentation = env.presentation
     if presentation is None or not any(presentation):
         raise config.ConfigError(
@@ -169,17 +169,17 @@ def _presentation(env: envs.Env) -> envs.Presentation:
 
 
 def _files(out: pathlib.Path, episodes: int, suffix: str) -> list[pathlib.Path]:
-    """The animation or transcript of every episode; creates their folder."""
+    """Returns the path of every animation or transcript; creates their folder."""
     if out.suffix not in _SUFFIXES:
         files = [out / f"episode_{i}{suffix}" for i in range(episodes)]
     elif out.suffix != suffix:
         raise config.ConfigError(
             f"render: out={str(out)!r}, but this environment is rendered to a {suffix} file; "
-            f"allowed: a name that ends in {suffix}, or a folder"
+            f"allowed: a file that ends in {suffix}, or a folder"
         )
     elif episodes > 1:
         raise config.ConfigError(
-            f"render: out={str(out)!r} is one file for episodes={episodes}; give a folder"
+            f"render: out={str(out)!r} is one file, but episodes={episodes}; give a folder"
         )
     else:
         files = [out]
@@ -208,10 +208,10 @@ def _open(path: pathlib.Path) -> Iterator[BinaryIO]:
 def _play(
     cfg: config.ExperimentConfig, env: envs.Env, params: Any, episodes: int, seed: int
 ) -> list[base.Episode]:
-    """The episodes of the first evaluation with this seed, in NumPy arrays."""
+    """Plays the episodes of the first evaluation with this seed; returns NumPy arrays."""
     presentation = _presentation(env)
 
-    def look(env_state: Any) -> dict[str, Any]:
+    def extract(env_state: Any) -> dict[str, Any]:
         recorded = {}
         if presentation.scene and not presentation.draw:
             recorded["scene"] = presentation.scene.arrays(env_state)
@@ -226,7 +226,7 @@ def _play(
     def run(key: Array) -> evaluate.EpisodeBatch:
         event = train_step.stream(key, train_step.EVAL, jnp.zeros((), jnp.int32))
         return evaluate.record_episodes(
-            stage, train_step.greedy_policy(algorithm, params), event, look
+            stage, train_step.greedy_policy(algorithm, params), event, extract
         )
 
     precision = "default" if cfg.precision == "bfloat16" else cfg.precision
@@ -238,15 +238,15 @@ def _play(
 
 
 def _key_data(leaf: Any) -> Any:
-    """PRNG keys as integers, for NumPy has no key type."""
+    """Converts PRNG keys to integers, as NumPy has no key type."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if is_key else leaf
 
 
 def _episode(spec: EnvSpec, played: Any) -> base.Episode:
-    """One episode of a batch, without the steps after its end."""
+    """Returns one episode of a batch, without the steps after its end."""
     steps = int(played.valid.sum())
-    shown = jax.tree.map(lambda x: x[: steps + 1], played.extracted)
+    recorded = jax.tree.map(lambda x: x[: steps + 1], played.extracted)
     metrics = {name: float(values[steps - 1]) for name, values in played.metrics.items()}
     ending = "lost" if "win_rate" in metrics else "finished"
     if metrics.get("win_rate", 0.0) > 0.5:
@@ -255,8 +255,8 @@ def _episode(spec: EnvSpec, played: Any) -> base.Episode:
         ending = "time limit"
     return base.Episode(
         spec=spec,
-        states=shown.get("state"),
-        scene=shown.get("scene"),
+        states=recorded.get("state"),
+        scene=recorded.get("scene"),
         actions=played.actions[:steps],
         rewards=played.reward[:steps],
         ending=ending,

@@ -20,7 +20,7 @@ _FRAMES_PER_STEP = 2
 
 
 def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
-    """The painter of an episode."""
+    """Makes the painter of an episode."""
     rows, columns = facts["rows"], facts["columns"]
     horizontal = [[(-0.5, y - 0.5), (columns - 0.5, y - 0.5)] for y in range(1, rows)]
     vertical = [[(x - 0.5, -0.5), (x - 0.5, rows - 0.5)] for x in range(1, columns)]
@@ -47,7 +47,7 @@ def _draw_pieces(
     moment: base.Interpolation,
     marked: np.ndarray | None,
 ) -> None:
-    """The pieces of a kind; those that disappear in this step fade, in a growing ring."""
+    """Draws the pieces of a kind; those that disappear in this step fade, in a growing ring."""
     there = scene[f"{name}_there"]
     positions = _spread(_move(scene[name], moment), there[moment.after]) + np.asarray(
         kind["offset"]
@@ -75,7 +75,7 @@ def _draw_pieces(
 
 
 def _move(cells: np.ndarray, moment: base.Interpolation) -> np.ndarray:
-    """Between two cells; a piece that crosses the edge of the board jumps to the other side."""
+    """Returns positions; a piece that crosses the edge of the board jumps to the other side."""
     jumps = np.abs(cells[moment.after] - cells[moment.before]).max(axis=1, keepdims=True) > 1
     return np.where(jumps, cells[moment.after], moment.mix(cells))
 

@@ -1,5 +1,4 @@
-"""Overcooked, both versions: a kitchen from above, pots with their contents, cooks with what they
-hold.
+"""Overcooked, both versions: a kitchen from above, pots with contents, cooks with their items.
 
 Arrays of the scene: `lying` and `timer` i32[rows, columns], `x`, `y`, `facing` (0 up, 1 down,
 2 right, 3 left) and `held` i32[N], `recipe` i32[]. An object is bits: 1 a plate, 2 cooked, then two
@@ -31,7 +30,7 @@ Position = tuple[float, float]
 
 
 def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
-    """The painter of an episode."""
+    """Makes the painter of an episode."""
     scene, tiles = episode.scene, facts["tiles"]
     rows, columns = tiles.shape
 
@@ -70,8 +69,8 @@ def _draw_tile(axes: mpl_axes.Axes, position: Position, tile: int) -> None:
 
 
 def _draw_pot(axes: mpl_axes.Axes, position: Position, content: int, remaining: float) -> None:
-    """A pot with its content, a ring that fills while it cooks, and a check mark when it is ready;
-    `remaining` is a share of the cooking time.
+    """Draws a pot with its content, a ring that fills while it cooks, and a check mark when it is
+    ready; `remaining` is a share of the cooking time.
     """
     base.draw_disc(axes, position, 0.36, _POT, line=1.5, edgecolor="#1d1d20", zorder=2)
     cooked = bool(content & 2)
@@ -91,7 +90,7 @@ def _draw_pot(axes: mpl_axes.Axes, position: Position, content: int, remaining: 
 
 
 def _draw_cook(axes: mpl_axes.Axes, scene: Any, now: int, cook: int) -> None:
-    """A disc with a cap that points ahead, and in front of it what the cook holds."""
+    """Draws a disc with a cap that points ahead, and in front of it the cook's item."""
     colour = _COOKS[cook % len(_COOKS)]
     x, y = (float(scene[axis][now][cook]) for axis in "xy")
     dx, dy = _DIRECTIONS[int(scene["facing"][now][cook])]
@@ -107,7 +106,7 @@ def _draw_cook(axes: mpl_axes.Axes, scene: Any, now: int, cook: int) -> None:
 def _draw_item(
     axes: mpl_axes.Axes, position: Position, item: int, size: float, order: int = 3
 ) -> None:
-    """A plate, a soup, an ingredient, or nothing."""
+    """Draws a plate, a soup, an ingredient, or nothing."""
     if item & 1:
         _draw_plate(axes, position, 0.3 * size, order)
         if item >> 2:
@@ -136,7 +135,7 @@ def _draw_amounts(
     radius: float,
     order: float = 3.5,
 ) -> None:
-    """A dot per ingredient, around the centre."""
+    """Draws a dot per ingredient, around the centre."""
     x, y = position
     for number, kind in enumerate(_ingredients(item)):
         angle = np.pi * (2 / 3 * number - 0.5)
@@ -145,17 +144,17 @@ def _draw_amounts(
 
 
 def _ingredients(item: int) -> list[int]:
-    """Indices of its ingredients, with repetitions."""
+    """Returns the indices of an item's ingredients, with repetitions."""
     counts = [(item >> 2 * (kind + 1)) & 3 for kind in range(8)]
     return [kind for kind, count in enumerate(counts) for _ in range(count)]
 
 
 def _soup(item: int) -> str:
-    """A soup has the colour of its first ingredient."""
+    """Returns the colour of a soup, that of its first ingredient."""
     ingredients = _ingredients(item)
     return _FOOD[ingredients[0] % len(_FOOD)] if ingredients else _POT
 
 
 def _points(axes: mpl_axes.Axes, share: float) -> float:
-    """Font size that is a share of a tile, on an animation's frame."""
+    """Returns the font size that is a share of a tile, on an animation's frame."""
     return float(np.clip(share * base.points_per_unit(axes), 4, 16))

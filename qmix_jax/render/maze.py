@@ -18,7 +18,7 @@ _WALL = "#5b6066"
 
 
 def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
-    """The painter of an episode."""
+    """Makes the painter of an episode."""
     scene = episode.scene
     rows, columns = scene["walls"].shape[1:]
 
@@ -42,7 +42,7 @@ def _draw_robot(
     facts: Mapping[str, Any],
     robot: int,
 ) -> None:
-    """A disc with a nose, its path, and its goal in the same colour; a cross where it crashed."""
+    """Draws a disc with a nose, its path and goal in the same colour; a cross after a crash."""
     colour, scale = base.COLOURS[robot % len(base.COLOURS)], base.scale(axes)
     x, y = moment.mix(scene["place"])[robot]
     path = scene["place"][: moment.after + 1, robot]

@@ -24,7 +24,7 @@ _FRAMES_PER_STEP = 3
 
 
 def make(episode: base.Episode, facts: Mapping[str, Any]) -> base.Painter:
-    """The painter of an episode, in a square view of all its positions."""
+    """Makes the painter of an episode, in a square view of all its positions."""
     scene = episode.scene
     positions = scene["place"].reshape(-1, 2)
     low, high = positions.min(axis=0) - 0.25, positions.max(axis=0) + 0.35
@@ -50,7 +50,7 @@ def _colour(agent: int) -> str:
 def _draw_landmarks(
     axes: mpl_axes.Axes, place: np.ndarray, facts: Mapping[str, Any], has_goals: bool
 ) -> None:
-    """Goals, each with a colour and a marker; or targets that light up under an agent."""
+    """Draws goals, each with a colour and a marker, or targets that light up under an agent."""
     n = facts["agents"]
     for number, position in enumerate(place[n:]):
         if has_goals:
@@ -67,7 +67,7 @@ def _draw_landmarks(
 def _draw_trails(
     axes: mpl_axes.Axes, place: np.ndarray, moment: base.Interpolation, agents: int
 ) -> None:
-    """The agents' paths, fading with age."""
+    """Draws the agents' paths, fading with age."""
     past = place[max(moment.after - _TRAIL, 0) : moment.after]
     path = np.concatenate([past, moment.mix(place)[None]])[:, :agents]
     alphas = np.linspace(0.05, 0.6, len(path))[1:]
@@ -82,7 +82,7 @@ def _draw_trails(
 def _draw_agents(
     axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
-    """Numbered discs; one with a goal has a rim of the goal's colour and a line to it."""
+    """Draws numbered discs; one with a goal has a rim of the goal's colour and a line to it."""
     place = moment.mix(scene["place"])
     for agent in range(facts["agents"]):
         radius, order = max(float(facts["radii"][agent]), 0.1), 4 + 0.1 * agent
@@ -102,7 +102,7 @@ def _draw_agents(
 def _draw_messages(
     axes: mpl_axes.Axes, scene: Any, moment: base.Interpolation, facts: Mapping[str, Any]
 ) -> None:
-    """A bubble over, or under, each speaker with its last symbol."""
+    """Draws a bubble over, or under, each speaker with its last symbol."""
     place, messages = moment.mix(scene["place"]), scene["message"][moment.after]
     for agent in map(int, np.flatnonzero((messages >= 0) & facts["talk"])):
         radius = max(float(facts["radii"][agent]), 0.1)

@@ -13,14 +13,14 @@ from PIL import Image
 from qmix_jax.render import base
 
 _CAPTION, _DPI = 0.34, 100
-"""Of a frame: height of the caption in inches, and dots per inch."""
+"""Frame: height of the caption in inches, and dots per inch."""
 _SHEET_WIDTH, _GAP, _SHEET_CAPTION, _SHEET_DPI = 9.7, 0.06, 0.25, 150
-"""Of a contact sheet: its width, a gap, height of a caption in inches; dots per inch."""
+"""Contact sheet: width, gap and height of a caption in inches; dots per inch."""
 _MAX_PANELS = 12
 _COLOURS, _SAMPLES = 64, 8
-"""Of a GIF: size of its palette, and number of frames that the palette is computed from."""
+"""GIF: size of the palette, and number of frames from which it is computed."""
 _PAUSE = 1.5
-"""Of a GIF: duration of the last frame, in seconds."""
+"""GIF: duration of the last frame, in seconds."""
 
 
 class Animation(NamedTuple):
@@ -31,7 +31,7 @@ class Animation(NamedTuple):
 
 
 def animate(episode: base.Episode, painter: base.Painter) -> Animation:
-    """An animation with a frame of the start, then `frames_per_step` frames for each env step."""
+    """Makes an animation: a frame of the start, then `frames_per_step` frames for each env step."""
     height = base.FRAME_WIDTH * painter.aspect + _CAPTION
     figure = mpl_figure.Figure(figsize=(base.FRAME_WIDTH, height), dpi=_DPI)
     canvas = backend_agg.FigureCanvasAgg(figure)
@@ -73,7 +73,7 @@ def write_gif(file: BinaryIO, animation: Animation, fps: float) -> None:
 
 
 def _palette(animation: Animation) -> Image.Image:
-    """The colours that represent a sample of the frames best."""
+    """Returns the colours that represent a sample of the frames best."""
     step = max(1, animation.count // _SAMPLES)
     sample = [animation.frame(i) for i in range(0, animation.count, step)]
     width, height = sample[0].size
@@ -84,14 +84,14 @@ def _palette(animation: Animation) -> Image.Image:
 
 
 def caption(episode: base.Episode, time: float) -> str:
-    """Step and return so far; after the last step also the ending."""
+    """Returns step and return so far; after the last step also the ending."""
     step = int(time + 1e-9)
     text = f"step {step}   return {episode.return_after(step):.2f}"
     return f"{text}   {episode.ending}" if step == episode.length else text
 
 
 def sheet(episode: base.Episode, painter: base.Painter) -> bytes:
-    """A PNG of evenly spaced steps, the first and the last included, each with its caption."""
+    """Draws a PNG of evenly spaced steps, first and last included, each with its caption."""
     steps = sheet_steps(episode.length)
     columns = min(painter.columns, len(steps))
     panel = (_SHEET_WIDTH - _GAP) / painter.columns - _GAP
@@ -123,7 +123,7 @@ def sheet(episode: base.Episode, painter: base.Painter) -> bytes:
 
 
 def sheet_steps(length: int) -> list[int]:
-    """The steps, of 0 to `length`, that a contact sheet shows."""
+    """Returns the steps, from 0 to `length`, of a contact sheet."""
     return sorted({round(x) for x in np.linspace(0, length, min(_MAX_PANELS, length + 1))})
 
 

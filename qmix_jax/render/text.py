@@ -10,13 +10,13 @@ from qmix_jax.render import base
 _CHARACTER, _LINE = 0.63, 1.25
 """Width, with a margin, and line height of monospaced text, in font sizes."""
 _MAX_COLUMNS, _MAX_LINES = 60, 30
-"""Of a picture; the transcript has the full text."""
+"""Limits of a picture; the transcript has the full text."""
 
 Describe = Callable[[envs.Frame], str]
 
 
 def transcript(episode: base.Episode, describe: Describe) -> str:
-    """The episode, a numbered paragraph per step."""
+    """Returns the episode as text, a numbered paragraph per step."""
     paragraphs = [
         f"[{step}] {describe(episode.frame(step)).rstrip()}" for step in range(episode.length + 1)
     ]
@@ -26,7 +26,7 @@ def transcript(episode: base.Episode, describe: Describe) -> str:
 
 
 def make(episode: base.Episode, describe: Describe) -> base.Painter:
-    """A painter of text, the same font size for all steps."""
+    """Makes a painter of text, in the same font size for all steps."""
     steps = range(episode.length + 1)
     texts = [describe(episode.frame(step)).splitlines()[:_MAX_LINES] for step in steps]
     texts = [[line[:_MAX_COLUMNS] for line in lines] for lines in texts]

@@ -62,11 +62,11 @@ def report(
 
     Args:
       directories: one or several run directories, sweeps, or folders of either.
-      out: directory to write to: new, empty, or an earlier report, which is replaced; by default
+      out: a new or empty directory, or that of an earlier report, which is replaced; by default
         `report` in the first directory.
       last: a seed's score is its mean over this many of its last evaluations.
       resamples: bootstrap samples of the intervals.
-      top: how many settings figures show, the best ones; tables have all.
+      top: number of settings in a figure, the best ones; tables have all.
     Returns:
       A `Report`. On disk: `report.html` (self-contained, works offline), `curves.png`,
       `profile.png`, `improvement.png` (for two or more settings), `sensitivity_<key>.png` per swept
@@ -145,7 +145,7 @@ def _write_bytes(path: pathlib.Path, content: bytes) -> None:
 def _pictures(
     data: study.Study, rankings: Sequence[summary.Ranking], options: summary.Options
 ) -> dict[str, bytes]:
-    """File name -> PNG, in the order of the page."""
+    """Returns file name -> PNG, in the order of the page."""
     names = figures.numbered_short(data, summary.order(rankings))
     drawings = {
         "curves.png": figures.curves(data, names, options),
@@ -161,21 +161,25 @@ def _pictures(
 def _print(
     rankings: Sequence[summary.Ranking], warnings: Sequence[str], files: Sequence[pathlib.Path]
 ) -> None:
-    console = progress.terminal()
     names = figures.numbered(summary.order(rankings))
-    for ranking in rankings:
-        table = rich.table.Table(title_justify="left", box=rich.box.SIMPLE_HEAD)
-        table.title = rich.text.Text(f"{ranking.title}: {ranking.unit}")
-        for heading in ("rank", "IQM", "95 % interval", "seeds", "wall time"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("setting", overflow="fold")
-        for rank, row in enumerate(ranking.rows, 1):
-            value, low, high = (f"{float(number):.3g}" for number in row.iqm)
-            interval = "" if low == "nan" else f"{low} .. {high}"
-            wall = progress.duration(row.cost.wall_s) if row.cost else ""
-            cells = (str(rank), value, interval, str(row.seeds), wall, names[row.setting])
-            table.add_row(*map(rich.text.Text, cells))
-        console.print(table)
-    for label, lines in (("warning", warnings), ("file", files)):
-        for line in lines:
-            console.print(rich.text.Text(f"  {label:<8} {line}"), soft_wrap=True)
+    lines = [("warning", text) for text in warnings] + [("file", str(path)) for path in files]
+    with progress.output() as out:
+        for ranking in rankings:
+            out.print(_table(ranking, names))
+        for label, line in lines:
+            out.print(rich.text.Text(f"  {label:<8} {line}"), soft_wrap=True)
+
+
+def _table(ranking: summary.Ranking, names: Mapping[str, str]) -> rich.table.Table:
+    table = rich.table.Table(title_justify="left", box=rich.box.SIMPLE_HEAD)
+    table.title = rich.text.Text(f"{ranking.title}: {ranking.unit}")
+    for heading in ("rank", "IQM", "95 % interval", "seeds", "wall time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("setting", overflow="fold")
+    for rank, row in enumerate(ranking.rows, 1):
+        value, low, high = (f"{float(number):.3g}" for number in row.iqm)
+        interval = "" if low == "nan" else f"{low} .. {high}"
+        wall = progress.duration(row.cost.wall_s) if row.cost else ""
+        cells = (str(rank), value, interval, str(row.seeds), wall, names[row.setting])
+        table.add_row(*map(rich.text.Text, cells))
+    return table

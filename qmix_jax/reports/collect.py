@@ -60,7 +60,7 @@ class RunDirectory:
 
 
 def lookup(mapping: Mapping[str, Any], *keys: str) -> Any:
-    """A nested value; None if any of the keys is missing."""
+    """Returns a nested value, or None if a key is missing."""
     node: Any = mapping
     for key in keys:
         node = node.get(key) if isinstance(node, Mapping) else None
@@ -103,7 +103,7 @@ def collect(
 
 
 def find(directories: Sequence[str | os.PathLike[str]]) -> tuple[pathlib.Path, ...]:
-    """The run directories below the directories, each once, unfinished ones included.
+    """Returns every run directory below the directories once, unfinished ones included.
 
     Raises: ConfigError for a directory that does not exist, cannot be read or has no run.
     """
@@ -137,7 +137,7 @@ def read(path: pathlib.Path) -> RunDirectory:
 
 
 def _walk(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Run directories in sorted order; each folder is visited once, also where links form loops."""
+    """Yields run directories in sorted order; visits each folder once, even if links form loops."""
     visited = set()
     for folder, names, files in os.walk(root, onerror=_raise_unreadable, followlinks=True):
         real = os.path.realpath(folder)

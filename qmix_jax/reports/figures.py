@@ -34,23 +34,23 @@ _SEED: dict[str, Any] = {
 _SLICE: dict[str, Any] = {"color": _PALE, "linewidth": 0.9, "zorder": 1.6}
 _SIZE = 10
 _MAX_TICKS = 8
-"""Up to this many values of a swept key, each has a tick and a line joins them."""
+"""Up to this many values of a swept key, each has a tick and a line connects them."""
 
 
 def png(figure: mpl_figure.Figure) -> bytes:
-    """The bytes of a PNG file."""
+    """Returns the bytes of a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
 
 
 def numbered(order: Sequence[str]) -> dict[str, str]:
-    """Setting -> its name in tables: its rank, then its label."""
+    """Returns setting -> its name in tables: rank and label."""
     return {label: f"{rank}. {label}" for rank, label in enumerate(order, 1)}
 
 
 def numbered_short(data: study.Study, order: Sequence[str]) -> dict[str, str]:
-    """Setting -> its name in figures: its rank, then its label with short keys.
+    """Returns setting -> its name in figures: rank, and label with short keys.
 
     `hparams.gamma` is `gamma` and `algo.name` is `algo`, unless two keys would get the same name.
     """
@@ -67,7 +67,7 @@ def numbered_short(data: study.Study, order: Sequence[str]) -> dict[str, str]:
 def curves(
     data: study.Study, names: Mapping[str, str], options: summary.Options
 ) -> mpl_figure.Figure:
-    """Learning curves, a panel per task: interquartile mean over seeds and its interval.
+    """Draws learning curves, a panel per task: interquartile mean over seeds and its interval.
 
     Args:
       data: the runs.
@@ -93,7 +93,7 @@ def curves(
 def profile(
     rankings: Sequence[summary.Ranking], names: Mapping[str, str], options: summary.Options
 ) -> mpl_figure.Figure:
-    """Performance profiles, a panel per ranking: share of runs that score above a threshold."""
+    """Draws the share of runs that score above each threshold, a panel per ranking."""
     title = "Performance profile: share of runs above a score, 95 % interval"
     top, figure, panels = _settings_figure(len(rankings), title, names, options)
     for panel, ranking in zip(panels, rankings, strict=True):
@@ -112,7 +112,7 @@ def profile(
 def improvement(
     rankings: Sequence[summary.Ranking], names: Mapping[str, str], options: summary.Options
 ) -> mpl_figure.Figure | None:
-    """Probability that the setting of a row beats that of a column; None without two settings."""
+    """Draws the probability that a row's setting beats a column's; None for fewer than two."""
     top = _top(names, options)
     blocks = {r.title: [row for row in r.rows if row.setting in top] for r in rankings}
     blocks = {title: rows for title, rows in blocks.items() if len(rows) > 1}
@@ -139,7 +139,7 @@ def improvement(
 def sensitivity(
     data: study.Study, rankings: Sequence[summary.Ranking], key: str, options: summary.Options
 ) -> mpl_figure.Figure | None:
-    """Scores against the values of one key, a panel per ranking; None for fewer than two values.
+    """Draws scores over the values of one key, a panel per ranking; None for fewer than two.
 
     Blue: interquartile mean and interval over the runs of all settings with that value. Thin
     lines join settings that are otherwise equal; dots are seeds.
@@ -199,7 +199,7 @@ def _plot_slices(
     key: str,
     positions: Mapping[str, float],
 ) -> None:
-    """Each seed, and each set of settings that differ in this key only."""
+    """Draws each seed, and a line per set of settings that differ in this key only."""
     slices: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = {}
     for row in rows:
         position = positions[settings[row.setting][key]]
@@ -216,7 +216,7 @@ def _plot_pooled(
     numeric: bool,
     options: summary.Options,
 ) -> None:
-    """Interquartile mean and interval at each position."""
+    """Draws interquartile mean and interval at each position."""
     points = []
     for position, rows in rows_at.items():
         if rows:
@@ -230,7 +230,7 @@ def _plot_pooled(
 
 
 def _positions(values: Sequence[str]) -> tuple[dict[str, float], bool]:
-    """The position of each value, in order, and whether the axis is logarithmic."""
+    """Returns the position of each value, in order, and whether the axis is logarithmic."""
     if not _numeric(values):
         return {value: float(i) for i, value in enumerate(sorted(values))}, False
     positions = {value: float(value) for value in sorted(values, key=float)}
@@ -248,7 +248,7 @@ def _numeric(values: Sequence[str]) -> bool:
 def _settings_figure(
     n_panels: int, title: str, names: Mapping[str, str], options: summary.Options
 ) -> tuple[dict[str, str], mpl_figure.Figure, list[mpl_axes.Axes]]:
-    """The top settings with their names, and a figure with a legend of them."""
+    """Returns the names of the top settings, a figure with their legend, and its panels."""
     top = _top(names, options)
     figure, panels = _figure(n_panels, title + _best_of(top, names))
     handles = [panels[0].plot([], [], **_line(i))[0] for i in range(len(top))]
@@ -257,7 +257,7 @@ def _settings_figure(
 
 
 def _figure(n_panels: int, title: str) -> tuple[mpl_figure.Figure, list[mpl_axes.Axes]]:
-    """A grid of panels."""
+    """Makes a figure with a grid of panels."""
     columns = {1: 1, 2: 2, 4: 2}.get(n_panels, 3)
     n_rows = math.ceil(n_panels / columns)
     height = n_rows * (4.6 if n_panels == 1 else 3.6) + 0.6
@@ -273,7 +273,7 @@ def _figure(n_panels: int, title: str) -> tuple[mpl_figure.Figure, list[mpl_axes
 def _legend(
     figure: mpl_figure.Figure, handles: Sequence[lines.Line2D], texts: Sequence[str]
 ) -> None:
-    """Below the panels, in as many columns as fit."""
+    """Adds a legend below the panels, in as many columns as fit."""
     columns = max(1, min(3, int(12 * figure.get_figwidth() / (max(map(len, texts)) + 10))))
     figure.set_figheight(figure.get_figheight() + 0.22 * math.ceil(len(texts) / columns))
     style: dict[str, Any] = {"frameon": False, "fontsize": _SIZE - 1, "labelcolor": _INK}
@@ -282,7 +282,7 @@ def _legend(
 
 
 def _present(top: Iterable[str], known: Container[str]) -> list[tuple[int, str]]:
-    """The top settings that a panel has, each with the index of its line style."""
+    """Returns the top settings in a panel, each with the index of its line style."""
     return [(i, label) for i, label in enumerate(top) if label in known]
 
 
@@ -318,5 +318,5 @@ def _shorten(text: str, width: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
+    """Escapes dollar signs, which start a formula in matplotlib."""
     return text.replace("$", r"\$")

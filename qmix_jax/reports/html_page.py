@@ -9,7 +9,7 @@ import numpy as np
 from qmix_jax.console import progress
 from qmix_jax.reports import collect, figures, marl_eval, study, summary
 
-_TEXT_COLUMNS = ("setting", "key", "values", "what")
+_TEXT_COLUMNS = ("setting", "key", "values", "item")
 """Aligned left."""
 
 
@@ -19,7 +19,7 @@ def render(
     pictures: Mapping[str, bytes],
     options: summary.Options,
 ) -> str:
-    """The page.
+    """Returns the page as HTML.
 
     Args:
       data: the runs.
@@ -56,7 +56,7 @@ def render(
 
 
 def _counts(data: study.Study) -> str:
-    """`2 settings, 1 task, 4 runs, 8 seeds`."""
+    """Returns `2 settings, 1 task, 4 runs, 8 seeds`."""
     counts = {
         "setting": len(data.settings),
         "task": len(data.tasks),
@@ -69,7 +69,7 @@ def _counts(data: study.Study) -> str:
 def _ranking_table(
     ranking: summary.Ranking, names: Mapping[str, str]
 ) -> tuple[str, list[str], list[list[str]]]:
-    """Title, column headings, and a row of cells per setting."""
+    """Returns title, column headings, and a row of cells per setting."""
     columns = ["rank", "setting", "seeds", f"IQM of {ranking.unit} [95 % interval]", "mean"]
     columns += ["min .. max", "env steps"]
     if ranking.rows[0].cost:
@@ -92,7 +92,7 @@ def _cost(cost: summary.Cost | None) -> list[str]:
 
 
 def _provenance(data: study.Study) -> list[tuple[str, str]]:
-    """Name of a fact -> its distinct values over all runs."""
+    """Returns name of a fact -> its distinct values over all runs."""
     facts: dict[str, dict[str, None]] = {}
     for name, text in (fact for run in data.runs for fact in _facts(run)):
         facts.setdefault(name, {})[text] = None

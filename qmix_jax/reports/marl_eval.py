@@ -24,7 +24,7 @@ CAVEAT = (
 
 
 def as_mapping(data: study.Study) -> dict[str, Any]:
-    """The content of `marl_eval.json`.
+    """Returns the content of `marl_eval.json`.
 
     marl-eval requires the same number of evaluations in all runs of an environment: longer runs
     are thinned evenly, from the first evaluation to the last. Each value is a list of one number,
@@ -49,7 +49,7 @@ def as_mapping(data: study.Study) -> dict[str, Any]:
 
 
 def seed_warnings(data: study.Study) -> list[str]:
-    """A warning if settings have different numbers of seeds."""
+    """Returns a warning if settings have different numbers of seeds."""
     counts = {len(result.seeds) for task in data.tasks for result in task.results.values()}
     if len(counts) == 1:
         return []
@@ -60,13 +60,13 @@ def seed_warnings(data: study.Study) -> list[str]:
 
 
 def _split(task: str) -> tuple[str, str]:
-    """`HeuristicEnemySMAX/3m` is task 3m of an environment; a name without a slash is both."""
+    """Returns environment and task: `SMAX/3m` is task 3m of SMAX; a name without slash is both."""
     env, _, name = task.partition("/")
     return _plain(env), _plain(name or env)
 
 
 def _run(result: study.SettingResult, i: int, n_steps: int) -> dict[str, Any]:
-    """The evaluations of row i, thinned to `n_steps`."""
+    """Returns the evaluations of row i, thinned to `n_steps`."""
     chosen = np.arange(n_steps) * (len(result.steps) - 1) // max(n_steps - 1, 1)
     values = {name.removeprefix("eval/"): table[i] for name, table in result.values.items()}
     steps = {
@@ -81,5 +81,5 @@ def _run(result: study.SettingResult, i: int, n_steps: int) -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """Without commas, which marl-eval takes for separators."""
+    """Removes commas, which marl-eval takes for separators."""
     return name.replace(", ", " ").replace(",", " ")

@@ -109,7 +109,7 @@ def _counts(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _interval(samples: np.ndarray) -> np.ndarray:
-    """f64[2, ...]."""
+    """Returns the ends of the interval, f64[2, ...]."""
     tail = 50 * (1 - CONFIDENCE)
     return np.percentile(samples, [tail, 100 - tail], axis=0)
 

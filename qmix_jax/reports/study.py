@@ -1,4 +1,4 @@
-"""Groups runs into tasks and settings: what is compared, and with which seeds.
+"""Groups runs into tasks and settings, and pools the seeds of each setting.
 
 A *task* is an environment, by the name that its adapter gives it. A *setting* is a configuration
 without `seed`, `seeds`, `name`, `logger` and the keys that differ between tasks only; the runs of
@@ -83,7 +83,7 @@ class Study:
         return tuple(run for result in results for run in result.runs)
 
     def values(self, key: str) -> list[str]:
-        """The distinct values of a swept key, in the order of the settings."""
+        """Returns the distinct values of a swept key, in the order of the settings."""
         return list(dict.fromkeys(s[key] for s in self.settings.values() if key in s))
 
 
@@ -92,7 +92,7 @@ def build(runs: Sequence[collect.RunDirectory], warnings: Sequence[str] = ()) ->
 
     Args:
       runs: as from `collect.collect`, each with at least one evaluation.
-      warnings: put before the study's.
+      warnings: printed before the study's.
     """
     by_task = {
         task: [i for i, run in enumerate(runs) if run.task == task]
@@ -123,7 +123,7 @@ def build(runs: Sequence[collect.RunDirectory], warnings: Sequence[str] = ()) ->
 
 
 def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted keys -> values as text, without the keys that are not compared.
+    """Returns dotted keys -> values as text, without the keys that are not compared.
 
     A schedule is one value: `0.001` if it is constant, else `0.002 to 0.0005 in 20000`.
     """
@@ -148,7 +148,7 @@ def _text(value: Any) -> str:
 
 
 def _varying(flats: Sequence[Mapping[str, str]]) -> list[str]:
-    """Keys in which the configurations differ; a missing key is a difference."""
+    """Returns keys in which the configurations differ; a missing key is a difference."""
     keys = dict.fromkeys(key for flat in flats for key in flat)
     return [key for key in keys if len({flat.get(key) for flat in flats}) > 1]
 
@@ -188,7 +188,7 @@ def _version_warnings(runs: Sequence[collect.RunDirectory]) -> list[str]:
 
 
 def _metric(runs: Sequence[collect.RunDirectory]) -> str:
-    """The first metric that every run of a task has; the last one if there is none."""
+    """Returns the first metric that every run of a task has, or else the last one."""
     for name in scores.METRICS:
         if all(learning_curves.series(run.metrics, name)[0].size for run in runs):
             return name
@@ -230,7 +230,7 @@ def _pool(
 def _table(
     run: collect.RunDirectory, metric: str, steps: np.ndarray
 ) -> dict[int, dict[str, np.ndarray]] | None:
-    """Seed -> metric -> its values at the steps; None if the run has not reached the last one.
+    """Returns seed -> metric -> values at the steps; None if the run has not reached the last one.
 
     If all members of a run were frozen, the run ended early. Its last evaluation stands for the
     missing ones, as for a member that is frozen while others continue: skipping such a run would

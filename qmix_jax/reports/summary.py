@@ -11,7 +11,7 @@ from qmix_jax.reports import collect, statistics, study
 from qmix_jax.runs import scores
 
 _SEED = 0
-"""Of every bootstrap, so that the same runs give the same report."""
+"""Seed of every bootstrap, so that the same runs give the same report."""
 _ALL = "all tasks"
 _UNITS = {"eval/win_rate": "win rate", "eval/return": "return"}
 
@@ -23,7 +23,7 @@ class Options:
     Attributes:
       last: a seed's score is its mean over this many of its last evaluations.
       resamples: bootstrap samples.
-      top: how many settings figures show, the best ones.
+      top: number of settings in a figure, the best ones.
     """
 
     last: int = scores.LAST
@@ -95,7 +95,7 @@ class Ranking:
 
 
 def rankings(data: study.Study, options: Options) -> tuple[Ranking, ...]:
-    """A ranking per task, and one over all tasks if there are several and each has every setting.
+    """Returns a ranking per task, and one over all tasks if each of several has every setting.
 
     Over all tasks, win rates are used unchanged and returns are normalised per task: 0 is the
     lowest and 1 the highest evaluation of any seed of any setting at any time.
@@ -115,7 +115,7 @@ def rankings(data: study.Study, options: Options) -> tuple[Ranking, ...]:
 
 
 def order(rankings: Sequence[Ranking]) -> tuple[str, ...]:
-    """All settings, the best first: by the ranking over all tasks, else by the mean rank."""
+    """Returns all settings, the best first: by the ranking over all tasks, else by mean rank."""
     ranks: dict[str, list[int]] = {}
     for ranking in rankings[-1:] if rankings[-1].title == _ALL else rankings:
         for rank, row in enumerate(ranking.rows):
@@ -124,14 +124,14 @@ def order(rankings: Sequence[Ranking]) -> tuple[str, ...]:
 
 
 def improvement(x: RankingRow, y: RankingRow, options: Options) -> statistics.Estimate:
-    """Probability that a run of one setting scores higher than a run of another."""
+    """Estimates the probability that a run of one setting scores higher than one of another."""
     return statistics.improvement(x.scores, y.scores, options.resamples, _rng())
 
 
 def profile(
     ranking: Ranking, row: RankingRow, options: Options
 ) -> tuple[np.ndarray, statistics.Estimate]:
-    """Thresholds, the same for all rows of a ranking, and the share of runs above each."""
+    """Returns thresholds, the same for all rows of a ranking, and the share of runs above each."""
     values = np.concatenate([other.pooled_scores for other in ranking.rows])
     margin = 0.03 * np.ptp(values) or (0.05 if ranking.bounded else 0.5)
     taus = np.linspace(values.min() - margin, values.max() + margin, 201)
@@ -139,17 +139,17 @@ def profile(
 
 
 def pooled(rows: Sequence[RankingRow], options: Options) -> statistics.Estimate:
-    """Interquartile mean over the runs of several settings, resampled within each."""
+    """Estimates the interquartile mean over runs of several settings, resampled within each."""
     return _iqm([values for row in rows for values in row.scores], options)
 
 
 def curve(task: study.Task, label: str, options: Options) -> statistics.Estimate:
-    """Interquartile mean over seeds at each evaluation of a setting, f64[K] each."""
+    """Estimates the interquartile mean over seeds at each evaluation of a setting, f64[K] each."""
     return _iqm([task.results[label].values[task.metric]], options)
 
 
 def cost(runs: Sequence[collect.RunDirectory]) -> Cost:
-    """Cost of the runs of one setting."""
+    """Returns the cost of the runs of one setting."""
     speeds, members, shared = [], [1], False
     for run in runs:
         speed = run.metrics.get("perf/env_steps_per_s", np.array([]))
@@ -166,7 +166,7 @@ def cost(runs: Sequence[collect.RunDirectory]) -> Cost:
 
 
 def as_mapping(data: study.Study, rankings: Sequence[Ranking], options: Options) -> dict[str, Any]:
-    """The content of `statistics.json`; improvement and profiles of the top settings only."""
+    """Returns the content of `statistics.json`; improvement and profiles of top settings only."""
     top = order(rankings)[: options.top]
     return {
         "options": {**dataclasses.asdict(options), "confidence": statistics.CONFIDENCE,
@@ -258,14 +258,14 @@ def _row(
 
 
 def _ranked(rows: Sequence[RankingRow]) -> tuple[RankingRow, ...]:
-    """By interquartile mean, then by mean, then by name."""
+    """Sorts rows by interquartile mean, then by mean, then by name."""
     return tuple(
         sorted(rows, key=lambda x: (-float(x.iqm.value), -x.pooled_scores.mean(), x.setting))
     )
 
 
 def _wall_seconds(run: collect.RunDirectory) -> float:
-    """Seconds that a run has taken so far, according to its files."""
+    """Returns the seconds that a run has taken so far, according to its files."""
     compiled = collect.lookup(run.manifest, "compile_s", "total") or 0.0
     phases = [collect.lookup(run.manifest, "reached", name) for name in ("train_s", "eval_s")]
     if all(isinstance(seconds, int | float) for seconds in phases):

@@ -118,7 +118,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         mapping = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise config.ConfigError(
-            f"config: cannot read {str(path)!r} ({error.strerror}); give the config.yaml of a run"
+            f"config: cannot read {str(path)!r} ({error.strerror}); give a run directory"
         ) from error
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())

@@ -98,3 +98,21 @@ def test_a_notebook_cell_has_one_output_that_is_updated(monkeypatch):
     (output,) = notebook.outputs
     assert output["text/plain"] == "1k / 1k  100 steps/s  ETA 00:00  return 5"
     assert "[start] of &lt;a&gt; run" in output["text/html"], "notes are folded below the line"
+
+
+def test_all_prints_of_an_output_are_one_output_of_a_notebook_cell(monkeypatch):
+    outputs = []
+    display = pytest.importorskip("IPython.display", reason="part of the notebook extra")
+    monkeypatch.setattr(display, "display", outputs.append)
+    with progress.output(rich.console.Console(force_jupyter=True)) as out:
+        out.print("first")
+        out.print("second")
+    (output,) = outputs
+    assert "first" in output.text and "second" in output.text
+
+
+def test_outside_a_notebook_an_output_is_printed_at_once():
+    file = io.StringIO()
+    with progress.output(rich.console.Console(file=file)) as out:
+        out.print("first")
+        assert file.getvalue() == "first\n"

@@ -541,7 +541,7 @@ def test_evaluate_and_export_commands(run_directory, tmp_path, capsys):
     [
         (["evaluate"], "the following arguments are required: DIR"),
         (["evaluate", "nowhere"], "cannot read 'nowhere/config.yaml'"),
-        (["evaluate", "x", "y"], "'y' is not key=value; give one DIR, then key=value"),
+        (["evaluate", "x", "y"], "'y' is not key=value; give a single DIR, then key=value"),
         (["evaluate", "x", "--seed", "first"], "--seed: invalid number or 'last' value: 'first'"),
         (["export", "x", "--format", "onnx"], "allowed: stablehlo, numpy"),
         (["export", "x", "y"], "unrecognized arguments: y"),

@@ -1,4 +1,4 @@
-"""`qmix-jax doctor`: each known conflict where it applies, and one line per problem."""
+"""`qmix-jax doctor`: every known conflict, shortages, and the output."""
 
 import json
 

@@ -75,7 +75,7 @@ def test_a_run_that_ended_early_is_repeated_up_to_its_end(copy, tmp_path, capsys
     assert "it was repeated up to there" in " ".join(out.split())
 
 
-def test_a_directory_that_is_no_run_is_one_line(copy, tmp_path, capsys):
+def test_a_directory_that_is_not_a_run_is_refused_in_one_line(copy, tmp_path, capsys):
     for path, message in (
         (tmp_path, "is not a run directory: no manifest.json with `config` and `plan`"),
         (tmp_path / "nowhere", "is not a run directory"),

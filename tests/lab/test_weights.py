@@ -36,7 +36,7 @@ def test_weights_of_a_trained_run_are_drawn(tmp_path, capsys):
 def test_training_prints_tables_and_missing_weights_are_refused(algo, printed, tmp_path, capsys):
     folder = trained(tmp_path, algo)
     assert f"\n{printed}\n" in capsys.readouterr().out
-    with pytest.raises(qmix_jax.ConfigError, match=f"algorithm '{algo}' has none.*qatten"):
+    with pytest.raises(qmix_jax.ConfigError, match=f"algorithm '{algo}' has no weights.*qatten"):
         qmix_jax.weights(folder)
 
 

@@ -38,8 +38,8 @@ DESCRIBED = {
 """Environment -> (overrides, words of its transcript)."""
 
 
-def custom(how):
-    return ("env=custom", "env.name=toys.shown", f"+env.options.how={how}")
+def custom(presentation):
+    return ("env=custom", "env.name=toys.presented", f"+env.options.presentation={presentation}")
 
 
 def read(path):
@@ -132,9 +132,9 @@ def test_a_user_defined_environment_describes_itself(untrained, tmp_path):
         ({"parameters": "bset"}, "parameters='bset'; did you mean 'best'.*allowed: best, final"),
         ({"overrides": {"seed": 3}}, r"seed cannot change.*allowed: env\.options"),
         ({"overrides": {"env.options.game": "2B"}}, r"sizes=\(2, 2\)\), but.*on matrix/Q3"),
-        ({"out": "x.txt", "episodes": 2}, "one file for episodes=2; give a folder"),
+        ({"out": "x.txt", "episodes": 2}, "one file, but episodes=2; give a folder"),
         ({"out": "/proc/nowhere"}, "cannot write '/proc/nowhere'"),
-        ({"out": "x.png"}, r"rendered to a \.txt file; allowed: a name that ends in \.txt, or a"),
+        ({"out": "x.png"}, r"rendered to a \.txt file; allowed: a file that ends in \.txt, or a"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, untrained):
@@ -144,15 +144,15 @@ def test_mistakes_are_one_line(arguments, message, untrained):
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("presentation", "message"),
     [
         ("nothing", "has no presentation; return one .* draw .*describe"),
         ("unknown", "'sculptor'.*battle"),
     ],
 )
-def test_error_without_a_presentation_says_what_to_add(how, message, untrained):
+def test_an_environment_without_a_known_presentation_is_refused(presentation, message, untrained):
     with pytest.raises(qmix_jax.ConfigError, match=f"'counting'.*{message}"):
-        qmix_jax.render_run(untrained(*custom(how)))
+        qmix_jax.render_run(untrained(*custom(presentation)))
 
 
 def test_the_command_plays_another_game_of_equal_sizes(untrained, tmp_path, capsys):

@@ -61,7 +61,7 @@ def test_an_incomplete_last_line_is_ignored(make_run):
     assert run.metrics["env_steps"].max() == 200
 
 
-def test_finished_running_and_failed_runs_are_told_apart(make_run):
+def test_finished_running_and_failed_runs_are_distinguished(make_run):
     finished = collect.read(make_run("finished", SCORES))
     running = collect.read(make_run("running", SCORES, finished=False))
     failed = collect.read(make_run("failed", SCORES, failure="train/loss is nan"))

@@ -45,7 +45,7 @@ def test_the_length_of_a_constant_schedule_does_not_matter(make_run, build):
     assert list(build().settings) == ["qmix"]
 
 
-def test_labels_leave_out_what_the_algorithm_s_name_implies(make_run, build):
+def test_labels_omit_keys_that_the_algorithm_name_implies(make_run, build):
     vdn = {"algo.name": "vdn", "algo.mixer": {"name": "vdn", "options": {}}}
     make_run("0", {0: LOW})
     make_run("1", {0: LOW}, vdn)

@@ -5,7 +5,7 @@ import json
 
 from qmix_jax.cli import arguments, jobs
 
-SUMMARY = "evaluate a random or heuristic policy, to compare with"
+SUMMARY = "evaluate a random or heuristic policy for comparison"
 
 _EXAMPLES = """\
   qmix-jax baseline experiment=mpe_spread
@@ -16,9 +16,9 @@ _EXAMPLES = """\
 def parser() -> arguments.Parser:
     command = arguments.Parser(
         "baseline",
-        "Evaluate an untrained policy as trained ones are evaluated.\n"
-        "policy=random chooses uniformly among available actions; policy=heuristic is hand-written "
-        "(SMAX).",
+        "Evaluate a policy that is not learned, in the same way as a trained one.\n"
+        "policy=random (the default) is uniform over available actions; policy=heuristic is "
+        "hand-written (SMAX only).",
         "[policy=heuristic] [group=choice ...] [key=value ...] [options]",
         _EXAMPLES,
     )

@@ -6,7 +6,7 @@ from typing import Any
 from qmix_jax import components, config
 from qmix_jax.cli import arguments, composition
 
-SUMMARY = "check an environment against the contract of the trainer"
+SUMMARY = "check an environment against the contract of `Env`"
 
 _EXAMPLES = """\
   qmix-jax check-env smax scenario=2s3z
@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
     names = [argument for argument in options.arguments if "=" not in argument]
     if len(names) != 1:
         raise config.ConfigError(
-            f"check-env: got {len(names)} names; give one: a choice of env, or the dotted path of "
-            "your own module, such as my_lab.rescue size=4"
+            f"check-env: got {len(names)} names; give one, a choice of env or the dotted path of "
+            "your own module, such as my_lab.rescue"
         )
     name, env_options = _component(names[0])
     pairs = arguments.values([text for text in options.arguments if "=" in text])
@@ -77,5 +77,7 @@ def _set(options: dict[str, Any], path: str, value: Any) -> None:
     for parent in parents:
         options = options.setdefault(parent, {})
         if not isinstance(options, dict):
-            raise config.ConfigError(f"check-env: {path!r}: {parent!r} is a value; set that")
+            raise config.ConfigError(
+                f"check-env: {path!r}: {parent!r} is a single value; set {parent}=..."
+            )
     options[leaf] = value

@@ -13,7 +13,7 @@ SUMMARY = "evaluate a trained policy, also in another scenario"
 _EXAMPLES = """\
   qmix-jax evaluate DIR --episodes 1000
   qmix-jax evaluate DIR env.options.scenario=5m_vs_6m --members best --seeds 5
-  qmix-jax evaluate DIR --parameters final --seed last    the last evaluation again
+  qmix-jax evaluate DIR --parameters final --seed last    repeat the last evaluation
 """
 
 
@@ -26,7 +26,11 @@ def parser() -> arguments.Parser:
     )
     command.argument("directory", "DIR", "a run directory")
     command.argument(
-        "overrides", "key=value", "keys of `env`; shapes must stay the same", nargs="*"
+        "overrides",
+        "key=value",
+        "other settings of `env`; shapes must stay the same",
+        nargs="*",
+        default=[],
     )
     command.option(
         "--episodes", "N", "episodes per member and seed (default: as in training)", type=int
@@ -34,23 +38,23 @@ def parser() -> arguments.Parser:
     command.option(
         "--seed",
         "N|last",
-        "seed of the episodes; last: those of the last evaluation (default: 0)",
+        "seed of the episodes; last: that of the last evaluation (default: 0)",
         type=arguments.integer_or("last"),
     )
     command.option("--seeds", "N", "number of seeds (default: 1)", type=int)
     command.option(
         "--members", "0,1|best", "members to evaluate (default: all)", type=arguments.members
     )
-    command.option("--parameters", "best|final", "which parameters (default: best)")
+    command.option("--parameters", "best|final", "parameters to evaluate (default: best)")
     command.flag("--json", "print one JSON line instead of a table")
-    command.option("--out", "FILE", "also write the JSON line there", default=None)
+    command.option("--out", "FILE", "also write the JSON line to a file", default=None)
     return command
 
 
 def run(options: argparse.Namespace) -> int:
     settings = vars(options)
     out, as_json = settings.pop("out"), settings.pop("json")
-    values = arguments.values(settings.pop("overrides", ()))
+    values = arguments.values(settings.pop("overrides"))
     result = qmix_jax.evaluate_run(**settings, values=values)
     from qmix_jax.console import learning_curves
     from qmix_jax.runs import storage

@@ -26,20 +26,20 @@ def parser() -> arguments.Parser:
     command.option(
         "--format",
         "NAMES",
-        "of stablehlo,numpy (default: both)",
+        "formats, of stablehlo,numpy (default: both)",
         dest="formats",
         type=arguments.names,
     )
     command.option(
         "--platforms",
         "NAMES",
-        "platforms of the StableHLO, of cpu,cuda,rocm,tpu (default: cpu,cuda,tpu)",
+        "StableHLO platforms, of cpu,cuda,rocm,tpu (default: cpu,cuda,tpu)",
         type=arguments.names,
     )
     command.option(
         "--member", "N|best", "member to export (default: best)", type=arguments.integer_or("best")
     )
-    command.option("--parameters", "best|final", "which parameters (default: best)")
+    command.option("--parameters", "best|final", "parameters to export (default: best)")
     command.option("--out", "FOLDER", "where to write (default: `export` in DIR)")
     return command
 

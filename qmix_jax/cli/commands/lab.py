@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from qmix_jax import config
 from qmix_jax.cli import arguments, composition
 
-SUMMARY = "train algorithms on games with exact solutions and compare the tables"
+SUMMARY = "compare learnt with exact joint values on small games"
 
 GAMES = {
     **{
@@ -32,15 +32,15 @@ _EXAMPLES = """\
 def parser() -> arguments.Parser:
     command = arguments.Parser(
         "lab",
-        "Train algorithms on small games, compare what they learn with the exact solutions, and "
-        "write pictures and a page.",
+        "Train algorithms on small games, compare learnt with exact joint values, and write "
+        "pictures and a page.",
         "[--games NAMES] [--algos NAMES] [--out FOLDER] [key=value ...]",
         _EXAMPLES,
     )
     command.argument(
         "overrides", "key=value", "overrides of every configuration", nargs="*", default=[]
     )
-    command.option("--games", "NAMES", f"of {','.join(GAMES)} (default: all)", default=None)
+    command.option("--games", "NAMES", f"games, of {','.join(GAMES)} (default: all)", default=None)
     command.option("--algos", "NAMES", "choices of algo (default: all)", default=None)
     command.option("--out", "FOLDER", "where to write (default: runs/lab/<time>)", default=None)
     return command

@@ -16,14 +16,14 @@ _EXAMPLES = """\
 def parser() -> arguments.Parser:
     command = arguments.Parser(
         "plan",
-        "Show what training would need: updates, compiled programs and bytes, by part.",
+        "Show the updates, compiled programs and memory, by part, that training would need.",
         "[group=choice ...] [key=value ...] [--memory BYTES] [options]",
         _EXAMPLES,
     )
     command.option(
         "--memory",
         "BYTES",
-        "memory to plan for, also as 24GiB (default: population.memory, or all there is)",
+        "memory to plan for, such as 24GiB (default: population.memory, or that of the devices)",
         default=None,
     )
     arguments.add_overrides(command)

@@ -4,7 +4,7 @@ import argparse
 
 from qmix_jax.cli import arguments
 
-SUMMARY = "draw greedy episodes as GIF and contact sheet, or as a transcript"
+SUMMARY = "draw greedy episodes: GIF and contact sheet, or transcript"
 
 _EXAMPLES = """\
   qmix-jax render DIR
@@ -22,12 +22,16 @@ def parser() -> arguments.Parser:
     )
     command.argument("directory", "DIR", "a run directory")
     command.argument(
-        "overrides", "key=value", "keys of `env.options`; shapes must stay the same", nargs="*"
+        "overrides",
+        "key=value",
+        "other `env.options`; shapes must stay the same",
+        nargs="*",
+        default=[],
     )
     command.option("--episodes", "N", "number of episodes (default: 1)", type=int)
     command.option("--seed", "N", "seed of the episodes (default: 0)", type=int)
     command.option("--member", "N", "member of the run (default: 0)", type=int)
-    command.option("--parameters", "best|final", "which parameters (default: best)")
+    command.option("--parameters", "best|final", "parameters of the policy (default: best)")
     command.option("--fps", "N", "frames per second of the GIF, at most 50", type=float)
     command.option("--out", "PATH", "a folder, FILE.gif or FILE.txt (default: `render` in DIR)")
     return command
@@ -35,7 +39,7 @@ def parser() -> arguments.Parser:
 
 def run(options: argparse.Namespace) -> int:
     settings = vars(options)
-    overrides = arguments.values(settings.pop("overrides", ()))
+    overrides = arguments.values(settings.pop("overrides"))
     from qmix_jax.render import build  # imports JAX, for which `--help` need not wait
 
     for number, episode in enumerate(build.render_run(**settings, overrides=overrides)):

@@ -16,7 +16,7 @@ _EXAMPLES = """\
 def parser() -> arguments.Parser:
     command = arguments.Parser(
         "report",
-        "Compare the settings of runs and sweeps, and write a report that opens offline.",
+        "Compare the settings of runs and sweeps, and write a self-contained HTML report.",
         "DIR ... [options]",
         _EXAMPLES,
     )
@@ -24,7 +24,9 @@ def parser() -> arguments.Parser:
     command.option("--out", "FOLDER", "where to write (default: `report` in the first DIR)")
     command.option("--last", "N", "evaluations averaged into a seed's score (default: 3)", type=int)
     command.option("--resamples", "N", "bootstrap samples (default: 2000)", type=int)
-    command.option("--top", "N", "settings in a figure, at most (default: 10)", type=int)
+    command.option(
+        "--top", "N", "show at most this many settings in a figure (default: 10)", type=int
+    )
     return command
 
 

@@ -24,7 +24,7 @@ def parser() -> arguments.Parser:
     command.argument("directory", "DIR", "a run directory")
     command.option("--out", "FOLDER", "where to train (default: `DIR.rerun-<n>`)")
     command.option(
-        "--tolerance", "X", "relative difference up to which metrics count as equal", type=float
+        "--tolerance", "X", "relative difference that counts as equal (default: 1e-4)", type=float
     )
     return command
 

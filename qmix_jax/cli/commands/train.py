@@ -29,9 +29,9 @@ _EXAMPLES = """\
   qmix-jax train -m hydra/sweeper=optuna 'hparams.gamma=interval(0.9,0.999)'
                                               a search
   qmix-jax train resume=runs/smax_3m/qmix/2026-01-31_12-00-00 trainer.env_steps=1e6
-                                              continue a run or a sweep
+                                              resume a run or a sweep
   qmix-jax train --config-dir my_configs experiment=mine
-  qmix-jax train --cfg job                    every key with its value; trains nothing
+  qmix-jax train --cfg job                    print every key and its value
 """
 
 
@@ -42,16 +42,16 @@ def parser() -> arguments.Parser:
     )
     command = arguments.Parser("train", _description(), usage, _EXAMPLES)
     add = arguments.add_overrides(command)
-    about = "print a configuration and stop: job, hydra or all"
+    about = "print a configuration and exit: job, hydra or all"
     add("-c", "--cfg", metavar="WHAT", choices=("job", "hydra", "all"), help=about)
     add("-p", "--package", metavar="KEY", help="with --cfg: print one section")
     add("--resolve", help="with --cfg: resolve interpolations")
-    about = "print how the configuration is composed: all, config, defaults, defaults-tree, "
-    about += "plugins or searchpath"
+    about = "explain the composition and exit: all, config, defaults, defaults-tree, plugins or "
+    about += "searchpath"
     add("-i", "--info", metavar="TOPIC", nargs="?", const="all", help=about)
     add("-r", "--run", help="a single run (the default)")
     add("-sc", "--shell-completion", help="install shell completion (see --hydra-help)")
-    add("--hydra-help", help="print Hydra's help and stop")
+    add("--hydra-help", help="print Hydra's help and exit")
     return command
 
 
@@ -66,7 +66,7 @@ def _description() -> str:
         (
             "Train one run, or with -m one run per combination of values.",
             "",
-            "choices of config groups (an experiment sets the other groups; your choices win):",
+            "choices of config groups (an experiment sets the others; your choices override it):",
             *groups,
         )
     )
@@ -98,7 +98,7 @@ def _resume(directory: str, options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raises: ConfigError for options of Hydra that contradict each other."""
+    """Raises: ConfigError for Hydra options that exclude each other."""
     modes = ("run", "multirun", "cfg", "info", "shell_completion")
     if sum(bool(getattr(options, mode)) for mode in modes) > 1:
         raise config.ConfigError(
@@ -106,7 +106,7 @@ def _check(options: argparse.Namespace) -> None:
             "other"
         )
     if options.resolve and options.cfg is None:
-        raise config.ConfigError("command line: --resolve belongs to --cfg; give both or neither")
+        raise config.ConfigError("command line: --resolve needs --cfg; add --cfg job")
 
 
 def _run_hydra(options: argparse.Namespace) -> None:

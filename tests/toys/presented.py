@@ -9,7 +9,7 @@ from toys import counting
 class Config(counting.Config):
     """Options."""
 
-    how: Literal["draw", "describe", "both", "nothing", "unknown"] = "both"
+    presentation: Literal["draw", "describe", "both", "nothing", "unknown"] = "both"
     """Kind of presentation."""
 
 
@@ -28,8 +28,10 @@ def make(cfg):
     env = counting.make(counting.Config(limit=cfg.limit, longest=cfg.longest))
     return env._replace(
         presentation=base.Presentation(
-            draw=draw if cfg.how in ("draw", "both") else None,
-            describe=describe if cfg.how in ("describe", "both") else None,
-            scene=base.Scene("sculptor", lambda state: {}, {}) if cfg.how == "unknown" else None,
+            draw=draw if cfg.presentation in ("draw", "both") else None,
+            describe=describe if cfg.presentation in ("describe", "both") else None,
+            scene=base.Scene("sculptor", lambda state: {}, {})
+            if cfg.presentation == "unknown"
+            else None,
         )
     )
