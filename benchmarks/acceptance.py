@@ -60,14 +60,14 @@ class Game(NamedTuple):
     def claims(self, cfg: config.ExperimentConfig) -> Iterator[Claim]:
         """Trains and compares learnt with exact values."""
         with tempfile.TemporaryDirectory() as folder:
-            (cell,) = qmix_jax.run_lab({(cfg.env.name, cfg.algo.name): cfg}, folder).cells
+            (result,) = qmix_jax.run_lab({(cfg.env.name, cfg.algo.name): cfg}, folder).results
         expected = self.expected_return
-        reached = cell.reached.get(expected, 0)
-        yield Claim(f"seeds with a return of {expected:g}", cell.seeds, reached, cell.seeds)
+        reached = result.reached.get(expected, 0)
+        yield Claim(f"seeds with a return of {expected:g}", result.seeds, reached, result.seeds)
         if self.table is not None:
-            error = max(point.errors[self.table] for point in cell.points)
+            error = max(point.errors[self.table] for point in result.points)
             figure = f"error of the {self.table} table"
-            yield Claim(figure, cell.seeds, error, upper=self.tolerance)
+            yield Claim(figure, result.seeds, error, upper=self.tolerance)
 
 
 class Metric(NamedTuple):
@@ -184,7 +184,7 @@ CASES: dict[str, dict[str, Game | Metric | Bounded]] = {
         ),
     },
 }  # fmt: skip
-"""NAME -> case -> configuration and required results."""
+"""NAME -> case -> configuration and required result."""
 
 
 def run(options: measure.Options) -> int:

@@ -232,7 +232,7 @@ def _check_fit(
         name for name, module in modules.items() if algorithms.unmet(module.NEEDS, *setting) is None
     ]
     raise config.ConfigError(
-        f"algo: {cfg.algo.name} does not fit: {reason}; algo.algorithm that fits: "
+        f"algo: {cfg.algo.name} does not fit: {reason}; algorithms that fit: "
         f"{', '.join(fitting) or 'none'}"
     )
 

@@ -84,7 +84,7 @@ def test_too_little_memory_is_refused_before_compiling(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_members_that_do_not_fit_are_refused_without_slices(tmp_path, monkeypatch):
-    limit = int(2.5 * needed().kept)
+    limit = int(2.5 * needed().persistent)
     monkeypatch.setattr(population, "compile_programs", None)
     settings = {"batching": "map", "devices": 1, "memory": limit, "slices": False}
     jobs = [

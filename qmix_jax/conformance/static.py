@@ -212,7 +212,7 @@ def _algorithms(subject: Subject) -> Iterator[Finding]:
     for reason in dict.fromkeys(reasons.values()):
         refused = ", ".join(name for name in reasons if reasons[name] == reason)
         message = f"{refused} cannot train here ({reason})"
-        yield note("algorithms", message, f"algo.algorithm that can: {fitting}")
+        yield note("algorithms", message, f"algorithms that can: {fitting}")
 
 
 def _agent_state(subject: Subject) -> Iterator[Finding]:

@@ -145,18 +145,18 @@ def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
     plain = samples.algorithm("td", {}, agent, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams(gamma=0.0, algo={"alpha": 1.0})
     shared = {name: params[name] for name in ("agent", "mixer")}
-    right_gradient = samples.jit(jax.value_and_grad(samples.loss(plain), has_aux=True))
-    (loss, _), right = right_gradient(shared, shared, batch, hparams)
+    plain_gradient = samples.jit(jax.value_and_grad(samples.loss(plain), has_aux=True))
+    (loss, _), expected_grads = plain_gradient(shared, shared, batch, hparams)
     _, other = _random_problem(weighting, "mlp", seed=5)
     gradient = samples.jit(jax.value_and_grad(samples.loss(algo), has_aux=True))
     for tree in (params, {**other, **shared}):
-        (_, extras), found = gradient(tree, other, batch, hparams)
+        (_, extras), grads = gradient(tree, other, batch, hparams)
         np.testing.assert_allclose(extras.metrics["loss_monotonic"][0], loss, rtol=1e-5)
         for name in shared:
             jax.tree.map(
                 lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-                found[name],
-                right[name],
+                grads[name],
+                expected_grads[name],
             )
 
 
@@ -178,16 +178,17 @@ def test_windows_continue_the_carries_of_both_agent_networks():
     entries = {name: value[cut:] for name, value in full.items() if hasattr(value, "shape")}
     late = np.arange(len(full.valid))[:, None] >= cut
     loss = samples.jit(samples.loss(algo))
-    (expected, right), (found, ours) = (
+    (expected, expected_aux), (result, aux) = (
         loss(params, params, batch.replace(trajectory=trajectory), hparams)
         for trajectory in (
             replace(full, valid=full.valid & late),
             Trajectory(**entries, start=start),
         )
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    for name, value in ours.metrics.items():
-        np.testing.assert_allclose(value, right.metrics[name], rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+    for name, value in aux.metrics.items():
+        expected = expected_aux.metrics[name]
+        np.testing.assert_allclose(value, expected, rtol=1e-4, err_msg=name)
 
 
 def test_needs_a_monotonic_mixer(one_step):
@@ -242,7 +243,7 @@ def knowing_the_payoff(monkeypatch):
             return payoff[actions[..., 0], actions[..., 1]][..., None]
 
         known = critics.Critic(init=lambda key: (), apply=apply)
-        monkeypatch.setattr(wqmix.centrals, "make", lambda *_: known)
+        monkeypatch.setattr(wqmix.central_critic, "make", lambda *_: known)
         mixer = qmix_ns.make(qmix_ns.Config(embed_dim=8), spec)
         algo = tabular.algorithm("wqmix", {"weighting": weighting}, spec, mixer)
         init = algo.init

@@ -127,7 +127,7 @@ def test_algorithms_that_cannot_learn_are_listed_with_the_reason(check_form):
         ]
         (line,) = [finding.line() for finding in check.findings]
         assert line.startswith("algorithms: iql, pqn, qtran, td, wqmix cannot train here (")
-        assert reason in line and line.endswith("algo.algorithm that can: none")
+        assert reason in line and line.endswith("algorithms that can: none")
 
 
 @pytest.mark.parametrize(
