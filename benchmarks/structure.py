@@ -1,5 +1,5 @@
-"""Structure of a checkout: size, import cycles, imports of higher layers, private helpers, names, and
-the calls between `qmix_jax.train` and the compiled program.
+"""Structure of a checkout: size, imports, private helpers, names, and the calls between
+`qmix_jax.train` and the compiled program.
 
 Every checkout runs unchanged, in separate processes.
 """
