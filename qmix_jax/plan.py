@@ -74,7 +74,7 @@ class Plan:
         steps = ", ".join(f"{self.env_steps_at(rung):,}" for rung in rungs)
         raise config.ConfigError(
             f"rungs: {list(fractions)} of {self.env_steps:,} env steps fall on the evaluations at "
-            f"{steps}; they must increase and end before the run: choose others, or lower "
+            f"{steps}; rungs must increase and precede the end of the run: choose others, or lower "
             "eval.every"
         )
 
@@ -122,7 +122,7 @@ def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int
     first_batch = math.ceil(_batch(cfg, window) / trainer.n_envs) - 1
     warm_up = max(math.ceil(trainer.warm_up / steps_per_update), first_batch)
     n_updates = max(1, math.ceil(trainer.env_steps / steps_per_update) - warm_up)
-    # As many steps as `_DEFAULT_CAPACITY` of the longest episodes.
+    # The steps of `_DEFAULT_CAPACITY` episodes of the longest kind.
     default = math.ceil(_DEFAULT_CAPACITY * longest_episode / window)
     useful = min((warm_up + n_updates) * trainer.n_envs, default)
     if cfg.replay.kind == "on_policy":
@@ -195,9 +195,7 @@ def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int, ba
 
 
 def _check_epochs(cfg: config.ExperimentConfig) -> None:
-    """Checks that minibatches use every sequence of the last rollout, the only one stored, equally
-    often.
-    """
+    """Raises: ConfigError unless minibatches use every sequence of the rollout equally often."""
     n_envs, batch_size = cfg.trainer.n_envs, cfg.replay.batch_size
     steps, per_epoch = cfg.trainer.gradient_steps, n_envs // batch_size
     if n_envs % batch_size:
