@@ -1,4 +1,4 @@
-"""Memory of members, what fits, and slices of a population that does not."""
+"""Memory of members, the number that fits, and slices of a population."""
 
 import json
 import time
@@ -47,7 +47,7 @@ def needed():
 
 @pytest.mark.slow
 def test_slices_do_not_change_results(tmp_path, capsys):
-    """With batched members; `test_resume.py` has slices of members that take turns."""
+    """With batched members; `test_resume.py` has slices of sequential members."""
     member = needed()
     settings = {"population": {"batching": "vmap", "devices": 1}, **NO_COPIES}
     jobs = [members.load(seeds=2, **settings), members.load(seed=7, seeds=2, **settings)]

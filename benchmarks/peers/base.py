@@ -248,9 +248,13 @@ def _process(
         except subprocess.TimeoutExpired:
             return None
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill_group(process.pid)
     return process.returncode
+
+
+def _kill_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _outcome(peer: str, report: Mapping[str, Any], code: int | None, timeout: float) -> Outcome:

@@ -215,20 +215,20 @@ def test_unrestricted_values_are_those_of_the_central_agents(one_step):
 def test_matrix_games_are_solved_where_their_optimum_is_learnt(
     play_matrix_games, weighting, elsewhere
 ):
-    """Seeds whose Q* knows the optimum find it where QMIX seldom does, all on Q3 and nearly all on
-    HARD. On average Q_tot gives up the rest: to the mean of the other payoffs in CW; in OW on Q3 to
+    """Seeds whose Q* learns the optimum choose it, all on Q3 and nearly all on HARD; QMIX rarely
+    does. On average the other entries of Q_tot are the mean of the other payoffs in CW; in OW on Q3
     -12 alpha / (1 + alpha), between four underestimates (0) and four overestimates (-12)."""
     options = {"weighting": weighting, "central_hidden": 32, "central_layers": 2}
     mixer = {"embed_dim": 8, "hypernet_layers": 1}
     played = play_matrix_games("wqmix", options, mixer, 5e-3, 1_500)
-    for game, rest, share in zip(played, elsewhere, (1.0, 0.85), strict=True):
+    for game, other, share in zip(played, elsewhere, (1.0, 0.85), strict=True):
         learnt = np.abs(game.unrestricted[:, 0, 0] - 8.0) < 0.5
         solved = learnt & (game.greedy == 8.0)
         assert learnt.mean() > 0.6 and solved.sum() >= share * learnt.sum()
-        table = np.full((3, 3), rest)
+        table = np.full((3, 3), other)
         table[0, 0] = 8.0
         mean = game.joint[solved].mean(axis=0)
-        assert rest is None or np.abs(mean - table).max() < 0.3
+        assert other is None or np.abs(mean - table).max() < 0.3
 
 
 @pytest.fixture
@@ -252,8 +252,8 @@ def knowing_the_payoff(monkeypatch):
     return lambda weighting: lambda *args: of(weighting, *args)
 
 
-def _optimum_and_rest(best, rest):
-    table = np.full((3, 3), rest)
+def _optimum_and_others(best, other):
+    table = np.full((3, 3), other)
     table[0, 0] = best
     return table
 
@@ -266,8 +266,8 @@ def test_central_weights_solve_games_whose_payoff_is_known(knowing_the_payoff):
     make = knowing_the_payoff("centrally")
     ends = tabular.play_one_step_games(make, games, alpha, 0.02, 1_500)
     np.testing.assert_array_equal(ends.greedy[:, 0].T, np.tile([8.0, 8.0, 11.0, 12.0], (64, 1)))
-    for index, rest in enumerate((-6.0, -4.5)):
-        expected = np.broadcast_to(_optimum_and_rest(8.0, rest), (64, 3, 3))
+    for index, other in enumerate((-6.0, -4.5)):
+        expected = np.broadcast_to(_optimum_and_others(8.0, other), (64, 3, 3))
         np.testing.assert_allclose(ends.tables[index, 0], expected, atol=0.1)
 
 
@@ -280,8 +280,8 @@ def test_optimistic_weights_solve_games_whose_payoff_is_known(knowing_the_payoff
     ends = tabular.play_one_step_games(make, ("Q3", "HARD", "P2"), coefficients, 0.02, 1_500)
     assert ends.reached(0, 8.0)[0] == 64 and ends.reached(1, 8.0)[0] >= 48
     np.testing.assert_array_equal(ends.reached(2, 12.0), [64, 64])
-    for index, rest in enumerate((-12.0 / 11.0, -4.0)):
+    for index, other in enumerate((-12.0 / 11.0, -4.0)):
         values = ends.tables[0, index][ends.greedy[0, index] == 8.0]
         assert len(values) > 32
-        expected = np.broadcast_to(_optimum_and_rest(8.0, rest), values.shape)
+        expected = np.broadcast_to(_optimum_and_others(8.0, other), values.shape)
         np.testing.assert_allclose(values, expected, atol=0.1)

@@ -169,14 +169,14 @@ def recorded(monkeypatch):
     """Records the (directory, configuration) that recipes would train, without training."""
     recorded = []
 
-    def note(directory, wanted, interrupted=False):
-        recorded.append((directory, wanted))
+    def append(directory, config, interrupted=False):
+        recorded.append((directory, config))
         return Result(directory, interrupted)
 
-    monkeypatch.setattr(qmix_jax, "train", lambda config, path: note(path, config))
-    monkeypatch.setattr(qmix_jax, "resume", note)
+    monkeypatch.setattr(qmix_jax, "train", lambda config, path: append(path, config))
+    monkeypatch.setattr(qmix_jax, "resume", append)
     monkeypatch.setattr(
-        qmix_jax, "train_many", lambda jobs, *_, **__: [note(*job[1::-1]) for job in jobs]
+        qmix_jax, "train_many", lambda jobs, *_, **__: [append(*job[1::-1]) for job in jobs]
     )
     return recorded
 
@@ -186,7 +186,7 @@ def test_every_recipe_has_a_valid_configuration(recorded, tmp_path):
     recipes = record.recipes()
     for name, recipe in recipes.items():
         recipe(tmp_path / name)
-    # Most ask once; the two resumed ones twice, the sweep and the halving for four jobs each.
+    # Most recipes train once, the two resumed ones twice, the sweep and the halving four jobs each.
     assert len(recorded) == len(recipes) + 2 + 2 * (4 - 1)
 
 
