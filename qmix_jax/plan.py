@@ -179,7 +179,16 @@ def _batch(cfg: config.ExperimentConfig, window: int) -> int:
 def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int, batch: int) -> int:
     replay, n_envs = cfg.replay, cfg.trainer.n_envs
     if replay.capacity is not None:
-        _check_capacity(replay.capacity, batch, n_envs)
+        if batch > replay.capacity:
+            raise config.ConfigError(
+                f"plan: replay.batch_size={batch} exceeds replay.capacity={replay.capacity}; "
+                "raise capacity or lower batch_size"
+            )
+        if replay.capacity % n_envs:
+            raise config.ConfigError(
+                f"plan: replay.capacity={replay.capacity} is not a multiple of "
+                f"trainer.n_envs={n_envs}; use {math.ceil(replay.capacity / n_envs) * n_envs}"
+            )
         return replay.capacity
     affordable = replay.byte_budget // sequence_bytes
     needed = math.ceil(batch / n_envs) * n_envs
@@ -214,17 +223,4 @@ def _check_epochs(cfg: config.ExperimentConfig) -> None:
         raise config.ConfigError(
             f"plan: replay.kind=on_policy with replay.capacity={cfg.replay.capacity}, but only the "
             "last rollout is stored; set it to null"
-        )
-
-
-def _check_capacity(capacity: int, batch_size: int, n_envs: int) -> None:
-    if batch_size > capacity:
-        raise config.ConfigError(
-            f"plan: replay.batch_size={batch_size} exceeds replay.capacity={capacity}; "
-            "raise capacity or lower batch_size"
-        )
-    if capacity % n_envs:
-        raise config.ConfigError(
-            f"plan: replay.capacity={capacity} is not a multiple of trainer.n_envs={n_envs}; "
-            f"use {math.ceil(capacity / n_envs) * n_envs}"
         )
