@@ -19,7 +19,7 @@ NAMES = {
     "memory": "bytes per member",
     "record": "record short runs of this version; out=DIR [only=NAME,...]",
     "equality": "compare recorded runs of two versions bit for bit; before=DIR after=DIR",
-    "structure": "lines, import cycles, calls to the compiled program; [tree=DIR ...]",
+    "structure": "lines, import cycles, names, calls to the compiled program; [tree=DIR ...]",
     "export": "a trained policy in each format: actions, size and latency; run=DIR",
     "sweep": "a multirun trained as populations, compared with one job at a time",
     "acceptance": "check learning results over many seeds; NAME",

@@ -184,7 +184,7 @@ CASES: dict[str, dict[str, Game | Metric | Bounded]] = {
         ),
     },
 }  # fmt: skip
-"""NAME -> case -> configuration and required results."""
+"""NAME -> case -> configuration and required result."""
 
 
 def run(options: measure.Options) -> int:

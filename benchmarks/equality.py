@@ -278,7 +278,7 @@ def _check_contexts(before: pathlib.Path, after: pathlib.Path) -> list[str]:
 
 
 def _row(name: str, verdict: Verdict) -> measure.Row:
-    """Reports the earliest first difference, of those beyond rounding if there are any."""
+    """Reports the earliest first difference, preferably one beyond rounding."""
     first = min(verdict.firsts, key=lambda first: (first.size <= TOLERANCE, first.update),
                 default=None)  # fmt: skip
     text = "rounding" if verdict.passed else "DIFFERS"

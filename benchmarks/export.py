@@ -189,7 +189,7 @@ def _margin(
 def _utilities(
     step: runner.Step, state: runner.Arrays, recorded: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """f32[T, B, N, A]."""
+    """Returns f32[T, B, N, A]."""
     utilities = []
     inputs = (recorded[name] for name in ("obs", "avail_actions", "reset"))
     for obs, avail, reset in zip(*inputs, strict=True):

@@ -195,7 +195,7 @@ def report(name: str, rows: Sequence[Row], options: Options, notes: Sequence[str
 
 
 def _module() -> str:
-    """The name of the started module."""
+    """Returns the name of the main module."""
     name = pathlib.Path(sys.argv[0]).stem
     return "benchmarks" if name == "__main__" else f"benchmarks.{name}"
 

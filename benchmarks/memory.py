@@ -25,7 +25,7 @@ def run(options: measure.Options) -> None:
 
 
 def _row(case: str, overrides: tuple[str, ...], dtypes: tuple[str, str]) -> measure.Row | None:
-    """None for uint8 if the environment states no bounds."""
+    """Returns None for uint8 if the environment states no bounds."""
     stored = (f"replay.obs_dtype={dtypes[0]}", f"replay.state_dtype={dtypes[1]}")
     cfg = cases.load((*overrides, *stored))
     spec = program.environment(cfg).spec

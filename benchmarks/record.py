@@ -259,7 +259,7 @@ def _train_and_resume(
 
 
 def _completed(result: qmix_jax.Result | None) -> qmix_jax.Result:
-    """The result. Raises: KeyboardInterrupt if a signal ended training early."""
+    """Returns the result. Raises: KeyboardInterrupt if a signal ended training early."""
     if result is None or result.interrupted:
         raise KeyboardInterrupt
     return result
@@ -293,7 +293,7 @@ def _row(out: pathlib.Path, job: str) -> measure.Row:
 
 
 def _context() -> dict[str, Any]:
-    """What results depend on besides this package: versions, flags, devices and processor."""
+    """Returns the versions, flags, devices and processor that results depend on."""
     devices = jax.local_devices()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []

@@ -1,5 +1,5 @@
-"""Structure of a checkout: size, import cycles, imports of higher layers, private helpers, and the
-calls between `qmix_jax.train` and the compiled program.
+"""Structure of a checkout: size, imports, private helpers, names, and the calls between
+`qmix_jax.train` and the compiled program.
 
 Every checkout runs unchanged, in separate processes.
 """
@@ -24,6 +24,9 @@ from benchmarks import measure
 _PACKAGE = "qmix_jax"
 _WORKER = pathlib.Path(__file__).with_name("structure_worker.py")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+CONTRACT_NAMES = ("Config", "Coefficients")
+"""Classes that every component's module defines."""
+VAGUE_NAMES = ("found", "own", "one", "whole", "numbers")
 _STARTS = {
     "import s": ("-c", f"import {_PACKAGE}"),
     "help s": ("-m", _PACKAGE, "--help"),
@@ -81,10 +84,11 @@ def _trees(overrides: Sequence[str]) -> list[pathlib.Path]:
 
 def _row(tree: pathlib.Path) -> tuple[measure.Row, list[str]]:
     package, tests = python_files(tree / _PACKAGE), python_files(tree / "tests")
+    sources = [path.read_text(encoding="utf-8") for path in package]
     imports = imports_of(tree)
     cycles = {late: find_cycles(imports, late) for late in (False, True)}
     upward = upward_imports(imports, layers(tree))
-    private = [helper for path in package for helper in helpers(path.read_text(encoding="utf-8"))]
+    private = [helper for source in sources for helper in helpers(source)]
     once = [helper for helper in private if helper.uses == 1]
     calls = hops(tree)
     row = {
@@ -93,12 +97,14 @@ def _row(tree: pathlib.Path) -> tuple[measure.Row, list[str]]:
         "lines": sum(map(_lines, package)),
         "test files": len(tests),
         "test lines": sum(map(_lines, tests)),
-        "circles": len(cycles[False]),
-        "circles with late imports": len(cycles[True]),
-        "arrows up": len(upward),
+        "import cycles": len(cycles[False]),
+        "with late imports": len(cycles[True]),
+        "upward imports": len(upward),
         "private functions": len(private),
         "used once": len(once),
         "used once, one statement": sum(helper.statements == 1 for helper in once),
+        "repeated class names": len(repeated_classes(sources)),
+        "vague bindings": sum(vague_bindings(sources).values()),
         "hops": len(calls),
         "hop files": len({call.partition(":")[0] for call in calls}),
     }
@@ -108,6 +114,7 @@ def _row(tree: pathlib.Path) -> tuple[measure.Row, list[str]]:
         for imported in upward
     ]
     notes.append(f"{tree.name}: hops: {' -> '.join([*calls, 'compiled train'])}")
+    notes.append(f"{tree.name}: {', '.join(folder_sizes(tree / _PACKAGE))}")
     return row, notes
 
 
@@ -118,6 +125,17 @@ def python_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _lines(path: pathlib.Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def folder_sizes(package: pathlib.Path) -> list[str]:
+    """Returns `folder 12 files 2,469 lines` for the package's own modules and each folder in it."""
+    sizes: dict[str, list[int]] = {}
+    for path in python_files(package):
+        folder, *below = path.relative_to(package).parts
+        sizes.setdefault(folder if below else package.name, []).append(_lines(path))
+    return [
+        f"{name} {len(lines)} files {sum(lines):,} lines" for name, lines in sorted(sizes.items())
+    ]
 
 
 def imports_of(tree: pathlib.Path) -> list[Import]:
@@ -223,6 +241,37 @@ def _names(node: ast.AST) -> Iterator[str]:
     for child in ast.walk(node):
         if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load):
             yield child.id
+
+
+def repeated_classes(sources: Iterable[str]) -> dict[str, int]:
+    """Returns class name -> number of definitions, for names with several; not `CONTRACT_NAMES`."""
+    counts = collections.Counter(
+        node.name
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef) and node.name not in CONTRACT_NAMES
+    )
+    return {name: count for name, count in counts.items() if count > 1}
+
+
+def vague_bindings(sources: Iterable[str]) -> dict[str, int]:
+    """Returns the number of bindings of each of `VAGUE_NAMES`."""
+    counts = collections.Counter(
+        name for source in sources for name in bound_names(ast.parse(source))
+    )
+    return {name: counts[name] for name in VAGUE_NAMES}
+
+
+def bound_names(module: ast.AST) -> Iterator[str]:
+    """Yields every name bound: variables, parameters, functions, classes and imports."""
+    for node in ast.walk(module):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                yield name
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.alias(name=name, asname=alias):
+                yield alias or name.rpartition(".")[2]
 
 
 def hops(tree: pathlib.Path) -> list[str]:

@@ -75,7 +75,7 @@ def make_window(setup: rollout.CollectorSetup, window: int, burn_in: int) -> Col
     """
 
     def init(key: Array) -> _WindowState:
-        # Zeros, replaced by fresh starts in the first rollout: the reset is compiled once less.
+        # Zeros, which the first rollout replaces: one compiled reset fewer.
         blank = jax.tree.map(_zeros, jax.eval_shape(setup.start, key))
         tail = None
         if burn_in:
@@ -171,7 +171,7 @@ def for_host_env(spec: EnvSpec) -> Collector:
 
 
 class OnlineCollector(NamedTuple):
-    """As `Collector`, learning after every env step.
+    """As `Collector`, but learns after every env step.
 
     Attributes:
       init: `(key) -> actor`.
@@ -262,8 +262,8 @@ def _stride(env: envs.Env) -> int:
 
 
 def _draw_starts(setup: rollout.CollectorSetup, key: Array, keys: Array) -> tuple[Any, Any]:
-    """Resets environments for a whole rollout before it runs: a reset inside the step would be a
-    quarter of a SMAX step's work, and another copy of it to compile.
+    """Draws all starts of a rollout before it runs: a reset inside the step would take a quarter of
+    a SMAX step, and compile another copy.
 
     Args:
       key: for the start of the first step.

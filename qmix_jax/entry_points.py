@@ -17,8 +17,8 @@ class RoundContext(NamedTuple):
     Attributes:
       jit: `(fn, n_shared=0, donate=()) -> jitted`; the last `n_shared` arguments have no member
         axis.
-      eval_shape: `(fn, *arguments) -> ` shapes of its results, with their sharding.
-      sharded: `(array or shape with a member axis) -> ` its shape, with its sharding.
+      eval_shape: `(fn, *arguments) -> shapes` of the results, with sharding.
+      sharded: `(array or shape with a member axis) -> shape`, with sharding.
       seeds, hparams: arguments of a round.
       index: shape of an i32[].
       size: members of a round.

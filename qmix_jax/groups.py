@@ -49,7 +49,7 @@ def compiled_part(cfg: config.ExperimentConfig) -> config.ExperimentConfig:
 
 
 def separating_keys(groups: Sequence[ConfigGroup]) -> tuple[str, ...]:
-    """Returns the dotted static keys in which groups differ: why there is more than one."""
+    """Returns the dotted static keys in which groups differ."""
     return differing_keys(*(static_part(group.config) for group in groups))
 
 

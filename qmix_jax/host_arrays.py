@@ -16,18 +16,18 @@ padded with copies of the last member."""
 
 
 def names(tree: Tree) -> list[str]:
-    """The path of every leaf, such as `learner/params/agent/head/kernel`, in leaf order."""
+    """Returns the path of every leaf, such as `learner/params/agent/head/kernel`, in leaf order."""
     paths, _ = jax.tree.flatten_with_path(tree)
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
 
 
 def to_host(rounds: Rounds, n_members: int, limits: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Copies of all leaves by name, without padding; typed keys as their data.
+    """Copies all leaves to the host, by name, without padding; typed keys as their data.
 
     Args:
       n_members: P.
-      limits: name prefix -> how many entries of the axis after the members' to copy; 0 leaves the
-        arrays out.
+      limits: name prefix -> number of entries to copy of the axis after the members'; 0 omits the
+        arrays.
     """
     arrays = {}
     leaves = zip(*(jax.tree.leaves(tree) for tree in rounds), strict=True)
@@ -41,13 +41,12 @@ def to_host(rounds: Rounds, n_members: int, limits: Mapping[str, int]) -> dict[s
 def to_devices(
     arrays: Mapping[str, np.ndarray], template: Tree, n_rounds: int, sharding: Sharding
 ) -> Rounds:
-    """Rounds of trees from the arrays of `to_host`.
+    """Copies the arrays of `to_host` to devices, as rounds of trees.
 
     Args:
       arrays: by name; replay arrays may have fewer entries than the template, or be missing: the
         others are zeros.
-    Raises:
-      ValueError: as `check`.
+    Raises: ValueError as `check`.
     """
     check(arrays, template)
     leaves, structure = jax.tree.flatten(template)
@@ -59,7 +58,7 @@ def to_devices(
 
 
 def check(arrays: Mapping[str, np.ndarray], template: Tree) -> None:
-    """Raises: ValueError if an array does not fit its leaf, or if one of the two is missing."""
+    """Raises: ValueError for an array that does not fit its leaf, or is missing or unknown."""
     expected = dict(zip(names(template), jax.tree.leaves(template), strict=True))
     for name in {**expected, **arrays}:
         if name not in expected:
@@ -73,7 +72,7 @@ def check(arrays: Mapping[str, np.ndarray], template: Tree) -> None:
 def select_members(
     rounds: Rounds, members: Sequence[int], template: Tree, n_rounds: int, sharding: Sharding
 ) -> Rounds:
-    """Some members of other rounds, unchanged, in new rounds."""
+    """Returns new rounds with some members of other rounds, unchanged."""
     leaves = zip(*(jax.tree.leaves(tree) for tree in rounds), strict=True)
     placed = [
         _distribute(_copy(parts, None)[list(members)], like, n_rounds, sharding)
@@ -84,8 +83,8 @@ def select_members(
 
 
 def _copy(parts: Sequence[jax.Array], limit: int | None) -> np.ndarray:
-    """The members of all rounds in one array. No view of device memory outlives the call: it would
-    keep the next program from reusing that memory.
+    """Concatenates the members of all rounds. No view of device memory outlives the call: it would
+    prevent the next program from reusing that memory.
     """
     parts = [jax.random.key_data(x) if _is_key(x) else x for x in parts]
     size = len(parts[0])
@@ -100,12 +99,12 @@ def _copy(parts: Sequence[jax.Array], limit: int | None) -> np.ndarray:
 
 
 def _data_shape(like: Any) -> Any:
-    """The shape of a leaf; of typed keys, that of their data."""
+    """The shape of a leaf; for typed keys, the shape of their data."""
     return jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
 
 
 def _check_leaf(name: str, values: np.ndarray, data: Any) -> None:
-    """Replay arrays may have fewer entries than their leaf."""
+    """Accepts replay arrays with fewer entries than their leaf."""
     fits = values.shape[1:] == data.shape[1:]
     if name.startswith(_REPLAY) and values.ndim == data.ndim:
         fits = values.shape[2:] == data.shape[2:] and values.shape[1] <= data.shape[1]
@@ -117,7 +116,7 @@ def _check_leaf(name: str, values: np.ndarray, data: Any) -> None:
 
 
 def _fill(values: np.ndarray | None, like: Any) -> np.ndarray:
-    """The array with zeros for missing entries."""
+    """Returns the array with zeros for missing entries."""
     data = _data_shape(like)
     if values is None:
         return np.zeros((1, *data.shape[1:]), data.dtype)

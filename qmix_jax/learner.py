@@ -37,7 +37,7 @@ class LearnerState:
       params: network name -> parameters; `params["statistics"]`, if any, is updated by `prepare`
         and never differentiated.
       target_params: network name -> target copy, for some of the networks.
-      opt_state: anything else the learner needs.
+      opt_state: any other state: optimisers, visit counts.
     """
 
     params: Params

@@ -74,7 +74,7 @@ class Plan:
         steps = ", ".join(f"{self.env_steps_at(rung):,}" for rung in rungs)
         raise config.ConfigError(
             f"rungs: {list(fractions)} of {self.env_steps:,} env steps fall on the evaluations at "
-            f"{steps}; they must increase and end before the run: choose others, or lower "
+            f"{steps}; rungs must increase and precede the end of the run: choose others, or lower "
             "eval.every"
         )
 
@@ -122,7 +122,7 @@ def make(cfg: config.ExperimentConfig, longest_episode: int, sequence_bytes: int
     first_batch = math.ceil(_batch(cfg, window) / trainer.n_envs) - 1
     warm_up = max(math.ceil(trainer.warm_up / steps_per_update), first_batch)
     n_updates = max(1, math.ceil(trainer.env_steps / steps_per_update) - warm_up)
-    # As many steps as `_DEFAULT_CAPACITY` of the longest episodes.
+    # The steps of `_DEFAULT_CAPACITY` episodes of the longest kind.
     default = math.ceil(_DEFAULT_CAPACITY * longest_episode / window)
     useful = min((warm_up + n_updates) * trainer.n_envs, default)
     if cfg.replay.kind == "on_policy":
@@ -179,7 +179,16 @@ def _batch(cfg: config.ExperimentConfig, window: int) -> int:
 def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int, batch: int) -> int:
     replay, n_envs = cfg.replay, cfg.trainer.n_envs
     if replay.capacity is not None:
-        _check_capacity(replay.capacity, batch, n_envs)
+        if batch > replay.capacity:
+            raise config.ConfigError(
+                f"plan: replay.batch_size={batch} exceeds replay.capacity={replay.capacity}; "
+                "raise capacity or lower batch_size"
+            )
+        if replay.capacity % n_envs:
+            raise config.ConfigError(
+                f"plan: replay.capacity={replay.capacity} is not a multiple of "
+                f"trainer.n_envs={n_envs}; use {math.ceil(replay.capacity / n_envs) * n_envs}"
+            )
         return replay.capacity
     affordable = replay.byte_budget // sequence_bytes
     needed = math.ceil(batch / n_envs) * n_envs
@@ -195,9 +204,7 @@ def _capacity(cfg: config.ExperimentConfig, sequence_bytes: int, useful: int, ba
 
 
 def _check_epochs(cfg: config.ExperimentConfig) -> None:
-    """Checks that minibatches use every sequence of the last rollout, the only one stored, equally
-    often.
-    """
+    """Raises: ConfigError unless minibatches use every sequence of the rollout equally often."""
     n_envs, batch_size = cfg.trainer.n_envs, cfg.replay.batch_size
     steps, per_epoch = cfg.trainer.gradient_steps, n_envs // batch_size
     if n_envs % batch_size:
@@ -216,17 +223,4 @@ def _check_epochs(cfg: config.ExperimentConfig) -> None:
         raise config.ConfigError(
             f"plan: replay.kind=on_policy with replay.capacity={cfg.replay.capacity}, but only the "
             "last rollout is stored; set it to null"
-        )
-
-
-def _check_capacity(capacity: int, batch_size: int, n_envs: int) -> None:
-    if batch_size > capacity:
-        raise config.ConfigError(
-            f"plan: replay.batch_size={batch_size} exceeds replay.capacity={capacity}; "
-            "raise capacity or lower batch_size"
-        )
-    if capacity % n_envs:
-        raise config.ConfigError(
-            f"plan: replay.capacity={capacity} is not a multiple of trainer.n_envs={n_envs}; "
-            f"use {math.ceil(capacity / n_envs) * n_envs}"
         )

@@ -230,12 +230,12 @@ def make_layout(
       max_members: members that fit into memory at once, None for any number; the layout then covers
         the first members, and the others follow by `Population.rebind`.
     """
-    alive = n_members if max_members is None else min(n_members, max_members)
-    used = tuple(devices[:alive])
+    resident = n_members if max_members is None else min(n_members, max_members)
+    used = tuple(devices[:resident])
     if batching == "auto":
         batching = "map" if used[0].platform == "cpu" else "vmap"
     # Full rounds only, so that no padding member takes the memory of a real one.
-    quota = -(-alive // len(used)) if alive == n_members else alive // len(used)
+    quota = -(-resident // len(used)) if resident == n_members else resident // len(used)
     per_device, rounds = (1, quota) if batching == "map" else (quota, 1)
     return Layout(min(n_members, quota * len(used)), used, per_device, rounds, batching)
 

@@ -176,7 +176,7 @@ def collector_setup(
 def make_evaluate(
     algorithm: algorithms.Algorithm, setup: rollout.CollectorSetup
 ) -> Callable[[Array, Any, Array], dict[str, Array]]:
-    """Returns `Program.evaluate` for any environment, without building the rest of a program."""
+    """Returns `Program.evaluate` for any environment, without building a program."""
 
     def run(key: Array, params: Any, index: Array) -> dict[str, Array]:
         eval_key = train_step.stream(key, train_step.EVAL, index)
@@ -232,7 +232,7 @@ def _check_fit(
         name for name, module in modules.items() if algorithms.unmet(module.NEEDS, *setting) is None
     ]
     raise config.ConfigError(
-        f"algo: {cfg.algo.name} does not fit: {reason}; algo.algorithm that fits: "
+        f"algo: {cfg.algo.name} does not fit: {reason}; algorithms that fit: "
         f"{', '.join(fitting) or 'none'}"
     )
 
@@ -252,7 +252,7 @@ def _behaviour_shapes(algorithm: algorithms.Algorithm, spec: EnvSpec) -> Any:
 def _stored_fields(
     cfg: config.ExperimentConfig, spec: EnvSpec, algorithm: algorithms.Algorithm, behaviour: Any
 ) -> replay.StoredFields:
-    """The fields of a stored sequence, those that `prepare` adds included."""
+    """The fields of a stored sequence, including those that `prepare` adds."""
     length = plan.window_length(cfg, spec.max_steps) + cfg.trainer.burn_in
     carry = None
     if cfg.trainer.collector == "window":

@@ -70,7 +70,7 @@ class Buffer(NamedTuple):
     Attributes:
       init: `() -> state`.
       add: `(state, Trajectory[T, B], Clock) -> state`; B must divide the capacity.
-      sample: `(state, key, Clock) -> Batch` of different sequences.
+      sample: `(state, key, Clock) -> Batch` of distinct sequences or transitions.
       update: `(state, Batch, priority f32[B]) -> state`.
     """
 
@@ -100,7 +100,7 @@ def float_codec(dtype: config.StorageDtype, bounds: tuple[float, float] | None =
     if dtype == "float32":
         return Codec(jnp.float32, lambda x: x, lambda x: x)
     if dtype == "uint8":
-        assert bounds is not None, "check_storage comes first"
+        assert bounds is not None, "see check_storage"
         return _affine_codec(*bounds)
     small = jnp.dtype(dtype)
     return Codec(
@@ -155,13 +155,13 @@ def _codecs(spec: EnvSpec, dtypes: StorageDtypes) -> dict[str, Codec]:
 
 
 class StoredFields(NamedTuple):
-    """Length of a stored sequence, and its fields beyond those that every algorithm needs.
+    """Length and optional fields of a stored sequence.
 
     Attributes:
       length: T, steps per sequence.
-      reward_per_agent: rewards are each agent's own.
+      reward_per_agent: store each agent's reward instead of the team's.
       behaviour: name -> shape of [B, ...] for B = 1, added by acting and `prepare` at each step.
-      mean_action: mean actions are stored.
+      mean_action: store mean actions.
       carry: shapes of one sequence's carry if sequences continue episodes, else None.
     """
 
@@ -223,7 +223,7 @@ def sequence_bytes(shapes: BufferState) -> int:
 
 
 def _sample_distinct(key: Array, n: Array, count: int) -> Array:
-    """Samples `count` different integers in [0, n), every subset equally likely (Bentley & Floyd
+    """Samples `count` distinct integers in [0, n), every subset equally likely (Bentley & Floyd
     1987): draw i is from [0, n - count + i], replaced by the largest of these if chosen before.
     """
     order = jnp.arange(count)
@@ -314,7 +314,7 @@ class Ring(NamedTuple):
 
     def read_steps(self, state: BufferState, index: Array, step: Array) -> Trajectory:
         """Reads step `step` i32[B] of each sequence `index` i32[B] as Trajectory[1, B], for agents
-        without memory; `start` holds the last actions.
+        without memory; `start` has the previous actions.
         """
 
         def cut(name: str, ring: Any) -> Any:
@@ -384,9 +384,9 @@ def make_prioritised(ring: Ring, batch: int, exponent: float, correction: Schedu
       exponent: 0 samples uniformly.
       correction: c over env steps; 1 corrects the bias fully, 0 not at all.
     Reference: Schaul et al. 2016, section 3 (proportional); Kapturowski et al. 2019 for sequences.
-    Deviation: samples without replacement, with the weights of sampling with replacement (the same
-    if a batch holds a small share of all priorities); the priority of a sequence is its largest
-    error alone (their eta = 1).
+    Deviation: samples without replacement, with the weights of sampling with replacement (nearly
+    equal if a batch holds a small share of all priorities); the priority of a sequence is its
+    largest error (their eta = 1).
     """
 
     def add(state: BufferState, trajectory: Trajectory, clock: Clock) -> BufferState:

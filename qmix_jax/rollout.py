@@ -1,4 +1,4 @@
-"""Environments stepped in a batch by any policy."""
+"""Steps a batch of environments with any policy."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -28,7 +28,7 @@ class Recording(NamedTuple):
     """Fields that a rollout stores for an algorithm.
 
     Attributes:
-      reward: the team's reward, or each agent's own.
+      reward: `team`: the team's reward; `own`: each agent's.
       mean_action: whether to store the mean action of each agent's neighbours.
       behaviour: name -> shape of [B, ...] for B = 1, added by acting at each step.
     """
@@ -190,11 +190,11 @@ class CollectorSetup(NamedTuple):
     def record(
         self, actor: ActorState, actions: Array, behaviour: dict[str, Any], next_actor: ActorState
     ) -> Step:
-        """Returns the fields that are stored of one step."""
+        """Returns the stored fields of one step."""
         timestep, successor = actor.timestep, next_actor.timestep
         reward = successor.reward
         if self.recording.reward == "team":
-            assert self.env.team_reward is not None, "needs are checked first"
+            assert self.env.team_reward is not None, "see algorithms.base.unmet"
             reward = self.env.team_reward(reward)
         return Step(
             obs=timestep.obs,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from qmix_jax import components, config
 
 _SYSTEM_ERRORS = (OSError, RuntimeError, MemoryError)
-"""Errors of the machine, which do not blame an environment unless its code is in the traceback."""
+"""Errors of the machine: an environment is to blame only if its code is in the traceback."""
 
 
 @contextlib.contextmanager
@@ -17,8 +17,8 @@ def explain_errors(cfg: config.ExperimentConfig) -> Iterator[None]:
 
     Raises:
       ConfigError: in place of an exception from a user-defined component (one whose name has a
-        dot), or from what a user-defined environment returned. Other exceptions, such as a full
-        disk or memory, pass.
+        dot), or caused by the output of a user-defined environment. Others, such as a full disk
+        or memory, are not converted.
     """
     try:
         yield

@@ -363,8 +363,8 @@ def qtran(params, fixed, target_params, batch, hparams, mixer, *, variant, doubl
         return qtran_heads(params["critic"], hidden[t, b], actions, state, n_actions, variant)
 
     def q_jt(params, hidden, t, b, actions):
-        found = heads(params, hidden, t, b, actions)
-        return found if variant == "base" else take(found, actions)
+        values = heads(params, hidden, t, b, actions)
+        return values if variant == "base" else take(values, actions)
 
     def opt(t, b):
         actions_next = best(t, b)

@@ -217,7 +217,7 @@ BAD = {
     "plan: replay.kind=on_policy with replay.capacity=12, but only the last rollout is stored; set "
     "it to null": {"replay": {"kind": "on_policy", "batch_size": 3}, **PQN},
     "algo: qmix does not fit: it learns from replay.kind=uniform or prioritised or transitions, "
-    "got on_policy; algo.algorithm that fits: pqn": {
+    "got on_policy; algorithms that fit: pqn": {
         "replay": {"kind": "on_policy", "batch_size": 3, "capacity": None}
     },
     "algo: algorithm 'pqn' needs a mixer; set algo.mixer.name": {

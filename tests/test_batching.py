@@ -1,4 +1,4 @@
-"""Members that are batched on a device, compared with members that take turns."""
+"""Members that are batched on a device, compared with sequential members."""
 
 import numpy as np
 import pytest

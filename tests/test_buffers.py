@@ -1,4 +1,4 @@
-"""What buffers draw: minibatches of the last rollout, and sequences by priority."""
+"""Sampling of buffers: minibatches of the last rollout, and sequences by priority."""
 
 import collections
 import itertools
@@ -75,7 +75,7 @@ def test_an_epoch_uses_every_sequence_of_the_last_rollout_once():
     state, first = jax.jit(lambda s, k: epoch(buffer, s, k, 6))(state, jax.random.key(0))
     first = np.asarray(first).reshape(2, 6)
     np.testing.assert_array_equal(np.sort(first), np.arange(6)[None].repeat(2, 0))
-    assert (first[0] != first[1]).any(), "every epoch has an order of its own"
+    assert (first[0] != first[1]).any(), "epochs have different orders"
     state = buffer.add(state, rollout(*range(10, 16)), clock(6))
     batch = buffer.sample(state, jax.random.key(1), clock(12))
     np.testing.assert_array_equal(batch.trajectory.reward[0], 10.0 + batch.index)

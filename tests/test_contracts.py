@@ -164,7 +164,7 @@ def test_unmet_needs_are_refused_with_the_reason(env, algo, changes, words):
     with pytest.raises(config.ConfigError, match=re.escape(words)) as error:
         program.build(cfg)
     text = str(error.value)
-    assert "\n" not in text and "algo.algorithm that fits: " in text
+    assert "\n" not in text and "algorithms that fit: " in text
     if env == "counting" and algo == "actor_critic":
         assert "td" in text and "pqn" in text
 

@@ -14,7 +14,7 @@ MIXER = ("experiment=two_step", "algo=vdn", "algo.name=weighted", "algo.mixer.na
 
 
 @pytest.mark.slow
-def test_a_custom_environment_trains_with_options(tmp_path):
+def test_a_custom_mixer_trains_with_options(tmp_path):
     tiny = ("seeds=2", "trainer.env_steps=400", "eval.every=400")
     cfg = qmix_jax.compose_config(*MIXER, "+algo.mixer.options.start=2.0", *tiny)
     result = qmix_jax.train(cfg, tmp_path / "run")
@@ -60,7 +60,7 @@ def test_a_custom_algorithm_trains_with_coefficients(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_agent_trains_and_takes_its_options(tmp_path):
+def test_a_custom_agent_trains_with_options(tmp_path):
     cfg = qmix_jax.compose_config(
         "experiment=two_step", "agent=custom", "agent.name=toys.leaky",
         "+agent.options.half_life=8", "+agent.options.sharing=none",

@@ -1,4 +1,4 @@
-"""Members on devices and their copies on the host."""
+"""Copies of members between devices and host."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def test_copies_have_one_member_axis_and_no_padding(rounds):
     np.testing.assert_array_equal(arrays["key"][1], jax.random.key_data(jax.random.key(2)))
 
 
-def test_copies_do_not_follow_the_device(rounds):
+def test_copies_are_independent_of_device_memory(rounds):
     arrays = to_host(rounds)
     expected = arrays["replay/obs"].copy()
     jax.block_until_ready(jax.jit(lambda t: t * 0.0, donate_argnums=0)(rounds[0]["replay"]["obs"]))

@@ -198,7 +198,7 @@ def test_target_agent_and_target_mixer_are_copied_together(qmix_states):
 
 
 def shifting_loss(part, other):
-    """Half of (own - other)^2: what the other part is when the phase runs shows in the step."""
+    """Half of (part - other)^2: the step reveals the value of `other` when the phase runs."""
 
     def loss(params, target_params, batch, hparams, clock, k, key):
         value = 0.5 * jnp.sum((params[part] - params[other]) ** 2)
@@ -209,11 +209,11 @@ def shifting_loss(part, other):
     return loss
 
 
-def in_phases(*phases, targets=(), rate=0.5, gradient_step=0, **numbers):
+def in_phases(*phases, targets=(), rate=0.5, gradient_step=0, **values):
     """State and metrics after one gradient step from actor = 1 and critic = 3."""
     learner = learners.by_gradient(phases, optax.identity(), targets)
     state = learner.init({"actor": jnp.array([1.0]), "critic": jnp.array([3.0])})
-    hparams = samples.hparams(learning_rate=rate, **numbers)
+    hparams = samples.hparams(learning_rate=rate, **values)
     clock = samples.clock(gradient_step)
     return learner.update(state, samples.batch("segment"), hparams, clock, KEY)[:2]
 

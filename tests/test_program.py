@@ -1,4 +1,4 @@
-"""What the composition root must manage before anything is compiled."""
+"""Building programs; nothing is compiled."""
 
 import pytest
 

@@ -63,13 +63,12 @@ def column(batch, b):
 
 def test_ring_keeps_the_newest_sequences_exactly():
     buffer = make(capacity=6, batch=3)
-    state, kept = buffer.init(), []
+    state, sequences = buffer.init(), []
     for i in range(5):
         added = trajectory(i)
         state = jax.jit(buffer.add)(state, added, clock(i * B))
-        kept += [column(added, b) for b in range(B)]
-        newest = kept[-6:]
-        expected = {float(sequence.reward[0]): sequence for sequence in newest}
+        sequences += [column(added, b) for b in range(B)]
+        expected = {float(sequence.reward[0]): sequence for sequence in sequences[-6:]}
         sample, seen = jax.jit(buffer.sample), set()
         for draw in range(21):
             batch = sample(state, jax.random.key(draw), clock((i + 1) * B))
@@ -77,7 +76,7 @@ def test_ring_keeps_the_newest_sequences_exactly():
                 drawn = column(batch.trajectory, b)
                 seen.add(float(drawn.reward[0]))
                 equal(drawn, expected[float(drawn.reward[0])])
-        assert seen == set(expected), "63 draws from at most 6 sequences meet every one"
+        assert seen == set(expected), "63 draws include each of at most 6 sequences"
         assert batch.trajectory.actions.dtype == jnp.int32
         np.testing.assert_array_equal(batch.weight, np.ones(3))
 
@@ -173,7 +172,7 @@ def test_continuous_actions_are_stored_unchanged():
 
 
 def with_extras(seed):
-    """A sequence with everything that an algorithm may ask to be stored."""
+    """A trajectory with all optional fields."""
     rng = np.random.default_rng(seed)
     floats = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
     return replace(
@@ -224,7 +223,7 @@ def test_transitions_have_their_successor_and_previous_actions(begins):
     shapes = replay.sequence_shapes(SPEC, EXTRAS._replace(carry=carry), codes)
     buffer = replay.make_transitions(replay.Ring(SPEC, shapes, codes, 6), 5, T)
     state = buffer.add(buffer.init(), added, clock(0))
-    sample, met = jax.jit(buffer.sample), set()
+    sample, drawn_pairs = jax.jit(buffer.sample), set()
     for draw in range(12):
         batch = sample(state, jax.random.key(draw), clock(B))
         drawn = batch.trajectory
@@ -251,8 +250,8 @@ def test_transitions_have_their_successor_and_previous_actions(begins):
             np.testing.assert_array_equal(drawn.start.prev_actions[i], before[0])
             np.testing.assert_array_equal(drawn.start.mean_action[i], before[1])
         assert len(set(pairs)) == 5
-        met |= set(pairs)
-    assert len(met) == B * T
+        drawn_pairs |= set(pairs)
+    assert len(drawn_pairs) == B * T
 
 
 def test_sequence_bytes_are_known_from_shapes():

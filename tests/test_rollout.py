@@ -50,7 +50,7 @@ def collect(make, window=T, longest=7):
     return jax.tree.map(np.asarray, trajectory), jax.tree.map(np.asarray, metrics)
 
 
-def whole_lengths(trajectory, b):
+def episode_lengths(trajectory, b):
     """Lengths of the episodes that ended in sequence b; end entries are not steps."""
     lengths, n = [], 0
     for t in range(T):
@@ -62,8 +62,8 @@ def whole_lengths(trajectory, b):
 
 
 def test_segment_resets_environments_inside_the_window():
-    """The end of a truncated episode keeps an entry: nothing happens there, and the next one is
-    the first of a fresh episode. A terminated episode is followed at once."""
+    """The end of a truncated episode has its own entry, without a step; the next entry is the first
+    of a new episode. A new episode follows a terminated one directly."""
     trajectory, _ = collect(collectors.make_segment)
     assert trajectory.obs.shape == (T + 1, B, 2, 2)
     assert trajectory.reset[0].all()
@@ -125,7 +125,7 @@ def test_episode_metrics_count_finished_episodes_only(make):
         if make is collectors.make_episode:
             lengths.append(int(trajectory.valid[:, b].sum()))
         else:
-            lengths += whole_lengths(trajectory, b)
+            lengths += episode_lengths(trajectory, b)
     returns = [n * (n + 1) / 2 for n in lengths]
     for name, values in {"return": returns, "length": lengths, "last_step": lengths}.items():
         total, count = metrics[f"rollout/{name}"]
@@ -160,8 +160,8 @@ def test_a_window_continues_the_previous_one_and_repeats_its_end():
     obs = joined([x.obs[:-1] for x in trajectories])
     reset = joined([x.reset[:-1] for x in trajectories])
     assert reset[0].all() and reset[1:].any()
-    going_on = obs[1:, :, 0] - obs[:-1, :, 0]
-    np.testing.assert_array_equal(going_on[~reset[1:]], np.tile([0, 1], ((~reset[1:]).sum(), 1)))
+    change = obs[1:, :, 0] - obs[:-1, :, 0]
+    np.testing.assert_array_equal(change[~reset[1:]], np.tile([0, 1], ((~reset[1:]).sum(), 1)))
     assert (obs[1:, :, 0, 1][reset[1:]] == 0).all()
     assert not any(x.valid[:BURN_IN].any() for x in trajectories), "learnt from once"
     for before, after in itertools.pairwise(trajectories):
@@ -255,7 +255,7 @@ def test_new_starts_are_drawn_every_few_steps():
     slots = collections.defaultdict(set)
     for slot, episode in starts:
         slots[episode].add(slot)
-    assert all(len(found) == 1 for found in slots.values()), "one start per slot"
+    assert all(len(used) == 1 for used in slots.values()), "one start per slot"
     assert len(slots) > 0.7 * len(starts)
 
 
@@ -271,7 +271,7 @@ def test_an_unavailable_action_is_never_stored_under_a_random_policy(make):
 
 
 def test_an_online_learner_gets_true_successors_and_acts_with_its_latest_parameters():
-    """The memory counts the steps learnt from and writes each down; actions follow the count."""
+    """The learner counts and logs the steps that it learns from; actions follow the count."""
     env = counting.make(counting.Config(limit=5, longest=7))
     collector = collectors.make_online(setup(env), T)
 

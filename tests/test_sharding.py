@@ -1,5 +1,5 @@
-"""Members split over eight devices: no device talks to another, and every member is bit for bit
-what it is on one device.
+"""Members on eight devices: devices do not communicate, and every member equals its run on one
+device bit for bit.
 """
 
 import json
@@ -14,14 +14,14 @@ PROGRAMS = {"init", "train", "evaluate"}
 @pytest.mark.slow
 def test_eight_devices_train_without_warnings(run_python, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
-    done = run_python("-m", "toys.eight_devices")
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout.splitlines()[-1])
-    assert answers["control"] == ["all-reduce"], "the search finds communication where there is"
+    process = run_python("-m", "toys.eight_devices")
+    assert process.returncode == 0, process.stderr
+    answers = json.loads(process.stdout.splitlines()[-1])
+    assert answers["control"] == ["all-reduce"], "the search detects communication"
     for batching, lanes in (("map", 1), ("vmap", 2)):
-        found = answers[batching]
-        assert (found["devices"], found["lanes"]) == (8, lanes)
-        assert found["partitions"] == {name: ["8"] for name in PROGRAMS}
-        assert found["communication"] == {name: [] for name in PROGRAMS}
+        answer = answers[batching]
+        assert (answer["devices"], answer["lanes"]) == (8, lanes)
+        assert answer["partitions"] == {name: ["8"] for name in PROGRAMS}
+        assert answer["communication"] == {name: [] for name in PROGRAMS}
     for name, leaves in answers["equal"].items():
         assert leaves and all(leaves), name

@@ -1,1 +1,1 @@
-"""Runs other projects' QMIX, as they are, for the comparison tables: see `README.md`."""
+"""Runs unmodified QMIX implementations of other projects for comparison tables; see `README.md`."""

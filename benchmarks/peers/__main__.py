@@ -7,7 +7,7 @@ from benchmarks.peers import base
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints one JSON line; 2 and one line on stderr if the peer cannot be run."""
+    """Prints one JSON line; returns 2, with one line on stderr, if the peer cannot run."""
     options = _parser().parse_intermixed_args(arguments)
     try:
         outcome = base.run(
@@ -33,9 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="fields of Work")
     parser.add_argument("--python", required=True, help="interpreter with the peer's packages")
     parser.add_argument("--checkout", help="source tree of the peer")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds (default: 600)")
     parser.add_argument("--environ", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--log", help="file for what the peer prints")
+    parser.add_argument("--log", help="file for the peer's output")
     return parser
 
 

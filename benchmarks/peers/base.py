@@ -1,7 +1,7 @@
-"""One run of another project's QMIX: what is asked of it, what came back, and the process.
+"""Runs another project's QMIX in a separate process.
 
-Each peer has a worker script that runs under the peer's own interpreter, with its own packages;
-this module starts it, gives it the work as JSON, and reads what it measured from a file.
+Each peer has a worker script that runs under the peer's interpreter and packages. This module
+starts the worker, sends it the `Work` as JSON, and reads the `Outcome` from a file.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ _FOLDER = pathlib.Path(__file__).resolve().parent
 
 
 class PeerError(ValueError):
-    """A peer that cannot be run as asked: what, where and how to fix it, in one line."""
+    """A peer cannot run the work; the message is one line with a fix."""
 
 
 class Peer(NamedTuple):
-    """A worker script, and the file by which a checkout of the peer is known (None: a package)."""
+    """A worker script, and a file that identifies a checkout of the peer (None: a package)."""
 
     worker: pathlib.Path
     marker: str | None
@@ -42,18 +42,19 @@ PEERS: dict[str, Peer] = {
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a peer is asked to train; numbers are per seed, steps are env steps unless said.
+    """A training task; counts are per seed.
 
-    environment: one of `ENVIRONMENTS`.
-    seed, seeds: the first seed, and how many run together in one program.
-    shipped: keep the peer's own configuration; only environment, seeds and env_steps are used.
-    rollout_steps: env steps of each environment between two learning phases.
-    gradient_steps: gradient steps per rollout of all environments.
-    batch_size, capacity: sequences (one environment's rollout each).
-    warm_up: env steps before the first gradient step, at least.
-    target_period: gradient steps between copies to the target networks.
-    epsilon_steps: env steps over which exploration falls from 1 to `epsilon_end`.
-    evaluate: greedy tests during training (in the timing); off for comparisons of speed.
+    Attributes:
+      environment: one of `ENVIRONMENTS`.
+      seed, seeds: the first seed, and the number of seeds in one run.
+      shipped: use the peer's default configuration; only environment, seeds and env_steps apply.
+      rollout_steps: env steps of each environment per rollout.
+      gradient_steps: per rollout of all environments.
+      batch_size, capacity: in sequences, each one environment's rollout.
+      warm_up: minimum env steps before the first gradient step.
+      target_period: gradient steps between target-network updates.
+      epsilon_steps: env steps over which epsilon decreases from 1 to `epsilon_end`.
+      evaluate: run greedy evaluations, which are part of the timing; off to compare speed.
     """
 
     environment: str
@@ -85,7 +86,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One greedy test: training so far, and the result of each seed (None where none ended)."""
+    """One greedy evaluation; the results of each seed are None if no episode ended."""
 
     env_steps: int
     wall_seconds: float
@@ -95,18 +96,19 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a peer did; steps are per seed, `env_steps_per_s` is of all seeds together.
+    """Measurements of a run; steps are per seed, `env_steps_per_s` is the total over seeds.
 
-    version: package version and commit of the checkout.
-    settings: the peer's own names and the values really used.
-    learning_free_env_steps: env steps before the first gradient step.
-    compile_seconds: tracing and compiling; None where nothing is compiled.
-    run_seconds: wall time of training after that; None if `limit` ended it.
-    cpu_seconds: processor time of the peer's main process in `run_seconds`, all threads; where a
-      peer computes all the time, `run_seconds` above this tells of other load on the machine.
-    curve: greedy tests; `wall_seconds` counts from the start of `run_seconds`.
-    notes: what is not equal to other entries of a table.
-    limit: "> x s" if the time limit ended the run; what had been reported until then is kept.
+    Attributes:
+      version: package version and commit of the checkout.
+      settings: the peer's configuration, in its own names.
+      learning_free_env_steps: env steps before the first gradient step.
+      compile_seconds: tracing and compilation; None if nothing is compiled.
+      run_seconds: wall time of training without compilation; None if `limit` ended the run.
+      cpu_seconds: processor time of the peer's main process, all threads, during `run_seconds`. If
+        the peer is never idle, a larger `run_seconds` indicates other load on the machine.
+      curve: greedy evaluations; `wall_seconds` counts from the start of `run_seconds`.
+      notes: differences from the other entries of a table.
+      limit: "> x s" if the time limit ended the run; the other fields are those last reported.
     """
 
     peer: str
@@ -125,18 +127,18 @@ class Outcome:
 
 
 def to_json(record: Work | Outcome) -> str:
-    """One JSON line."""
+    """Returns one JSON line."""
     return json.dumps(dataclasses.asdict(record), sort_keys=True)
 
 
 def work_from(environment: str, settings: Sequence[str]) -> Work:
-    """A `Work` from `key=value` texts. Raises: PeerError for a key or value that does not fit."""
+    """Parses `key=value` settings. Raises: PeerError for an unknown key or an invalid value."""
     fields = {field.name: field.type for field in dataclasses.fields(Work)}
     values = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or key not in fields:
-            raise PeerError(f"setting {setting!r}: give key=value, keys: {', '.join(fields)}")
+            raise PeerError(f"setting {setting!r}: expected key=value; keys: {', '.join(fields)}")
         values[key] = _value(key, text, fields[key])
     if "env_steps" not in values:
         raise PeerError("env_steps is missing; add env_steps=200_000")
@@ -149,14 +151,14 @@ def _value(key: str, text: str, kind: object) -> object:
         try:
             value = kind(float(text))
         except ValueError:
-            raise PeerError(f"{key}={text}: not a number") from None
+            raise PeerError(f"{key}={text}: expected a number") from None
     if kind is bool and not isinstance(value, bool):
-        raise PeerError(f"{key}={text}: true or false")
+        raise PeerError(f"{key}={text}: expected true or false")
     return value
 
 
 def outcome_from(raw: Mapping[str, Any]) -> Outcome:
-    """The inverse of `to_json` for an `Outcome`, after `json.loads`."""
+    """Restores an `Outcome` from its parsed JSON."""
     points = tuple(
         Point(
             env_steps=point["env_steps"],
@@ -179,28 +181,28 @@ def run(
     environ: Mapping[str, str] | None = None,
     log: str | os.PathLike[str] | None = None,
 ) -> Outcome:
-    """Trains with a peer in a process of its own, under its own interpreter.
+    """Trains with a peer in a separate process.
 
     Args:
       peer: a key of `PEERS`.
-      work: what to train.
-      python: the interpreter that has the peer's packages (this project need not be there).
-      checkout: the peer's source tree, for peers that are not a package.
-      timeout: seconds of wall time, compiling included, after which the process is ended.
-      environ: variables set for the process on top of this one's, e.g. {"PJRT_NPROC": "4"}.
-      log: file for what the peer prints; dropped by default.
+      work: the training task.
+      python: interpreter with the peer's packages; it does not need this project.
+      checkout: source tree of the peer, unless the peer is a package.
+      timeout: wall seconds, compilation included, after which the process is killed.
+      environ: additional environment variables of the process, such as {"PJRT_NPROC": "4"}.
+      log: file for the peer's output, which is discarded by default.
     Returns:
-      What was measured; `limit` is set where the time limit ended the run.
+      The measurements; `limit` is set if the time limit ended the run.
     Raises:
       PeerError: unknown peer or environment, missing interpreter, checkout or package, a setting
-        that the peer does not have, or a run that failed.
+        that the peer does not support, or a failed run.
     """
     source = _check(peer, work, python, checkout)
     task = {"work": dataclasses.asdict(work), "checkout": source, "environ": dict(environ or {})}
     with tempfile.TemporaryDirectory(prefix="peer-") as folder:
         out = pathlib.Path(folder) / "outcome.json"
-        printed = os.path.abspath(log) if log is not None else os.devnull
-        command = [python, str(PEERS[peer].worker), str(out), printed]
+        log = os.path.abspath(log) if log is not None else os.devnull
+        command = [python, str(PEERS[peer].worker), str(out), log]
         code = _process(
             command, json.dumps(task), folder, {**os.environ, **task["environ"]}, timeout
         )
@@ -209,29 +211,29 @@ def run(
 
 
 def _check(peer: str, work: Work, python: str, checkout: str | os.PathLike[str] | None) -> str:
-    """The checkout's absolute path ("" for a package); PeerError for what cannot be started."""
+    """Returns the absolute path of the checkout, "" for a package. Raises: PeerError."""
     if peer not in PEERS:
-        raise PeerError(f"peer: unknown {peer!r}; one of {', '.join(PEERS)}")
+        raise PeerError(f"unknown peer {peer!r}; allowed: {', '.join(PEERS)}")
     if work.environment not in ENVIRONMENTS:
         allowed = ", ".join(ENVIRONMENTS)
-        raise PeerError(f"{peer}: unknown environment {work.environment!r}; one of {allowed}")
+        raise PeerError(f"{peer}: unknown environment {work.environment!r}; allowed: {allowed}")
     if shutil.which(python) is None:
-        raise PeerError(f"{peer}: no interpreter {python!r}; give the python that has its packages")
+        raise PeerError(f"{peer}: no interpreter {python!r}; give one with the peer's packages")
     marker = PEERS[peer].marker
     if marker is None:
         return ""
     if checkout is None:
-        raise PeerError(f"{peer}: needs a checkout of its sources (with {marker}); give its path")
+        raise PeerError(f"{peer}: needs a checkout with {marker}; give its path")
     folder = pathlib.Path(checkout).expanduser().resolve()
     if not (folder / marker).is_file():
-        raise PeerError(f"{peer}: {folder} is not a checkout of it: no {marker}")
+        raise PeerError(f"{peer}: {folder} is not a checkout: it has no {marker}")
     return str(folder)
 
 
 def _process(
     command: list[str], task: str, folder: str, environ: Mapping[str, str], timeout: float
 ) -> int | None:
-    """The exit code, or None if the time limit ended the process and what it had started."""
+    """Returns the exit code, or None at the time limit; kills the process and its children."""
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -246,25 +248,24 @@ def _process(
         except subprocess.TimeoutExpired:
             return None
         finally:
-            _end_group(process.pid)
+            _kill_group(process.pid)
     return process.returncode
 
 
-def _end_group(leader: int) -> None:
-    """Ends the worker, if it still runs, and its environment processes."""
+def _kill_group(leader: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def _outcome(peer: str, report: Mapping[str, Any], code: int | None, timeout: float) -> Outcome:
-    """The worker's last report as a record."""
+    """Converts the worker's last report."""
     if "error" in report:
         raise PeerError(f"{peer}: {report['error']}")
     if code is None:
         limit = f"> {timeout:g} s"
         return outcome_from({**_EMPTY, **report.get("outcome", {}), "peer": peer, "limit": limit})
     if code != 0 or "outcome" not in report:
-        raise PeerError(f"{peer}: the worker ended without a result (exit code {code}); see `log`")
+        raise PeerError(f"{peer}: the worker wrote no result (exit code {code}); see its `log`")
     return outcome_from({**_EMPTY, **report["outcome"], "peer": peer})
 
 

@@ -1,7 +1,7 @@
-"""Runs EPyMARL's QMIX of a checkout: `run.run` of its `src`, with its parallel runner.
+"""Runs QMIX of an EPyMARL checkout: `src/run.py` with the parallel runner.
 
-Its configuration files are merged as its `main.py` merges them, without the experiment manager
-around it. Its runner and learner are subclassed only to count and to take times.
+Merges the configuration files as its `main.py` does, without the experiment manager. Subclasses of
+its runner and learner only count and time.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ NEVER = 10**12
 
 
 class Meter:
-    """Counts of the run, wall times of its training loop, and its logged tests."""
+    """Counts steps, times the training loop, and records logged evaluations."""
 
     def __init__(self, channel):
         self.info = {}
@@ -29,13 +29,13 @@ class Meter:
         self.learning_free = 0
         self.start = self.end = None
         self.cpu_start = self.cpu_end = 0.0
-        self.tested = 0.0
+        self.test_seconds = 0.0
         self.curve = []
         self._channel = channel
-        self._shown = 0
+        self._reported_steps = 0
 
     def log_scalar(self, key, value, env_steps):
-        """Called by its logger, which takes this object for an experiment manager's run."""
+        """Called by EPyMARL's logger in place of a run of the experiment manager."""
         if key != "test_return_mean":
             return
         self.curve.append(
@@ -50,12 +50,12 @@ class Meter:
 
     def rollout(self, seconds, test, env_steps):
         if test:
-            self.tested += seconds
+            self.test_seconds += seconds
         elif self.gradient_steps == 0:
             self.learning_free = self.env_steps
         self.env_steps = env_steps
-        if env_steps - self._shown >= 10_000:
-            self._shown = env_steps
+        if env_steps - self._reported_steps >= 10_000:
+            self._reported_steps = env_steps
             self._channel.progress(f"epymarl: {env_steps} env steps")
             self._channel.update(env_steps=env_steps, gradient_steps=self.gradient_steps)
 
@@ -74,7 +74,7 @@ def execute(task, channel):
     meter = Meter(channel)
     _measure(run, meter)
     _seed(torch, work["seed"])
-    # as its main.py does: the environments have processes of their own
+    # As in its main.py; each environment runs in a separate process.
     torch.set_num_threads(1)
     channel.progress("epymarl: training")
     run.run(meter, config, logging.getLogger("epymarl"))
@@ -82,13 +82,11 @@ def execute(task, channel):
 
 
 def settings(work, checkout):
-    """Its merged configuration for this work, and what is not equal."""
+    """Returns the merged configuration for this work, and notes on differences."""
     if work["environment"] != "mpe_spread":
-        raise worker_io.RefusalError("of these environments it has mpe_spread only")
+        raise worker_io.RefusalError("supports environment mpe_spread only")
     if work["seeds"] != 1:
-        raise worker_io.RefusalError(
-            "trains one seed per run; set seeds=1 and run it once per seed"
-        )
+        raise worker_io.RefusalError("trains one seed per run; set seeds=1 and repeat the run")
     yaml = worker_io.need("yaml", INSTALL)
     folder = pathlib.Path(checkout) / "src" / "config"
     config = {}
@@ -99,14 +97,14 @@ def settings(work, checkout):
     config["env_args"] = {**config["env_args"], **arguments}
     config.update(seed=work["seed"], use_cuda=False, save_model=False, t_max=work["env_steps"] - 1)
     if not work["shipped"]:
-        # its own time limit ends the episode: PettingZoo's would drop the last step's reward
+        # EPyMARL's time limit ends the episode; PettingZoo's would drop the last reward.
         config["env_args"]["max_cycles"] = horizon + 1
         config.update(_equal(work))
     return config, _notes(work, config)
 
 
 def _equal(work):
-    """Work in the names of its configuration."""
+    """Returns the work as keys of its configuration."""
     if work["gradient_steps"] != 1:
         raise worker_io.RefusalError("makes one gradient step per rollout; set gradient_steps=1")
     if work["reward_scale"] != 1:
@@ -134,34 +132,34 @@ def _equal(work):
 
 
 def _notes(work, config):
-    """What is not equal to other trainers at the same settings."""
+    """Returns differences from other trainers with equal settings."""
     notes = [
         "Adam, mean squared one-step double-Q error, PyTorch on the CPU with one thread",
-        f"{config['batch_size_run']} environments in processes of their own"
+        f"{config['batch_size_run']} environments, each in a separate process"
         if config["runner"] == "parallel"
         else "one environment, in the training process",
-        "the network sees the agent's id but not its last action",
-        "no warm-up setting: it learns as soon as batch_size episodes are stored",
-        f"PettingZoo's simple_spread with {config['env_args']['time_limit']} steps: other start"
-        " states and physics details; not comparable in returns",
-        "it takes the time limit as terminal",
+        "the network's inputs include the agent id but not the last action",
+        "no warm-up setting: learning starts when batch_size episodes are stored",
+        f"PettingZoo's simple_spread with {config['env_args']['time_limit']} steps: initial states"
+        " and physics details differ, so returns are not comparable",
+        "time limits are treated as terminations",
     ]
     if config["test_interval"] == NEVER:
-        notes.append("the one test that it makes at the first rollout is taken out of the timing")
+        notes.append("its only test, at the first rollout, is excluded from the timing")
     else:
-        notes.append("tests are inside the timing")
+        notes.append("the timing includes tests")
     if work["shipped"]:
-        notes.append("its wrapper gives a zero reward at the last step of an episode")
-        notes.append("its shipped configuration; only environment, seed, env_steps were set")
+        notes.append("its wrapper returns zero reward at the last step of an episode")
+        notes.append("default configuration except environment, seed and env_steps")
     return notes
 
 
 def _load(checkout):
-    """Its `run` module and torch; what only its other environments need is stood in for."""
+    """Returns its `run` module and torch; replaces packages that only other environments need."""
     torch = worker_io.need("torch", INSTALL)
     for package in ("pettingzoo", "pygame", "gymnasium", "cloudpickle"):
         worker_io.need(package, INSTALL)
-    # imported by its environment registry, used by no environment that is run here
+    # Imported by its environment registry, but unused here.
     if importlib.util.find_spec("smaclite") is None:
         sys.modules["smaclite"] = types.ModuleType("smaclite")
     sys.path.insert(0, os.path.join(checkout, "src"))
@@ -169,7 +167,7 @@ def _load(checkout):
 
 
 def _measure(run, meter):
-    """Puts counting subclasses in its registries."""
+    """Registers counting subclasses of its runners and learner."""
     for name, parent in list(run.r_REGISTRY.items()):
         run.r_REGISTRY[name] = _timed_runner(parent, meter)
     learner = run.le_REGISTRY["q_learner"]
@@ -206,12 +204,12 @@ def _seed(torch, seed):
     import numpy
 
     random.seed(seed)
-    numpy.random.seed(seed)  # noqa: NPY002 (the generator that its code draws from)
+    numpy.random.seed(seed)  # noqa: NPY002 (its code uses this generator)
     torch.manual_seed(seed)
 
 
 def _report(channel, meter, tested):
-    seconds = meter.end - meter.start - (0.0 if tested else meter.tested)
+    seconds = meter.end - meter.start - (0.0 if tested else meter.test_seconds)
     channel.update(
         env_steps=meter.env_steps,
         gradient_steps=meter.gradient_steps,

@@ -1,8 +1,7 @@
-"""Runs JaxMARL's recurrent QMIX script (`baselines/QLearning/qmix_rnn.py`) of a checkout.
+"""Runs the recurrent QMIX script (`baselines/QLearning/qmix_rnn.py`) of a JaxMARL checkout.
 
-The script's own `make_train` is jitted over seeds as the script does it, but compiled ahead and
-timed apart. Tests during training leave the compiled program through the script's own logging:
-a stand-in for the `wandb` module puts a wall-clock time on each.
+Jits `make_train` over seeds as the script does, but compiles ahead of time and times compilation
+separately. A replacement of the `wandb` module timestamps the evaluations that the script logs.
 """
 
 import copy
@@ -23,7 +22,7 @@ LONGEST_EPISODE = {"smax": 101, "mpe": 26}
 
 
 class TestLog(types.ModuleType):
-    """Stands in for `wandb`: keeps the greedy tests, with the time at which each seed logged."""
+    """Replaces `wandb`: records greedy evaluations and the time at which each seed logged."""
 
     def __init__(self):
         super().__init__("wandb")
@@ -35,9 +34,9 @@ class TestLog(types.ModuleType):
         self._lock = threading.Lock()
 
     def log(self, metrics):
-        """Called on the host by the training program, once per rollout and seed."""
+        """Called by the training program on the host, once per rollout and seed."""
         update = int(metrics["update_steps"])
-        # the first update carries the test made before training
+        # The first update logs the evaluation before training.
         if update != 1 and update % self.interval != 0:
             return
         seconds = time.perf_counter() - self.start
@@ -49,9 +48,12 @@ class TestLog(types.ModuleType):
                 self.on_point(self.curve())
 
     def curve(self):
-        """Points at which every seed has logged, in the order of training."""
-        whole = [(u, row) for u, row in sorted(self._rows.items()) if len(row) == len(self.seeds)]
-        return [self._point(update, row) for update, row in whole]
+        """Returns the points that all seeds have logged, in order."""
+        return [
+            self._point(update, row)
+            for update, row in sorted(self._rows.items())
+            if len(row) == len(self.seeds)
+        ]
 
     def _point(self, update, row):
         ordered = [row[seed] for seed in self.seeds]
@@ -92,9 +94,9 @@ def execute(task, channel):
 
 
 def settings(work, checkout):
-    """The script's configuration for this work, and what is not equal."""
+    """Returns the script's configuration for this work, and notes on differences."""
     if work["agent"] != "gru" and not work["shipped"]:
-        raise worker_io.RefusalError("the script has a GRU agent only; set agent=gru")
+        raise worker_io.RefusalError("supports GRU agents only; set agent=gru")
     suite, _, scenario = work["environment"].partition("_")
     config = _shipped(checkout, CONFIGS[suite])
     config.update(
@@ -112,18 +114,18 @@ def settings(work, checkout):
     config["NUM_UPDATES"] = config["TOTAL_TIMESTEPS"] // config["NUM_STEPS"] // config["NUM_ENVS"]
     if config["NUM_UPDATES"] < 1:
         raise worker_io.RefusalError(
-            f"env_steps={work['env_steps']} is less than a rollout: {per_update}"
+            f"env_steps={work['env_steps']} is less than a rollout; use at least {per_update}"
         )
     config["WANDB_MODE"] = "recorded" if config["TEST_DURING_TRAINING"] else "disabled"
     if config["TEST_DURING_TRAINING"] and int(config["NUM_UPDATES"] * config["TEST_INTERVAL"]) < 1:
         raise worker_io.RefusalError(
-            "less than a rollout between tests; raise env_steps or eval_every"
+            "evaluations are less than a rollout apart; raise env_steps or eval_every"
         )
     return config, _notes(work, config, suite)
 
 
 def _equal(work, suite):
-    """Work in the names of the script's configuration."""
+    """Returns the work as keys of the script's configuration."""
     per_update = work["n_envs"] * work["rollout_steps"]
     updates = max(1, work["env_steps"] // work["rollout_steps"] // work["n_envs"])
     every = max(1, work["eval_every"] // per_update)
@@ -146,7 +148,7 @@ def _equal(work, suite):
         "GAMMA": work["gamma"],
         "REW_SCALE": work["reward_scale"],
         "TEST_DURING_TRAINING": work["evaluate"],
-        # half a rollout more, because the script rounds the product down
+        # Half a rollout more, because the script rounds the product down.
         "TEST_INTERVAL": (every + 0.5) / updates,
         "TEST_NUM_STEPS": LONGEST_EPISODE[suite],
         "TEST_NUM_ENVS": work["eval_episodes"],
@@ -154,39 +156,39 @@ def _equal(work, suite):
 
 
 def _notes(work, config, suite):
-    """What is not equal to other trainers at the same settings."""
+    """Returns differences from other trainers with equal settings."""
     period = config["TARGET_UPDATE_INTERVAL"] * config["NUM_EPOCHS"]
     notes = [
         "rectified Adam, mean squared one-step double-Q error, orthogonal initialisation",
-        "the network sees the agent's id but not its last action",
-        "no gradient step until warm-up and batch_size rollouts of all environments are collected",
-        f"target networks copied every {period} gradient steps"
-        f" ({config['TARGET_UPDATE_INTERVAL']} rollouts, those before learning counted)",
-        "environments are reset at every rollout; seeds are vmapped in one program",
+        "the network's inputs include the agent id but not the last action",
+        "no gradient step until the warm-up and batch_size rollouts are collected",
+        f"target networks are updated every {period} gradient steps"
+        f" ({config['TARGET_UPDATE_INTERVAL']} rollouts, including those before learning)",
+        "environments are reset before every rollout; seeds are vmapped in one program",
     ]
     if suite == "smax":
         notes += [
-            "targets use the previous step's done flag: they bootstrap across episode ends and"
+            "targets use the done flag of the previous step: they bootstrap across episode ends and"
             " cut the first step of each episode",
-            "the carry is reset by each agent's own death flag, and an agent that was dead at an"
-            " episode's end sees zeros at the next one's first step",
-            "unnormalised world state",
+            "an agent's death resets its carry; an agent dead at the end of an episode observes"
+            " zeros at the first step of the next",
+            "the world state is not normalised",
         ]
     else:
-        notes.append("the 26th step, a time limit, is the last of each rollout: never a target")
+        notes.append("the 26th step, the time limit, ends each rollout and never has a target")
     if config["TEST_DURING_TRAINING"]:
         notes.append(
-            f"tests run inside the timed program: {config['TEST_NUM_ENVS']} environments x"
-            f" {config['TEST_NUM_STEPS']} steps, every episode that ends within them counts;"
+            f"the timed program includes tests: {config['TEST_NUM_ENVS']} environments x"
+            f" {config['TEST_NUM_STEPS']} steps, counting every episode that ends within them;"
             " one host callback per rollout and seed"
         )
     if work["shipped"]:
-        notes.append("its shipped configuration; only environment, seeds, env_steps were set")
+        notes.append("default configuration except environment, seeds and env_steps")
     return notes
 
 
 def _load(checkout, log):
-    """The script as a module, with the stand-in for its logging."""
+    """Returns the script as a module that logs to `log`."""
     for package in ("jax", "jaxmarl", "flashbax", "safetensors", "omegaconf", "hydra", "optax"):
         worker_io.need(package, INSTALL)
     sys.modules["wandb"] = log
@@ -230,7 +232,7 @@ def _train(program, keys, log):
 
 
 def _measured(train_state, config, seconds):
-    """Counters of the returned state; they are the same for every seed."""
+    """Returns the counters of the final state, which are equal for all seeds."""
     env_steps, gradient_steps, updates = (
         int(counter[0])
         for counter in (train_state.timesteps, train_state.grad_steps, train_state.n_updates)

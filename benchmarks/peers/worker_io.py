@@ -1,7 +1,7 @@
-"""What the workers share: their work as JSON from stdin, their report as JSON in a file.
+"""Input and output of the workers: the work as JSON from stdin, the report as JSON in a file.
 
-Runs under the peers' interpreters: standard library only, and nothing of this project. What a
-worker reports before its end is kept if a time limit ends it.
+Runs under the peers' interpreters, so it imports only the standard library.
+Reports written before a time limit ends the worker remain in the file.
 """
 
 import importlib
@@ -15,11 +15,11 @@ import traceback
 
 
 class RefusalError(Exception):
-    """A setting or a package that the peer does not have; the text says how to fix it."""
+    """The peer lacks a setting or a package; the message states the fix."""
 
 
 class Channel:
-    """Output of a worker: progress on the terminal, and a report for the parent process."""
+    """Writes progress to the terminal and the report for the parent process."""
 
     def __init__(self, out, stream):
         self._out = pathlib.Path(out)
@@ -31,7 +31,7 @@ class Channel:
         self._stream.flush()
 
     def update(self, **outcome):
-        """Adds fields of the outcome and puts all of them into the file."""
+        """Updates fields of the outcome and writes all of them."""
         self._outcome.update(outcome)
         self._write({"outcome": self._outcome})
 
@@ -39,17 +39,17 @@ class Channel:
         self._write({"error": error})
 
     def _write(self, report):
-        whole = self._out.with_suffix(".part")
-        whole.write_text(json.dumps(report, default=_plain))
-        os.replace(whole, self._out)
+        partial = self._out.with_suffix(".part")
+        partial.write_text(json.dumps(report, default=_plain))
+        os.replace(partial, self._out)
 
 
 def main(execute):
-    """Calls `execute(task, channel)` with everything that it prints sent to the log."""
+    """Calls `execute(task, channel)`; redirects its output to the log."""
     task = json.load(sys.stdin)
     channel = Channel(sys.argv[1], os.fdopen(os.dup(2), "w"))
     _silence(sys.argv[2])
-    # the peers' modules have common names (`base`, `run`): this folder must not come first
+    # Modules of the peers have common names (`base`, `run`), which this folder must not shadow.
     folder = str(pathlib.Path(__file__).resolve().parent)
     sys.path[:] = [path for path in sys.path if path != folder]
     try:
@@ -64,7 +64,7 @@ def main(execute):
 
 
 def need(package, install):
-    """Imports a package, or refuses with what to install."""
+    """Imports a package. Raises: RefusalError that says how to install it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -75,26 +75,26 @@ def need(package, install):
 
 
 def commit(checkout):
-    """The commit of a checkout, with "-dirty" where tracked files differ from it."""
+    """Returns the commit of a checkout, with "-dirty" if tracked files differ from it."""
     folder = pathlib.Path(checkout)
     if not (folder / ".git").exists():
         return "unknown commit"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown commit"
-    return f"commit {found.stdout.strip()}"
+    return f"commit {result.stdout.strip()}"
 
 
 def finite(value):
-    """A float for JSON: None for NaN and infinities."""
+    """Returns a float for JSON, None for NaN and infinities."""
     number = float(value)
     return number if math.isfinite(number) else None
 
 
 def platform():
-    """What a timing depends on besides the settings."""
+    """Returns conditions of a timing besides the settings."""
     return {
         "python": sys.version.split()[0],
         "cores": os.cpu_count(),
@@ -103,15 +103,15 @@ def platform():
 
 
 def environ_notes(environ):
-    """One note per variable set for this process only."""
+    """Returns a note per additional environment variable."""
     return [f"environment variable {name}={value}" for name, value in sorted(environ.items())]
 
 
 def _silence(log):
-    printed = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(printed, 1)
-    os.dup2(printed, 2)
-    os.close(printed)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
 
 
 def _first_line(error):
@@ -120,5 +120,5 @@ def _first_line(error):
 
 
 def _plain(value):
-    """Numbers and arrays of other libraries as JSON."""
+    """Converts numbers and arrays of other libraries to JSON."""
     return value.tolist() if hasattr(value, "tolist") else str(value)

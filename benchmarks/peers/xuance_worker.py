@@ -1,6 +1,6 @@
-"""Runs the QMIX of the XuanCe package on its MPE environments, through its `get_runner`.
+"""Runs QMIX of the XuanCe package on its MPE environments, through `get_runner`.
 
-Its agent's training call is timed; its parameter update is wrapped only to count.
+Times the agent's training call; wraps its parameter update only to count.
 """
 
 import argparse
@@ -14,25 +14,25 @@ HORIZON = 25
 
 
 class Meter:
-    """Stands around the agent's `train_epochs`: env steps before the first one, and progress."""
+    """Wraps the agent's `train_epochs` to report progress and the env steps before it."""
 
     def __init__(self, agent, per_rollout, channel):
         self.learning_free = None
         self._agent, self._per_rollout, self._channel = agent, per_rollout, channel
-        self._shown = 0
+        self._reported_steps = 0
         self._inner = agent.train_epochs
         agent.train_epochs = self
 
     def __call__(self, *args, **kwargs):
-        done = self._agent.current_step
+        env_steps = int(self._agent.current_step)
         if self.learning_free is None:
-            # the recurrent agent counts its rollout before it learns, the other one after
-            self.learning_free = done - (self._per_rollout if self._agent.use_rnn else 0)
-        if done - self._shown >= 10_000:
-            self._shown = done
-            self._channel.progress(f"xuance: {done} env steps")
+            # Recurrent agents count their rollout before they learn, others after.
+            self.learning_free = env_steps - (self._per_rollout if self._agent.use_rnn else 0)
+        if env_steps - self._reported_steps >= 10_000:
+            self._reported_steps = env_steps
+            self._channel.progress(f"xuance: {env_steps} env steps")
             steps = self._agent.learner.iterations
-            self._channel.update(env_steps=int(done), gradient_steps=steps)
+            self._channel.update(env_steps=env_steps, gradient_steps=steps)
         return self._inner(*args, **kwargs)
 
 
@@ -80,15 +80,15 @@ def execute(task, channel):
 
 
 def _stops(work):
-    """Env steps after which training pauses: for its tests, and at its end."""
+    """Returns the env steps at which training stops to evaluate or to end."""
     every = work["eval_every"] if work["evaluate"] else work["env_steps"]
     return [*range(every, work["env_steps"], every), work["env_steps"]]
 
 
 def _test(agent, episodes, start):
-    """A point of the curve: greedy episodes in its training environments, which it resets anyway.
+    """Returns a point of the curve: greedy episodes in the training environments, which are reset.
 
-    Its score of an episode is the mean over agents; ours is their sum.
+    XuanCe's score of an episode is the mean over agents; ours is the sum.
     """
     scores = agent.test(episodes, close_envs=False)[:episodes]
     return {
@@ -100,13 +100,11 @@ def _test(agent, episodes, start):
 
 
 def settings(work):
-    """Its arguments for this work, and what is not equal."""
+    """Returns its arguments for this work, and notes on differences."""
     if work["environment"] != "mpe_spread":
-        raise worker_io.RefusalError("of these environments it has mpe_spread only")
+        raise worker_io.RefusalError("supports environment mpe_spread only")
     if work["seeds"] != 1:
-        raise worker_io.RefusalError(
-            "trains one seed per run; set seeds=1 and run it once per seed"
-        )
+        raise worker_io.RefusalError("trains one seed per run; set seeds=1 and repeat the run")
     options = {
         "running_steps": work["env_steps"],
         "seed": work["seed"],
@@ -121,16 +119,16 @@ def settings(work):
 
 
 def _equal(work):
-    """Work in the names of its arguments."""
+    """Returns the work as its arguments."""
     if work["reward_scale"] != 1:
         raise worker_io.RefusalError("has no reward scale; set reward_scale=1")
     if work["capacity"] % work["n_envs"] != 0:
         nearest = work["capacity"] // work["n_envs"] * work["n_envs"]
         raise worker_io.RefusalError(
-            f"capacity must be a multiple of n_envs; set capacity={nearest}"
+            f"capacity must be a multiple of n_envs; use capacity={nearest}"
         )
     recurrent = work["agent"] == "gru"
-    # the recurrent agent samples and stores whole episodes, the other one single transitions
+    # Recurrent agents store and sample episodes, others single transitions.
     per_sequence = 1 if recurrent else HORIZON
     return {
         "parallels": work["n_envs"],
@@ -152,7 +150,7 @@ def _equal(work):
         "gamma": work["gamma"],
         "start_greedy": 1.0,
         "end_greedy": work["epsilon_end"],
-        # it divides by the number of environments, and then counts the steps of all of them
+        # XuanCe divides this by the number of environments, but counts the steps of all.
         "decay_step_greedy": work["epsilon_steps"] * work["n_envs"],
         "start_training": work["warm_up"],
         "training_frequency": work["n_envs"] * HORIZON,
@@ -162,22 +160,22 @@ def _equal(work):
 
 
 def _notes(work):
-    """What is not equal to other trainers at the same settings."""
+    """Returns differences from other trainers with equal settings."""
     notes = [
         "Adam, mean squared one-step double-Q error, PyTorch on the CPU",
-        "all environments in the training process, stepped one after another",
-        "the network sees the agent's id but not its last action",
-        "team reward is the mean over agents, not the sum",
-        "one random number decides for all environments whether a step explores",
-        "PettingZoo's simple_spread with 25 steps, not 26: other start states and physics details;"
-        " not comparable in returns",
+        "environments are stepped in sequence in the training process",
+        "the network's inputs include the agent id but not the last action",
+        "the team reward is the mean over agents, not the sum",
+        "at each step either all environments explore or none",
+        "PettingZoo's simple_spread with 25 steps, not 26: initial states and physics details"
+        " differ, so returns are not comparable",
         "writes TensorBoard files during the timed training",
     ]
     if work["shipped"]:
-        notes[2] = "an agent network of its own for every agent, without a GRU"
-        notes.append("its shipped configuration; only environment, seed, env_steps were set")
+        notes[2] = "a separate network without a GRU for every agent"
+        notes.append("default configuration except environment, seed and env_steps")
     elif work["agent"] == "mlp":
-        notes.append("batches of single transitions, batch_size x 25 of them")
+        notes.append("minibatches of batch_size x 25 single transitions")
     return notes
 
 

@@ -1,16 +1,16 @@
-"""Recurrent QMIX in PyTorch with PyMARL's semantics: the baseline that `qmix_jax` is timed against.
+"""Recurrent QMIX in PyTorch with PyMARL's semantics: a baseline for the speed of `qmix_jax`.
 
-Same networks, loss, optimisers and update-to-data ratio as the package, checked number by number in
-`tests/benchmarks/test_pytorch.py`. `train.run` trains; `train.Settings` says what can be chosen.
-What is not equal:
+Networks, loss, optimisers and update-to-data ratio equal the package's, which
+`tests/benchmarks/test_pytorch.py` checks numerically. `train.run` trains with `train.Settings`.
+Differences:
 
 - PettingZoo's simple_spread ends after `max_cycles` steps (25), JaxMARL's after 26. Observations,
-  dynamics and rewards are the same, and with `max_cycles=26` so is the game; PettingZoo computes in
-  float64 and shows float32.
-- A batch of episodes ends when its longest does, and minibatches are cut to their longest episode,
-  as PyMARL does; `qmix_jax` always runs the whole window. Hence `env_steps` are the steps that were
-  simulated, and epsilon and the budget, which count them, last for more battles on SMAX.
-- Random numbers. Networks start from the same distributions, but PyTorch's second GRU bias is kept
-  at 0 where it is redundant.
+  dynamics and rewards are equal, and so is the game with `max_cycles=26`; PettingZoo computes in
+  float64 and returns float32.
+- A batch of episodes ends with its longest episode, and minibatches are cut to their longest one,
+  as in PyMARL; `qmix_jax` always runs the full window. Hence `env_steps`, the unit of epsilon and
+  of the budget, are simulated steps and cover more battles on SMAX.
+- Random numbers differ. Initial parameters have equal distributions, but PyTorch's second GRU bias
+  is fixed at 0 where it is redundant.
 - The gradient clip divides by the norm plus 1e-6.
 """

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.pytorch env=smax env_steps=50_000 learner.gamma=0.9 ...`: trains and times.
+"""Trains and times: `python -m benchmarks.pytorch env=smax env_steps=50_000 learner.gamma=0.9 ...`.
 
-Settings are the fields of `train.Settings`, as YAML values, or all of them as one JSON object.
+Settings are the fields of `train.Settings`, as YAML values or as a JSON object.
 """
 
 import json
@@ -19,41 +19,41 @@ except ModuleNotFoundError as missing:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints what `train.run` returns as one JSON line; 2 and one line for a wrong setting."""
+    """Prints the result of `train.run` as one JSON line; returns 2 for an invalid setting."""
     try:
-        chosen = settings(arguments)
+        parsed = settings(arguments)
     except (TypeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(train.run(chosen)))
+    print(json.dumps(train.run(parsed)))
     return 0
 
 
 def settings(arguments: Sequence[str]) -> train.Settings:
-    """Settings from `key=value` and `group.key=value` texts, or from one JSON object.
+    """Parses `key=value` and `group.key=value` arguments, or a JSON object.
 
-    Raises: TypeError for an unknown key, ValueError for a value or text that does not fit.
+    Raises: TypeError for an unknown key, ValueError for an invalid value or argument.
     """
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in arguments:
         key, equals, value = text.partition("=")
         if text.startswith("{"):
-            given |= json.loads(text)
+            values |= json.loads(text)
         elif equals:
             group, _, name = key.rpartition(".")
-            target = given.setdefault(group, {}) if group else given
+            target = values.setdefault(group, {}) if group else values
             target[name] = _value(value)
         else:
-            raise ValueError(f"setting {text!r}: give key=value")
+            raise ValueError(f"setting {text!r}: expected key=value")
     groups = {"widths": networks.Widths, "learner": learner.Config}
-    made = {name: make(**given.pop(name, {})) for name, make in groups.items()}
-    return train.Settings(**given, **made)
+    records = {name: make(**values.pop(name, {})) for name, make in groups.items()}
+    return train.Settings(**values, **records)
 
 
 def _value(text: str) -> Any:
     value = yaml.safe_load(text)
     try:
-        return float(value) if isinstance(value, str) else value  # YAML reads 1e-3 as a text
+        return float(value) if isinstance(value, str) else value  # YAML reads 1e-3 as a string
     except ValueError:
         return value
 

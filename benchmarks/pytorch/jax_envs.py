@@ -1,6 +1,6 @@
-"""The package's own environments (SMAX, MPE), stepped by a compiled program for a PyTorch agent.
+"""Environments of the package (SMAX, MPE), stepped by a compiled program for a PyTorch agent.
 
-Tensors are passed through DLPack, without a copy where both libraries are on the same device.
+Tensors are passed by DLPack, without a copy if both libraries are on the same device.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from qmix_jax.types import Array, TimeStep
 
 
 class _Running(NamedTuple):
-    """Environments between two steps: key, state [B], and what they show [B]."""
+    """Environments between two steps: key, states [B] and time steps [B]."""
 
     key: Array
     env_state: Any
@@ -31,31 +31,27 @@ def make(
 
     Args:
       name: of a component in `qmix_jax.envs`, for example `jaxmarl`.
-      options: its own, for example `{"id": "HeuristicEnemySMAX", "scenario": "3m"}`.
+      options: of the component, for example `{"id": "HeuristicEnemySMAX", "scenario": "3m"}`.
       n_envs: B.
-      seed: of everything random in them.
+      seed: of the environments' randomness.
       device: `cpu` or `cuda`; JAX runs there too.
     """
     module = components.find("envs", name)
     env = module.make(module.Config.model_validate(dict(options)))
-    place = jax.devices(device.type)[0]
-    first = jax.device_put(jax.random.key(seed), place)
-    reset, step = _compiled(env, n_envs, first)
+    key = jax.device_put(jax.random.key(seed), jax.devices(device.type)[0])
+    reset, step = _compiled(env, n_envs, key)
     spec = env.spec
-    running = reset(first)
-
-    def show() -> records.TimeStep:
-        return _to_torch(env, running.timestep)
+    running = reset(key)
 
     def reset_all() -> records.TimeStep:
         nonlocal running
         running = reset(running.key)
-        return show()
+        return _to_torch(env, running.timestep)
 
     def step_all(actions: torch.Tensor) -> records.TimeStep:
         nonlocal running
         running = step(running, jnp.from_dlpack(actions.to(torch.int32)))
-        return show()
+        return _to_torch(env, running.timestep)
 
     return records.Environments(
         spec=records.Spec(
@@ -75,7 +71,7 @@ def make(
 def _compiled(
     env: base.Env, n_envs: int, key: Array
 ) -> tuple[Callable[[Array], _Running], Callable[[_Running, Array], _Running]]:
-    """Compiled batches of `env.reset` and `env.step`, ready before anything is timed."""
+    """Returns batched `env.reset` and `env.step`, compiled ahead of time."""
 
     def reset(key: Array) -> _Running:
         key, key_start = jax.random.split(key)
@@ -100,7 +96,7 @@ def _compiled(
 
 def _to_torch(env: base.Env, timestep: TimeStep) -> records.TimeStep:
     jax.block_until_ready(timestep)
-    assert env.team_reward is not None, "its learner needs a team"
+    assert env.team_reward is not None, "the learner needs a team reward"
     return records.TimeStep(
         obs=torch.from_dlpack(timestep.obs),
         state=torch.from_dlpack(timestep.state),

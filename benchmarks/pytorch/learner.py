@@ -1,9 +1,9 @@
-"""Double-Q temporal differences of the joint value over whole padded episodes.
+"""Double-Q temporal differences of the joint value over padded episodes.
 
     y_t = r_t + gamma * (1 - terminated_t) * f^-(q^-(tau_{t+1}, argmax_a q(tau_{t+1}, a)), s_{t+1})
 
-With `td_lambda` above 0 the target is Peng's Q(lambda). Time limits are bootstrapped through; the
-loss is a mean over valid steps without a factor 1/2.
+With `td_lambda` > 0 the target is Peng's Q(lambda). Values bootstrap through time limits; the loss
+is a mean over valid steps without a factor 1/2.
 """
 
 import copy
@@ -18,12 +18,15 @@ from benchmarks.pytorch import networks, records
 
 @dataclass(frozen=True)
 class Config:
-    """Attributes:
-    optimiser: `rmsprop` (decay 0.99) or `adam` (0.9, 0.999); `eps` is added to the root.
-    learning_rate, max_grad_norm: per gradient step; the norm is that of all parameters jointly.
-    gamma, td_lambda, reward_scale: of the target; the reward is scaled here and nowhere else.
-    target_period: gradient steps between copies into the target networks.
-    double_q: the online network selects the next action.
+    """Options of the learner.
+
+    Attributes:
+      optimiser: `rmsprop` (decay 0.99) or `adam` (0.9, 0.999); `eps` is added to the root.
+      learning_rate: constant.
+      max_grad_norm: joint global-norm clip of all parameters.
+      gamma, td_lambda, reward_scale: of the target; rewards are scaled nowhere else.
+      target_period: gradient steps between updates of the target networks.
+      double_q: select the next action with the online network.
     """
 
     optimiser: Literal["rmsprop", "adam"] = "rmsprop"
@@ -42,7 +45,7 @@ class Learner:
 
     Attributes:
       online, target: the networks.
-      gradient_steps: done so far.
+      gradient_steps: taken so far.
     """
 
     def __init__(self, online: networks.QMIX, cfg: Config) -> None:
@@ -54,7 +57,7 @@ class Learner:
         self._optimiser = _optimiser(self._parameters, cfg)
 
     def update(self, episodes: records.Episodes) -> Tensor:
-        """One gradient step; returns the loss f32[]."""
+        """Takes a gradient step and returns the loss f32[]."""
         loss = td_loss(self.online, self.target, episodes, self._cfg)
         self._optimiser.zero_grad()
         loss.backward()
@@ -67,7 +70,7 @@ class Learner:
 
 
 def _optimiser(parameters: list[torch.nn.Parameter], cfg: Config) -> torch.optim.Optimizer:
-    """With each optimiser's fastest implementation, on CPUs too."""
+    """Returns the fastest implementation of the optimiser."""
     rate, eps = cfg.learning_rate, cfg.eps
     if cfg.optimiser == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, eps=eps, foreach=True)
@@ -80,8 +83,8 @@ def td_loss(
     """Mean squared error of the joint value over the valid steps.
 
     Args:
-      online: gets the gradient.
-      target: values the successor; no gradient flows into it.
+      online: the networks that receive the gradient.
+      target: evaluates successors, without gradient.
       episodes: T steps of B episodes.
       cfg: discount, lambda, reward scale, double Q.
     Returns:
@@ -106,7 +109,7 @@ def td_loss(
 
 
 def greedy(q: Tensor, avail_actions: Tensor) -> Tensor:
-    """Best available action; q f32[..., A], avail_actions bool[..., A] -> i64[...]."""
+    """Returns the best available actions: q f32[..., A], avail_actions bool[..., A] -> i64[...]."""
     return q.masked_fill(~avail_actions, -torch.inf).argmax(dim=-1)
 
 
@@ -117,7 +120,7 @@ def targets(episodes: records.Episodes, value_next: Tensor, cfg: Config) -> Tens
         l_t = td_lambda where step t+1 is valid, else 0
 
     Args:
-      episodes: rewards, ends and validity, [T, B].
+      episodes: T steps of B episodes.
       value_next: f32[T, B], value of the successor.
       cfg: discount, lambda, reward scale.
     Returns:
@@ -130,7 +133,7 @@ def targets(episodes: records.Episodes, value_next: Tensor, cfg: Config) -> Tens
         return one_step
     share = torch.zeros_like(discount)
     share[:-1] = torch.where(episodes.valid[1:], cfg.td_lambda, 0.0)
-    # Padding is dropped: a number times 0 would keep a NaN.
+    # Padding is dropped with `where`: a product with 0 would preserve NaN.
     fixed = torch.where(episodes.valid, reward + discount * (1.0 - share) * value_next, 0.0)
     following = discount * share
     result = torch.empty_like(fixed)
@@ -141,5 +144,5 @@ def targets(episodes: records.Episodes, value_next: Tensor, cfg: Config) -> Tens
 
 
 def _take(q: Tensor, actions: Tensor) -> Tensor:
-    """Utility of one action per row: f32[..., A], i64[...] -> f32[...]."""
+    """Returns the utility of one action per row: f32[..., A], i64[...] -> f32[...]."""
     return q.gather(-1, actions[..., None])[..., 0]

@@ -1,4 +1,4 @@
-"""The recurrent agent and the QMIX mixer, and their parameters as `qmix_jax` keeps them."""
+"""The recurrent agent and the QMIX mixer; converts their parameters from and to `qmix_jax`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from benchmarks.pytorch import records
 
 Tree = dict[str, Any]
-"""Nested names -> numpy arrays: the package's parameters."""
+"""Parameters of the package: nested names -> NumPy arrays."""
 
 
 @dataclass(frozen=True)
 class Widths:
-    """Attributes:
-    hidden: of the agent's embedding and GRU.
-    embed_dim: of the mixing network.
-    hypernet_layers: 1 (linear hypernetworks) or 2.
-    hypernet_embed: hidden width of two-layer hypernetworks.
+    """Sizes of the networks.
+
+    Attributes:
+      hidden: width of the agent's embedding and GRU.
+      embed_dim: width of the mixing network.
+      hypernet_layers: 1 (linear hypernetworks) or 2.
+      hypernet_embed: hidden width of two-layer hypernetworks.
     """
 
     hidden: int = 64
@@ -30,7 +32,7 @@ class Widths:
 
 
 def features(obs: Tensor, prev_actions: Tensor, n_actions: int) -> Tensor:
-    """Observation with the one-hot last action and agent id, agents folded into the batch.
+    """Concatenates observation, one-hot last action and agent id; folds agents into the batch.
 
     Args:
       obs: f32[T, B, N, O].  prev_actions: i64[T, B, N], -1 = none.  n_actions: A.
@@ -63,7 +65,7 @@ class Agent(nn.Module):
 
 
 def _drop_redundant_bias(gru: nn.GRU) -> None:
-    """Fixes the second bias of r and z at 0: it adds to the first, and would double their steps."""
+    """Fixes the second bias of r and z at 0: it adds to the first and would double its steps."""
     bias, redundant = gru.bias_hh_l0, 2 * gru.hidden_size
 
     def zeroed(grad: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ class Mixer(nn.Module):
 
 
 class QMIX(nn.Module):
-    """Agent and mixer; initial values are PyTorch's, as the package's are."""
+    """Agent and mixer, with PyTorch's default initialisation, as in the package."""
 
     def __init__(self, spec: records.Spec, widths: Widths) -> None:
         super().__init__()
@@ -121,10 +123,10 @@ class QMIX(nn.Module):
 
 
 def from_jax(params: Tree) -> QMIX:
-    """Networks that compute the same as the package's GRU agent and QMIX mixer.
+    """Returns networks equal to the package's GRU agent and QMIX mixer.
 
     Args:
-      params: `{"agent": ..., "mixer": ...}`, nested names -> arrays; sizes are read off them. The
+      params: `{"agent": ..., "mixer": ...}`, nested names -> arrays, which determine the sizes. The
         agent's inputs include last action and agent id; mixing weights are absolute values.
     """
     agent, mixer = params["agent"], params["mixer"]
@@ -149,10 +151,10 @@ def from_jax(params: Tree) -> QMIX:
 
 
 def to_jax(networks: QMIX, read: Callable[[nn.Parameter], Tensor | None]) -> Tree:
-    """The package's tree of what `read` finds at every parameter, for example its gradient."""
+    """Returns the package's tree of `read(parameter)`, for example the gradients."""
     tree: Tree = {}
     for name, module in networks.named_modules():
-        _node(tree, name).update(_saved(module, lambda p: read(p).detach().cpu().numpy()))
+        _node(tree, name).update(_arrays(module, lambda p: read(p).detach().cpu().numpy()))
     return tree
 
 
@@ -178,7 +180,7 @@ def _load(module: nn.Module, values: Tree) -> None:
         module.bias_hh_l0[2 * module.hidden_size :] = tensors["candidate_bias"]
 
 
-def _saved(module: nn.Module, read: Callable[[nn.Parameter], np.ndarray]) -> Tree:
+def _arrays(module: nn.Module, read: Callable[[nn.Parameter], np.ndarray]) -> Tree:
     if isinstance(module, nn.Linear):
         return {"kernel": read(module.weight).T, "bias": read(module.bias)}
     if isinstance(module, nn.GRU):

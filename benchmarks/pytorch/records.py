@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Spec:
-    """What networks and buffers must know of an environment.
+    """Sizes of an environment.
 
     Attributes:
       n_agents, n_actions, obs_size, state_size: N, A, O, S.
@@ -25,15 +25,15 @@ class Spec:
 
 
 class TimeStep(NamedTuple):
-    """What B environments show; the tensors may be overwritten by the next step.
+    """Output of B environments; the next step may overwrite the tensors.
 
     Attributes:
       obs: f32[B, N, O].  state: f32[B, S].
       avail_actions: bool[B, N, A], at least one True per agent.
-      reward: f32[B], raw team reward of the action that led here.
-      terminated: bool[B], that action ended the episode by the task.
-      truncated: bool[B], that action hit the time limit and did not terminate.
-      metrics: name -> f32[B]; the value at an episode's last step is the episode's.
+      reward: f32[B], raw team reward of the last action.
+      terminated: bool[B], the last action ended the episode.
+      truncated: bool[B], the last action reached the time limit and did not terminate.
+      metrics: name -> f32[B]; the value at an episode's last step counts for the episode.
     """
 
     obs: Tensor
@@ -51,13 +51,13 @@ class TimeStep(NamedTuple):
 
 
 class Environments(NamedTuple):
-    """A batch of environments that step together.
+    """A batch of environments.
 
     Attributes:
-      spec: their sizes.
+      spec: sizes.
       n_envs: B.
       reset: `() -> TimeStep`, starts an episode in every environment.
-      step: `(actions i64[B, N]) -> TimeStep`; an environment whose episode is over stands still.
+      step: `(actions i64[B, N]) -> TimeStep`; ended environments do not change.
       close: `() -> None`, frees processes.
     """
 
@@ -70,7 +70,7 @@ class Environments(NamedTuple):
 
 @dataclass(frozen=True)
 class Episodes:
-    """Padded episodes, one per column, each from its start.
+    """Padded episodes, one per column.
 
     Attributes:
       obs: f32[T+1, B, N, O].
@@ -78,8 +78,8 @@ class Episodes:
       avail_actions: bool[T+1, B, N, A].
       actions: i64[T, B, N].
       reward: f32[T, B], raw.
-      terminated: bool[T, B], the action at t ended the episode by the task (time limits excluded).
-      valid: bool[T, B], step t is part of the episode and not padding.
+      terminated: bool[T, B], the action at t ended the episode (time limits excluded).
+      valid: bool[T, B], step t is part of the episode, not padding.
     """
 
     obs: Tensor
@@ -92,7 +92,7 @@ class Episodes:
 
 
 def empty_episodes(spec: Spec, n_episodes: int, device: torch.device) -> Episodes:
-    """Room for episodes of the greatest length, zeros."""
+    """Returns zeros for episodes of up to `max_steps`."""
     t, b, n = spec.max_steps, n_episodes, spec.n_agents
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

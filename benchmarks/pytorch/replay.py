@@ -1,4 +1,4 @@
-"""A ring of whole padded episodes in preallocated tensors."""
+"""A ring of padded episodes in preallocated tensors."""
 
 from dataclasses import fields
 
@@ -21,7 +21,7 @@ class Replay:
         self._length = torch.zeros(capacity, dtype=torch.int64)
 
     def add(self, episodes: records.Episodes) -> None:
-        """Overwrites the oldest episodes; their number divides the capacity."""
+        """Overwrites the oldest episodes; the number of new ones must divide the capacity."""
         n_new = episodes.reward.shape[1]
         columns = slice(self.n_added % self._capacity, self.n_added % self._capacity + n_new)
         for field in fields(episodes):
@@ -30,14 +30,14 @@ class Replay:
         self.n_added += n_new
 
     def sample(self, batch_size: int, generator: torch.Generator) -> records.Episodes:
-        """A minibatch, cut to its longest episode.
+        """Returns a minibatch, cut to its longest episode.
 
         Args:
           batch_size: B.
           generator: on the CPU.
         """
-        filled = min(self.n_added, self._capacity)
-        index = torch.randint(filled, (batch_size,), generator=generator)
+        n_stored = min(self.n_added, self._capacity)
+        index = torch.randint(n_stored, (batch_size,), generator=generator)
         longest = int(self._length[index].max())
         index = index.to(self._ring.reward.device)
 

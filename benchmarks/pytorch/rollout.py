@@ -1,4 +1,4 @@
-"""Environments and an agent -> padded episodes, acted on in one batch per step."""
+"""Collects padded episodes; the agent acts once per step for all environments."""
 
 from typing import NamedTuple
 
@@ -13,9 +13,9 @@ class Rollout(NamedTuple):
 
     Attributes:
       episodes: as stored.
-      env_steps: steps simulated, those of environments that stood still included.
-      valid_env_steps: without them.
-      metrics: `return` and the environment's own, f32[B].
+      env_steps: simulated steps, including those of ended environments.
+      valid_env_steps: steps of running environments.
+      metrics: `return` and the environment's metrics, f32[B].
     """
 
     episodes: records.Episodes
@@ -34,9 +34,7 @@ def collect(
     """Runs every environment for one episode.
 
     Args:
-      envs: the environments.
-      agent: acts.
-      epsilon: chance per agent and step of a uniformly random available action.
+      epsilon: probability of a uniform available action, per agent and step.
       generator: of exploration, on the agent's device.
     """
     spec, device = envs.spec, generator.device
@@ -46,10 +44,10 @@ def collect(
     timestep, t = envs.reset(), 0
     running = torch.ones(envs.n_envs, dtype=torch.bool, device=device)
     while running.any():
-        _show(episodes, t, timestep)
+        _store(episodes, t, timestep)
         x = networks.features(episodes.obs[t : t + 1], prev_actions, spec.n_actions)
         q, carry = agent(x, carry)
-        # Where an agent explores its utilities are replaced by random numbers.
+        # Random scores replace the utilities of an agent that explores.
         q = torch.where(scores.explore[t], scores.random[t], q.view_as(scores.random[t]))
         actions = learner.greedy(q, episodes.avail_actions[t])
         timestep = envs.step(actions)
@@ -59,7 +57,7 @@ def collect(
         episodes.valid[t] = running
         running = running & ~timestep.ended.to(device)
         prev_actions, t = actions[None], t + 1
-    _show(episodes, t, timestep)
+    _store(episodes, t, timestep)
     metrics = {"return": episodes.reward.sum(dim=0), **timestep.metrics}
     return Rollout(
         episodes=episodes,
@@ -70,14 +68,14 @@ def collect(
 
 
 class _Exploration(NamedTuple):
-    """explore bool[T, B, N, 1]; random f32[T, B, N, A], a new order of the actions."""
+    """explore bool[T, B, N, 1]; random f32[T, B, N, A], scores of the actions."""
 
     explore: Tensor
     random: Tensor
 
 
 def _exploration(shape: torch.Size, epsilon: float, generator: torch.Generator) -> _Exploration:
-    """A whole episode's draws at once: fewer calls than one per step."""
+    """Draws for all steps at once, which takes fewer calls."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=generator.device)
@@ -85,7 +83,7 @@ def _exploration(shape: torch.Size, epsilon: float, generator: torch.Generator) 
     return _Exploration(explore=uniform(*shape[:-1], 1) < epsilon, random=uniform(*shape))
 
 
-def _show(episodes: records.Episodes, t: int, timestep: records.TimeStep) -> None:
+def _store(episodes: records.Episodes, t: int, timestep: records.TimeStep) -> None:
     episodes.obs[t] = timestep.obs
     episodes.state[t] = timestep.state
     episodes.avail_actions[t] = timestep.avail_actions

@@ -1,7 +1,7 @@
 """PettingZoo's simple_spread (three agents, discrete actions), stepped by worker processes.
 
-State: the agents' observations in a row. Every action is always available; the only end is the time
-limit.
+State: all observations concatenated. All actions are always available; episodes end only at the
+time limit.
 """
 
 import multiprocessing
@@ -14,11 +14,11 @@ from benchmarks.pytorch import records, spread_worker
 
 
 def make(n_envs: int, n_workers: int, seed: int, max_cycles: int) -> records.Environments:
-    """Starts the workers and waits until they are ready.
+    """Starts the workers and waits for them.
 
     Args:
       n_envs: B.  n_workers: processes, a divisor of `n_envs`.
-      seed: of the episodes' starts; every environment has its own stream.
+      seed: of the initial states; every environment has its own stream.
       max_cycles: steps per episode.
     Raises:
       ModuleNotFoundError: neither PettingZoo nor mpe2 is installed.
@@ -27,21 +27,21 @@ def make(n_envs: int, n_workers: int, seed: int, max_cycles: int) -> records.Env
         raise ModuleNotFoundError(
             "simple_spread needs pettingzoo[mpe]==1.24.3 or mpe2; install the torch extra"
         )
-    # Not forked: a process that runs torch and JAX has threads.
+    # Not forked: torch and JAX run threads.
     context = multiprocessing.get_context("spawn")
     memory = spread_worker.allocate(context, n_envs)
     pipes: list[Connection] = []
     processes: list[BaseProcess] = []
     size = n_envs // n_workers
     for first in range(0, n_envs, size):
-        here, there = context.Pipe()
+        pipe, worker_pipe = context.Pipe()
         share = spread_worker.Share(first, first + size, seed, max_cycles)
         process = context.Process(
-            target=spread_worker.work, args=(there, memory, share), daemon=True
+            target=spread_worker.work, args=(worker_pipe, memory, share), daemon=True
         )
         process.start()
-        there.close()
-        pipes.append(here)
+        worker_pipe.close()
+        pipes.append(pipe)
         processes.append(process)
     _wait(pipes)
     return _environments(memory, pipes, processes, max_cycles)
@@ -53,16 +53,16 @@ def _environments(
     processes: list[BaseProcess],
     max_cycles: int,
 ) -> records.Environments:
-    board = spread_worker.board(memory)
-    obs, actions_sent = torch.from_numpy(board.obs), torch.from_numpy(board.actions)
+    arrays = spread_worker.arrays(memory)
+    obs, joint_actions = torch.from_numpy(arrays.obs), torch.from_numpy(arrays.actions)
     n_envs, n_agents, obs_size = obs.shape
     timestep = records.TimeStep(
         obs=obs,
         state=obs.view(n_envs, -1),
         avail_actions=torch.ones(n_envs, n_agents, spread_worker.N_ACTIONS, dtype=torch.bool),
-        reward=torch.from_numpy(board.reward),
+        reward=torch.from_numpy(arrays.reward),
         terminated=torch.zeros(n_envs, dtype=torch.bool),
-        truncated=torch.from_numpy(board.truncated),
+        truncated=torch.from_numpy(arrays.truncated),
         metrics={},
     )
 
@@ -73,7 +73,7 @@ def _environments(
         return timestep
 
     def step(actions: torch.Tensor) -> records.TimeStep:
-        actions_sent.copy_(actions)
+        joint_actions.copy_(actions)
         return command(spread_worker.STEP)
 
     def close() -> None:
@@ -101,4 +101,4 @@ def _wait(pipes: list[Connection]) -> None:
         try:
             pipe.recv_bytes()
         except EOFError as error:
-            raise RuntimeError("spread: a worker process has died; its error is above") from error
+            raise RuntimeError("spread: a worker process ended; see its error above") from error

@@ -1,6 +1,6 @@
-"""PettingZoo's simple_spread in a worker process; without torch or JAX, so that it starts fast.
+"""PettingZoo's simple_spread in a worker process; starts fast, without torch and JAX.
 
-Environments are written and read in shared memory; a pipe carries one byte per command and reply.
+Data are in shared memory; a pipe carries one byte per command and reply.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-RESET, STEP, CLOSE, DONE = b"r", b"s", b"c", b"d"
+RESET, STEP, CLOSE, READY = b"r", b"s", b"c", b"d"
 N_AGENTS, N_ACTIONS, OBS_SIZE = 3, 5, 18
 
 
@@ -25,7 +25,7 @@ class Memory(NamedTuple):
     actions: Any
 
 
-class Board(NamedTuple):
+class SharedArrays(NamedTuple):
     """`Memory` as arrays: obs f32[B, N, O], reward f32[B], truncated bool[B], actions i64[B, N]."""
 
     obs: np.ndarray
@@ -35,7 +35,7 @@ class Board(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A worker's environments: columns `first` to `last` (excluded) of the run with `seed`."""
+    """A worker's environments: columns `first` to `last` (excluded)."""
 
     first: int
     last: int
@@ -44,7 +44,7 @@ class Share(NamedTuple):
 
 
 def allocate(context: SpawnContext, n_envs: int) -> Memory:
-    """Buffers that the workers of `context` can be given."""
+    """Allocates buffers to share with workers of `context`."""
     return Memory(
         obs=context.RawArray(ctypes.c_float, n_envs * N_AGENTS * OBS_SIZE),
         reward=context.RawArray(ctypes.c_float, n_envs),
@@ -53,9 +53,9 @@ def allocate(context: SpawnContext, n_envs: int) -> Memory:
     )
 
 
-def board(memory: Memory) -> Board:
-    """The buffers as arrays, without a copy."""
-    return Board(
+def arrays(memory: Memory) -> SharedArrays:
+    """Returns the buffers as arrays, without a copy."""
+    return SharedArrays(
         obs=np.frombuffer(memory.obs, np.float32).reshape(-1, N_AGENTS, OBS_SIZE),
         reward=np.frombuffer(memory.reward, np.float32),
         truncated=np.frombuffer(memory.truncated, np.bool_),
@@ -64,28 +64,28 @@ def board(memory: Memory) -> Board:
 
 
 def library() -> str | None:
-    """The installed module that has simple_spread: PettingZoo's, or mpe2, where it moved to."""
+    """Returns the installed module with simple_spread: of PettingZoo, or mpe2, its successor."""
     for name in ("pettingzoo.mpe", "mpe2"):
         try:
-            found = importlib.util.find_spec(f"{name}.simple_spread_v3")
-        except ImportError:  # newer PettingZoo raises it in `pettingzoo.mpe`
+            spec = importlib.util.find_spec(f"{name}.simple_spread_v3")
+        except ImportError:  # raised by `pettingzoo.mpe` of newer versions
             continue
-        if found:
+        if spec:
             return name
     return None
 
 
 def work(connection: Connection, memory: Memory, share: Share) -> None:
-    """Serves commands until `CLOSE`, or until the other end of the pipe is gone."""
-    shared = board(memory)
+    """Serves commands until `CLOSE`, or until the other end of the pipe is closed."""
+    shared = arrays(memory)
     columns = range(share.first, share.last)
     envs = [make_env(share, column) for column in columns]
-    connection.send_bytes(DONE)
+    connection.send_bytes(READY)
     while (command := _next_command(connection)) != CLOSE:
         serve = _reset if command == RESET else _step
         for column, env in zip(columns, envs, strict=True):
             serve(env, shared, column)
-        connection.send_bytes(DONE)
+        connection.send_bytes(READY)
 
 
 def _next_command(connection: Connection) -> bytes:
@@ -102,20 +102,20 @@ def make_env(share: Share, column: int) -> Any:
     return env
 
 
-def _reset(env: Any, shared: Board, column: int) -> None:
+def _reset(env: Any, shared: SharedArrays, column: int) -> None:
     obs, _ = env.reset()
     shared.obs[column] = [obs[agent] for agent in env.possible_agents]
     shared.reward[column] = 0.0
     shared.truncated[column] = False
 
 
-def _step(env: Any, shared: Board, column: int) -> None:
-    """The team reward is the sum over agents; the only end is the time limit."""
+def _step(env: Any, shared: SharedArrays, column: int) -> None:
+    """The team reward is the sum over agents; episodes end only at the time limit."""
     if shared.truncated[column]:
         return
     agents = env.possible_agents
-    chosen = dict(zip(agents, shared.actions[column].tolist(), strict=True))
-    obs, reward, _, truncated, _ = env.step(chosen)
+    actions = dict(zip(agents, shared.actions[column].tolist(), strict=True))
+    obs, reward, _, truncated, _ = env.step(actions)
     shared.obs[column] = [obs[agent] for agent in agents]
     shared.reward[column] = sum(reward[agent] for agent in agents)
     shared.truncated[column] = truncated[agents[0]]

@@ -1,4 +1,4 @@
-"""The training loop: one episode in every environment, then K gradient steps, again and again."""
+"""The training loop: alternates one episode in every environment and K gradient steps."""
 
 import contextlib
 import time
@@ -21,20 +21,19 @@ class Settings:
       env: `spread` (PettingZoo's, in worker processes), `smax` or `jaxmarl_spread` (compiled by
         JAX in this process).
       scenario: the SMAX map.
-      max_cycles: steps per episode of `spread`; 26 is JaxMARL's true number.
-      env_steps: budget, at least; warm-up and padding count.
-      warm_up: env steps collected without gradient steps, at least; and `batch_size` episodes, at
-        least.
+      max_cycles: steps per episode of `spread`; JaxMARL's true limit is 26.
+      env_steps: minimum budget, warm-up and padding included.
+      warm_up: minimum env steps before the first gradient step; at least `batch_size` episodes.
       n_envs: episodes per update.  n_workers: processes of `spread`.
       gradient_steps: K, per update.
-      batch_size: episodes per gradient step.  capacity: episodes kept.
+      batch_size: episodes per gradient step.  capacity: stored episodes.
       epsilon_start, epsilon_end, epsilon_steps: linear over env steps, then constant.
-      eval_every: env steps between greedy evaluations, at least; None = none.
+      eval_every: minimum env steps between greedy evaluations; None: no evaluation.
       eval_episodes: per evaluation.
       seed: of networks, exploration, sampling and environments.
       threads: of PyTorch's operators.  device: `cpu` or `cuda`.
       widths: of the networks.  learner: loss and optimiser.
-    Raises: ValueError for numbers that do not fit together.
+    Raises: ValueError for contradictory settings.
     """
 
     env: Literal["spread", "smax", "jaxmarl_spread"] = "spread"
@@ -74,13 +73,13 @@ class Settings:
         value, by = getattr(self, name), getattr(self, divisor)
         if value <= 0 or by <= 0 or value % by:
             raise ValueError(
-                f"settings: {name}={value} is no positive multiple of {divisor}={by}; "
-                f"try {name}={max(1, round(value / max(by, 1))) * by}"
+                f"settings: {name}={value} is not a positive multiple of {divisor}={by}; "
+                f"use {name}={max(1, round(value / max(by, 1))) * by}"
             )
 
 
 class Timer:
-    """Wall seconds by name; a device's queue is emptied before the clock is read."""
+    """Wall seconds by name; synchronises the device before reading the clock."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[str, float] = {}
@@ -88,10 +87,10 @@ class Timer:
 
     @contextlib.contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Adds the seconds that the block takes."""
-        begin = self._now()
+        """Adds the seconds of the block."""
+        start = self._now()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - begin
+        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
 
     def _now(self) -> float:
         if self._device.type == "cuda":
@@ -100,12 +99,12 @@ class Timer:
 
 
 class _Run:
-    """Everything that one run changes.
+    """State of a run.
 
     Attributes:
       totals: env steps so far.
       warm_up: env steps and seconds before the first gradient step.
-      evaluations: one dictionary each.
+      evaluations: a dictionary each.
     """
 
     def __init__(self, settings: Settings, envs: records.Environments) -> None:
@@ -125,7 +124,7 @@ class _Run:
         self._sampling = torch.Generator().manual_seed(sampling)
 
     def update(self) -> None:
-        """One episode per environment, then, after the warm-up, K gradient steps."""
+        """Collects an episode per environment; after the warm-up, takes K gradient steps."""
         settings, totals = self._settings, self.totals
         warm = totals["env_steps"] >= settings.warm_up
         warm = warm and self._replay.n_added >= settings.batch_size
@@ -138,23 +137,23 @@ class _Run:
             self.warm_up = {"env_steps": totals["env_steps"], "seconds": seconds}
 
     def evaluate(self, last: bool = False) -> None:
-        """Greedy episodes if they are due or the run is over, outside what is timed and counted."""
+        """Evaluates greedily if due, or at the end of the run; neither timed nor counted."""
         env_steps, every = self.totals["env_steps"], self._settings.eval_every
         if every is None or (env_steps < self._evaluation_due and not last):
             return
         self._evaluation_due = env_steps - env_steps % every + every
         rounds = self._settings.eval_episodes // self._envs.n_envs
-        seen = [self._rollout(0.0).metrics for _ in range(rounds)]
-        means = {name: float(torch.cat([m[name] for m in seen]).mean()) for name in seen[0]}
+        metrics = [self._rollout(0.0).metrics for _ in range(rounds)]
+        means = {name: float(torch.cat([m[name] for m in metrics]).mean()) for name in metrics[0]}
         seconds = self.timer.seconds.get("train", 0.0)
         self.evaluations.append({"env_steps": env_steps, "seconds": seconds, **means})
 
     def _collect(self) -> None:
         with self.timer.measure("rollout"):
-            seen = self._rollout(_epsilon(self._settings, self.totals["env_steps"]))
-            self._replay.add(seen.episodes)
-        self.totals["env_steps"] += seen.env_steps
-        self.totals["valid_env_steps"] += seen.valid_env_steps
+            collected = self._rollout(_epsilon(self._settings, self.totals["env_steps"]))
+            self._replay.add(collected.episodes)
+        self.totals["env_steps"] += collected.env_steps
+        self.totals["valid_env_steps"] += collected.valid_env_steps
 
     def _learn(self) -> None:
         batch_size = self._settings.batch_size
@@ -168,7 +167,7 @@ class _Run:
 
 
 def _seeds(seed: int, n_streams: int) -> list[int]:
-    """A seed for every kind of randomness, so that no two draw the same numbers."""
+    """Returns independent seeds."""
     return np.random.SeedSequence(seed).generate_state(n_streams).tolist()
 
 
@@ -180,33 +179,28 @@ def _epsilon(settings: Settings, env_steps: int) -> float:
 def run(settings: Settings) -> dict[str, Any]:
     """Starts the environments and trains.
 
-    Args:
-      settings: of the run.
     Returns:
-      What `train` returns, and start_seconds: of starting workers or compiling environments.
+      The result of `train`, and `start_seconds`, to start workers or compile environments.
     """
-    begin = time.perf_counter()
+    start = time.perf_counter()
     with contextlib.closing(_environments(settings)) as envs:
-        start_seconds = time.perf_counter() - begin
+        start_seconds = time.perf_counter() - start
         return {**train(settings, envs), "start_seconds": start_seconds}
 
 
 def train(settings: Settings, envs: records.Environments) -> dict[str, Any]:
-    """Trains on environments that are ready.
+    """Trains on `n_envs` environments.
 
-    Args:
-      settings: of the run.
-      envs: `n_envs` of any kind.
     Returns:
       env_steps: simulated, padding and warm-up included;  valid_env_steps: without padding.
-      gradient_steps: done.
-      seconds: wall time of training without evaluation, of which rollout_seconds and
-        update_seconds.
-      warm_up: env_steps and seconds of the part before the first gradient step.
-      curve: (env steps, mean greedy return) at every evaluation: before training, whenever
-        `eval_every` env steps have passed, and at the end.
+      gradient_steps: number taken.
+      seconds: wall time of training without evaluation; rollout_seconds and update_seconds are its
+        parts.
+      warm_up: env_steps and seconds before the first gradient step.
+      curve: (env steps, mean greedy return) of every evaluation: before training, every
+        `eval_every` env steps, and at the end.
       evaluations: the same as dictionaries, with the training time in seconds and the
-        environment's own metrics (`win_rate`).
+        environment's metrics (`win_rate`).
     """
     with _threads(settings.threads):
         state = _Run(settings, envs)
@@ -241,7 +235,7 @@ def _environments(settings: Settings) -> records.Environments:
 
 @contextlib.contextmanager
 def _threads(n_threads: int) -> Iterator[None]:
-    """Sets PyTorch's threads and restores their number."""
+    """Sets PyTorch's number of threads, and restores it."""
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:

@@ -13,7 +13,7 @@ actions v given the others' u_{-i}; L_td and L_opt are means over the heads of a
 
 Reference: Son et al. 2019; networks as in PyMARL (`base`) and the common PyTorch code of `alt`,
 whose heads take the agent's id, all encoded hidden states and the others' encoded actions.
-Deviation: the paper assumes a fully observed state and needs no V_jt (we have it, as PyMARL does);
+Deviation: V_jt, which the paper's fully observed states do not need (as in PyMARL);
 L_opt uses the online Q_jt; the target may be Q(lambda), see `base.target`; critics stay in f32 with
 `precision=bfloat16`.
 """

@@ -32,20 +32,22 @@ class Finding(NamedTuple):
     fails: bool = True
 
     def line(self) -> str:
-        """`where: got X; expected Y; fix` in one line; of a note, `where: X; fix`."""
+        """Returns `where: got X; expected Y; fix` in one line; for a note, `where: X; fix`."""
         text = f"got {self.got}; expected {self.expected}" if self.fails else self.got
         return " ".join(f"{self.where}: {text}; {self.fix}".split())
 
 
 def note(where: str, message: str, advice: str) -> Finding:
-    """A finding that does not fail its check."""
+    """Returns a finding that does not fail its check."""
     return Finding(where, message, "", advice, fails=False)
 
 
 class Check(NamedTuple):
-    """Attributes:
-    name: as reported, and as `check_env(skip=...)` takes it.
-    run: `(Subject) -> findings`; no findings: the check passes.
+    """One check of an environment.
+
+    Attributes:
+      name: in reports and in `check_env(skip=...)`.
+      run: `(Subject) -> findings`; the check passes without findings.
     """
 
     name: str
@@ -66,10 +68,10 @@ class Subject:
 
     Attributes:
       env: the environment.
-      remake: makes another one with the same options.
+      remake: makes it again with the same options.
       folder: of the module's source, to locate errors in the user's code; None if unknown.
-      n_episodes: environments played side by side.
-      seed: of their randomness.
+      n_episodes: environments played in a batch.
+      seed: of the random play.
     """
 
     env: envs.Env | envs.HostEnv
@@ -110,7 +112,7 @@ class Subject:
 
     @property
     def action_shape(self) -> jax.ShapeDtypeStruct:
-        """Of a joint action."""
+        """Shape of a joint action."""
         return jax.ShapeDtypeStruct(self.spec.actions.shape, self.spec.actions.dtype)
 
     @functools.cached_property
@@ -132,7 +134,7 @@ class Subject:
 
 
 def key_shape() -> Any:
-    """The shape of a typed key."""
+    """Returns the shape of a typed key."""
     return jax.eval_shape(jax.random.key, 0)
 
 
@@ -140,7 +142,7 @@ def run_check(check: Check, subject: Subject) -> CheckResult:
     """Runs a check; an exception fails it with a finding."""
     try:
         findings = tuple(check.run(subject))
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # user code may raise anything
         findings = (from_exception(check.name, error, subject.folder),)
     if any(finding.fails for finding in findings):
         return CheckResult(check.name, "failed", findings)
@@ -160,11 +162,11 @@ _FIXES: dict[type[Exception], str] = {
     jax.errors.ConcretizationTypeError: "int(), float(), range() and shapes cannot depend on a "
     "traced value; use jnp.int32, jnp.float32, jax.lax.fori_loop and fixed sizes",
 }
-"""Error -> fix; the first class that matches counts, so base classes come last."""
+"""Error -> fix; the first matching class applies, so base classes come last."""
 
 
 def from_exception(where: str, error: Exception, folder: pathlib.Path | None) -> Finding:
-    """The finding for an exception raised by the user's code."""
+    """Returns the finding for an exception raised by user code."""
     fixes = (fix for kind, fix in _FIXES.items() if isinstance(error, kind))
     line = components.line_of(error, folder) if folder else ""
     return Finding(

@@ -1,4 +1,4 @@
-"""The conformance suite: checks everything the trainer relies on in an environment."""
+"""The conformance suite: checks that an environment satisfies its contract."""
 
 import collections
 import json
@@ -32,12 +32,12 @@ class Conformance(NamedTuple):
         return not any(result.status == "failed" for result in self.results)
 
     def failures(self) -> tuple[str, ...]:
-        """One line per contract violation."""
+        """Returns one line per contract violation."""
         findings = (finding for result in self.results for finding in result.findings)
         return tuple(finding.line() for finding in findings if finding.fails)
 
     def summary(self) -> dict[str, Any]:
-        """Fields of `repr`: the verdict, the number of checks by status, and the failures."""
+        """Returns the fields of `repr`: verdict, number of checks by status, failures."""
         counts = collections.Counter(result.status for result in self.results)
         fields = {"env": self.env, "passed": self.passed, "checks": dict(counts)}
         return {**fields, "failures": "; ".join(self.failures())} if not self.passed else fields
@@ -45,7 +45,7 @@ class Conformance(NamedTuple):
     __repr__, _repr_html_ = reprs.text, reprs.html
 
     def to_json(self) -> str:
-        """One line: name, whether it passed, and every check with its findings."""
+        """Returns one line of JSON: name, verdict, and every check with its findings."""
         checks = [
             {**result._asdict(), "findings": [finding._asdict() for finding in result.findings]}
             for result in self.results
@@ -66,16 +66,16 @@ def check_env(
     Args:
       env: name of a built-in environment, dotted path of your own module, or an `Env` or `HostEnv`.
       options: of the module's `Config`.
-      episodes: environments played side by side with random actions; at least 2.
+      episodes: environments played in a batch with random actions; at least 2.
       seed: of the random play.
       skip: names of checks not to run; `compiled equals eager` takes longest.
     Returns:
-      A `Conformance`: a result per check, `passed`, and `failures()` as lines.
+      A `Conformance` with a result per check, `passed`, and `failures()`.
     Raises:
       ConfigError: no such module, unknown or invalid options, `options` together with an `Env`.
     """
     if episodes < 2:
-        raise config.ConfigError(f"check-env: episodes={episodes}; allowed: 2 or more, to compare")
+        raise config.ConfigError(f"check-env: episodes={episodes}; allowed: 2 or more")
     if isinstance(env, envs.Env | envs.HostEnv):
         if options:
             raise config.ConfigError(
@@ -97,7 +97,7 @@ def check_env(
 
 
 def _import(name: str) -> tuple[Any, Finding | None]:
-    """(module, None), or (None, what is wrong with it)."""
+    """(module, None), or (None, the violation)."""
     try:
         module = components.find("envs", name)
     except components.ComponentError as error:
@@ -105,7 +105,7 @@ def _import(name: str) -> tuple[Any, Finding | None]:
             raise config.ConfigError(f"check-env: {name!r}: {error}") from error
         fix = "write class Config(config.Model) and def make(cfg)"
         return None, Finding("module", str(error), "Config and make", fix)
-    except Exception as error:  # whatever the user's module raises
+    except Exception as error:  # user code may raise anything
         return None, base.from_exception("import", error, None)
     if not (isinstance(module.Config, type) and issubclass(module.Config, config.Model)):
         expected, fix = "a subclass of qmix_jax.config.Model", "write class Config(config.Model)"
@@ -114,12 +114,12 @@ def _import(name: str) -> tuple[Any, Finding | None]:
 
 
 def _make(module: Any, cfg: config.Model, folder: pathlib.Path) -> tuple[Any, Finding | None]:
-    """(environment, None), or (None, what is wrong with it)."""
+    """(environment, None), or (None, the violation)."""
     try:
         env = module.make(cfg)
     except config.ConfigError:
         raise
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # user code may raise anything
         return None, base.from_exception("make", error, folder)
     if not isinstance(env, envs.Env | envs.HostEnv):
         fix = "return envs.base.team_env(spec, reset, step)"
@@ -131,7 +131,7 @@ def _make(module: Any, cfg: config.Model, folder: pathlib.Path) -> tuple[Any, Fi
 
 
 class _Stage(NamedTuple):
-    """Checks, and the earlier checks that must not have failed for these to run."""
+    """Checks, and the earlier checks whose failure prevents them."""
 
     checks: Sequence[Check]
     needs: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""Checks of host environments, which are played rather than compiled."""
+"""Checks of host environments, which are played instead of compiled."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from qmix_jax.types import TimeStep
 def _calls(subject: Subject) -> Iterator[Finding]:
     try:
         timesteps = {"reset": subject.reset_result[1], "step": subject.step_result[1]}
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # user code may raise anything
         yield base.from_exception("start, reset or step", error, subject.folder)
         return
     for name, timestep in timesteps.items():

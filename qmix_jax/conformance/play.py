@@ -1,6 +1,6 @@
 """Random play: many environments in one compiled program, or one on the host.
 
-As in training, an episode that ends is followed by a fresh one.
+As in training, a new episode follows each that ends.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from qmix_jax.envs import base as envs
 from qmix_jax.types import Array, Box, EnvSpec, TimeStep
 
 _MAX_STEPS = 8_192
-"""Limit on the steps of all environments together, as long as two environments remain."""
+"""Limit on the total steps of all environments, of which at least two are played."""
 
 
 class Playthrough(NamedTuple):
@@ -22,11 +22,11 @@ class Playthrough(NamedTuple):
 
     Attributes:
       reset_keys, step_keys: typed keys (JAX arrays) of every step; None for play on the host.
-      reset: bool, the step starts an episode: `timesteps` came from `reset` with its reset key.
+      reset: bool, the step starts an episode; `timesteps` is the output of `reset`.
       env_states, timesteps: before the step.
       actions: available actions, i32[E, T, N] or f32[E, T, N, D].
       next_env_states, next_timesteps: after the step, before any reset.
-      timed_out: bool, the episode had not ended after `max_steps` steps and was cut here.
+      timed_out: bool, the episode was cut because it had not ended after `max_steps` steps.
     """
 
     reset_keys: Any
@@ -67,7 +67,7 @@ def compiled(env: envs.Env, n_episodes: int, seed: int) -> Playthrough:
 
 
 def _step(env: envs.Env, carry: Any, keys: Array) -> tuple[Any, dict[str, Any]]:
-    """One step of one environment, after a reset if the last episode has ended."""
+    """One step of one environment, after a reset if the previous episode has ended."""
     reset, steps = carry[2], carry[3]
     env_state, timestep = envs.select(reset, env.reset(keys[0]), carry[:2])
     steps = jnp.where(reset, 0, steps) + 1
@@ -88,7 +88,7 @@ def _step(env: envs.Env, carry: Any, keys: Array) -> tuple[Any, dict[str, Any]]:
 
 
 def on_host(env: envs.HostEnv, seed: int) -> Playthrough:
-    """Plays two episodes with random actions, one after the other in a single row."""
+    """Plays two episodes in sequence with random actions, as a single row."""
     episodes = env.start()
     steps = [step for i in range(2) for step in _host_episode(env.spec, episodes, seed + i)]
     episodes.close()
@@ -120,7 +120,7 @@ def _host_episode(
 
 
 def first_timesteps(env: envs.HostEnv, seed: int) -> tuple[TimeStep, TimeStep]:
-    """Time steps of a host environment after its reset and after one random step."""
+    """Returns the time steps of a host environment after its reset and after one random step."""
     episodes = env.start()
     first = episodes.reset(seed)
     second = episodes.step(_random_actions(np.random.default_rng(seed), env.spec, first))
@@ -138,14 +138,14 @@ def _random_actions(rng: np.random.Generator, spec: EnvSpec, timestep: TimeStep)
 
 
 def fast_jit(function: Callable) -> Callable:
-    """`jax.jit` that, on a CPU, compiles fast rather than well: the program runs only briefly."""
+    """`jax.jit`, on a CPU with the least XLA optimisation: the program runs only briefly."""
     on_cpu = jax.devices()[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
     return jax.jit(function, compiler_options=options)
 
 
 def to_numpy(tree: Any) -> Any:
-    """The tree with NumPy arrays; typed keys become their data."""
+    """Converts a tree to NumPy arrays; typed keys to their data."""
 
     def leaf_to_numpy(leaf: Any) -> np.ndarray:
         leaf = jnp.asarray(leaf)

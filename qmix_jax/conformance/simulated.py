@@ -14,7 +14,7 @@ from qmix_jax.types import Box, TimeStep
 _RTOL, _ATOL = 1e-4, 1e-5
 """Tolerance for floats: programs of different shape round differently."""
 _OVERSHOOT = 0.1
-"""How far values may exceed their stated bounds; 8-bit replay clips them."""
+"""Tolerated excess over the stated bounds, which 8-bit replay clips."""
 
 
 def _timesteps(subject: Subject) -> tuple[tuple[str, TimeStep], ...]:
@@ -122,7 +122,7 @@ def _neighbours(subject: Subject) -> Iterator[Finding]:
         yield note("step: TimeStep.neighbours", message, advice)
 
 
-def _one_end(subject: Subject) -> Iterator[Finding]:
+def _not_both_ends(subject: Subject) -> Iterator[Finding]:
     timesteps = subject.playthrough.next_timesteps
     both = timesteps.terminated & timesteps.truncated
     if both.any():
@@ -154,8 +154,8 @@ def _bounds(subject: Subject) -> Iterator[Finding]:
 
 
 def _no_auto_reset(subject: Subject) -> Iterator[Finding]:
-    """Looks at env-state leaves that all resets set to the same value and that no step inside an
-    episode sets to it: an auto-reset shows if the last step of every episode restores them all.
+    """Detects an auto-reset from env-state leaves that have one value after all resets, but never
+    inside an episode: an auto-reset restores all of them at the last step of every episode.
     """
     played = subject.playthrough
     if not played.ended.any() or played.ended.all():
@@ -186,7 +186,7 @@ _DIFFERENCES = {
 
 
 def _compare(where: str, difference: str, result: Any, expected: Any) -> Iterator[Finding]:
-    """At most one finding: the first leaf that differs."""
+    """Reports the first leaf that differs, if any."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(to_numpy(result))
     for (path, leaf), other in zip(leaves, jax.tree.leaves(expected), strict=True):
         is_float = np.issubdtype(leaf.dtype, np.floating)
@@ -269,7 +269,7 @@ HOST_CHECKS = (
     Check("state indices are in range", _state_indices),
     Check("rewards sum to zero", _zero_sum),
     Check("no agent is its own neighbour", _neighbours),
-    Check("terminated or truncated, not both", _one_end),
+    Check("terminated or truncated, not both", _not_both_ends),
     Check("episodes end by max_steps", _time_limit),
     Check("values are within their bounds", _bounds),
 )

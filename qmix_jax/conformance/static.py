@@ -1,4 +1,4 @@
-"""Checks of the spec and the team reward, which run nothing."""
+"""Checks of the spec and the team reward, without running the environment."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -198,7 +198,7 @@ def _team_reward(subject: Subject) -> Iterator[Finding]:
 
 
 def _algorithms(subject: Subject) -> Iterator[Finding]:
-    """One note per reason for which algorithms cannot learn here."""
+    """One note per reason why algorithms cannot train in the environment."""
     names = components.names("algorithms")
     is_host = isinstance(subject.env, envs.HostEnv)
     reasons: dict[str, str] = {}
@@ -212,7 +212,7 @@ def _algorithms(subject: Subject) -> Iterator[Finding]:
     for reason in dict.fromkeys(reasons.values()):
         refused = ", ".join(name for name in reasons if reasons[name] == reason)
         message = f"{refused} cannot train here ({reason})"
-        yield note("algorithms", message, f"algo.algorithm that can: {fitting}")
+        yield note("algorithms", message, f"algorithms that can: {fitting}")
 
 
 def _agent_state(subject: Subject) -> Iterator[Finding]:

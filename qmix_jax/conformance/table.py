@@ -1,4 +1,4 @@
-"""The results of the conformance suite as a table."""
+"""Prints results of the conformance suite as a table."""
 
 import rich.box
 import rich.console
@@ -16,7 +16,7 @@ def table(conformance: build.Conformance, console: rich.console.Console | None =
     """Prints one row per check, all findings, and a summary.
 
     Args:
-      console: where to print; standard output by default.
+      console: standard output by default.
     """
     rows = rich.table.Table(
         title=f"Environment {conformance.env}", title_justify="left", box=rich.box.SIMPLE_HEAD

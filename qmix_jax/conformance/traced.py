@@ -1,4 +1,4 @@
-"""Checks of what the compiler sees: shapes, dtypes, purity. Nothing runs."""
+"""Checks of traced functions: shapes, dtypes, purity. Nothing runs."""
 
 import itertools
 import re
@@ -28,7 +28,7 @@ def _calls(subject: Subject) -> Iterator[Finding]:
     ):
         try:
             result = trace()
-        except Exception as error:  # whatever the user's code raises
+        except Exception as error:  # user code may raise anything
             yield base.from_exception(name, error, subject.folder)
             return
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], TimeStep):
@@ -113,7 +113,7 @@ def _metrics(subject: Subject) -> Iterator[Finding]:
 
 
 def _form(leaf: Any) -> tuple[str, Any]:
-    """(dtype, shape), or the type's name and "" if it is no array."""
+    """(dtype, shape), or the name of the type and "" if it is not an array."""
     return str(getattr(leaf, "dtype", type(leaf).__name__)), getattr(leaf, "shape", "")
 
 
@@ -158,12 +158,12 @@ def _functions(subject: Subject) -> Iterator[tuple[str, Callable, tuple[Any, ...
 
 
 def _uncached(function: Callable) -> Callable:
-    """A new function object that does the same, so that JAX traces it again."""
+    """An equal function with a new identity, so that JAX traces it again."""
     return lambda *arguments: function(*arguments)
 
 
 def _jaxpr_text(jaxpr: Any) -> str:
-    """Without the addresses of Python objects."""
+    """The jaxpr as text, without addresses of Python objects."""
     return re.sub(r"0x[0-9a-f]+", "", str(jaxpr))
 
 
@@ -176,7 +176,10 @@ def _pure(subject: Subject) -> Iterator[Finding]:
             map(np.array_equal, to_numpy(first.consts), to_numpy(second.consts))
         )
         if text != _jaxpr_text(second) or not same_constants:
-            got, expected = "different programs from tracing it twice", "the same one every time"
+            got, expected = (
+                "different programs from tracing it twice",
+                "the same program every time",
+            )
             fix = "draw random numbers from the key only, and keep counters in the env state"
             yield Finding(name, got, expected, fix)
         if callbacks := sorted({*_CALLBACKS.findall(text)}):

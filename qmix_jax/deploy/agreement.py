@@ -27,7 +27,7 @@ class ReferenceRollout(NamedTuple):
       previous: the last actions, [T, B, N, ...].
       actions: [T, B, N, ...].
       head: f32[T, B, N, A], output of the agent's network; None if the algorithm states no head.
-      counts: f32[T, B, N, A], how often each action was chosen in `_DRAWS` more draws; None if the
+      counts: f32[T, B, N, A], frequency of each action in `_DRAWS` further draws; None if the
         algorithm does not sample from its head.
       head_kind: `Algorithm.head`.
       tolerance: absolute, for values of size 1.
@@ -74,7 +74,7 @@ def reference_rollout(run: trained.TrainedRun, member: int) -> ReferenceRollout:
             reset=reset[t],
             avail_actions=avail[t],
         )
-        key = jax.random.key(t)  # must not matter to a deterministic algorithm
+        key = jax.random.key(t)  # unused by deterministic algorithms
         if policy.is_stochastic(algorithm):
             state, key = policy.next_key(key_data)
             key_data = state[policy.KEY]
@@ -164,7 +164,7 @@ def _scale(values: Any) -> float:
 
 
 def _compare_actions(reference: ReferenceRollout, actions: np.ndarray) -> str | None:
-    """Ignores rounding, and ties of utilities."""
+    """Compares actions, except for rounding and ties of utilities."""
     if actions.dtype.kind == "f":
         error = float(np.max(np.abs(actions - reference.actions))) / _scale(reference.actions)
         return f"its actions differ by {error:.2g}" if error > reference.tolerance else None

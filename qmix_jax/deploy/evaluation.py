@@ -16,7 +16,7 @@ from qmix_jax.machine import compile_cache
 from qmix_jax.types import Box, EnvSpec
 
 _FRESH = np.iinfo(np.int32).max
-"""Index that no evaluation in training has, so its episodes are new."""
+"""Index that no evaluation in training uses, so its episodes are new."""
 
 
 class Evaluation(NamedTuple):
@@ -41,7 +41,7 @@ class Evaluation(NamedTuple):
     metrics: dict[str, np.ndarray]
 
     def summary(self) -> dict[str, Any]:
-        """Fields of `repr`; metrics are the mean and standard deviation over members."""
+        """Returns the fields of `repr`: metrics are mean and standard deviation over members."""
         scores = {name: progress.spread(v.mean(axis=1)) for name, v in self.metrics.items()}
         fields = self._asdict()
         del fields["metrics"]
@@ -135,7 +135,7 @@ def _config(
 
 
 def _check_shapes(trained_on: EnvSpec, spec: EnvSpec) -> None:
-    """Inputs and outputs of a policy must be as in training; what only training uses may differ."""
+    """Raises: ConfigError if the inputs or outputs of a policy differ from those in training."""
     before, now = _shapes(trained_on), _shapes(spec)
     for name, value in now.items():
         if value != before[name]:
@@ -159,7 +159,7 @@ def _shapes(spec: EnvSpec) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    """Writes equal entries once."""
+    """Formats a value; equal entries of a tuple are written once."""
     equal = isinstance(value, tuple) and len(set(value)) == 1
     return f"{value[0]} each" if equal else str(value)
 

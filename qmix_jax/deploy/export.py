@@ -113,7 +113,7 @@ def export_run(
 
 
 def _replace(folder: pathlib.Path, contents: Mapping[str, bytes]) -> None:
-    """Replaces the files of an earlier export, so that a folder has one policy.
+    """Writes files in place of an earlier export, so that a folder has one policy.
 
     Raises: ConfigError for a folder with other files.
     """
@@ -214,7 +214,7 @@ def _program(source: _Source, platforms: tuple[str, ...]) -> export.Exported:
     }
     obs = shape_of((batch, spec.n_agents, *spec.obs_shape), jnp.float32)
     avail = shape_of((batch, spec.n_agents, spec.actions.width), jnp.bool_)
-    # Constants that acting does not use are not part of the program.
+    # Constants that acting does not use are removed from the program.
     constants = jax.tree.map(jnp.asarray, source.run.member_params(source.member))
     act = jax.jit(lambda obs, avail, state: step(constants, obs, avail, state))
     return export.export(act, platforms=platforms)(obs, avail, state)

@@ -1,4 +1,4 @@
-"""`load_policy`: a trained policy, from a run directory or from exported files."""
+"""Loads trained policies from run directories and exported files."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def load_policy(
 
 
 def from_run(run: trained.TrainedRun, member: int) -> runner.Policy:
-    """The policy of one member of a run."""
+    """Makes the policy of one member of a run."""
     step = jax.jit(make_step(run))
     params = jax.device_put(run.member_params(member))
 
@@ -70,9 +70,9 @@ def from_run(run: trained.TrainedRun, member: int) -> runner.Policy:
 
 
 def exported_file(path: pathlib.Path) -> pathlib.Path | None:
-    """The exported policy at a path: that file, or the one in that folder; None if there is none.
+    """Returns the exported policy at a path, a file or a folder; None if there is none.
 
-    If a folder has both formats, StableHLO, which also runs on accelerators.
+    If a folder has both formats, returns StableHLO, which also runs on accelerators.
     """
     if path.is_file():
         return path
@@ -80,7 +80,7 @@ def exported_file(path: pathlib.Path) -> pathlib.Path | None:
 
 
 def from_export(file: pathlib.Path) -> runner.Policy:
-    """The policy in an exported file. Raises: ConfigError if it has none."""
+    """Loads the policy of an exported file. Raises: ConfigError if it has none."""
     try:
         if file.suffix == ".npz":
             return runner.load(file)
@@ -107,14 +107,14 @@ def from_export(file: pathlib.Path) -> runner.Policy:
 
 
 def program_step(exported: export.Exported) -> runner.Step:
-    """The step of an exported program."""
+    """Returns the step of an exported program."""
     call = jax.jit(exported.call)
     return lambda obs, avail, state: call(obs, avail, dict(state))
 
 
 def make_step(run: trained.TrainedRun) -> Callable[..., tuple[Array, Any, dict[str, Array]]]:
-    """`Algorithm.act` without exploration: `(params, obs f32[B, N, *O], avail_actions bool[B, N,
-    A], state) -> (actions, head, state)`; a state is a dict of arrays, see `about`.
+    """Makes `Algorithm.act` without exploration: `(params, obs f32[B, N, *O], avail_actions bool[B,
+    N, A], state) -> (actions, head, state)`; a state is a dict of arrays, see `about`.
 
     `head` f32[B, N, A] is the output of the agent's network, for Q-learning its utilities; None if
     the algorithm states no `Algorithm.head`.
@@ -146,7 +146,7 @@ def make_step(run: trained.TrainedRun) -> Callable[..., tuple[Array, Any, dict[s
 
 
 def make_algorithm(run: trained.TrainedRun) -> algorithms.Algorithm:
-    """A run's algorithm. Raises: ConfigError if it needs more inputs than a policy has."""
+    """Makes a run's algorithm. Raises: ConfigError if it needs more inputs than a policy has."""
     algorithm = run.algorithm()
     if algorithm.needs.mean_action:
         raise config.ConfigError(
@@ -157,12 +157,12 @@ def make_algorithm(run: trained.TrainedRun) -> algorithms.Algorithm:
 
 
 def is_stochastic(algorithm: algorithms.Algorithm) -> bool:
-    """Whether it may act at random even without exploration, as far as its head tells."""
+    """Whether it may act at random even without exploration, according to its head."""
     return algorithm.head not in ("argmax", "tanh")
 
 
 def next_key(data: Array) -> tuple[dict[str, Array], Array]:
-    """(`{KEY: data}` of the next state, the key of this step) from the state's key data u32[2]."""
+    """Splits key data u32[2] into (`{KEY: data}` of the next state, the key of this step)."""
     following, key = jax.random.split(jax.random.wrap_key_data(data, impl="threefry2x32"))
     return {KEY: jax.random.key_data(following)}, key
 
@@ -170,8 +170,8 @@ def next_key(data: Array) -> tuple[dict[str, Array], Array]:
 def make_head(
     run: trained.TrainedRun, algorithm: algorithms.Algorithm
 ) -> Callable[[Any, Any, Observed], Array] | None:
-    """`(params, carry, Observed[B]) -> f32[B, N, A]`, the head that the algorithm states; None if
-    it states none, or if its parameters and carry are not those of such an agent.
+    """Returns the head that the algorithm states, `(params, carry, Observed[B]) -> f32[B, N, A]`;
+    None if it states none, or if its parameters and carry are not those of such an agent.
     """
     if algorithm.head is None:
         return None
@@ -188,7 +188,7 @@ def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
 
 
 def about(run: trained.TrainedRun, member: int) -> dict[str, Any]:
-    """The metadata of a policy as plain values: its interface and its origin."""
+    """Returns the metadata of a policy as plain values: interface and origin."""
     spec, manifest, algorithm = run.spec, run.manifest, make_algorithm(run)
     actions, bounds = spec.actions, {}
     if isinstance(actions, Box):
@@ -227,7 +227,7 @@ def about(run: trained.TrainedRun, member: int) -> dict[str, Any]:
 
 
 def precision(cfg: config.ExperimentConfig) -> Any:
-    """The matrix-product precision of the run, as a context manager."""
+    """Returns a context manager with the matrix-product precision of the run."""
     name = "default" if cfg.precision == "bfloat16" else cfg.precision
     return jax.default_matmul_precision(name)
 

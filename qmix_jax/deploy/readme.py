@@ -90,7 +90,7 @@ _HEADS = {
 
 
 def text(about: Mapping[str, Any]) -> str:
-    """The README for the metadata of an export: files, inputs and outputs, usage, origin."""
+    """Returns the README of an export from its metadata."""
     interface, run, formats = about["interface"], about["run"], about["formats"]
     samples = "key" in interface["state"]
     n_agents, width = len(interface["agent_names"]), max(interface["actions"]["sizes"])

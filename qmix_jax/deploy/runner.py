@@ -33,10 +33,12 @@ class FormatError(ValueError):
 
 
 class Actions(NamedTuple):
-    """Attributes:
-    kind: `discrete`: one index per agent, i32[N]; `box`: a vector per agent, f32[N, D].
-    sizes: number of actions, or of dimensions, per agent.
-    low, high: bounds of every dimension; None for discrete actions.
+    """The action space.
+
+    Attributes:
+      kind: `discrete`: one index per agent, i32[N]; `box`: a vector per agent, f32[N, D].
+      sizes: number of actions, or of dimensions, per agent.
+      low, high: bounds of every dimension; None for discrete actions.
     """
 
     kind: str
@@ -96,7 +98,7 @@ class Policy(NamedTuple):
     about: Mapping[str, Any]
 
     def summary(self) -> dict[str, Any]:
-        """Fields of `repr`: the agents, their interface, and the run that trained the policy."""
+        """Returns the fields of `repr`: agents, interface, and the run that trained the policy."""
         run = self.about.get("run", {})
         names = ("name", "algo", "member", "parameters", "scores")
         return {
@@ -124,7 +126,7 @@ def load(path: str | os.PathLike[str]) -> Policy:
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Mapping[str, Any], Step]:
-    """The metadata and the step of the policy in `weights.npz`; see `make_policy`."""
+    """Reads the metadata and the step of the policy in `weights.npz`; see `make_policy`."""
     file = pathlib.Path(path)
     file = file / "weights.npz" if file.is_dir() else file
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
@@ -304,7 +306,7 @@ def _key(seed: int | None) -> np.ndarray:
 
 
 def network_step(network: Mapping[str, Any], arrays: Arrays) -> Step:
-    """The step of a network, with the same operations as in training.
+    """Returns the step of a network, with the same operations as in training.
 
     Args:
       network: `core` (gru, lstm or None), `head` (`argmax` or `sample` over available entries, or

@@ -21,14 +21,16 @@ Kind = Literal["best", "final"]
 
 
 class TrainedRun(NamedTuple):
-    """Attributes:
-    directory: the run directory.
-    config: its configuration; options that only training needs are not validated again.
-    spec: of the environment.
-    parameters: nested dicts of NumPy arrays of all members, [P, ...].
-    kind: which parameters these are.
-    scores: metric -> f[P], each member's greedy evaluation of these parameters in training.
-    manifest: versions, commit and outcome of the run.
+    """A finished run.
+
+    Attributes:
+      directory: the run directory.
+      config: its configuration; options that only training needs are not validated again.
+      spec: of the environment.
+      parameters: nested dicts of NumPy arrays of all members, [P, ...].
+      kind: which parameters these are.
+      scores: metric -> f[P], each member's greedy evaluation of these parameters in training.
+      manifest: versions, commit and outcome of the run.
     """
 
     directory: pathlib.Path
@@ -40,7 +42,7 @@ class TrainedRun(NamedTuple):
     manifest: Mapping[str, Any]
 
     def member(self, which: int | str) -> int:
-        """The index of a member, 0 to P - 1; `best`: the first one with the best score.
+        """Returns the index of a member, 0 to P - 1; `best` is the first with the best score.
 
         Raises: ConfigError if there is no such member.
         """
@@ -58,11 +60,11 @@ class TrainedRun(NamedTuple):
         return which
 
     def member_params(self, member: int) -> Any:
-        """Parameters of one member."""
+        """Returns the parameters of one member."""
         return jax.tree.map(lambda x: x[member], self.parameters)
 
     def algorithm(self) -> algorithms.Algorithm:
-        """The algorithm, for acting only: it has no mixer.
+        """Makes the algorithm for acting only, without its mixer.
 
         Raises: ConfigError if its networks do not fit the environment's spec.
         """
@@ -99,8 +101,8 @@ def read(directory: str | os.PathLike[str], kind: Kind = "best") -> TrainedRun:
 
 
 def find(kind: str, name: str) -> Any:
-    """The module of an algorithm or agent, which acting needs. Options of other components were
-    validated in training, and their packages may be missing here, so any are accepted.
+    """Returns the module of an algorithm or agent, which acting needs. Accepts any options of other
+    components: they were validated in training, and their packages may be missing here.
     """
     return components.find(kind, name) if kind in ("agents", "algorithms") else _Unchecked
 

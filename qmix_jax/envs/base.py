@@ -69,7 +69,7 @@ def team_env(
     presentation: "Presentation | None" = None,
     game: "Game | None" = None,
 ) -> Env:
-    """An environment whose agents all receive one team reward.
+    """Makes an environment whose agents share one team reward.
 
         def make(cfg):
             spec = EnvSpec(
@@ -130,7 +130,7 @@ def team_env(
 def first_timestep(
     obs: Array, state: Array, avail_actions: Array, metric_names: tuple[str, ...] = ()
 ) -> TimeStep:
-    """The time step of `reset`: reward and metrics are 0, nothing has ended.
+    """Returns the time step of `reset`: reward and metrics are 0, nothing has ended.
 
     Args:
       obs: f32[N, *O].  state: f32[S].  avail_actions: bool[N, A].
@@ -148,17 +148,17 @@ def first_timestep(
 
 
 def first_agent(reward: Array) -> Array:
-    """The team reward if all agents receive the same: f32[..., N] -> f32[...]."""
+    """Returns the team reward if all agents receive the same: f32[..., N] -> f32[...]."""
     return reward[..., 0]
 
 
 def sum_over_agents(reward: Array) -> Array:
-    """The team reward as the sum of the agents' rewards: f32[..., N] -> f32[...]; JAX or NumPy."""
+    """Sums the agents' rewards to a team reward: f32[..., N] -> f32[...]; JAX or NumPy."""
     return reward.sum(axis=-1)
 
 
 def mean_over_agents(reward: Array) -> Array:
-    """The team reward as the mean of the agents' rewards: f32[..., N] -> f32[...]; JAX or NumPy."""
+    """Averages the agents' rewards to a team reward: f32[..., N] -> f32[...]; JAX or NumPy."""
     return reward.mean(axis=-1)
 
 
@@ -181,7 +181,7 @@ class HostEnv(NamedTuple):
 
     Attributes:
       spec, team_reward, presentation, game: as in `Env`.
-      start: makes one environment; it is called many times, and each one is used by one thread.
+      start: makes an environment; called many times, and each result is used by one thread.
     """
 
     spec: EnvSpec
@@ -220,7 +220,7 @@ class Scene(NamedTuple):
     """Input of one of the painters in `qmix_jax.render`.
 
     Attributes:
-      painter: `battle`, `particles`, `kitchen`, `cells` or `maze`; its module lists what it needs.
+      painter: `battle`, `particles`, `kitchen`, `cells` or `maze`; its module lists its arrays.
       arrays: `(env_state) -> arrays by name` that change over time; compiled, so pure JAX.
       constants: by name.
     """
@@ -235,7 +235,7 @@ class Presentation(NamedTuple):
 
     Attributes:
       draw: `(axes, Frame) -> None`, draws a frame on empty Matplotlib axes.
-      scene: instead of `draw`, for a built-in painter.
+      scene: input of a built-in painter, instead of `draw`.
       describe: `(Frame) -> str`, a few lines of text.
     """
 
@@ -245,10 +245,10 @@ class Presentation(NamedTuple):
 
 
 class HeuristicPolicy(NamedTuple):
-    """A hand-written joint policy, as a baseline; unlike an agent it may read the env state.
+    """A hand-written joint policy for baselines; unlike an agent, it may read the env state.
 
     Attributes:
-      initial: its memory at the start of an episode, a tree of arrays; `()` for none.
+      initial: memory at the start of an episode, a tree of arrays; `()` for none.
       act: `(key, env_state, TimeStep, memory) -> (actions, memory)`, for one environment.
     """
 
@@ -280,7 +280,7 @@ class Game(NamedTuple):
 
     Attributes:
       decision_points: where joint values can be tabulated; empty for most.
-      heuristic: a policy that knows the task; None for most.
+      heuristic: a hand-written policy; None for most.
       arrays: exact arrays of a finite Markov game, by name; None for most.
     """
 
@@ -290,8 +290,8 @@ class Game(NamedTuple):
 
 
 def score(env: Env | HostEnv, reward: Any) -> Any:
-    """The reward that `eval/return` sums: the team's, or if agents compete the mean over scored
-    agents; f32[..., N] -> f32[...], of JAX or NumPy arrays.
+    """Returns the reward that `eval/return` sums: the team's, or if agents compete the mean over
+    scored agents; f32[..., N] -> f32[...], JAX or NumPy.
     """
     if env.team_reward is not None:
         return env.team_reward(reward)
@@ -300,19 +300,19 @@ def score(env: Env | HostEnv, reward: Any) -> Any:
 
 
 def group_indices(kinds: Sequence[Hashable]) -> tuple[int, ...]:
-    """Equal kinds get equal indices, in order of appearance: `("x", "y", "x")` -> `(0, 1, 0)`."""
+    """Numbers kinds in order of appearance: `("x", "y", "x")` -> `(0, 1, 0)`."""
     order = list(dict.fromkeys(kinds))
     return tuple(order.index(kind) for kind in kinds)
 
 
 def pad_with_nan(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """f32[*shape]: `table` in the leading corner, NaN elsewhere."""
+    """Pads a table with NaN at the end of each axis, to f32[*shape]."""
     padding = [(0, padded - size) for size, padded in zip(table.shape, shape, strict=True)]
     return np.pad(table.astype(np.float32), padding, constant_values=np.nan)
 
 
 def additive_fit(table: np.ndarray) -> np.ndarray:
-    """Least-squares fit of a joint table by sums of per-agent values, all cells weighted equally.
+    """Fits a joint table by sums of per-agent values: least squares, all cells weighted equally.
 
         fit[a_1, ..., a_N] = sum_i mean(table | a_i) - (N - 1) mean(table)
 
@@ -325,13 +325,13 @@ def additive_fit(table: np.ndarray) -> np.ndarray:
 
 
 def independent_fit(table: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Per-agent values if the others act uniformly: f[n_i], the table's mean given a_i."""
+    """Returns per-agent values if the others act uniformly: f[n_i], the table's mean given a_i."""
     axes = range(table.ndim)
     return tuple(table.mean(axis=tuple(set(axes) - {i})) for i in axes)
 
 
 def with_truncation_as_termination(env: _AnyEnv) -> _AnyEnv:
-    """The same environment with `truncated` reported as `terminated`: no bootstrap through it."""
+    """Returns the same environment with truncations reported as terminations."""
     if isinstance(env, HostEnv):
 
         def start() -> HostEpisodes:
@@ -353,7 +353,7 @@ def _terminating(timestep: TimeStep) -> TimeStep:
 
 
 def uniform_policy(actions: Actions) -> HeuristicPolicy:
-    """Every agent draws uniformly from its available actions, or from its box."""
+    """Returns a policy that draws uniformly from each agent's available actions, or box."""
 
     def act(key: Array, env_state: EnvState, timestep: TimeStep, memory: tuple[()]) -> Any:
         del env_state
@@ -366,8 +366,8 @@ def uniform_policy(actions: Actions) -> HeuristicPolicy:
 
 
 @record
-class _PolicyInput:
-    """The input of a policy inside an environment."""
+class _ControlledState:
+    """State of an environment that a policy controls."""
 
     env_state: EnvState
     timestep: TimeStep
@@ -375,27 +375,27 @@ class _PolicyInput:
 
 
 def with_policy(env: Env, policy: HeuristicPolicy) -> Env:
-    """The same environment in which the policy acts; actions passed to `step` are ignored."""
+    """Returns the same environment, controlled by a policy; `step` ignores its actions."""
 
     def reset(key: Array) -> tuple[EnvState, TimeStep]:
         env_state, timestep = env.reset(key)
         memory = jax.tree.map(jnp.asarray, policy.initial)
-        return _PolicyInput(env_state=env_state, timestep=timestep, memory=memory), timestep
+        return _ControlledState(env_state=env_state, timestep=timestep, memory=memory), timestep
 
-    def step(key: Array, env_state: _PolicyInput, actions: Array) -> tuple[EnvState, TimeStep]:
+    def step(key: Array, env_state: _ControlledState, actions: Array) -> tuple[EnvState, TimeStep]:
         del actions
         key_act, key_env = jax.random.split(key)
         inner = env_state
         actions, memory = policy.act(key_act, inner.env_state, inner.timestep, inner.memory)
         after, timestep = env.step(key_env, inner.env_state, actions)
-        return _PolicyInput(env_state=after, timestep=timestep, memory=memory), timestep
+        return _ControlledState(env_state=after, timestep=timestep, memory=memory), timestep
 
     return env._replace(reset=reset, step=step)
 
 
 def describe_actions(frame: Frame) -> str:
-    """Joint action and reward, for `Presentation.describe`: `agent_0 1, agent_1 0: reward 7`; if
-    actions are continuous, `agent_0 (0.5, -1): reward 7`.
+    """Describes joint action and reward, for `Presentation.describe`: `agent_0 1, agent_1 0: reward
+    7`, or `agent_0 (0.5, -1): reward 7` for continuous actions.
     """
     if frame.actions is None:
         return "start"

@@ -18,7 +18,7 @@ from qmix_jax.types import Array, Discrete, EnvSpec, TimeStep
 
 
 def _payoff_tuple(value: object) -> object:
-    """Nested tuples of floats, one level per agent, of rectangular shape."""
+    """Converts to nested tuples of floats, one level per agent, of rectangular shape."""
     if value is None:
         return None
     try:
@@ -42,14 +42,14 @@ GAMES: tuple[str, ...] = get_args(Game)
 
 
 class Config(config.Model):
-    """Which game: a named one, or your own payoff, never both."""
+    """A named game or a user-defined payoff, not both."""
 
     game: Game | None = "Q3"
-    """A named game; null when `payoff` is given."""
+    """A named game; null if `payoff` is set."""
     payoff: Annotated[tuple[Any, ...], BeforeValidator(_payoff_tuple)] | None = None
     """Team reward by joint action, nested once per agent: `payoff[a_1][a_2]` for two agents."""
     penalty: Annotated[float, Field(le=0)] = -100.0
-    """k <= 0, the reward of the two corners of PEN; no other game reads it."""
+    """k <= 0, the reward of two corners of PEN; unused by other games."""
     obs_size: config.PositiveInt = 5
     """Length of observations and state, vectors of ones."""
 
@@ -81,10 +81,9 @@ def _payoff(cfg: Config) -> np.ndarray:
 
 
 def make(cfg: Config) -> base.Env:
-    """A one-step game: the reward is the payoff of the joint action, then the episode terminates.
+    """Makes a one-step game whose reward is the payoff of the joint action.
 
-    Agents may have different numbers of actions (a payoff that is not square); the others are
-    padded. The env state is empty.
+    Agents may have different numbers of actions, which are padded. The env state is empty.
 
     Returns:
       An `Env` with one decision point, `payoff`, whose optimum is the payoff.

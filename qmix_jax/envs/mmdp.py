@@ -20,7 +20,7 @@ STATES = ("A", "B")
 
 
 class Config(config.Model):
-    """The published process."""
+    """Options of the process; by default the published one."""
 
     max_steps: config.PositiveInt = 100
     """Env steps per episode."""
@@ -37,11 +37,11 @@ class MMDPState:
 
 
 def make(cfg: Config) -> base.Env:
-    """The process; both agents observe the state as a one-hot vector.
+    """Makes the process; both agents observe the state as a one-hot vector.
 
     Returns:
-      An `Env` whose decision points are the two states; `exact` is empty, for no fit of them has a
-      fixed value.
+      An `Env` whose decision points are the two states; `exact` is empty because no fit has a
+      limit.
     Raises:
       ConfigError: a discount of 1, for which values are infinite.
     """

@@ -2,8 +2,8 @@
 
 Team reward: the sum over agents (or the mean, `reward=mean`). An episode ends when no agent is left
 or after `max_steps`; it is `truncated` if the limit or PettingZoo's truncation of an agent ends it,
-else `terminated`. An agent that has left observes zeros and has only action 0, which is not passed
-on. Masks: `action_mask` in a dict observation or in an agent's info. State: `state()` if the
+else `terminated`. An agent that has left observes zeros; its only available action, 0, is ignored.
+Masks: `action_mask` in a dict observation or in an agent's info. State: `state()` if the
 environment has a `state_space`, else all observations concatenated. Observations are flattened
 (discrete ones become one-hot vectors) and padded to the widest; images of equal shape stay images.
 Metrics: none.
@@ -23,7 +23,7 @@ from qmix_jax.envs import base
 from qmix_jax.types import Discrete, EnvSpec, TimeStep
 
 _MOVED = {"mpe": "mpe2"}
-"""Suite of PettingZoo -> the package it has moved to."""
+"""Suite of PettingZoo -> its new package."""
 _LIMITS = ("max_cycles", "max_steps", "max_iter")
 """Names of the time limit in PettingZoo's suites."""
 
@@ -40,7 +40,7 @@ Kwargs = Annotated[
 
 
 class Config(config.Model):
-    """Which PettingZoo environment."""
+    """Options of a PettingZoo environment."""
 
     id: str = "mpe.simple_spread_v3"
     """Module with a function `parallel_env`: in `pettingzoo`, or a dotted path."""
@@ -53,8 +53,8 @@ class Config(config.Model):
 
 
 class _SpaceLayout(NamedTuple):
-    """The spec, and per agent its gymnasium observation space, whether the observation is in a dict
-    beside an action mask, and its first action.
+    """The spec; per agent the gymnasium observation space, whether observations are dicts with an
+    action mask, and the first action; whether the environment has a state.
     """
 
     spec: EnvSpec
@@ -65,7 +65,7 @@ class _SpaceLayout(NamedTuple):
 
 
 def make(cfg: Config) -> base.HostEnv:
-    """Builds the environment; makes a PettingZoo environment to read its spaces, and closes it.
+    """Makes the environment; opens a PettingZoo environment once to read its spaces.
 
     Raises:
       ConfigError: not installed, unknown environment, not a parallel environment, actions that are
@@ -101,7 +101,7 @@ def _open(cfg: Config) -> Any:
 
 
 def _find(name: str) -> Any:
-    """The module with `parallel_env`. Raises: ConfigError."""
+    """Imports the module with `parallel_env`. Raises: ConfigError."""
     suite, _, module_name = name.partition(".")
     new_path = [f"{_MOVED[suite]}.{module_name}"] if suite in _MOVED else []
     paths = [f"pettingzoo.{name}", *new_path, name]
@@ -118,7 +118,7 @@ def _find(name: str) -> Any:
 
 
 def _import(path: str, missing: list[str], has_moved: bool) -> Any:
-    """The module; None if it is missing, and then adds its name to `missing`."""
+    """Imports a module; if it is missing, adds its name to `missing` and returns None."""
     try:
         return importlib.import_module(path)
     except ImportError as error:
@@ -181,7 +181,7 @@ def _shape(space: Any, obs_spaces: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 def _bounds(obs_spaces: tuple[Any, ...]) -> tuple[float, float] | None:
-    """Bounds of all entries, 0 included: of padding and of agents that have left."""
+    """Bounds of all entries, including the zeros of padding and of agents that have left."""
     lows = [getattr(space, "low", np.zeros(1)).min() for space in obs_spaces]
     highs = [getattr(space, "high", np.ones(1)).max() for space in obs_spaces]
     low, high = min(0.0, *map(float, lows)), max(0.0, *map(float, highs))
@@ -199,7 +199,7 @@ def _limit(cfg: Config, env: Any) -> int:
 
 
 def _start(cfg: Config, layout: _SpaceLayout) -> base.HostEpisodes:
-    """One environment; `env` and `step_count` hold the state."""
+    """Starts one environment; `env` and `step_count` hold its state."""
     env, spec = _open(cfg), layout.spec
     step_count = 0
 
@@ -234,9 +234,9 @@ def _start(cfg: Config, layout: _SpaceLayout) -> base.HostEpisodes:
 
 
 def _timestep(
-    layout: _SpaceLayout, env: Any, able: set[str], observations: Any, infos: Any
+    layout: _SpaceLayout, env: Any, active: set[str], observations: Any, infos: Any
 ) -> TimeStep:
-    """The time step without reward or end; `able` agents can act."""
+    """The time step without reward or end; `active` agents can act."""
     from gymnasium import spaces
 
     spec = layout.spec
@@ -245,7 +245,7 @@ def _timestep(
     avail[:, 0] = True  # the no-op of an agent that has left
     for i, (name, shape) in enumerate(zip(spec.agent_names, spec.obs_shapes, strict=True)):
         value, info = observations.get(name), infos.get(name, {})
-        if name in able:
+        if name in active:
             avail[i, : spec.actions.sizes[i]] = _mask(spec, i, value, info)
         if value is not None:
             value = value["observation"] if layout.in_dict[i] else value
@@ -253,7 +253,7 @@ def _timestep(
             obs[(i, *map(slice, shape))] = flat.reshape(shape)
     unpadded = (obs[(i, *map(slice, shape))].ravel() for i, shape in enumerate(spec.obs_shapes))
     state = env.state() if layout.has_state else np.concatenate([*unpadded])
-    arrays: dict[str, Any] = {  # NumPy arrays, where a `TimeStep` otherwise has those of JAX
+    arrays: dict[str, Any] = {  # NumPy arrays instead of JAX arrays
         "obs": obs,
         "state": np.asarray(state, np.float32).reshape(-1),
         "avail_actions": avail,

@@ -2,8 +2,8 @@
 
 Agents hunt prey on a bounded grid. A prey is caught when at least two agents next to it (not
 diagonally) choose to catch in the same step; fewer are punished. Agents that catch a prey are
-frozen: they and the prey leave the grid, and they observe zeros and can only stay. With eight
-agents the best return is four catches of 10 each: 40.
+frozen: they leave the grid with the prey, observe zeros and can only stay. With eight agents the
+best return is four catches of 10 each: 40.
 
 In a step, agents move one after another in random order, unless the target cell is occupied. Then
 prey, also in random order, are caught, or attempts to catch them punished; uncaught ones move to a
@@ -26,11 +26,11 @@ MOVES = np.array([[0, 1], [1, 0], [0, -1], [-1, 0], [0, 0], [0, 0]], np.int32)
 """(row, column) offset of each action: right, down, left, up, stay, catch."""
 STAY, CATCH = 4, 5
 _PLANES = 3
-"""Agents, prey, and hares, which the published code has and this task has not: zeros."""
+"""Agents, prey, and the hares of the published code, which are absent here: zeros."""
 
 
 class Config(config.Model):
-    """The published task by default."""
+    """Options of the task; by default the published one."""
 
     size: config.PositiveInt = 10
     """Cells per side of the grid."""
@@ -39,13 +39,13 @@ class Config(config.Model):
     n_prey: config.PositiveInt = 8
     """Initial number of prey."""
     view_radius: Annotated[config.Int, Field(ge=0)] = 2
-    """Agents observe a square of 2 r + 1 cells per side, centred on themselves."""
+    """r: agents observe a centred square of 2 r + 1 cells per side."""
     catchers: config.PositiveInt = 2
     """Agents needed to catch a prey."""
     capture_reward: float = 10.0
     """Team reward for each prey caught."""
     punishment: Annotated[float, Field(le=0)] = -2.0
-    """Team reward for each prey that some agents, but too few, try to catch."""
+    """Team reward for each prey that too few agents try to catch."""
     prey_rest: config.Fraction = 0.0
     """Probability that a prey does not move."""
     max_steps: config.PositiveInt = 200
@@ -66,7 +66,7 @@ class PredatorPreyState:
 
 
 def make(cfg: Config) -> base.Env:
-    """The task; metric `captures` is the number of prey caught.
+    """Makes the task; metric `captures` is the number of prey caught.
 
     `terminated` when no prey or no active agent is left, `truncated` after `max_steps`. The state
     is the flattened grid `[size, size, 3]`. Moves off the grid are unavailable; catching is

@@ -1,8 +1,8 @@
 """The two-step cooperative game that VDN cannot solve (Rashid et al. 2018, section 5.1).
 
-In state 1 only agent 1's action matters: A leads to 2A, B to 2B, without reward. Every second joint
-action pays 7 in 2A, and [[0, 1], [1, 8]] in 2B, and ends the episode. The best return is 8; a
-learner that cannot represent 2B gets 7.
+In state 1 only agent 1's action matters: A leads to 2A, B to 2B, without reward. The second joint
+action pays 7 in 2A, or [[0, 1], [1, 8]] in 2B, and ends the episode. The best return is 8; learners
+that cannot represent 2B get 7.
 """
 
 from dataclasses import replace
@@ -22,14 +22,14 @@ PAYOFF = np.array([[[0.0, 0.0], [0.0, 0.0]], [[7.0, 7.0], [7.0, 7.0]], [[0.0, 1.
 
 
 class Config(config.Model):
-    """The game has no options."""
+    """Options of the game."""
 
     exact_gamma: config.Fraction = 0.99
     """Discount of the exact tables in `decision_points`; the game does not use it."""
 
 
 def make(cfg: Config) -> base.Env:
-    """The game; every agent observes the state as a one-hot vector.
+    """Makes the game; agents observe the state as a one-hot vector.
 
     The final time step repeats the second state.
 

@@ -1,4 +1,4 @@
-"""Uniform initialisers: batched QR (orthogonal ones) can hang jaxlib 0.10 on a two-core CPU."""
+"""Uniform initialisers; the batched QR of orthogonal ones can hang jaxlib 0.10 on two cores."""
 
 from collections.abc import Callable
 from functools import partial

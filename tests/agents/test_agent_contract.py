@@ -1,4 +1,4 @@
-"""What every agent promises, over every one that ships and every way to share parameters."""
+"""The agent contract, for every built-in agent and every form of parameter sharing."""
 
 import functools
 import itertools
@@ -125,8 +125,8 @@ def test_no_previous_action_differs_from_every_action(name):
         unroll(params, agent.initial_carry(3), obs, np.full((1, 3, N), action, np.int32), reset)[1]
         for action in range(-1, A)
     ]
-    for one, other in itertools.combinations(values, 2):
-        assert not np.allclose(one, other)
+    for a, b in itertools.combinations(values, 2):
+        assert not np.allclose(a, b)
 
 
 @every_agent

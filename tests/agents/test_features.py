@@ -1,4 +1,4 @@
-"""What every agent adds to the observation."""
+"""Features that agents add to the observation."""
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +41,10 @@ def test_previous_actions_are_cleared_at_every_episode_start():
         assert (expected == -1).any() and (expected >= 0).any()
         np.testing.assert_array_equal(rebuilt, expected)
         assert rebuilt.dtype == jnp.int32
-        going_on = base.previous_actions(trajectory.actions, np.zeros_like(trajectory.reset), first)
-        np.testing.assert_array_equal(going_on, [first, *trajectory.actions])
+        continued = base.previous_actions(
+            trajectory.actions, np.zeros_like(trajectory.reset), first
+        )
+        np.testing.assert_array_equal(continued, [first, *trajectory.actions])
 
 
 @pytest.mark.parametrize(

@@ -73,14 +73,14 @@ def test_stacked_networks_give_the_same_outputs_and_gradients(form, options):
             return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(pair)), pair
 
         results[unroll] = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))(params, target)
-    (own, of_target), values = results["stacked"]
-    for ours, right in zip(
-        jax.tree.leaves((own, values)),
+    (online_grad, target_grad), values = results["stacked"]
+    for actual, expected in zip(
+        jax.tree.leaves((online_grad, values)),
         jax.tree.leaves((results["sequential"][0][0], results["sequential"][1])),
         strict=True,
     ):
-        np.testing.assert_allclose(ours, right, rtol=1e-4, atol=1e-5)
-    for leaf in jax.tree.leaves((of_target, results["sequential"][0][1])):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+    for leaf in jax.tree.leaves((target_grad, results["sequential"][0][1])):
         np.testing.assert_array_equal(leaf, 0.0)
 
 
@@ -98,7 +98,7 @@ def test_in_bfloat16_rounds_products_and_returns_float32(core, sharing):
     (grads, q), (exact_grads, exact) = gradient(params, low), gradient(params, plain)
     assert q.dtype == jnp.float32 and {leaf.dtype for leaf in jax.tree.leaves(grads)} == {q.dtype}
     assert 1e-4 < np.abs(q - exact).max() / np.abs(exact).max() < 0.05
-    for ours, right in zip(jax.tree.leaves(grads), jax.tree.leaves(exact_grads), strict=True):
-        assert np.linalg.norm(ours - right) < 0.05 * np.linalg.norm(right)
+    for low_grad, exact in zip(jax.tree.leaves(grads), jax.tree.leaves(exact_grads), strict=True):
+        assert np.linalg.norm(low_grad - exact) < 0.05 * np.linalg.norm(exact)
     dots = str(jax.make_jaxpr(lambda p: objective(p, low)[0])(params))
     assert not re.search(r"f32\S* = dot_general", dots)

@@ -1,4 +1,4 @@
-"""The LSTM agent: numbers are in `test_gru.py`, with the other recurrent agent's."""
+"""The LSTM agent; `test_gru.py` compares its outputs with a loop."""
 
 import jax
 import jax.numpy as jnp

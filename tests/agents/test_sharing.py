@@ -45,7 +45,7 @@ def history():
 
 @pytest.fixture(scope="module")
 def shared():
-    """(agent, params) with parameters of all agents in common."""
+    """(agent, params) in which all agents share parameters."""
     agent = make()
     return agent, samples.params(agent.init)
 
@@ -68,11 +68,11 @@ def test_one_group_of_all_agents_is_the_same_program(shared):
     agent, params = shared
     together = make(sharing="groups", groups=(("b", "a", "c"),))
     programs = [
-        str(jax.make_jaxpr(one.unroll)(params, one.initial_carry(B), history()))
-        for one in (agent, together)
+        str(jax.make_jaxpr(made.unroll)(params, made.initial_carry(B), history()))
+        for made in (agent, together)
     ]
     assert programs[0] == programs[1]
-    inits = [str(jax.make_jaxpr(one.init)(jax.random.key(0))) for one in (agent, together)]
+    inits = [str(jax.make_jaxpr(made.init)(jax.random.key(0))) for made in (agent, together)]
     assert inits[0] == inits[1]
 
 

@@ -29,8 +29,8 @@ ORACLES = {"qtran": oracles.qtran, "wqmix": oracles.wqmix}
 
 
 class Problem(NamedTuple):
-    """An algorithm on small networks, compiled once; `settings` are the oracle's. Where a network
-    has no target copy, the oracle has one of the same parameters, held fixed."""
+    """An algorithm on small networks, compiled once; `settings` are the oracle's. For a network
+    without a target copy, the oracle uses a constant copy of its parameters."""
 
     loss_and_gradient: Any
     params: Any
@@ -67,7 +67,7 @@ def agrees_with_loops():
 
 
 def _check(problem, batch, hparams):
-    (loss, extras), gradient = problem.loss_and_gradient(
+    (loss, aux), gradient = problem.loss_and_gradient(
         problem.params, problem.target_params, batch, hparams
     )
     params = oracles.double(problem.params)
@@ -79,9 +79,9 @@ def _check(problem, batch, hparams):
 
     expected = oracle(params)
     np.testing.assert_allclose(loss, expected["loss"], rtol=1e-4)
-    np.testing.assert_allclose(extras.priority, expected["priority"], rtol=1e-4)
+    np.testing.assert_allclose(aux.priority, expected["priority"], rtol=1e-4)
     for metric in ("td_error_abs", "q_taken", "target"):
-        summed, count = extras.metrics[metric]
+        summed, count = aux.metrics[metric]
         np.testing.assert_allclose(summed, expected[metric], rtol=1e-3, err_msg=metric)
         assert count == expected["count"]
     _check_gradient(lambda tree: oracle(tree)["loss"], params, gradient)

@@ -1,4 +1,4 @@
-"""What every algorithm promises, with every mixer that it takes."""
+"""The algorithm contract, for every algorithm and every mixer that it accepts."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ def _combinations():
 
 COMBINATIONS = tuple(_combinations())
 combinations = pytest.mark.parametrize(("name", "mixer"), COMBINATIONS)
-# What no mixer has a part in (acting, time) is tried once per algorithm.
+# Properties that no mixer affects (acting, time) are tested once per algorithm.
 once_each = pytest.mark.parametrize(("name", "mixer"), tuple(dict(reversed(COMBINATIONS)).items()))
 forms = pytest.mark.parametrize("form", samples.FORMS)
 KEY = jax.random.key(3)
@@ -178,7 +178,7 @@ def test_no_gradient_reaches_the_target_parameters(name, mixer):
 
 
 def crowd(seed=0, b=300):
-    """Many situations."""
+    """Inputs of `b` environments."""
     rng = np.random.default_rng(seed)
     return samples.observed(
         3.0 * samples.normal(rng, b, N, *SPEC.obs_shape),
@@ -203,7 +203,7 @@ def test_act_takes_no_state(name, mixer):
 @once_each
 @pytest.mark.parametrize("epsilon", [0.0, 0.4])
 def test_acting_is_decentralised(name, mixer, epsilon):
-    """Everything of the second agent changes; the first acts the same, also when exploring."""
+    """If all inputs of the second agent change, the first acts the same, also when exploring."""
     algo, params, *_ = algorithm_case(name, mixer)
     act, explore = samples.jit(algo.act), exploring(epsilon)
     observed, other = crowd(), crowd(seed=1)
@@ -231,14 +231,14 @@ def test_unavailable_actions_are_never_taken(name, mixer):
     for epsilon in (0.0, 0.5, 1.0):
         _, actions, behaviour = act(params, carry, seen, exploring(epsilon), KEY)
         assert (actions.shape, actions.dtype) == ((300, N), jnp.int32)
-        assert behaviour == {}, "Q-learning remembers nothing of acting"
+        assert behaviour == {}, "Q-learning stores no behaviour"
         assert np.take_along_axis(avail, np.asarray(actions)[..., None], axis=-1).all()
 
 
 @once_each
 def test_greedy_acting_maximises_the_utilities(name, mixer):
-    """At the start of an episode, whatever the carry and the action before it were; and what
-    `inspect` shows are the utilities that `act` maximises."""
+    """At the start of an episode, regardless of carry and previous action; `inspect` returns the
+    utilities that `act` maximises."""
     algo, params, *_ = algorithm_case(name, mixer)
     observed = crowd(b=20)
     start = replace(observed, reset=np.ones(20, bool), prev_actions=np.full((20, N), -1, np.int32))

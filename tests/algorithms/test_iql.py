@@ -53,8 +53,8 @@ def test_refuses_a_mixer_and_has_no_joint_value(one_step):
     ids=["Q3", "two steps"],
 )
 def test_utilities_converge_to_means_over_the_actions_of_others(env, steps, utilities):
-    """And over what follows their own best action: 0.99 * (7 + 4.5) / 2 for the second agent, who
-    has no say in the first step."""
+    """And over the values after their best action: 0.99 * (7 + 4.5) / 2 for the second agent, whose
+    first action has no effect."""
     algo = tabular.algorithm("iql", {}, env.spec, None)
     batch, hparams = tabular.every_play(env, steps), tabular.hparams(0.03, 2_000)
     learn = samples.jit(lambda key: tabular.learn(algo, batch, hparams, 2_000, key))

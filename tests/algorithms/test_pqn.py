@@ -21,9 +21,9 @@ def _pqn(one_step):
     return samples.algorithm("pqn", {}, one_step.agent, mixer, one_step.spec)
 
 
-def _loss(one_step, batch, scale=1.0, **numbers):
+def _loss(one_step, batch, scale=1.0, **values):
     """Loss, extras and derivative with respect to the utilities' factor."""
-    hparams = samples.hparams(**{"reward_scale": 2.0, "gamma": 0.9, **numbers})
+    hparams = samples.hparams(**{"reward_scale": 2.0, "gamma": 0.9, **values})
     params = {"agent": {"scale": jnp.float32(scale)}, "mixer": {}}
     by_params = jax.jit(jax.value_and_grad(samples.loss(_pqn(one_step)), has_aux=True))
     (loss, extras), gradient = by_params(params, {}, batch, hparams)

@@ -18,7 +18,7 @@ variants = pytest.mark.parametrize("variant", ["base", "alt"])
 
 @variants
 def test_agrees_with_loops(agrees_with_loops, variant):
-    """Also where gradients stop: the loops hold Q_jt still in the two bounds, and V_jt not."""
+    """Also where gradients stop: in both bounds at Q_jt, but not at V_jt."""
     agrees_with_loops("qtran", None, variant=variant, target="harutyunyan")
 
 
@@ -119,8 +119,8 @@ def test_refuses_a_mixer(one_step):
 @pytest.mark.slow
 @variants
 def test_matrix_games_are_solved_where_their_optimum_is_learnt(play_matrix_games, variant):
-    """Seeds whose Q_jt knows the optimum, most of them, nearly all find it behind its penalties;
-    their sum of utilities bounds Q_jt from above and meets it on the best actions."""
+    """Most seeds learn the optimum in Q_jt, and nearly all these choose it despite its penalties;
+    their sum of utilities is an upper bound of Q_jt that is tight at the best actions."""
     for game in play_matrix_games("qtran", {"variant": variant}, None, 1e-3, 2_000):
         learnt = np.abs(game.unrestricted[:, 0, 0] - 8.0) < 0.5
         solved = learnt & (game.greedy == 8.0)
@@ -168,9 +168,9 @@ def _respects_the_bounds(tables, payoff, greedy):
 @pytest.mark.slow
 @variants
 def test_a_known_joint_value_is_solved_behind_its_penalties(knowing_the_payoff, variant):
-    """By all seeds on Q3 and HARD, and by nearly all of `base` on CLIMB. A tenth of lambda_nopt is
-    enough for Q3 and for some on HARD only."""
-    coefficients = [{"lambda_opt": 1.0, "lambda_nopt": number} for number in (0.1, 1.0)]
+    """By all seeds on Q3 and HARD, and by nearly all of `base` on CLIMB. With a tenth of
+    lambda_nopt, by all seeds on Q3 but only some on HARD."""
+    coefficients = [{"lambda_opt": 1.0, "lambda_nopt": weight} for weight in (0.1, 1.0)]
     games = ("Q3", "HARD", "CLIMB", "P2")
     make = knowing_the_payoff(variant)
     ends = tabular.play_one_step_games(make, games, coefficients, 0.02, 6_000, seeds=16)

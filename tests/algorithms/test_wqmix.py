@@ -145,18 +145,18 @@ def test_alpha_one_is_qmix_and_an_inert_critic(weighting):
     plain = samples.algorithm("td", {}, agent, mixer)
     batch, hparams = samples.batch("segment"), samples.hparams(gamma=0.0, algo={"alpha": 1.0})
     shared = {name: params[name] for name in ("agent", "mixer")}
-    right_gradient = samples.jit(jax.value_and_grad(samples.loss(plain), has_aux=True))
-    (loss, _), right = right_gradient(shared, shared, batch, hparams)
+    plain_gradient = samples.jit(jax.value_and_grad(samples.loss(plain), has_aux=True))
+    (loss, _), expected_grads = plain_gradient(shared, shared, batch, hparams)
     _, other = _random_problem(weighting, "mlp", seed=5)
     gradient = samples.jit(jax.value_and_grad(samples.loss(algo), has_aux=True))
     for tree in (params, {**other, **shared}):
-        (_, extras), found = gradient(tree, other, batch, hparams)
+        (_, extras), grads = gradient(tree, other, batch, hparams)
         np.testing.assert_allclose(extras.metrics["loss_monotonic"][0], loss, rtol=1e-5)
         for name in shared:
             jax.tree.map(
                 lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-                found[name],
-                right[name],
+                grads[name],
+                expected_grads[name],
             )
 
 
@@ -178,16 +178,17 @@ def test_windows_continue_the_carries_of_both_agent_networks():
     entries = {name: value[cut:] for name, value in full.items() if hasattr(value, "shape")}
     late = np.arange(len(full.valid))[:, None] >= cut
     loss = samples.jit(samples.loss(algo))
-    (expected, right), (found, ours) = (
+    (expected, expected_aux), (result, aux) = (
         loss(params, params, batch.replace(trajectory=trajectory), hparams)
         for trajectory in (
             replace(full, valid=full.valid & late),
             Trajectory(**entries, start=start),
         )
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    for name, value in ours.metrics.items():
-        np.testing.assert_allclose(value, right.metrics[name], rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+    for name, value in aux.metrics.items():
+        expected = expected_aux.metrics[name]
+        np.testing.assert_allclose(value, expected, rtol=1e-4, err_msg=name)
 
 
 def test_needs_a_monotonic_mixer(one_step):
@@ -214,20 +215,20 @@ def test_unrestricted_values_are_those_of_the_central_agents(one_step):
 def test_matrix_games_are_solved_where_their_optimum_is_learnt(
     play_matrix_games, weighting, elsewhere
 ):
-    """Seeds whose Q* knows the optimum find it where QMIX seldom does, all on Q3 and nearly all on
-    HARD. On average Q_tot gives up the rest: to the mean of the other payoffs in CW; in OW on Q3 to
+    """Seeds whose Q* learns the optimum choose it, all on Q3 and nearly all on HARD; QMIX rarely
+    does. On average the other entries of Q_tot are the mean of the other payoffs in CW; in OW on Q3
     -12 alpha / (1 + alpha), between four underestimates (0) and four overestimates (-12)."""
     options = {"weighting": weighting, "central_hidden": 32, "central_layers": 2}
     mixer = {"embed_dim": 8, "hypernet_layers": 1}
     played = play_matrix_games("wqmix", options, mixer, 5e-3, 1_500)
-    for game, rest, share in zip(played, elsewhere, (1.0, 0.85), strict=True):
+    for game, other, share in zip(played, elsewhere, (1.0, 0.85), strict=True):
         learnt = np.abs(game.unrestricted[:, 0, 0] - 8.0) < 0.5
         solved = learnt & (game.greedy == 8.0)
         assert learnt.mean() > 0.6 and solved.sum() >= share * learnt.sum()
-        table = np.full((3, 3), rest)
+        table = np.full((3, 3), other)
         table[0, 0] = 8.0
         mean = game.joint[solved].mean(axis=0)
-        assert rest is None or np.abs(mean - table).max() < 0.3
+        assert other is None or np.abs(mean - table).max() < 0.3
 
 
 @pytest.fixture
@@ -251,8 +252,8 @@ def knowing_the_payoff(monkeypatch):
     return lambda weighting: lambda *args: of(weighting, *args)
 
 
-def _optimum_and_rest(best, rest):
-    table = np.full((3, 3), rest)
+def _optimum_and_others(best, other):
+    table = np.full((3, 3), other)
     table[0, 0] = best
     return table
 
@@ -265,8 +266,8 @@ def test_central_weights_solve_games_whose_payoff_is_known(knowing_the_payoff):
     make = knowing_the_payoff("centrally")
     ends = tabular.play_one_step_games(make, games, alpha, 0.02, 1_500)
     np.testing.assert_array_equal(ends.greedy[:, 0].T, np.tile([8.0, 8.0, 11.0, 12.0], (64, 1)))
-    for index, rest in enumerate((-6.0, -4.5)):
-        expected = np.broadcast_to(_optimum_and_rest(8.0, rest), (64, 3, 3))
+    for index, other in enumerate((-6.0, -4.5)):
+        expected = np.broadcast_to(_optimum_and_others(8.0, other), (64, 3, 3))
         np.testing.assert_allclose(ends.tables[index, 0], expected, atol=0.1)
 
 
@@ -279,8 +280,8 @@ def test_optimistic_weights_solve_games_whose_payoff_is_known(knowing_the_payoff
     ends = tabular.play_one_step_games(make, ("Q3", "HARD", "P2"), coefficients, 0.02, 1_500)
     assert ends.reached(0, 8.0)[0] == 64 and ends.reached(1, 8.0)[0] >= 48
     np.testing.assert_array_equal(ends.reached(2, 12.0), [64, 64])
-    for index, rest in enumerate((-12.0 / 11.0, -4.0)):
+    for index, other in enumerate((-12.0 / 11.0, -4.0)):
         values = ends.tables[0, index][ends.greedy[0, index] == 8.0]
         assert len(values) > 32
-        expected = np.broadcast_to(_optimum_and_rest(8.0, rest), values.shape)
+        expected = np.broadcast_to(_optimum_and_others(8.0, other), values.shape)
         np.testing.assert_allclose(values, expected, atol=0.1)

@@ -68,15 +68,15 @@ def test_means_skip_seeds_without_an_episode():
 
 
 def test_comparison_alternates_and_reports_the_ratio_of_medians(entrants, tmp_path, capsys):
-    _, asked = entrants
+    _, calls = entrants
     out = tmp_path / "lines"
     code = compare.main(["mpe_spread", "--env-steps", "10000", "--hidden", "16", "--repeats", "2",
                          "--seeds", "3", "--out", str(out)])  # fmt: skip
     assert code == 0
-    assert [name for name, _, _ in asked] == ["qmix_jax", "jaxmarl"] * 2
-    work = asked[0][1]
+    assert [name for name, _, _ in calls] == ["qmix_jax", "jaxmarl"] * 2
+    work = calls[0][1]
     assert (work.env_steps, work.hidden, work.seeds, work.evaluate) == (10_000, 16, 3, False)
-    assert all(other == work for _, other, _ in asked)
+    assert all(other == work for _, other, _ in calls)
     ratios = [line["result"]["ours / theirs"] for line in lines(out)]
     assert ratios == [1.0, 3.0]
     assert "entrants alternating" in capsys.readouterr().out
@@ -97,12 +97,12 @@ def test_unequal_gradient_steps_are_an_error(entrants, tmp_path, capsys):
 
 
 def test_evaluation_adds_the_curves_of_both_sides(entrants, tmp_path):
-    outcomes, asked = entrants
+    outcomes, calls = entrants
     for name in outcomes:
         outcomes[name] = outcome(name, curve=(point(5_000, 1.0, 0.25, 0.75),))
     out = tmp_path / "lines"
     assert compare.main(["smax_2s3z", "--evaluate", "--repeats", "1", "--out", str(out)]) == 0
-    assert all(work.evaluate for _, work, _ in asked)
+    assert all(work.evaluate for _, work, _ in calls)
     curves = [line["result"] for line in lines(out) if line["benchmark"] == "compare: curves"]
     assert [(row["case"], row["return"], row["win rate"]) for row in curves] == [
         ("qmix_jax", 10.0, 0.5),
@@ -129,13 +129,13 @@ def test_race_runs_the_shipped_settings_and_each_of_yours(entrants, tmp_path, ca
 
 
 def test_a_race_that_reaches_the_limit_reports_more_than_the_limit(entrants, tmp_path):
-    outcomes, asked = entrants
+    outcomes, calls = entrants
     outcomes["jaxmarl"] = outcome("jaxmarl", run_seconds=None, limit="> 50 s")
     out = tmp_path / "lines"
     arguments = ["--no-ours", "--no-shipped", "--try", "n_envs=4", "--timeout", "50"]
     assert race.main(["smax_3m", *arguments, "--out", str(out)]) == 0
     assert [line["result"]["seconds to target"] for line in lines(out)] == ["> 50"]
-    assert [work.n_envs for _, work, _ in asked] == [4], "nobody else took part"
+    assert [work.n_envs for _, work, _ in calls] == [4], "no other entrant runs"
 
 
 @pytest.mark.parametrize("module", [compare, race])

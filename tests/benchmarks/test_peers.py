@@ -1,6 +1,6 @@
-"""The process around a peer, with a peer that is a few lines; real peers where they are given.
+"""The process around a fake peer, and real peers if their interpreters are set.
 
-Real runs need interpreters with the peers' packages (`benchmarks/peers/README.md`):
+Real runs need interpreters with the peers' packages (`benchmarks/peers/README.md`) in
 QMIX_JAX_JAXMARL_PYTHON and QMIX_JAX_JAXMARL_CHECKOUT, QMIX_JAX_EPYMARL_PYTHON and
 QMIX_JAX_EPYMARL_CHECKOUT, QMIX_JAX_XUANCE_PYTHON.
 """
@@ -60,7 +60,7 @@ worker_io.main(execute)
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout of a peer called `fake`, which is registered for the test."""
+    """A checkout of the peer `fake`, registered for the test."""
     worker = tmp_path / "fake_worker.py"
     worker.write_text(FAKE.format(folder=str(FOLDER)))
     folder = tmp_path / "checkout"
@@ -74,7 +74,7 @@ def fake(checkout, work=WORK, **options):
     return base.run("fake", work, python=sys.executable, checkout=checkout, **options)
 
 
-def test_outcome_is_read_and_survives_json(checkout, capfd):
+def test_an_outcome_survives_a_round_trip_through_json(checkout, capfd):
     outcome = fake(checkout, environ={"FAKE_SET": "yes"})
     assert outcome == base.Outcome(
         peer="fake",
@@ -95,17 +95,17 @@ def test_outcome_is_read_and_survives_json(checkout, capfd):
     assert printed.err == "fake: done\n"
 
 
-def test_work_survives_json():
+def test_work_survives_a_round_trip_through_json():
     assert base.Work(**json.loads(base.to_json(WORK))) == WORK
 
 
-def test_log_keeps_what_the_peer_prints(checkout, tmp_path):
+def test_the_log_has_the_output_of_the_peer(checkout, tmp_path):
     fake(checkout, log=tmp_path / "log")
     assert (tmp_path / "log").read_text().splitlines() == ["noise on stdout", "noise on stderr"]
 
 
 @pytest.mark.slow
-def test_time_limit_is_reported_and_ends_what_the_worker_started(checkout):
+def test_the_time_limit_is_reported_and_kills_the_worker_and_its_children(checkout):
     start = time.monotonic()
     outcome = fake(checkout, dataclasses.replace(WORK, hidden=3), timeout=2.0)
     assert time.monotonic() - start < 20
@@ -116,7 +116,7 @@ def test_time_limit_is_reported_and_ends_what_the_worker_started(checkout):
 
 
 def _alive(pid):
-    """True while a process runs; one that ended but was not collected yet counts as ended."""
+    """Whether a process still runs after five seconds; zombies do not."""
     for _ in range(50):
         status = pathlib.Path(f"/proc/{pid}/stat")
         if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
@@ -132,7 +132,7 @@ def _alive(pid):
         ({"gamma": 1.0}, "no-such-package==1.0"),
         ({"hidden": 1}, "fake: RuntimeError: first line"),
         ({"hidden": 2}, "exit code 7"),
-        ({"environment": "chess"}, "unknown environment 'chess'; one of smax_3m"),
+        ({"environment": "chess"}, "unknown environment 'chess'; allowed: smax_3m"),
     ],
 )
 def test_failures_are_one_line_errors(checkout, change, text):
@@ -144,9 +144,9 @@ def test_failures_are_one_line_errors(checkout, change, text):
 
 @pytest.mark.parametrize("peer", ["jaxmarl", "epymarl"])
 def test_a_missing_checkout_is_a_one_line_error(peer, tmp_path):
-    with pytest.raises(base.PeerError, match=f"^{peer}: needs a checkout of its sources"):
+    with pytest.raises(base.PeerError, match=f"^{peer}: needs a checkout with "):
         base.run(peer, WORK, python=sys.executable)
-    with pytest.raises(base.PeerError, match=f"^{peer}: .* is not a checkout of it: no ") as error:
+    with pytest.raises(base.PeerError, match=f"^{peer}: .* is not a checkout: it has no ") as error:
         base.run(peer, WORK, python=sys.executable, checkout=tmp_path)
     assert "\n" not in str(error.value)
 
@@ -154,7 +154,7 @@ def test_a_missing_checkout_is_a_one_line_error(peer, tmp_path):
 def test_missing_interpreter_and_unknown_peer_are_one_line_errors(tmp_path):
     with pytest.raises(base.PeerError, match="no interpreter"):
         base.run("xuance", WORK, python=str(tmp_path / "python"))
-    with pytest.raises(base.PeerError, match="unknown 'pymarl'; one of jaxmarl, "):
+    with pytest.raises(base.PeerError, match="unknown peer 'pymarl'; allowed: jaxmarl, "):
         base.run("pymarl", WORK, python=sys.executable)
 
 
@@ -186,18 +186,18 @@ def test_workers_import_nothing_of_this_project(path):
     assert not imported & {"benchmarks", "qmix_jax", "base"}
 
 
-def _given(peer, *names):
-    """Options of `base.run` from the environment, or a skip that says what to set."""
+def _options(peer, *names):
+    """Options of `base.run` from environment variables; skips the test if one is missing."""
     variables = {name: f"QMIX_JAX_{peer.upper()}_{name.upper()}" for name in names}
     missing = [v for v in variables.values() if not os.environ.get(v)]
     if missing:
-        pytest.skip(f"a real run of {peer} needs {' and '.join(missing)} to be set")
+        pytest.skip(f"a real run of {peer} needs {' and '.join(missing)}")
     return {name: os.environ[variable] for name, variable in variables.items()}
 
 
 @pytest.mark.slow
-def test_jaxmarl_really_runs():
-    options = _given("jaxmarl", "python", "checkout")
+def test_jaxmarl_runs():
+    options = _options("jaxmarl", "python", "checkout")
     work = base.Work("mpe_spread", 12_480, seeds=2, evaluate=True, eval_every=4_160, hidden=16)
     outcome = base.run("jaxmarl", work, **options, timeout=400, environ={"PJRT_NPROC": "4"})
     assert outcome.limit is None
@@ -208,16 +208,16 @@ def test_jaxmarl_really_runs():
 
 
 @pytest.mark.slow
-def test_epymarl_really_runs():
-    options = _given("epymarl", "python", "checkout")
+def test_epymarl_runs():
+    options = _options("epymarl", "python", "checkout")
     outcome = base.run("epymarl", base.Work("mpe_spread", 1_248, hidden=16), **options)
     assert (outcome.env_steps, outcome.gradient_steps) == (1_248, 3)
     assert outcome.learning_free_env_steps == 624
 
 
 @pytest.mark.slow
-def test_xuance_really_runs():
-    options = _given("xuance", "python")
+def test_xuance_runs():
+    options = _options("xuance", "python")
     work = base.Work("mpe_spread", 1_200, hidden=16, warm_up=600)
     outcome = base.run("xuance", work, **options)
     assert (outcome.env_steps, outcome.gradient_steps) == (1_200, 4)

@@ -54,7 +54,7 @@ def loss_and_gradient(layers, double_q):
 
 
 def padded(seed=0):
-    """(our batch, the same episodes): 3 to 7 steps, a termination and two time limits."""
+    """(batch of the package, the same episodes): 3 to 7 steps, a termination, two time limits."""
     batch = samples.batch("episode", seed).replace(weight=np.ones(3, np.float32))
     return batch, episodes(batch.trajectory)
 
@@ -69,13 +69,13 @@ def episodes(trajectory):
 
 
 def config(**changes):
-    """As `samples.hparams`."""
+    """Values equal to those of `samples.hparams`."""
     values = {"gamma": 0.9, "td_lambda": 0.4, "reward_scale": 3.0, **changes}
     return learner.Config(**values)
 
 
 def assert_trees_agree(actual, expected, rtol=1e-5):
-    """Leaf by leaf, relative to the largest entry of the leaf."""
+    """Compares each leaf relative to its largest entry."""
     expected = jax.tree.map(np.asarray, expected)
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for (path, a), e in zip(
@@ -146,7 +146,7 @@ def test_contents_of_padding_change_nothing(td_lambda):
 
 @pytest.mark.parametrize("name", ["rmsprop", "adam"])
 def test_gradient_steps_equal_ours(name):
-    """Three steps; the target networks copy at the second. The clip is so low that `eps` counts."""
+    """Three steps with a target update at the second; the clip is so low that `eps` matters."""
     values = {"learning_rate": 0.01, "max_grad_norm": 1e-3, "target_period": 2}
     optimiser = our_learner.make_optimiser(name, eps=1e-5, beta1=0.9, beta2=0.999, decay=0.99)
     made, params, _ = problem(2, optimiser=optimiser)
@@ -166,11 +166,11 @@ def test_gradient_steps_equal_ours(name):
             tree = networks.to_jax(network, lambda parameter: parameter)
             assert_trees_agree(tree, expected, rtol=1e-4)
     redundant = theirs.online.agent.gru.bias_hh_l0[:16]
-    assert not redundant.any(), "a bias that the package does not have was trained"
+    assert not redundant.any(), "the redundant bias is not trained"
 
 
 def counting(n_envs=6):
-    """Episodes of 1 to 5 steps that end by the task or by the time limit."""
+    """Episodes of 1 to 5 steps that terminate or reach the time limit."""
     return jax_envs.make("toys.counting", {}, n_envs, seed=0, device=CPU)
 
 
@@ -182,31 +182,31 @@ def collected(epsilon, n_envs=6):
 
 def test_rollouts_are_padded_episodes():
     """The reward of step t is t + 1; observations are (episode, step)."""
-    _, seen = collected(epsilon=1.0)
-    episodes = seen.episodes
+    _, result = collected(epsilon=1.0)
+    episodes = result.episodes
     lengths = episodes.valid.sum(dim=0)
     assert len(set(lengths.tolist())) > 1
     steps = torch.arange(5)[:, None]
     torch.testing.assert_close(episodes.valid, steps < lengths)
     torch.testing.assert_close(episodes.reward, torch.where(episodes.valid, steps + 1.0, 0.0))
-    torch.testing.assert_close(seen.metrics["return"], lengths * (lengths + 1) / 2)
-    torch.testing.assert_close(seen.metrics["last_step"], lengths.float())
+    torch.testing.assert_close(result.metrics["return"], lengths * (lengths + 1) / 2)
+    torch.testing.assert_close(result.metrics["last_step"], lengths.float())
     ends = episodes.terminated & episodes.valid
     assert not ends[: lengths.min() - 1].any()
-    assert ends.any() and not ends.any(dim=0).all(), "both kinds of ends"
+    assert ends.any() and not ends.any(dim=0).all(), "both kinds of end occur"
     for column, length in enumerate(lengths):
-        shown = episodes.obs[: length + 1, column, :, 1]
-        torch.testing.assert_close(shown, torch.arange(length + 1.0)[:, None].expand(-1, 2))
+        steps_seen = episodes.obs[: length + 1, column, :, 1]
+        torch.testing.assert_close(steps_seen, torch.arange(length + 1.0)[:, None].expand(-1, 2))
         torch.testing.assert_close(
             episodes.obs[: length + 1, column, 0], episodes.state[: length + 1, column]
         )
-    assert (seen.env_steps, seen.valid_env_steps) == (6 * lengths.max(), lengths.sum())
+    assert (result.env_steps, result.valid_env_steps) == (6 * lengths.max(), lengths.sum())
 
 
 def test_acting_equals_the_learners_unroll():
     """Greedy actions of single steps equal those of one pass over the stored episodes."""
-    agent, seen = collected(epsilon=0.0)
-    episodes = seen.episodes
+    agent, result = collected(epsilon=0.0)
+    episodes = result.episodes
     prev_actions = torch.cat([torch.full_like(episodes.actions[:1], -1), episodes.actions])
     x = networks.features(episodes.obs, prev_actions, n_actions=3)
     q = agent(x)[0].view(6, 6, 2, 3)[:-1]
@@ -217,8 +217,8 @@ def test_acting_equals_the_learners_unroll():
 
 @pytest.mark.parametrize("epsilon", [0.3, 1.0])
 def test_exploration_is_uniform_over_available_actions(epsilon):
-    agent, seen = collected(epsilon, n_envs=2_000)
-    episodes = seen.episodes
+    agent, result = collected(epsilon, n_envs=2_000)
+    episodes = result.episodes
     first = episodes.actions[0].flatten()
     assert episodes.avail_actions[:-1].gather(-1, episodes.actions[..., None])[episodes.valid].all()
     x = networks.features(episodes.obs[:1], torch.full_like(episodes.actions[:1], -1), n_actions=3)
@@ -265,7 +265,7 @@ SETTINGS = train.Settings(
 )
 
 
-def assert_lawful(result, settings, max_steps):
+def check_result(result, settings, max_steps):
     per_update = settings.n_envs * max_steps
     assert settings.env_steps <= result["env_steps"] < settings.env_steps + per_update
     assert 0 < result["valid_env_steps"] <= result["env_steps"]
@@ -280,25 +280,25 @@ def assert_lawful(result, settings, max_steps):
 
 def test_the_arithmetic_of_a_run(monkeypatch):
     """Episodes of exactly 2 steps in 4 environments: 8 env steps per update. 64 of warm-up, then
-    two gradient steps per update; evaluations when 0, 100, 200 and 300 are reached, and at the end.
+    two gradient steps per update; evaluations at 0, 100, 200 and 300 or later, and at the end.
     Without a warm-up, two updates fill the first batch."""
-    seen = []
+    epsilons = []
     collect = rollout.collect
 
-    def watched(envs, agent, epsilon, generator):
-        seen.append(epsilon)
+    def recorded(envs, agent, epsilon, generator):
+        epsilons.append(epsilon)
         return collect(envs, agent, epsilon, generator)
 
-    monkeypatch.setattr(rollout, "collect", watched)
+    monkeypatch.setattr(rollout, "collect", recorded)
     envs = jax_envs.make("two_step", {}, 4, seed=0, device=CPU)
     result = train.train(SETTINGS, envs)
-    assert_lawful(result, SETTINGS, max_steps=2)
+    check_result(result, SETTINGS, max_steps=2)
     assert (result["env_steps"], result["valid_env_steps"]) == (400, 400)
     assert result["warm_up"]["env_steps"] == 64
     assert result["gradient_steps"] == 2 * (400 - 64) / 8
     assert [steps for steps, _ in result["curve"]] == [0, 104, 200, 304, 400]
-    exploring = [epsilon for epsilon in seen if epsilon > 0]
-    assert seen[:2] == [0.0, 0.0] and len(seen) == 50 + 5 * 2
+    exploring = [epsilon for epsilon in epsilons if epsilon > 0]
+    assert epsilons[:2] == [0.0, 0.0] and len(epsilons) == 50 + 5 * 2
     expected = 1.0 - 0.95 * np.minimum(np.arange(50) * 8 / 200, 1.0)
     np.testing.assert_allclose(exploring, expected)
     eager = train.train(replace(SETTINGS, warm_up=0), envs)
@@ -326,7 +326,7 @@ def test_the_two_step_game_is_learnt():
 @pytest.mark.slow
 def test_smax_trains():
     result = train.run(replace(SETTINGS, env="smax", env_steps=1_000))
-    assert_lawful(result, replace(SETTINGS, env_steps=1_000), max_steps=101)
+    check_result(result, replace(SETTINGS, env_steps=1_000), max_steps=101)
     assert result["valid_env_steps"] < result["env_steps"]
     assert all(0.0 <= row["win_rate"] <= 1.0 for row in result["evaluations"])
     assert all(0.0 <= returned <= 2.0 + 1e-4 for _, returned in result["curve"])
@@ -338,7 +338,7 @@ def test_smax_trains():
 def test_spread_trains():
     settings = replace(SETTINGS, env_steps=800)
     result = train.run(settings)
-    assert_lawful(result, settings, max_steps=25)
+    check_result(result, settings, max_steps=25)
     assert result["valid_env_steps"] == result["env_steps"]
     assert all(returned < 0 for _, returned in result["curve"])
 
@@ -346,24 +346,24 @@ def test_spread_trains():
 @pytest.mark.slow
 @needs_spread
 def test_spread_equals_pettingzoos_and_jaxmarls():
-    """Two workers show what environments of our own show, also after the end; and JaxMARL's game,
-    started at the same places, gives the same observations and rewards."""
+    """Two workers agree with PettingZoo in this process, also after the end, and with JaxMARL from
+    the same initial positions."""
     envs = spread.make(n_envs=2, n_workers=2, seed=3, max_cycles=25)
     try:
-        check_against_own(envs)
+        check_against_references(envs)
     finally:
         envs.close()
 
 
-def check_against_own(envs):
-    alone = [
+def check_against_references(envs):
+    references = [
         spread_worker.make_env(spread_worker.Share(0, 2, 3, 25), column) for column in range(2)
     ]
     rng = np.random.default_rng(0)
     for _ in range(2):
-        obs = [env.reset()[0] for env in alone]
+        obs = [env.reset()[0] for env in references]
         timestep = envs.reset()
-        jaxmarl = JaxSpread([env.unwrapped.world for env in alone])
+        jaxmarl = JaxSpread([env.unwrapped.world for env in references])
         for t in range(25):
             stacked = np.stack([list(o.values()) for o in obs])
             np.testing.assert_array_equal(timestep.obs, stacked)
@@ -371,7 +371,7 @@ def check_against_own(envs):
             actions = rng.integers(5, size=(2, 3))
             outcomes = [
                 env.step(dict(zip(env.agents, row.tolist(), strict=True)))
-                for env, row in zip(alone, actions, strict=True)
+                for env, row in zip(references, actions, strict=True)
             ]
             obs = [outcome[0] for outcome in outcomes]
             rewards = [sum(outcome[1].values()) for outcome in outcomes]
@@ -386,7 +386,7 @@ def check_against_own(envs):
 
 
 class JaxSpread:
-    """The package's simple_spread, put where PettingZoo's entities are."""
+    """The package's simple_spread with the positions of PettingZoo's entities."""
 
     def __init__(self, worlds):
         env = components.find("envs", "jaxmarl")
@@ -397,28 +397,28 @@ class JaxSpread:
         self._step = jax.jit(jax.vmap(made.step))
         self._keys = jax.random.split(KEY, len(worlds))
 
-    def check(self, actions, shown):
+    def check(self, actions, expected):
         self._states, timestep = self._step(self._keys, self._states, jnp.array(actions))
-        np.testing.assert_allclose(timestep.obs, shown.obs, atol=1e-3)
+        np.testing.assert_allclose(timestep.obs, expected.obs, atol=1e-3)
         reward = timestep.reward.sum(axis=-1)
-        np.testing.assert_allclose(reward, shown.reward, atol=1e-3)
+        np.testing.assert_allclose(reward, expected.reward, atol=1e-3)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_workers": 3}, "n_envs=4 is no positive multiple of n_workers=3"),
-        ({"capacity": 10}, "capacity=10 is no positive multiple of n_envs=4"),
-        ({"eval_episodes": 6}, "eval_episodes=6 is no positive multiple of n_envs=4"),
+        ({"n_workers": 3}, "n_envs=4 is not a positive multiple of n_workers=3"),
+        ({"capacity": 10}, "capacity=10 is not a positive multiple of n_envs=4"),
+        ({"eval_episodes": 6}, "eval_episodes=6 is not a positive multiple of n_envs=4"),
         ({"batch_size": 32}, "batch_size=32 exceeds capacity=16"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(changes, message):
+def test_contradictory_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(SETTINGS, **changes)
 
 
-def test_command_line_reads_settings_and_refuses_wrong_ones_in_one_line(capsys):
+def test_the_command_line_reads_settings_and_refuses_invalid_ones_in_one_line(capsys):
     arguments = ["env=smax", "env_steps=50_000", "learner.learning_rate=1e-3", "widths.hidden=8"]
     settings = command.settings(arguments)
     assert (settings.env, settings.env_steps, settings.widths.hidden) == ("smax", 50_000, 8)

@@ -169,14 +169,14 @@ def recorded(monkeypatch):
     """Records the (directory, configuration) that recipes would train, without training."""
     recorded = []
 
-    def note(directory, wanted, interrupted=False):
-        recorded.append((directory, wanted))
+    def append(directory, config, interrupted=False):
+        recorded.append((directory, config))
         return Result(directory, interrupted)
 
-    monkeypatch.setattr(qmix_jax, "train", lambda config, path: note(path, config))
-    monkeypatch.setattr(qmix_jax, "resume", note)
+    monkeypatch.setattr(qmix_jax, "train", lambda config, path: append(path, config))
+    monkeypatch.setattr(qmix_jax, "resume", append)
     monkeypatch.setattr(
-        qmix_jax, "train_many", lambda jobs, *_, **__: [note(*job[1::-1]) for job in jobs]
+        qmix_jax, "train_many", lambda jobs, *_, **__: [append(*job[1::-1]) for job in jobs]
     )
     return recorded
 
@@ -186,7 +186,7 @@ def test_every_recipe_has_a_valid_configuration(recorded, tmp_path):
     recipes = record.recipes()
     for name, recipe in recipes.items():
         recipe(tmp_path / name)
-    # Most ask once; the two resumed ones twice, the sweep and the halving for four jobs each.
+    # Most recipes train once, the two resumed ones twice, the sweep and the halving four jobs each.
     assert len(recorded) == len(recipes) + 2 + 2 * (4 - 1)
 
 
@@ -220,9 +220,8 @@ def test_import_cycles_with_and_without_late_imports(tmp_path):
         ["qmix_jax.a", "qmix_jax.b", "qmix_jax.d.e"]
     ]
     level = {"b": 0, "a": 1, "d": 2}
-    assert [(one.source, one.target) for one in structure.upward_imports(imports, level)] == [
-        ("qmix_jax.b", "qmix_jax.d.e")
-    ]
+    upward = structure.upward_imports(imports, level)
+    assert [(x.source, x.target) for x in upward] == [("qmix_jax.b", "qmix_jax.d.e")]
 
 
 def test_helpers_count_their_uses_and_statements():
@@ -238,3 +237,33 @@ def _often(x):
 def __magic__(x): ...
 '''
     assert structure.helpers(source) == [("_once", 1, 1), ("_often", 2, 2)]
+
+
+def test_repeated_class_names_are_counted_without_contract_names():
+    first = "class Config: ...\nclass Job: ...\ndef f():\n    class Row: ..."
+    second = "class Config: ...\nclass Row: ...\nclass Run: ..."
+    assert structure.repeated_classes([first, second]) == {"Row": 2}
+
+
+def test_vague_bindings_are_variables_parameters_functions_and_imports():
+    source = """
+from toys import whole, x as own
+import numbers
+def found(one, *, numbers):
+    own = one + found
+    for one in own: ...
+    return [one for one in one]
+"""
+    assert structure.vague_bindings([source, "x = found.one"]) == {
+        "found": 1, "own": 2, "one": 3, "whole": 1, "numbers": 2,
+    }  # fmt: skip
+
+
+def test_sizes_of_the_folders_of_a_package(tmp_path):
+    for name in ("__init__", "plan", "runs/a", "runs/deep/b", "core/c"):
+        path = tmp_path / "pack" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x = 1\n" * 600)
+    assert structure.folder_sizes(tmp_path / "pack") == [
+        "core 1 files 600 lines", "pack 2 files 1,200 lines", "runs 2 files 1,200 lines",
+    ]  # fmt: skip

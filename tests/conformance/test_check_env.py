@@ -72,7 +72,7 @@ PLAYED = {
     "bounds too narrow", "a reward at reset", "not a number", "no action", "no action at the end",
     "an available action that is padding", "both ends", "no end", "an auto-reset",
 }  # fmt: skip
-"""Faults that show only in play; all others are found without it, and quickly."""
+"""Faults that only random play detects; the other checks are quick."""
 
 
 def test_a_correct_environment_passes():
@@ -127,7 +127,7 @@ def test_algorithms_that_cannot_learn_are_listed_with_the_reason(check_form):
         ]
         (line,) = [finding.line() for finding in check.findings]
         assert line.startswith("algorithms: iql, pqn, qtran, td, wqmix cannot train here (")
-        assert reason in line and line.endswith("algo.algorithm that can: none")
+        assert reason in line and line.endswith("algorithms that can: none")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_note_does_not_fail():
 
 
 def test_other_checks_run_after_a_failure():
-    """Checks that cannot run any more are reported as not run."""
+    """Checks that depend on the failed one are reported as not run."""
     result = qmix_jax.check_env("toys.broken", {"fault": "one reward for two agents"})
     status = {check.name: check.status for check in result.results}
     assert status["TimeStep: shapes"] == "failed"
@@ -226,7 +226,7 @@ def test_misuse_is_one_line_and_exit_code_2(arguments, message, capsys):
     assert re.search(message, error)
 
 
-def test_modules_that_are_no_environments_fail(tmp_path, monkeypatch):
+def test_modules_that_are_not_environments_fail(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "user_envs").mkdir()
     (tmp_path / "user_envs" / "bare.py").write_text("Config = 1\n")

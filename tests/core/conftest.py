@@ -1,4 +1,4 @@
-"""Rank promotion is an error in this folder, and every function is tried both ways."""
+"""Rank promotion is an error in this folder; functions run eagerly and compiled."""
 
 import jax
 import pytest
@@ -9,5 +9,5 @@ strict = ranks.strict
 
 @pytest.fixture(params=["eager", "jitted"])
 def run(request):
-    """The function as it is, or compiled."""
+    """`run(function)` is the function, or its compiled form."""
     return jax.jit if request.param == "jitted" else lambda function: function

@@ -40,7 +40,7 @@ def test_gradient_is_that_of_the_sum_with_advantages_as_constants(run):
     np.testing.assert_allclose(by_lambda, [-4.0, 0.0])
 
 
-def test_refuses_what_would_broadcast():
+def test_shapes_that_would_broadcast_are_refused():
     with pytest.raises(AssertionError):
         dueling.duplex(Q, BEST, W, B, jnp.ones(1))
 

@@ -1,4 +1,4 @@
-"""Masked reductions and elementwise errors."""
+"""Masked reductions and elementwise losses."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def test_masked_entries_reach_neither_value_nor_gradient(run, poison):
 @pytest.mark.parametrize(
     "mask", [jnp.ones(3), jnp.ones((3, 1), bool)], ids=["float mask", "other shape"]
 )
-def test_refuses_what_would_broadcast(mask):
+def test_shapes_that_would_broadcast_are_refused(mask):
     with pytest.raises(AssertionError):
         masked.mean(jnp.ones(3), mask)
 

@@ -1,4 +1,4 @@
-"""Choosing among utilities."""
+"""Selection of actions and their utilities."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def test_greedy_agrees_with_a_loop(run):
 @pytest.mark.parametrize(
     "avail", [jnp.ones((2, 3)), jnp.ones(3, bool)], ids=["float mask", "other shape"]
 )
-def test_greedy_refuses_what_would_broadcast(avail):
+def test_greedy_refuses_shapes_that_would_broadcast(avail):
     with pytest.raises(AssertionError):
         qvalues.greedy(jnp.zeros((2, 3)), avail)
 

@@ -107,17 +107,17 @@ def test_n_step_by_hand(run, n, terminated, value_next, expected):
 
 
 def test_lambda_zero_is_one_step_and_lambda_one_sums_rewards(run):
-    """At lambda 1 what exploration cost is added back with Harutyunyan's baseline: 0.9 * 0.3 in
-    state 2, 0.81 * 0.3 before."""
+    """At lambda 1, Harutyunyan's baseline adds the cost of exploration back: 0.9 * 0.3 in state 2,
+    0.81 * 0.3 before."""
     function = run(returns.q_lambda)
     for baseline, loss in ((V_NEXT, 0.0), (Q_NEXT, 0.3)):
-        zero, one = (
+        one_step, monte_carlo = (
             function(REWARD, TERMINATED, V_NEXT, baseline, GAMMA, jnp.float32(td_lambda), CHAIN)
             for td_lambda in (0.0, 1.0)
         )
-        np.testing.assert_allclose(zero, [1.9, 1.35, 2.0], rtol=1e-6)
+        np.testing.assert_allclose(one_step, [1.9, 1.35, 2.0], rtol=1e-6)
         sums = [1.0 + 0.81 * (2.0 + loss), 0.9 * (2.0 + loss), 2.0]
-        np.testing.assert_allclose(one, sums, rtol=1e-6)
+        np.testing.assert_allclose(monte_carlo, sums, rtol=1e-6)
 
 
 @pytest.mark.parametrize("n", [None, 1, 3, 20], ids=["lambda", "n=1", "n=3", "n=20"])
@@ -168,7 +168,7 @@ def test_chain_stops_at_episode_starts_invalid_steps_and_the_end(run):
 @pytest.mark.parametrize(
     "terminated", [jnp.zeros(3), jnp.zeros((3, 1), bool)], ids=["float flag", "other shape"]
 )
-def test_refuses_what_would_broadcast(terminated):
+def test_shapes_that_would_broadcast_are_refused(terminated):
     with pytest.raises(AssertionError):
         returns.one_step(REWARD, terminated, REWARD, GAMMA)
     with pytest.raises(AssertionError):

@@ -148,7 +148,7 @@ def test_observations_fit_their_bounds(marches, battles):
     """Except for units pushed past the edge of the map, which 8-bit replay stores at the edge."""
     for env, episodes in (marches, (make(scenario="3m"), battles)):
         (low, high), obs = env.spec.obs_bounds, episodes.steps.obs
-        assert obs.min() < low / 2 and obs.max() > high / 2, "the bounds are not idle"
+        assert obs.min() < low / 2 and obs.max() > high / 2, "the bounds are tight"
         assert low - 0.1 <= obs.min() and obs.max() <= high + 0.1
         assert env.spec.state_bounds == (0.0, 1.0)
 
@@ -168,17 +168,17 @@ def test_observing_once_per_step_does_not_change_the_battle(scenario):
                 for i, agent in enumerate(original.agents)
             }
             key = jax.random.fold_in(key, 99)
-            shown, after = zip(
+            outputs, after = zip(
                 *[play(key, state, actions) for play, state in zip(plays, states, strict=True)],
                 strict=True,
             )
-            return after, shown
+            return after, outputs
 
         def play_with(env):
             def play(key, state, actions):
                 obs, after, rewards, dones, _ = env.step_env(key, state, actions)
-                shown = {agent: (obs[agent], rewards[agent]) for agent in original.agents}
-                return (shown, obs["world_state"], dones["__all__"]), jax.tree.map(
+                by_agent = {agent: (obs[agent], rewards[agent]) for agent in original.agents}
+                return (by_agent, obs["world_state"], dones["__all__"]), jax.tree.map(
                     jnp.asarray, after
                 )
 

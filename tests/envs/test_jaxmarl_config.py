@@ -152,5 +152,5 @@ def test_jaxmarl_is_imported_late_and_silently():
         "assert (sys.stdout, sys.stderr, sys.__stdout__) == (out, err, out)"
     )
     root = pathlib.Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, ""), process.stderr

@@ -44,9 +44,9 @@ def test_unequal_agents_are_padded():
 def test_the_team_reward_is_the_sum_or_mean(rule, expected):
     """The second action pays, also if a space does not start at 0."""
     env = make(reward=rule)
-    both, one, none = (play(env, actions)[1].reward for actions in ((1, 1), (1, 0), (0, 0)))
-    np.testing.assert_array_equal([both, one, none], [[1, 1], [1, 0], [0, 0]])
-    assert [env.team_reward(reward) for reward in (both, one, none)] == [
+    both, first, none = (play(env, actions)[1].reward for actions in ((1, 1), (1, 0), (0, 0)))
+    np.testing.assert_array_equal([both, first, none], [[1, 1], [1, 0], [0, 0]])
+    assert [env.team_reward(reward) for reward in (both, first, none)] == [
         expected, expected / 2, 0,
     ]  # fmt: skip
 
@@ -104,15 +104,15 @@ def test_compiling_it_and_other_collectors_are_refused():
         built.step.collector.collect()
 
 
-def test_environments_run_side_by_side():
+def test_environments_of_a_pool_are_independent():
     env = make(kwargs={"leaves": 2})
-    stage = host_stepped.HostEnvPool(env)
+    pool = host_stepped.HostEnvPool(env)
 
     def act(t, filled, prev_actions):
         assert (prev_actions == (-1 if t == 0 else 1)).all()
         return np.ones_like(prev_actions), {}
 
-    played = stage.play(np.array([1, 2, 1]), act)
+    played = pool.play(np.array([1, 2, 1]), act)
     np.testing.assert_array_equal(played.obs[:, 0], played.obs[:, 2])
     assert (played.obs[:, 0] != played.obs[:, 1]).any()
     scores = played.scores(env, by_agent=True)

@@ -16,11 +16,11 @@ UP, RIGHT, DOWN, LEFT, STOP, ATTACK = range(6)
 
 
 def evaluated(env, episodes, key):
-    """Means over episodes in which the environment's own policy plays."""
+    """Means over episodes that the environment's policy plays."""
     idle = rollout.BoundPolicy(lambda carry, seen, key: (carry, 0 * seen.prev_actions, {}))
     carry = {"act": (), "learn": ()}
-    stage = rollout.CollectorSetup(env, lambda batch_size: carry, rollout.Recording(), episodes)
-    return evaluate.evaluate(stage, idle, key)
+    setup = rollout.CollectorSetup(env, lambda batch_size: carry, rollout.Recording(), episodes)
+    return evaluate.evaluate(setup, idle, key)
 
 
 def test_uniform_play_covers_available_actions():

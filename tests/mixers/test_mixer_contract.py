@@ -1,4 +1,4 @@
-"""What every mixer promises, over every one that ships."""
+"""The mixer contract, for every built-in mixer."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ from qmix_jax.mixers import base
 
 SPEC = samples.SPEC
 N, A = SPEC.n_agents, SPEC.actions.width
-# Variants whose arithmetic differs; a mixer that is not named is tried as it comes.
+# Options that change the arithmetic; other mixers are tested with their defaults.
 OPTIONS = {
     "qmix": (
         {"hypernet_layers": 1},
@@ -76,8 +76,8 @@ def test_takes_any_leading_axes(name, options):
         alone = apply(params, jax.tree.map(lambda x, here=(t, b): x[here], inputs))
         assert alone.q_tot.shape == alone.penalty.shape == ()
         jax.tree.map(
-            lambda one, all_, here=(t, b): np.testing.assert_allclose(
-                all_[here], one, rtol=1e-4, atol=1e-4
+            lambda x, batched, here=(t, b): np.testing.assert_allclose(
+                batched[here], x, rtol=1e-4, atol=1e-4
             ),
             alone,
             out,

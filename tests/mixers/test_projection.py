@@ -1,4 +1,4 @@
-"""Where mixers end on a game that they cannot represent, under uniform exploration."""
+"""Limits of mixers on a game that they cannot represent, under uniform exploration."""
 
 import functools
 

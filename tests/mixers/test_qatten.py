@@ -33,17 +33,18 @@ def situations(*leading, seed=0):
     )
 
 
-def loop(params, cfg, q, state, own):
-    """(q_tot, penalty, attention[H][N]) of one situation; `own` is x_i."""
+def loop(params, cfg, q, state, features):
+    """(q_tot, penalty, attention[H][N]) of one situation; `features` are the x_i."""
     params = oracles.double(params["attend"])
-    key = params["key"]["kernel"].reshape(own.shape[1] + cfg.nonlinear, cfg.heads, cfg.embed_dim)
+    width = features.shape[1] + cfg.nonlinear
+    key = params["key"]["kernel"].reshape(width, cfg.heads, cfg.embed_dim)
     head_weight = np.ones(cfg.heads)
     if cfg.weighted_heads:
         head_weight = np.abs(oracles.hypernetwork(params["head_weight"], state))
     q_tot, penalty, attention = oracles.hypernetwork(params["v"], state)[0], 0.0, []
     for h in range(cfg.heads):
         query = oracles.hypernetwork(jax.tree.map(lambda x, h=h: x[h], params["query"]), state)
-        inputs = [np.append(x, q[i]) if cfg.nonlinear else x for i, x in enumerate(own)]
+        inputs = [np.append(x, q[i]) if cfg.nonlinear else x for i, x in enumerate(features)]
         logits = np.array([query @ (x @ key[:, h]) for x in inputs])
         exps = np.exp(logits / np.sqrt(cfg.embed_dim))
         attention.append(exps / exps.sum())
@@ -69,8 +70,8 @@ def test_agrees_with_a_loop(options):
         features = inputs.state[i][samples.SPEC.agent_state]
         expected = loop(params, cfg, inputs.q_taken[i], inputs.state[i], features)
         actual = (out.q_tot[i], out.penalty[i], out.info["attention"][i])
-        for one, other in zip(actual, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=2e-3, atol=1e-4)
+        for a, b in zip(actual, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
 
 
 def test_attention_sums_to_one_over_the_agents():

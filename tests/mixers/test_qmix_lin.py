@@ -1,4 +1,4 @@
-"""A non-negative weighted sum read off the state."""
+"""A sum of utilities with non-negative weights from the state."""
 
 import jax
 import numpy as np

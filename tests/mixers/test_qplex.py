@@ -13,7 +13,7 @@ SMALL = {"importance_heads": 3, "importance_embed": 4, "hypernet_embed": 6}
 
 
 def situations(greedy=False):
-    """20 of them; every second action is the best one, or all."""
+    """Inputs of 20 situations; every second action is the best, or with `greedy` all."""
     rng = np.random.default_rng(0)
     q, state = 3.0 * samples.normal(rng, 20, 2), samples.normal(rng, 20, 5)
     best = np.arange(40).reshape(20, 2) % 2 == 0 if not greedy else np.ones((20, 2), bool)

@@ -1,4 +1,4 @@
-"""The reset-aware recurrences and their written gradients."""
+"""Recurrences with resets, and their custom gradients."""
 
 from typing import Any, NamedTuple
 
@@ -110,11 +110,11 @@ def test_the_custom_gradient_equals_that_of_the_plain_scan(problem, hoisted):
 
         return jax.jit(jax.grad(objective, argnums=(0, 1, 2)))(*arguments)
 
-    written = gradients(lambda *args: unroll(problem, hoisted, *args))
+    custom = gradients(lambda *args: unroll(problem, hoisted, *args))
     expected = gradients(lambda *args: plain_scan(problem, *args))
     paths = jax.tree_util.tree_leaves_with_path(expected)
-    for (path, right), ours in zip(paths, jax.tree.leaves(written), strict=True):
-        error = jnp.linalg.norm(ours - right) / jnp.linalg.norm(right)
+    for (path, leaf), ours in zip(paths, jax.tree.leaves(custom), strict=True):
+        error = jnp.linalg.norm(ours - leaf) / jnp.linalg.norm(leaf)
         assert error < 1e-5, f"{jax.tree_util.keystr(path)}: relative error {error}"
 
 

@@ -1,4 +1,4 @@
-"""Layers between the features and memory, against loops."""
+"""Layers of a torso, compared with loops."""
 
 import jax
 import jax.numpy as jnp
@@ -41,10 +41,10 @@ def embed(params, names, x):
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_dense_layers_agree_with_a_loop(layer_norm):
-    params, x, apply = case(torso.Torso(("one", "two"), 6, layer_norm), 5)
-    assert ("one_norm" in params) is layer_norm
+    params, x, apply = case(torso.Torso(("first", "second"), 6, layer_norm), 5)
+    assert ("first_norm" in params) is layer_norm
     for index in np.ndindex(x.shape[:-1]):
-        expected = embed(oracles.double(params), ("one", "two"), x[index])
+        expected = embed(oracles.double(params), ("first", "second"), x[index])
         np.testing.assert_allclose(apply(params, x)[index], expected, rtol=1e-4, atol=1e-5)
 
 

@@ -1,6 +1,6 @@
 """Cooperative JaxMARL environments with discrete actions, one module per suite.
 
-Every other registered environment is refused by name, with the reason.
+Other registered environments are refused with the reason.
 """
 
 from collections.abc import Mapping
@@ -69,12 +69,12 @@ Kwargs = Annotated[
 
 
 class Config(config.Model):
-    """Which JaxMARL environment."""
+    """Options of a JaxMARL environment."""
 
     id: str = "HeuristicEnemySMAX"
     """A name registered with JaxMARL."""
     scenario: str | None = None
-    """SMAX only: a registered scenario; null when `allies` and `enemies` compose one."""
+    """SMAX only: a registered scenario; null if `allies` and `enemies` compose one."""
     allies: Team | None = None
     """SMAX only: number of units by type, in agent order, for example {stalker: 2, zealot: 3}."""
     enemies: Team | None = None
@@ -86,7 +86,7 @@ class Config(config.Model):
 
 
 def make(cfg: Config) -> base.Env:
-    """Builds the environment; imports JaxMARL, which starts the JAX backend.
+    """Makes the environment; imports JaxMARL, which starts the JAX backend.
 
     Returns:
       An `Env` without auto-reset; the suites' modules state reward, truncation, state and metrics.

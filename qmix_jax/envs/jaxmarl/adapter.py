@@ -1,4 +1,4 @@
-"""Adapts JaxMARL environments to `Env`; a `Suite` states what differs between suites."""
+"""Adapts JaxMARL environments to `Env`; a `Suite` has the facts of each suite."""
 
 import importlib
 import io
@@ -24,8 +24,8 @@ class Suite(NamedTuple):
       max_steps: the true limit, in env steps.
       state: `(observations of JaxMARL, env_state) -> f32[S]`.
       team_reward: as in `Env`.
-      outcome: `(env_state, next env_state, actions i32[N]) -> (bool[], metrics)`: if the step ends
-        the episode, whether it terminates, and the metrics (scalars) of the episode.
+      outcome: `(env_state, next env_state, actions i32[N]) -> (bool[], metrics)`: whether an
+        episode that ends with this step terminates, and its metrics (scalars).
       variant: distinguishes environments of one id by name: a layout, a number of players.
       metric_names: keys of those metrics.
       heuristic: as in `Game`.  scene, describe: as in `Presentation`.
@@ -51,8 +51,8 @@ class Suite(NamedTuple):
 def quiet_import(module: str) -> Any:
     """Imports a JaxMARL module without its output.
 
-    On import JaxMARL resets the standard streams to the interpreter's original ones, which would
-    undo a plain redirection, so the original is replaced as well.
+    On import JaxMARL resets the standard streams to the interpreter's original ones, so these are
+    redirected as well.
     """
     streams = {name: getattr(sys, name) for name in ("stdout", "stderr", "__stdout__")}
     sys.stdout = sys.__stdout__ = io.StringIO()
@@ -77,7 +77,7 @@ def construct(env_id: str, kwargs: Mapping[str, Any]) -> Any:
 
 
 def reset_shapes(env: Any) -> Any:
-    """Shapes of (observations, env_state), without running the environment."""
+    """Returns shapes of (observations, env_state), without running the environment."""
     return jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0))
 
 
@@ -105,13 +105,13 @@ def never_terminates(state: Any, next_state: Any, actions: Array) -> tuple[Array
 def adapt(name: str, env: Any, suite: Suite) -> base.Env:
     """Wraps `step_env`, which never resets, so final time steps are the true ones.
 
-    Padding actions, which are never available, are played as the agent's last action.
+    Executes padding actions, which are never available, as the agent's last action.
 
     Args:
       name: of the environment.
       env: a JaxMARL environment with discrete actions; observations are vectors, padded to the
         longest, or images `[height, width, channels]` of one shape.
-      suite: its other facts.
+      suite: facts of its suite.
     """
     spec = _spec(f"{name}/{suite.variant}" if suite.variant else name, env, suite)
     n_actions = np.array(spec.actions.sizes, np.int32)
@@ -186,5 +186,5 @@ def _f32(value: Array) -> Array:
 
 
 def _strongly_typed(tree: Any) -> Any:
-    """Removes the weak types that Python numbers in JaxMARL cause, so that a scan can carry it."""
+    """Removes the weak types of Python numbers in JaxMARL, so that a scan can carry the tree."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)

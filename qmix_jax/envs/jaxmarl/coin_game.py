@@ -37,7 +37,7 @@ KWARGS = {"coin_game": CoinGameKwargs}
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
-    """JaxMARL's environment and its facts."""
+    """Makes JaxMARL's environment and its `Suite`."""
     env = adapter.construct(env_id, {**kwargs, "shared_rewards": True})
     first = env.agents[0]
     suite = adapter.Suite(
@@ -66,7 +66,7 @@ _SCENE = {
 
 
 def _scene_arrays(state: Any) -> dict[str, Array]:
-    """Coins are in the order of their owners."""
+    """Coins in the order of their owners."""
     present = jnp.ones((2,), bool)
     return {
         "agents": jnp.stack([state.red_pos, state.blue_pos]),

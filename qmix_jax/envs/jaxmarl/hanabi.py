@@ -49,7 +49,7 @@ KWARGS = {"hanabi": HanabiKwargs}
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
-    """JaxMARL's environment and its facts.
+    """Makes JaxMARL's environment and its `Suite`.
 
     Raises: ConfigError if the deck is too small for the hands.
     """

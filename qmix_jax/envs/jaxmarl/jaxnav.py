@@ -41,7 +41,7 @@ class JaxNavKwargs(config.Model):
     max_steps: config.PositiveInt | None = None
     """Limit on env steps per episode (500)."""
     lidar_num_beams: config.PositiveInt | None = None
-    """Distances measured by a robot (200)."""
+    """Lidar beams per robot (200)."""
     goal_radius: config.PositiveFloat | None = None
     """Distance at which a goal is reached, in cells (0.5)."""
     goal_rew: float | None = None
@@ -58,7 +58,7 @@ KWARGS = {"jaxnav": JaxNavKwargs}
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
-    """JaxMARL's environment and its facts."""
+    """Makes JaxMARL's environment and its `Suite`."""
     kwargs = {"map_size": 11, "fill": 0.3, **kwargs, "act_type": "Continuous"}
     size, fill = kwargs.pop("map_size"), kwargs.pop("fill")
     kwargs["map_params"] = {"map_size": (size, size), "fill": fill}
@@ -90,7 +90,7 @@ def _scene_arrays(state: Any) -> dict[str, Array]:
 
 class _Discrete:
     """The continuous environment with JaxMARL's discrete actions, because JaxMARL's discrete form
-    prints while it is traced. Suppresses the warnings of JAX in tracing it.
+    prints while it is traced. Suppresses JAX's warnings during tracing.
     """
 
     def __init__(self, env: Any) -> None:

@@ -65,7 +65,7 @@ KWARGS: dict[str, type[MPEKwargs]] = {
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
-    """JaxMARL's environment and its facts."""
+    """Makes JaxMARL's environment and its `Suite`."""
     env = adapter.construct(env_id, kwargs)
     suite = adapter.Suite(
         max_steps=env.max_steps + 1,

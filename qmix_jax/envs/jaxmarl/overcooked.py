@@ -30,7 +30,7 @@ _SOUP_SIZE = 3
 
 
 class OvercookedKwargs(config.Model):
-    """Arguments that may be set; null is the default."""
+    """Keyword arguments that may be set; null is the default."""
 
     layout: str | None = None
     """A registered layout (cramped_room)."""
@@ -43,7 +43,7 @@ class OvercookedKwargs(config.Model):
 
 
 class OvercookedV2Kwargs(OvercookedKwargs):
-    """Arguments of Overcooked v2."""
+    """Keyword arguments of Overcooked v2."""
 
     agent_view_size: config.PositiveInt | None = None
     """Cells visible in each direction; null for the full kitchen (null)."""
@@ -66,7 +66,7 @@ KWARGS: dict[str, type[OvercookedKwargs]] = {
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
-    """JaxMARL's environment and its facts.
+    """Makes JaxMARL's environment and its `Suite`.
 
     Raises: ConfigError for an unknown layout.
     """
@@ -111,7 +111,7 @@ class _OvercookedState:
 
 
 class _WithReturns:
-    """The same environment, which pays both kinds of reward and sums them in its state."""
+    """The same environment with both kinds of reward, summed over the episode in its state."""
 
     def __init__(self, env: Any, weight: float) -> None:
         self._env = env

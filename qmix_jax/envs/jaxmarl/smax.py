@@ -65,12 +65,12 @@ KWARGS = {ID: SMAXKwargs}
 
 
 def scenarios() -> Mapping[str, Any]:
-    """All scenarios registered with JaxMARL, by name."""
+    """Returns all scenarios registered with JaxMARL, by name."""
     return _smax_env().MAP_NAME_TO_SCENARIO
 
 
 def registered_scenario(name: str) -> Any:
-    """A scenario registered with JaxMARL. Raises: ConfigError if it is unknown."""
+    """Returns a scenario registered with JaxMARL. Raises: ConfigError if it is unknown."""
     known = scenarios()
     if name in known:
         return known[name]
@@ -81,7 +81,7 @@ def registered_scenario(name: str) -> Any:
 
 
 def composed_scenario(allies: Team, enemies: Team) -> Any:
-    """A scenario with these units in this order, spawned face to face."""
+    """Makes a scenario with these units in this order, spawned face to face."""
     types = [_UNIT_TYPES.index(unit) for unit, count in allies + enemies for _ in range(count)]
     n_allies = sum(count for _, count in allies)
     return _smax_env().Scenario(
@@ -94,12 +94,12 @@ def composed_scenario(allies: Team, enemies: Team) -> Any:
 
 
 def build(env_id: str, kwargs: Mapping[str, Any], normalise: bool) -> tuple[Any, adapter.Suite]:
-    """JaxMARL's environment and its facts.
+    """Makes JaxMARL's environment and its `Suite`.
 
     Args:
       env_id: `ID`.
       kwargs: of JaxMARL, `scenario` included.
-      normalise: whether to normalise the world state, as the module docstring says.
+      normalise: normalise the world state (see the module docstring).
     """
     env = adapter.construct(env_id, kwargs)
     features = len(env.own_features)

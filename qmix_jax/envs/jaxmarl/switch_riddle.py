@@ -1,7 +1,8 @@
 """JaxMARL's switch riddle (Foerster et al. 2016): a hundred prisoners and a light bulb.
 
 State: all observations concatenated. Team reward: agent 0's (all agents receive the same).
-`terminated` if the agent in the room tells; `truncated` at the limit of 4 N - 6 steps.
+`terminated` if the agent in the room announces that all have been there (action Tell); `truncated`
+at the limit of 4 N - 6 steps.
 """
 
 from collections.abc import Mapping
@@ -26,16 +27,16 @@ class SwitchRiddleKwargs(config.Model):
     initial_bulb_state: bool | None = None
     """Whether the light is on at first (false)."""
     reward_all_live: float | None = None
-    """Reward for telling after all agents have been in the room (1)."""
+    """Reward for announcing after all agents have been in the room (1)."""
     reward_all_die: float | None = None
-    """Reward for telling too early (-1)."""
+    """Reward for announcing too early (-1)."""
 
 
 KWARGS = {"switch_riddle": SwitchRiddleKwargs}
 
 
 def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
-    """JaxMARL's environment and its facts."""
+    """Makes JaxMARL's environment and its `Suite`."""
     env = adapter.construct(env_id, kwargs)
     suite = adapter.Suite(
         max_steps=env.max_steps,
@@ -50,7 +51,7 @@ def build(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Any, adapter.Suite]:
 
 
 def _describe(frame: base.Frame) -> str:
-    """The last act in the room; who is there now, and whether the light is on."""
+    """Describes the last action in the room, who is there now, and the light."""
     state = frame.state
     visitors = [name for name, was in zip(frame.names, state.has_been, strict=True) if was]
     light = "on" if state.bulb_state else "off"
@@ -64,6 +65,6 @@ def _describe(frame: base.Frame) -> str:
 
 
 def _outcome(state: Any, next_state: Any, actions: Array) -> tuple[Array, dict[str, Array]]:
-    """Only the agent who was in the room before the step can tell."""
+    """Only the agent who was in the room before the step can announce."""
     tells = actions[state.agent_in_room] == _TELL
     return tells, {"win_rate": tells & jnp.all(next_state.has_been == 1)}
