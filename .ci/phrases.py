@@ -34,6 +34,14 @@ PHRASES = {
     r"so (?:many|much) of\b": "that many",
     r"(?:its|their) own numbers": "coefficients, hparams",
     r"(?:is|are) whole\b|whole again\b": "complete",
+    r"keeps? (?:its|the) contract": "satisfies the contract",
+    r"in spite of": "despite",
+    r"sign of life": "heartbeat",
+    r"the same each time": "fixed",
+    r"what (?:every|each) \w+ promises": "contract",
+    r"by (?:itself|themselves)\b": "automatically, separately",
+    r"(?:is|are) left alone": "is not changed",
+    r"stands? still": "is not stepped",
 }
 _GAP = r"(?:\s+(?:#:?\s+)?|\"\s*f?\")+"
 """Between two words: a space, the end of a line of text, comment or string."""

@@ -174,6 +174,13 @@ def test_mistakes_in_a_root_are_one_line(folder, trained, capsys):
     assert "unknown choice experiment=two_stp; did you mean 'two_step'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["seeds: 3\n", "defaults:\n  - override /hydra/launcher: fused\n"])
+def test_an_experiment_without_its_header_is_explained(folder, trained, capsys, text):
+    folder.write("experiment/mine", text)
+    assert run("train", "--config-dir", "mine", "experiment=mine") == 2
+    assert "must be `# @package _global_`" in capsys.readouterr().err
+
+
 def test_resume_auto_accepts_a_directory_from_yaml(folder, trained, capsys):
     folder.write("root", ROOT)
     assert run("train", "--config-dir", "mine", "-cn", "root", "resume=auto") == 0

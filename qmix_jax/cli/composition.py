@@ -29,6 +29,8 @@ HYDRA_VERSION_BASE = "1.3"
 
 _INTERNAL_GROUPS = ("hydra", "experiment_algo", "experiment_trainer")
 
+_NO_HEADER = "the first line of an experiment file must be `# @package _global_`"
+
 _ERRORS = (
     errors.HydraException,
     omegaconf.errors.OmegaConfBaseException,
@@ -152,7 +154,10 @@ class Composer:
             return _explain_syntax(error)
         key = getattr(error.__cause__, "full_key", None)
         if not key:
-            return _one_line(error)
+            message = _one_line(error)
+            if "@experiment" in message:
+                return f"{message.partition(':')[0]}: {_NO_HEADER}"
+            return message
         # OmegaConf names the first part that does not exist: `env_args` of `env_args.map_name`.
         names = (text.lstrip("+~").partition("=")[0] for text in overrides)
         key = next((name for name in names if name.startswith(f"{key}.")), key)
@@ -282,8 +287,14 @@ def _task(composed: omegaconf.DictConfig) -> omegaconf.DictConfig:
 def resolve(composed: omegaconf.DictConfig) -> dict[str, Any]:
     """Returns a plain mapping with every interpolation resolved.
 
-    Raises: ConfigError for an interpolation without target and a missing mandatory value.
+    Raises: ConfigError for an interpolation without target, a missing mandatory value, and an
+      experiment file that does not begin with `# @package _global_`.
     """
+    if "experiment" in composed:
+        keys = ", ".join(map(str, composed.experiment))
+        raise config.ConfigError(
+            f"config: unknown section 'experiment' (with {keys}). {_NO_HEADER}"
+        )
     try:
         mapping = omegaconf.OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except omegaconf.errors.OmegaConfBaseException as error:

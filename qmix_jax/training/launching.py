@@ -130,7 +130,7 @@ def job_directories(jobs: Sequence[Job]) -> list[pathlib.Path]:
     """Returns the run directory of each job. Raises: ConfigError if two jobs share one."""
     if any(job.directory is None and job.config.resume for job in jobs):
         raise config.ConfigError(
-            "resume: resume=auto needs a directory that is the same each time, but none is given; "
+            "resume: resume=auto needs a fixed directory, but none is given; "
             "set hydra.run.dir, or `directory` in Python"
         )
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
