@@ -169,7 +169,7 @@ def test_members_and_parameters_can_be_chosen(run_directory):
 
 
 def test_paths_without_a_policy_are_one_line_errors(run_directory, exported, tmp_path):
-    with pytest.raises(config.ConfigError, match=r"config\.yaml.*give the config\.yaml of a run"):
+    with pytest.raises(config.ConfigError, match=r"config\.yaml.*give a run directory"):
         qmix_jax.load_policy(tmp_path)
     unfinished = tmp_path / "unfinished"
     shutil.copytree(run_directory, unfinished)

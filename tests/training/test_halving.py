@@ -136,7 +136,7 @@ def test_rungs_are_at_the_next_evaluation(fractions, updates):
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.25), (0.41, 0.49), (0.95,)])
 def test_coinciding_rungs_are_refused(fractions):
-    with pytest.raises(config.ConfigError, match=r"rungs: .* must increase and end before the run"):
+    with pytest.raises(config.ConfigError, match=r"rungs: .* must increase and precede the end"):
         arithmetic(100, 10).rungs(fractions)
 
 
