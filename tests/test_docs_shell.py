@@ -7,7 +7,6 @@ arguments. What was recorded goes through the real command line, up to the work 
 import importlib
 import importlib.util
 import inspect
-import json
 import pathlib
 import re
 import shlex
@@ -59,7 +58,7 @@ USER_MODULES = {
 
 
 PLANNED = set()
-"""Configurations that can be trained."""
+"""Environments, and combinations of components, that can be trained."""
 
 
 class Accepted(BaseException):
@@ -167,10 +166,11 @@ def accept(*args, **kwargs):
     configs = [value.config if isinstance(value, qmix_jax.Job) else value for value in values]
     configs = [cfg for cfg in configs if isinstance(cfg, qmix_jax.ExperimentConfig)]
     for group in groups.split(configs) if configs else ():
-        key = json.dumps(qmix_jax.dump_config(group.config), sort_keys=True)
-        if key not in PLANNED:
-            program.build(group.config)
-            PLANNED.add(key)
+        cfg = group.config
+        learner = (cfg.env.name, cfg.agent, cfg.algo, cfg.replay.kind, cfg.trainer.collector)
+        if not {cfg.env, learner} <= PLANNED:
+            program.build(cfg)
+            PLANNED.update({cfg.env, learner})
     raise Accepted
 
 
