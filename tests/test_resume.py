@@ -297,7 +297,7 @@ def test_a_run_with_missing_rows_is_refused(kill_at, programs, tmp_path):
 
 
 def test_resume_needs_a_directory():
-    with pytest.raises(config.ConfigError, match=r"resume=auto needs a directory"):
+    with pytest.raises(config.ConfigError, match=r"resume=auto needs a fixed directory"):
         api.train(small())
 
 
