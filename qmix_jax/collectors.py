@@ -27,7 +27,7 @@ class Collector(NamedTuple):
     """Runs environments to fill a `Trajectory`.
 
     Attributes:
-      init: `(key) -> actor`, the state between rollouts; `()` if every rollout starts anew.
+      init: `(key) -> actor`, the state between rollouts; `()` if every rollout starts with a reset.
       collect: `(key, actor, BoundPolicy) -> (actor, Trajectory[T, B], metrics)`.
     """
 

@@ -219,7 +219,7 @@ _BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)
 
 
 def _depth(statements):
-    """Deepest nesting of control flow; an `elif` is as deep as its `if`, functions start anew."""
+    """Deepest nesting of control flow; an `elif` is as deep as its `if`, functions start at 0."""
     return max((_depth_of(statement) for statement in statements), default=0)
 
 

@@ -49,6 +49,10 @@ class Parser(argparse.ArgumentParser):
         """Adds a positional argument, or several."""
         self._positional.add_argument(name, metavar=metavar, help=help, **settings)
 
+    def overrides(self, help: str, metavar: str = "key=value") -> None:
+        """Adds the overrides, an empty list by default."""
+        self.argument("overrides", metavar, help, nargs="*", default=[])
+
     def option(self, name: str, metavar: str, help: str, **settings: Any) -> None:
         """Adds an option with a value; without a default it is absent if not given."""
         self._optional.add_argument(name, metavar=metavar, help=help, **settings)
@@ -67,8 +71,7 @@ def add_overrides(parser: Parser) -> Callable[..., None]:
     Returns:
       A function that adds further options of Hydra: flags, or with `metavar` options with values.
     """
-    about = "choices of config groups, values of dotted keys"
-    parser.argument("overrides", "group=choice, key=value", about, nargs="*", default=[])
+    parser.overrides("choices of config groups, values of dotted keys", "group=choice, key=value")
     group = parser.add_argument_group("options of Hydra")
 
     def add(*names: str, help: str, **settings: Any) -> None:

@@ -87,7 +87,7 @@ def find_checkpoint(
     note: Callable[[str], None],
     halving: halving.Halving | None = None,
 ) -> checkpoint.SavedCheckpoint | None:
-    """Returns the checkpoint from which jobs that train together resume; None to start anew.
+    """Returns the checkpoint from which jobs that train together resume; None to start again.
 
     Args:
       runs: the jobs; the checkpoints are in the first one's directory.

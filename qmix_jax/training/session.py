@@ -205,12 +205,13 @@ class Session(contextlib.AbstractContextManager["Session"]):
             training = self._trainings[segment.group] or self._begin(segment)
             if verdicts := training.verdicts():
                 self._stop_jobs(segment.group, verdicts)
-            elif training.reached(segment.until):
+                continue
+            if training.reached(segment.until):
                 self._end_segment(segment)
-            elif not self._stopping():
+                continue
+            if not self._stopping():
                 return training, segment.until
-            else:
-                self._interrupt(training)
+            self._interrupt(training)
         return None
 
     def _stopping(self) -> bool:

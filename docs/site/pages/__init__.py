@@ -48,7 +48,7 @@ def names(page: str) -> list[str]:
 
 
 def fill(page: str) -> str:
-    """The page with every generated block written anew.
+    """The page with every generated block written again.
 
     Raises: LookupError for an unknown name; OSError for a file that does not exist.
     """

@@ -25,13 +25,7 @@ def parser() -> arguments.Parser:
         _EXAMPLES,
     )
     command.argument("directory", "DIR", "a run directory")
-    command.argument(
-        "overrides",
-        "key=value",
-        "other settings of `env`; shapes must stay the same",
-        nargs="*",
-        default=[],
-    )
+    command.overrides("other settings of `env`; shapes must stay the same")
     command.option(
         "--episodes", "N", "episodes per member and seed (default: as in training)", type=int
     )

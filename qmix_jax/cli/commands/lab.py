@@ -37,9 +37,7 @@ def parser() -> arguments.Parser:
         "[--games NAMES] [--algos NAMES] [--out FOLDER] [key=value ...]",
         _EXAMPLES,
     )
-    command.argument(
-        "overrides", "key=value", "overrides of every configuration", nargs="*", default=[]
-    )
+    command.overrides("overrides of every configuration")
     command.option("--games", "NAMES", f"games, of {','.join(GAMES)} (default: all)", default=None)
     command.option("--algos", "NAMES", "choices of algo (default: all)", default=None)
     command.option("--out", "FOLDER", "where to write (default: runs/lab/<time>)", default=None)

@@ -21,13 +21,7 @@ def parser() -> arguments.Parser:
         _EXAMPLES,
     )
     command.argument("directory", "DIR", "a run directory")
-    command.argument(
-        "overrides",
-        "key=value",
-        "other `env.options`; shapes must stay the same",
-        nargs="*",
-        default=[],
-    )
+    command.overrides("other `env.options`; shapes must stay the same")
     command.option("--episodes", "N", "number of episodes (default: 1)", type=int)
     command.option("--seed", "N", "seed of the episodes (default: 0)", type=int)
     command.option("--member", "N", "member of the run (default: 0)", type=int)
